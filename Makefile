@@ -1,0 +1,51 @@
+SHELL := /bin/bash
+CARGO ?= cargo
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+# The agent is linked statically; in its own directory the flag does not rebuild the workspace.
+AGENT_TARGET_DIR ?= $(patsubst %/,%,$(CARGO_TARGET_DIR))-agent
+AGENT_TARGET := x86_64-unknown-linux-gnu
+DIST := $(CURDIR)/dist
+export CARGO_TARGET_DIR
+
+.NOTPARALLEL:
+.PHONY: help setup build agent test lint demo bench compose-test clean
+
+help:
+	@echo 'make demo   a real job in a real sandbox, from nothing'
+	@echo 'make test   everything that is tested, from nothing'
+	@echo 'make build  dist/stacyvm and dist/stacyvm-agent'
+	@echo 'make lint   rustfmt, clippy, cargo-deny'
+	@echo 'make bench  ours beside the floor, with ratios'
+	@echo 'make compose-test  a job through the split deployment of compose.yaml'
+
+setup:
+	@scripts/setup
+
+build: agent
+	$(CARGO) build --release --locked -p cli --bin stacyvm
+	@install -D -m 755 $(CARGO_TARGET_DIR)/release/stacyvm $(DIST)/stacyvm
+	@ls -l $(DIST)
+
+agent:
+	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-fuse-ld=lld" $(CARGO) build --locked -p agent --bin stacyvm-agent \
+		--profile agent --target $(AGENT_TARGET) --target-dir $(AGENT_TARGET_DIR)
+	@install -D -m 755 $(AGENT_TARGET_DIR)/$(AGENT_TARGET)/agent/stacyvm-agent $(DIST)/stacyvm-agent
+
+test: setup agent
+	@STACYVM_AGENT=$(DIST)/stacyvm-agent scripts/test
+
+lint:
+	@scripts/lint
+
+demo: setup build
+	@scripts/demo
+
+bench: setup build
+	STACYVM_BIN=$(DIST)/stacyvm STACYVM_AGENT=$(DIST)/stacyvm-agent $(CARGO) run --release --locked -p bench
+
+compose-test: setup build
+	@scripts/compose-local test
+
+clean:
+	rm -rf $(DIST) $(AGENT_TARGET_DIR)
+	$(CARGO) clean
