@@ -1,1 +1,23 @@
+//! The language of StacyVM and the log it is written in.
+//!
+//! Everything that services say to each other is here: ids, commands, events, the pure folds over them, the transport
+//! (NATS JetStream) and the record (Postgres or SQLite). This crate knows nothing of HTTP, of sandbox providers or of
+//! the agent; it depends on no other crate of the workspace.
 
+mod clock;
+mod duration;
+mod fold;
+mod ids;
+mod subjects;
+mod vocabulary;
+mod wire;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use duration::{DurationError, format_go_duration, parse_go_duration};
+pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState};
+pub use ids::{
+    ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
+};
+pub use subjects::Subjects;
+pub use vocabulary::*;
+pub use wire::{DecodeError, Frame, decode_batch, encode_batch, encode_frame, encode_recorded_batch};

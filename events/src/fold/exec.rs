@@ -1,0 +1,204 @@
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{Event, EventData, ExecEnded, ExecId, ExecSpec, FailureCode, OutputStream, SandboxId, TenantId};
+
+/// What the log says about one exec.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecState {
+    /// Which one.
+    pub id: ExecId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Where it runs.
+    pub sandbox: SandboxId,
+    /// What runs; nothing when it failed before it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<ExecSpec>,
+    /// When the log first heard of it.
+    pub started_at: DateTime<Utc>,
+    /// Bytes of stdout in the log: the offset to go on from.
+    pub stdout_bytes: u64,
+    /// The same for stderr.
+    pub stderr_bytes: u64,
+    /// How it ended, once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<ExecEnd>,
+}
+
+/// How an exec ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ExecEnd {
+    /// By itself.
+    Exited {
+        /// Its exit code.
+        code: i32,
+        /// The signal that ended it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
+        /// When.
+        at: DateTime<Utc>,
+        /// Lengths and duration.
+        ended: ExecEnded,
+    },
+    /// Its time was up.
+    TimedOut {
+        /// When.
+        at: DateTime<Utc>,
+        /// Lengths and duration.
+        ended: ExecEnded,
+    },
+    /// On request.
+    Killed {
+        /// The signal that ended it.
+        signal: i32,
+        /// When.
+        at: DateTime<Utc>,
+        /// Lengths and duration.
+        ended: ExecEnded,
+    },
+    /// It never started.
+    Failed {
+        /// The kind of failure.
+        code: FailureCode,
+        /// One sentence.
+        message: String,
+        /// When.
+        at: DateTime<Utc>,
+    },
+    /// Nobody can say.
+    OutcomeUnknown {
+        /// One sentence.
+        message: String,
+        /// When.
+        at: DateTime<Utc>,
+    },
+}
+
+impl ExecState {
+    /// The state after `event`, given the state before it. The first terminal event wins; what does not fit changes
+    /// nothing.
+    pub fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
+        let (Some(id), Some(sandbox)) = (event.data.exec(), event.sandbox) else {
+            return state;
+        };
+        let begin = |spec| Self {
+            id,
+            tenant: event.tenant.clone(),
+            sandbox,
+            spec,
+            started_at: event.time,
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            end: None,
+        };
+        let mut state = match (state, &event.data) {
+            (Some(state), _) => state,
+            (None, EventData::ExecStarted(started)) => begin(Some(started.spec.clone())),
+            (None, EventData::ExecFailed(_) | EventData::ExecOutcomeUnknown(_)) => begin(None),
+            (None, _) => return None,
+        };
+        if state.id == id && state.end.is_none() {
+            state.advance(event);
+        }
+        Some(state)
+    }
+
+    fn advance(&mut self, event: &Event) {
+        let at = event.time;
+        match &event.data {
+            EventData::ExecOutput(output) => {
+                let end = output.offset + output.bytes.len() as u64;
+                let recorded = match output.stream {
+                    OutputStream::Stdout => &mut self.stdout_bytes,
+                    OutputStream::Stderr => &mut self.stderr_bytes,
+                };
+                *recorded = (*recorded).max(end);
+            }
+            EventData::ExecExited(exited) => {
+                self.end = Some(ExecEnd::Exited {
+                    code: exited.code,
+                    signal: exited.signal,
+                    at,
+                    ended: exited.ended,
+                });
+            }
+            EventData::ExecTimedOut(timed_out) => {
+                self.end = Some(ExecEnd::TimedOut {
+                    at,
+                    ended: timed_out.ended,
+                });
+            }
+            EventData::ExecKilled(killed) => {
+                self.end = Some(ExecEnd::Killed {
+                    signal: killed.signal,
+                    at,
+                    ended: killed.ended,
+                });
+            }
+            EventData::ExecFailed(failed) => {
+                self.end = Some(ExecEnd::Failed {
+                    code: failed.code,
+                    message: failed.message.clone(),
+                    at,
+                });
+            }
+            EventData::ExecOutcomeUnknown(unknown) => {
+                self.end = Some(ExecEnd::OutcomeUnknown {
+                    message: unknown.message.clone(),
+                    at,
+                });
+            }
+            EventData::ExecStarted(_)
+            | EventData::SandboxRequested(_)
+            | EventData::SandboxStarting(_)
+            | EventData::SandboxPulling(_)
+            | EventData::SandboxRunning(_)
+            | EventData::SandboxFailed(_)
+            | EventData::SandboxTtlExtended(_)
+            | EventData::SandboxUnhealthy(_)
+            | EventData::SandboxDestroyed(_)
+            | EventData::SandboxLost(_)
+            | EventData::FileWritten(_)
+            | EventData::FileRead(_)
+            | EventData::FileDeleted(_)
+            | EventData::FileMoved(_)
+            | EventData::FileModeChanged(_)
+            | EventData::TemplateSaved(_)
+            | EventData::TemplateDeleted(_)
+            | EventData::NodeJoined(_)
+            | EventData::NodeDraining(_) => {}
+        }
+    }
+
+    /// Bytes of a stream in the log.
+    pub const fn recorded(&self, stream: OutputStream) -> u64 {
+        match stream {
+            OutputStream::Stdout => self.stdout_bytes,
+            OutputStream::Stderr => self.stderr_bytes,
+        }
+    }
+}
+
+impl ExecEnd {
+    /// Lengths and duration, where they are known.
+    pub const fn ended(&self) -> Option<&ExecEnded> {
+        match self {
+            Self::Exited { ended, .. } | Self::TimedOut { ended, .. } | Self::Killed { ended, .. } => {
+                Some(ended)
+            }
+            Self::Failed { .. } | Self::OutcomeUnknown { .. } => None,
+        }
+    }
+
+    /// The exit code to show: as a shell would have it, and nothing where nothing ran to an end.
+    pub const fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Exited { code, .. } => Some(*code),
+            Self::TimedOut { .. } => Some(124),
+            Self::Killed { signal, .. } => Some(128 + *signal),
+            Self::Failed { .. } | Self::OutcomeUnknown { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Pure and total folds: state is what events make of it, here and nowhere else. No I/O, no clock.
+
+mod exec;
+mod sandbox;
+
+pub use exec::{ExecEnd, ExecState};
+pub use sandbox::{SandboxPhase, SandboxState};

@@ -1,0 +1,105 @@
+//! Names of subjects, streams and consumers in NATS.
+//!
+//! Everything lives under one prefix, so that several deployments (and tests) can share a server:
+//! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY`, `PREFIX.feed`,
+//! `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`.
+
+use crate::{NodeId, ProviderName, SandboxId, TenantId};
+
+/// The names of one deployment.
+#[derive(Debug, Clone)]
+pub struct Subjects {
+    prefix: String,
+}
+
+impl Subjects {
+    /// Names under `prefix`, which is one subject token.
+    pub fn new(prefix: &TenantId) -> Self {
+        Self {
+            prefix: prefix.as_str().to_owned(),
+        }
+    }
+
+    /// The stream of commands.
+    pub fn commands_stream(&self) -> String {
+        format!("{}-COMMANDS", self.prefix.to_uppercase())
+    }
+
+    /// The stream of events that are on their way to the store.
+    pub fn events_stream(&self) -> String {
+        format!("{}-EVENTS", self.prefix.to_uppercase())
+    }
+
+    /// The stream of messages that nobody could read.
+    pub fn dead_stream(&self) -> String {
+        format!("{}-DEAD", self.prefix.to_uppercase())
+    }
+
+    /// All commands.
+    pub fn commands(&self) -> String {
+        format!("{}.cmd.>", self.prefix)
+    }
+
+    /// All events.
+    pub fn events(&self) -> String {
+        format!("{}.evt.>", self.prefix)
+    }
+
+    /// All unreadable messages.
+    pub fn dead(&self) -> String {
+        format!("{}.dead.>", self.prefix)
+    }
+
+    /// Where unreadable messages of one kind go.
+    pub fn dead_of(&self, kind: &str) -> String {
+        format!("{}.dead.{kind}", self.prefix)
+    }
+
+    /// Commands that any executor of a pool may take.
+    pub fn spawn(&self, pool: &ProviderName) -> String {
+        format!("{}.cmd.spawn.{pool}", self.prefix)
+    }
+
+    /// One verb for the executor that has the sandbox.
+    pub fn node_command(&self, node: &NodeId, verb: &str) -> String {
+        format!("{}.cmd.node.{node}.{verb}", self.prefix)
+    }
+
+    /// All verbs for a node.
+    pub fn node_commands(&self, node: &NodeId) -> String {
+        format!("{}.cmd.node.{node}.>", self.prefix)
+    }
+
+    /// Where the events of a sandbox (or, without one, of a tenant) are published.
+    pub fn event(&self, tenant: &TenantId, sandbox: Option<SandboxId>, category: &str) -> String {
+        match sandbox {
+            Some(sandbox) => format!("{}.evt.{tenant}.{sandbox}.{category}", self.prefix),
+            None => format!("{}.evt.{tenant}._.{category}", self.prefix),
+        }
+    }
+
+    /// Recorded events with their positions, announced by the recorder.
+    pub fn feed(&self) -> String {
+        format!("{}.feed", self.prefix)
+    }
+
+    /// Requests that the recorder answers from the store.
+    pub fn query(&self) -> String {
+        format!("{}.query", self.prefix)
+    }
+
+    /// Requests to the executor of a node: files, input, statistics.
+    pub fn link(&self, node: &NodeId) -> String {
+        format!("{}.link.{node}", self.prefix)
+    }
+
+    /// Signs of life of a node.
+    pub fn heartbeat(&self, node: &NodeId) -> String {
+        format!("{}.beat.{node}", self.prefix)
+    }
+
+    /// Signs of life of all nodes.
+    pub fn heartbeats(&self) -> String {
+        format!("{}.beat.*", self.prefix)
+    }
+}

@@ -1,0 +1,97 @@
+//! Commands: what the gateway and the reaper ask of executors.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Actor, DestroyReason, ExecSpec, SandboxSpec};
+use crate::{CommandId, ExecId, RequestId, SandboxId, TenantId};
+
+/// Environment variables: names and secret values. Rides in commands only, and never shows its values.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretMap(pub BTreeMap<String, String>);
+
+impl SecretMap {
+    /// The names, which may be shown.
+    pub fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+}
+
+impl fmt::Debug for SecretMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// A command with all that must travel with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandEnvelope {
+    /// Unique; a repeated command has the same id, so that it is stored once.
+    pub id: CommandId,
+    /// Whose wish it is.
+    pub tenant: TenantId,
+    /// Who asked.
+    pub actor: Actor,
+    /// The request that it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Which sandbox it is about.
+    pub sandbox: SandboxId,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// What is asked of an executor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub enum Command {
+    /// Make the sandbox.
+    CreateSandbox {
+        /// What it shall be.
+        spec: SandboxSpec,
+        /// The environment of every exec in it.
+        #[serde(default)]
+        env: SecretMap,
+        /// Its deadline.
+        expires_at: DateTime<Utc>,
+    },
+    /// Run something in it.
+    StartExec {
+        /// The exec's id: a second start of the same id is the first.
+        exec: ExecId,
+        /// What to run.
+        spec: ExecSpec,
+        /// Environment variables, over those of the sandbox.
+        #[serde(default)]
+        env: SecretMap,
+    },
+    /// Move its deadline.
+    ExtendTtl {
+        /// The new deadline.
+        expires_at: DateTime<Utc>,
+    },
+    /// End it.
+    DestroySandbox {
+        /// Why.
+        reason: DestroyReason,
+    },
+}
+
+impl Command {
+    /// The verb in the subject.
+    pub const fn verb(&self) -> &'static str {
+        match self {
+            Self::CreateSandbox { .. } => "create",
+            Self::StartExec { .. } => "exec",
+            Self::ExtendTtl { .. } => "extend",
+            Self::DestroySandbox { .. } => "destroy",
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What happens to execs: one exec is one run of one command.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{ExecId, FailureCode};
+
+/// The two streams of output. A terminal has only the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl OutputStream {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+impl fmt::Display for OutputStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Height.
+    pub rows: u16,
+    /// Width.
+    pub cols: u16,
+}
+
+/// What to run. Rides in a command; of the environment only the names reach an event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    /// The program and its arguments. Never empty.
+    pub argv: Vec<String>,
+    /// The working directory; the sandbox's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// `uid`, `uid:gid` or a name from the sandbox's /etc/passwd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A terminal of this size, instead of pipes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<TerminalSize>,
+    /// Whether stdin stays open for input; otherwise it is empty.
+    #[serde(default)]
+    pub stdin: bool,
+    /// When to end it, in milliseconds from its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// `exec.started`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecStarted {
+    /// Which exec.
+    pub exec: ExecId,
+    /// What runs.
+    #[serde(flatten)]
+    pub spec: ExecSpec,
+    /// The names of the environment variables that it was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_names: Vec<String>,
+    /// Its process id inside the sandbox.
+    pub pid: u32,
+}
+
+/// `exec.output`: bytes at an offset of a stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecOutput {
+    /// Which exec.
+    pub exec: ExecId,
+    /// Which stream.
+    pub stream: OutputStream,
+    /// Where the first byte stands in the stream.
+    pub offset: u64,
+    /// The bytes: the body of the event, not part of its header.
+    #[serde(skip)]
+    pub bytes: Bytes,
+}
+
+/// What every ending says beside its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ExecEnded {
+    /// All bytes that it wrote to stdout and that the log has before this event.
+    pub stdout_bytes: u64,
+    /// The same for stderr.
+    pub stderr_bytes: u64,
+    /// Bytes past the output limit, which were read and thrown away. Not zero means: the output is truncated.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub truncated_bytes: u64,
+    /// How long it ran, in microseconds.
+    pub duration_us: u64,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// `exec.exited`: it ended by itself. Terminal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecExited {
+    /// Which exec.
+    pub exec: ExecId,
+    /// The exit code; 128 plus the signal's number when a signal ended it, as in a shell.
+    pub code: i32,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The rest.
+    #[serde(flatten)]
+    pub ended: ExecEnded,
+}
+
+/// `exec.timed_out`: it was ended because its time was up. Terminal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecTimedOut {
+    /// Which exec.
+    pub exec: ExecId,
+    /// The rest.
+    #[serde(flatten)]
+    pub ended: ExecEnded,
+}
+
+/// `exec.killed`: it was ended on request. Terminal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecKilled {
+    /// Which exec.
+    pub exec: ExecId,
+    /// The signal that ended it.
+    pub signal: i32,
+    /// The rest.
+    #[serde(flatten)]
+    pub ended: ExecEnded,
+}
+
+/// `exec.failed`: it never started. Terminal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecFailed {
+    /// Which exec.
+    pub exec: ExecId,
+    /// The kind of failure.
+    pub code: FailureCode,
+    /// One sentence that may be shown to the client.
+    pub message: String,
+}
+
+/// `exec.outcome_unknown`: its sandbox went away while it ran. It is never silently run again. Terminal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecOutcomeUnknown {
+    /// Which exec.
+    pub exec: ExecId,
+    /// One sentence that may be shown to the client.
+    pub message: String,
+}

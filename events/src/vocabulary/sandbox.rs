@@ -1,0 +1,308 @@
+//! What happens to sandboxes, their files and the nodes that carry them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::NodeId;
+
+/// A kind of box-maker, and the pool of executors that have it: `docker`, `bubblewrap`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ProviderName(String);
+
+impl ProviderName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ProviderName {
+    type Error = crate::IdError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let valid = !text.is_empty()
+            && text.len() <= 32
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        if valid {
+            Ok(Self(text))
+        } else {
+            Err(crate::IdError::Name {
+                kind: "a provider",
+                max: 32,
+            })
+        }
+    }
+}
+
+impl std::str::FromStr for ProviderName {
+    type Err = crate::IdError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+impl From<ProviderName> for String {
+    fn from(name: ProviderName) -> Self {
+        name.0
+    }
+}
+
+impl std::fmt::Display for ProviderName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a sandbox may reach by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Loopback only.
+    #[default]
+    None,
+    /// The provider's bridge: whatever the host can reach.
+    Bridge,
+}
+
+/// What was asked for. Values of environment variables are secrets and are not part of it; their names are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The box-maker, which is also the pool.
+    pub provider: ProviderName,
+    /// The image, as the client named it.
+    pub image: String,
+    /// The memory limit, in MiB.
+    pub memory_mib: u32,
+    /// The limit of CPU time, in thousandths of one CPU.
+    pub cpu_millis: u32,
+    /// The greatest number of processes and threads.
+    pub pids_limit: u32,
+    /// The network.
+    #[serde(default)]
+    pub network: Network,
+    /// Whether the root file system is read-only (with a tmpfs on /tmp and /workspace).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only_root: bool,
+    /// The container runtime, where the provider has more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// The user who owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The template that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// The client's own labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// The names of the environment variables that every exec gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_names: Vec<String>,
+}
+
+/// `sandbox.requested`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxRequested {
+    /// What was asked for.
+    pub spec: SandboxSpec,
+    /// The deadline.
+    pub expires_at: DateTime<Utc>,
+    /// The time past which no extension moves the deadline.
+    pub lifetime_ends_at: DateTime<Utc>,
+}
+
+/// `sandbox.starting`: an executor has taken it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxStarting {
+    /// Whose sandbox it now is.
+    pub node: NodeId,
+}
+
+/// `sandbox.pulling`: the image is not there yet. Sent when it starts and then as it advances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxPulling {
+    /// The image.
+    pub image: String,
+    /// Bytes fetched so far, over all layers.
+    pub fetched_bytes: u64,
+    /// Bytes to fetch in all, as far as known.
+    pub total_bytes: u64,
+}
+
+/// `sandbox.running`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxRunning {
+    /// Where it runs.
+    pub node: NodeId,
+    /// The provider's own id for it.
+    pub runtime_id: String,
+    /// How long it took from the command to the agent's first answer, in microseconds.
+    pub took_us: u64,
+}
+
+/// Why a sandbox could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureCode {
+    /// No registry has the image, or none may be asked.
+    ImageNotFound,
+    /// The image exists but could not be fetched.
+    ImagePullFailed,
+    /// The request names something that the provider does not have (a runtime, a network).
+    Unsupported,
+    /// The provider is down or broken.
+    ProviderUnavailable,
+    /// The box was made, but its agent never answered.
+    AgentUnreachable,
+    /// The deadline passed before it ran.
+    DeadlinePassed,
+    /// What it was asked to work in is not there.
+    SandboxGone,
+    /// The request is invalid in a way that only the sandbox could tell (a working directory that is not there).
+    Invalid,
+    /// Anything else; the log has the detail.
+    Internal,
+}
+
+/// `sandbox.failed`: it never ran. Terminal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxFailed {
+    /// The kind of failure.
+    pub code: FailureCode,
+    /// One sentence that may be shown to the client.
+    pub message: String,
+}
+
+/// `sandbox.ttl_extended`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxTtlExtended {
+    /// The new deadline.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// `sandbox.unhealthy`: the box is there, its agent does not answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxUnhealthy {
+    /// One sentence that may be shown to the client.
+    pub message: String,
+}
+
+/// Why a sandbox was destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DestroyReason {
+    /// A client asked for it.
+    User,
+    /// Its deadline passed.
+    Ttl,
+    /// Nothing happened in it for too long.
+    Idle,
+    /// It reached the greatest age that a sandbox may have.
+    Lifetime,
+    /// The job it was made for is over.
+    JobDone,
+    /// Its node is gone.
+    NodeLost,
+    /// Its executor was told to take its sandboxes along.
+    Shutdown,
+    /// The box ended by itself, or somebody removed it behind our back.
+    Vanished,
+}
+
+/// `sandbox.destroyed`. Terminal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxDestroyed {
+    /// Why.
+    pub reason: DestroyReason,
+}
+
+/// `sandbox.lost`: its node is gone, and nobody can say what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxLost {
+    /// The node.
+    pub node: NodeId,
+}
+
+/// `file.written`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileWritten {
+    /// The path, as the client gave it.
+    pub path: String,
+    /// The size, in bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// `file.read`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileRead {
+    /// The path, as the client gave it.
+    pub path: String,
+    /// The size, in bytes.
+    pub size: u64,
+}
+
+/// `file.deleted`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileDeleted {
+    /// The path, as the client gave it.
+    pub path: String,
+    /// Whether a directory went with all that is in it.
+    pub recursive: bool,
+}
+
+/// `file.moved`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileMoved {
+    /// The old path, as the client gave it.
+    pub from: String,
+    /// The new path, as the client gave it.
+    pub to: String,
+}
+
+/// `file.mode_changed`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileModeChanged {
+    /// The path, as the client gave it.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// `node.joined`: an executor is ready for work.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeJoined {
+    /// The node.
+    pub node: NodeId,
+    /// The box-makers it has.
+    pub providers: Vec<ProviderName>,
+    /// How many sandboxes it takes.
+    pub capacity: u32,
+}
+
+/// `node.draining`: it takes no new sandboxes and is about to leave; those it has live on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeDraining {
+    /// The node.
+    pub node: NodeId,
+}
+
+impl SandboxSpec {
+    /// The CPU limit as the API writes it, in whole CPUs, rounded up.
+    pub fn vcpus(&self) -> u32 {
+        self.cpu_millis.div_ceil(1000)
+    }
+}
+
+impl SandboxRequested {
+    /// How long it was meant to live, seen from `now`; zero when that is over.
+    pub fn time_left(&self, now: DateTime<Utc>) -> Duration {
+        (self.expires_at - now).to_std().unwrap_or_default()
+    }
+}

@@ -1,0 +1,206 @@
+use std::collections::BTreeMap;
+
+use chrono::TimeZone;
+use proptest::prelude::*;
+
+use super::*;
+use crate::*;
+
+fn at() -> DateTime<Utc> {
+    Utc.timestamp_opt(1_750_000_000, 123_456_000).single().unwrap()
+}
+
+fn event(data: impl Into<EventData>) -> Event {
+    Event {
+        id: EventId::from_bytes([1; 16]),
+        tenant: TenantId::default_tenant(),
+        sandbox: Some(SandboxId::from_bytes([2; 16])),
+        time: at(),
+        actor: Actor::Executor("node-1".parse().unwrap()),
+        cause: Some(CommandId::from_bytes([3; 16])),
+        request_id: Some(RequestId::try_from("req-1".to_owned()).unwrap()),
+        traceparent: None,
+        data: data.into(),
+    }
+}
+
+/// One event of every type: a new type that is not listed here fails the test below.
+pub(crate) fn one_of_each() -> Vec<Event> {
+    let exec = ExecId::from_bytes([4; 16]);
+    let node: NodeId = "node-1".parse().unwrap();
+    let ended = ExecEnded {
+        stdout_bytes: 5,
+        stderr_bytes: 6,
+        truncated_bytes: 0,
+        duration_us: 1_500,
+    };
+    let spec = SandboxSpec {
+        provider: "docker".parse().unwrap(),
+        image: "alpine:latest".to_owned(),
+        memory_mib: 512,
+        cpu_millis: 1000,
+        pids_limit: 256,
+        network: Network::None,
+        read_only_root: false,
+        runtime: None,
+        owner: Some("ada".to_owned()),
+        template: None,
+        metadata: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
+        env_names: vec!["TOKEN".to_owned()],
+    };
+    let exec_spec = ExecSpec {
+        argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), "true".to_owned()],
+        cwd: None,
+        user: None,
+        tty: None,
+        stdin: false,
+        timeout_ms: Some(1000),
+    };
+    let template = Template {
+        name: "py".to_owned(),
+        image: "python:3.12".to_owned(),
+        provider: None,
+        memory_mib: Some(256),
+        vcpus: None,
+        ttl_seconds: Some(60),
+        metadata: BTreeMap::new(),
+        description: String::new(),
+    };
+    let text = || "/workspace/a".to_owned();
+    vec![
+        event(SandboxRequested {
+            spec,
+            expires_at: at(),
+            lifetime_ends_at: at(),
+        }),
+        event(SandboxStarting { node: node.clone() }),
+        event(SandboxPulling {
+            image: "alpine:latest".to_owned(),
+            fetched_bytes: 1,
+            total_bytes: 2,
+        }),
+        event(SandboxRunning {
+            node: node.clone(),
+            runtime_id: "abc".to_owned(),
+            took_us: 10,
+        }),
+        event(SandboxFailed {
+            code: FailureCode::ImageNotFound,
+            message: "no such image".to_owned(),
+        }),
+        event(SandboxTtlExtended { expires_at: at() }),
+        event(SandboxUnhealthy {
+            message: "no answer".to_owned(),
+        }),
+        event(SandboxDestroyed {
+            reason: DestroyReason::Ttl,
+        }),
+        event(SandboxLost { node: node.clone() }),
+        event(ExecStarted {
+            exec,
+            spec: exec_spec,
+            env_names: vec!["A".to_owned()],
+            pid: 7,
+        }),
+        event(ExecOutput {
+            exec,
+            stream: OutputStream::Stdout,
+            offset: 0,
+            bytes: Bytes::from_static(b"hi\xff"),
+        }),
+        event(ExecExited {
+            exec,
+            code: 0,
+            signal: None,
+            ended,
+        }),
+        event(ExecTimedOut { exec, ended }),
+        event(ExecKilled {
+            exec,
+            signal: 9,
+            ended,
+        }),
+        event(ExecFailed {
+            exec,
+            code: FailureCode::SandboxGone,
+            message: "gone".to_owned(),
+        }),
+        event(ExecOutcomeUnknown {
+            exec,
+            message: "vanished".to_owned(),
+        }),
+        event(FileWritten {
+            path: text(),
+            size: 3,
+            mode: 0o644,
+        }),
+        event(FileRead {
+            path: text(),
+            size: 3,
+        }),
+        event(FileDeleted {
+            path: text(),
+            recursive: true,
+        }),
+        event(FileMoved {
+            from: text(),
+            to: text(),
+        }),
+        event(FileModeChanged {
+            path: text(),
+            mode: 0o755,
+        }),
+        event(TemplateSaved { template }),
+        event(TemplateDeleted {
+            name: "py".to_owned(),
+        }),
+        event(NodeJoined {
+            node: node.clone(),
+            providers: vec!["docker".parse().unwrap()],
+            capacity: 10,
+        }),
+        event(NodeDraining { node }),
+    ]
+}
+
+#[test]
+fn the_wire_form_of_every_event_is_frozen() {
+    let events = one_of_each();
+    let types: Vec<_> = events.iter().map(|event| event.data.type_name()).collect();
+    assert_eq!(types, EventData::TYPES);
+    let headers: Vec<String> = events
+        .iter()
+        .map(|event| String::from_utf8(event.to_frame().unwrap().header.to_vec()).unwrap())
+        .collect();
+    insta::assert_snapshot!(headers.join("\n"));
+}
+
+#[test]
+fn every_event_survives_a_batch() {
+    let events = one_of_each();
+    let mut frames: Vec<Frame> = events.iter().map(|event| event.to_frame().unwrap()).collect();
+    for (index, frame) in frames.iter_mut().enumerate() {
+        frame.position = Position(index as u64 + 1);
+    }
+    let back = decode_batch(encode_recorded_batch(&frames), true).unwrap();
+    assert_eq!(back, frames);
+    let decoded: Vec<Event> = back.iter().map(|frame| frame.decode().unwrap()).collect();
+    assert_eq!(decoded, events);
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic(bytes: Vec<u8>, recorded: bool) {
+        if let Ok(frames) = decode_batch(Bytes::from(bytes), recorded) {
+            for frame in frames {
+                let _ = frame.decode();
+            }
+        }
+    }
+
+    #[test]
+    fn a_truncated_batch_is_an_error(cut in 1usize..40) {
+        let whole = encode_batch(&[one_of_each()[10].to_frame().unwrap()]);
+        prop_assert!(decode_batch(whole.slice(..whole.len() - cut), false).is_err());
+    }
+}
