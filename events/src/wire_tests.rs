@@ -47,6 +47,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         template: None,
         metadata: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
         env_names: vec!["TOKEN".to_owned()],
+        request_digest: None,
     };
     let exec_spec = ExecSpec {
         argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), "true".to_owned()],
@@ -55,6 +56,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         tty: None,
         stdin: false,
         timeout_ms: Some(1000),
+        request_digest: None,
     };
     let template = Template {
         name: "py".to_owned(),

@@ -62,6 +62,9 @@ pub struct ExecSpec {
     /// When to end it, in milliseconds from its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// The digest of a request that came with an `Idempotency-Key`: the same key with another body is a conflict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
 }
 
 /// `exec.started`

@@ -103,6 +103,9 @@ pub struct SandboxSpec {
     /// The names of the environment variables that every exec gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_names: Vec<String>,
+    /// The digest of a request that came with an `Idempotency-Key`: the same key with another body is a conflict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
 }
 
 /// `sandbox.requested`
