@@ -1,0 +1,44 @@
+use std::io;
+
+use crate::protocol::{FrameError, PROTOCOL_VERSION};
+
+/// Why a call to an agent failed. `E` says why the agent refused this kind of call.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError<E> {
+    /// The connection could not be made or broke. Another try may work; whether the operation had
+    /// its effect is unknown.
+    #[error("{operation}: connection to the agent failed")]
+    Transport {
+        operation: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    /// The agent understood and said no. The same call will fail again.
+    #[error("refused by the agent: {0}")]
+    Refused(E),
+    /// The call itself is not sendable, such as arguments that do not fit a frame.
+    #[error("{operation}: {reason}")]
+    InvalidCall { operation: &'static str, reason: String },
+    /// The agent said something that makes no sense. It may be broken or hostile; trying again does
+    /// not help.
+    #[error("{operation}: the agent broke the protocol: {detail}")]
+    Violation { operation: &'static str, detail: String },
+    /// The agent is of another version than this program.
+    #[error("the agent speaks protocol version {theirs}, this program {PROTOCOL_VERSION}")]
+    Version { theirs: u32 },
+}
+
+impl<E> CallError<E> {
+    /// Whether the same call may work on another connection.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Transport { .. })
+    }
+
+    pub(super) fn from_frame(operation: &'static str, error: FrameError) -> Self {
+        match error {
+            FrameError::Io(source) => Self::Transport { operation, source },
+            FrameError::TooLarge(_) => Self::InvalidCall { operation, reason: error.to_string() },
+            FrameError::Malformed(detail) => Self::Violation { operation, detail: detail.to_owned() },
+        }
+    }
+}

@@ -1,0 +1,193 @@
+use bytes::Bytes;
+use futures::Stream as FuturesStream;
+
+use super::connect::Call;
+use super::{CallError, Client};
+use crate::protocol::{Entry, FileRefusal, MAX_CHUNK, MAX_LISTED, Reply, Request};
+
+/// Where and how to write a file. Build it with [`WriteFile::new`] and set what differs.
+#[derive(Clone, Debug)]
+pub struct WriteFile {
+    pub path: String,
+    pub mode: u32,
+    pub size_hint: Option<u64>,
+    /// Flush to disk before the file appears.
+    pub sync: bool,
+}
+
+impl WriteFile {
+    pub fn new(path: impl Into<String>) -> Self {
+        Self { path: path.into(), mode: 0o644, size_hint: None, sync: false }
+    }
+}
+
+type FileResult<T> = Result<T, CallError<FileRefusal>>;
+
+impl Client {
+    /// Opens a file for reading, from `offset` and at most `limit` bytes.
+    pub async fn read_file(
+        &self,
+        path: impl Into<String>,
+        offset: u64,
+        limit: Option<u64>,
+    ) -> FileResult<FileDownload> {
+        let mut call = self.call("read file", &Request::ReadFile { path: path.into(), offset, limit }).await?;
+        match call.reply().await? {
+            Reply::File(entry) => Ok(FileDownload { entry, call, over: false }),
+            other => Err(call.unexpected(&other)),
+        }
+    }
+
+    /// Begins a file that appears as a whole on [`FileUpload::commit`], or never.
+    pub async fn write_file(&self, write: WriteFile) -> FileResult<FileUpload> {
+        let WriteFile { path, mode, size_hint, sync } = write;
+        let call = self.call("write file", &Request::WriteFile { path, mode, size_hint, sync }).await?;
+        Ok(FileUpload { call })
+    }
+
+    /// Writes a whole file from memory.
+    pub async fn put_file(&self, write: WriteFile, contents: Bytes) -> FileResult<u64> {
+        let write = WriteFile { size_hint: Some(contents.len() as u64), ..write };
+        let mut upload = self.write_file(write).await?;
+        upload.send(contents).await?;
+        upload.commit().await
+    }
+
+    /// The entries of a directory, sorted by path; symlinks are not descended into. The flag says
+    /// that there were more than [`MAX_LISTED`].
+    pub async fn list(&self, path: impl Into<String>, recursive: bool) -> FileResult<(Vec<Entry>, bool)> {
+        let mut call = self.call("list", &Request::List { path: path.into(), recursive }).await?;
+        let mut entries = Vec::new();
+        loop {
+            match call.reply().await? {
+                Reply::Entries(batch) if entries.len() + batch.len() <= MAX_LISTED => entries.extend(batch),
+                Reply::Listed { truncated } => return Ok((entries, truncated)),
+                other => return Err(call.unexpected(&other)),
+            }
+        }
+    }
+
+    pub async fn stat(&self, path: impl Into<String>) -> FileResult<Entry> {
+        let mut call = self.call("stat", &Request::Stat { path: path.into() }).await?;
+        match call.reply().await? {
+            Reply::File(entry) => Ok(entry),
+            other => Err(call.unexpected(&other)),
+        }
+    }
+
+    /// Removes a file, a symlink, or (`recursive`) a directory with all that is in it.
+    pub async fn delete(&self, path: impl Into<String>, recursive: bool) -> FileResult<()> {
+        self.call("delete", &Request::Delete { path: path.into(), recursive }).await?.done().await
+    }
+
+    /// Renames, across file systems too; the target's parent directories are created.
+    pub async fn move_path(&self, from: impl Into<String>, to: impl Into<String>) -> FileResult<()> {
+        self.call("move", &Request::Move { from: from.into(), to: to.into() }).await?.done().await
+    }
+
+    pub async fn chmod(&self, path: impl Into<String>, mode: u32) -> FileResult<()> {
+        self.call("chmod", &Request::Chmod { path: path.into(), mode }).await?.done().await
+    }
+
+    /// Absolute paths that match, sorted; the flag says that there were more than [`MAX_LISTED`].
+    pub async fn glob(&self, pattern: impl Into<String>) -> FileResult<(Vec<String>, bool)> {
+        let mut call = self.call("glob", &Request::Glob { pattern: pattern.into() }).await?;
+        let mut paths = Vec::new();
+        loop {
+            match call.reply().await? {
+                Reply::Paths(batch) if paths.len() + batch.len() <= MAX_LISTED => paths.extend(batch),
+                Reply::Listed { truncated } => return Ok((paths, truncated)),
+                other => return Err(call.unexpected(&other)),
+            }
+        }
+    }
+
+    /// Creates a directory and its parents; one that exists is fine.
+    pub async fn mkdir(&self, path: impl Into<String>, mode: u32) -> FileResult<()> {
+        self.call("mkdir", &Request::Mkdir { path: path.into(), mode }).await?.done().await
+    }
+}
+
+/// A file on its way out of the sandbox.
+pub struct FileDownload {
+    /// The file as it was when opened.
+    pub entry: Entry,
+    call: Call,
+    over: bool,
+}
+
+impl FileDownload {
+    /// The next bytes; `None` at the end. Cancel safe.
+    pub async fn next(&mut self) -> FileResult<Option<Bytes>> {
+        if self.over {
+            return Ok(None);
+        }
+        match self.call.reply().await? {
+            Reply::Chunk { bytes } if !bytes.is_empty() && bytes.len() <= MAX_CHUNK => Ok(Some(bytes)),
+            Reply::Done => {
+                self.over = true;
+                Ok(None)
+            }
+            other => Err(self.call.unexpected(&other)),
+        }
+    }
+
+    pub fn into_stream(self) -> impl FuturesStream<Item = FileResult<Bytes>> + Send {
+        futures::stream::try_unfold(self, |mut download| async move {
+            Ok(download.next().await?.map(|bytes| (bytes, download)))
+        })
+    }
+
+    /// All of it in memory, if it is at most `limit` bytes; `None` if it is longer.
+    pub async fn collect(mut self, limit: usize) -> FileResult<Option<Vec<u8>>> {
+        let mut contents = Vec::new();
+        while let Some(bytes) = self.next().await? {
+            if contents.len() + bytes.len() > limit {
+                return Ok(None);
+            }
+            contents.extend_from_slice(&bytes);
+        }
+        Ok(Some(contents))
+    }
+}
+
+/// A file on its way into the sandbox. Dropping it leaves what was there before.
+pub struct FileUpload {
+    call: Call,
+}
+
+impl FileUpload {
+    /// Sends the next bytes, any amount.
+    pub async fn send(&mut self, mut bytes: Bytes) -> FileResult<()> {
+        while !bytes.is_empty() {
+            let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK));
+            if let Err(error) = self.call.writer.send(&crate::protocol::Input::Chunk { bytes: chunk }).await {
+                return Err(self.reason(error).await);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the file in place and answers its size.
+    pub async fn commit(mut self) -> FileResult<u64> {
+        let sent = async {
+            self.call.writer.send(&crate::protocol::Input::Commit).await?;
+            self.call.writer.flush().await
+        };
+        if let Err(error) = sent.await {
+            return Err(self.reason(error).await);
+        }
+        match self.call.reply().await? {
+            Reply::Written { size } => Ok(size),
+            other => Err(self.call.unexpected(&other)),
+        }
+    }
+
+    /// An agent that refuses an upload stops reading: its reason is worth more than the failed write.
+    async fn reason(&mut self, error: crate::protocol::FrameError) -> CallError<FileRefusal> {
+        match self.call.reply::<FileRefusal>().await {
+            Err(refused @ CallError::Refused(_)) => refused,
+            _ => CallError::from_frame(self.call.operation, error),
+        }
+    }
+}

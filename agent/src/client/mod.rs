@@ -1,0 +1,155 @@
+//! The caller's side of the protocol.
+//!
+//! Everything from the agent is taken as hostile: frames are bounded, replies out of place and
+//! offsets that do not fit are [`CallError::Violation`], never a panic or unbounded memory.
+
+mod connect;
+mod error;
+mod exec;
+mod files;
+mod tunnel;
+
+pub use connect::{Connect, ConnectFuture, Connection, UnixConnect};
+pub use error::CallError;
+pub use exec::{ExecConnection, ExecEvent, ExecReader, ExecWriter};
+pub use files::{FileDownload, FileUpload, WriteFile};
+pub use tunnel::Tunnel;
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::protocol::{
+    Attach, AttachRefusal, ExecId, ExecRefusal, ExecSummary, Reply, Request, StartExec, StartRefusal, Stats,
+    TerminalSize, TunnelRefusal,
+};
+use connect::Call;
+
+/// Speaks to one agent. Cheap to clone; every call opens its own connection.
+#[derive(Clone)]
+pub struct Client {
+    connect: Arc<dyn Connect>,
+}
+
+impl Client {
+    /// For an agent that listens on a unix socket; does nothing yet. Paths may be of any length.
+    pub fn new(socket: impl AsRef<Path>) -> Self {
+        Self::with(UnixConnect::new(socket))
+    }
+
+    /// For an agent that is reached in another way.
+    pub fn with(connect: impl Connect) -> Self {
+        Self { connect: Arc::new(connect) }
+    }
+
+    /// [`new`](Self::new), and checks that an agent of this protocol version answers.
+    pub async fn connect(socket: impl AsRef<Path>) -> Result<Self, CallError<Infallible>> {
+        let client = Self::new(socket);
+        client.ping().await?;
+        Ok(client)
+    }
+
+    pub async fn ping(&self) -> Result<(), CallError<Infallible>> {
+        self.call("ping", &Request::Ping).await?.done().await
+    }
+
+    pub async fn stats(&self) -> Result<Stats, CallError<Infallible>> {
+        let mut call = self.call("stats", &Request::Stats).await?;
+        match call.reply().await? {
+            Reply::Stats(stats) => Ok(stats),
+            other => Err(call.unexpected(&other)),
+        }
+    }
+
+    /// Ends the sandbox after `remaining`, whatever happens to the caller.
+    pub async fn set_deadline(&self, remaining: Duration) -> Result<(), CallError<Infallible>> {
+        self.call("set deadline", &Request::SetDeadline { remaining }).await?.done().await
+    }
+
+    /// Ends everything in the sandbox and the agent: SIGTERM, then SIGKILL after `grace`.
+    pub async fn shutdown(&self, grace: Duration) -> Result<(), CallError<Infallible>> {
+        self.call("shut down", &Request::Shutdown { grace }).await?.done().await
+    }
+
+    /// Starts an exec, or attaches to it if it was started before.
+    pub async fn start_exec(&self, start: StartExec) -> Result<ExecConnection, CallError<StartRefusal>> {
+        let offsets = [start.stdout_offset, start.stderr_offset];
+        let call = self.call("start exec", &Request::StartExec(start)).await?;
+        ExecConnection::begin(call, offsets).await
+    }
+
+    /// Goes on with an exec's output from the given offsets and cuts off whoever was attached.
+    pub async fn attach_exec(&self, attach: Attach) -> Result<ExecConnection, CallError<AttachRefusal>> {
+        let offsets = [attach.stdout_offset, attach.stderr_offset];
+        let call = self.call("attach exec", &Request::AttachExec(attach)).await?;
+        ExecConnection::begin(call, offsets).await
+    }
+
+    /// Sends a signal to the exec's process group.
+    pub async fn signal_exec(&self, exec_id: ExecId, signal: i32) -> Result<(), CallError<ExecRefusal>> {
+        self.call("signal exec", &Request::SignalExec { exec_id, signal }).await?.done().await
+    }
+
+    /// Kills the exec's process tree: SIGTERM, then SIGKILL after `grace`. Returns once begun; the
+    /// end comes as the exec's outcome.
+    pub async fn kill_exec(&self, exec_id: ExecId, grace: Duration) -> Result<(), CallError<ExecRefusal>> {
+        self.call("kill exec", &Request::KillExec { exec_id, grace }).await?.done().await
+    }
+
+    /// Writes to an exec's stdin, any amount; returns once all was taken. With an offset (that of
+    /// the first byte in the exec's stdin) a repeated write writes nothing twice.
+    pub async fn write_stdin(
+        &self,
+        exec_id: ExecId,
+        mut offset: Option<u64>,
+        mut bytes: Bytes,
+    ) -> Result<(), CallError<ExecRefusal>> {
+        while !bytes.is_empty() {
+            let chunk = bytes.split_to(bytes.len().min(crate::protocol::MAX_CHUNK));
+            let next = offset.map(|at| at.saturating_add(chunk.len() as u64));
+            let request = Request::WriteStdin { exec_id, offset, bytes: chunk };
+            self.call("write stdin", &request).await?.done().await?;
+            offset = next;
+        }
+        Ok(())
+    }
+
+    pub async fn close_stdin(&self, exec_id: ExecId) -> Result<(), CallError<ExecRefusal>> {
+        self.call("close stdin", &Request::CloseStdin { exec_id }).await?.done().await
+    }
+
+    pub async fn resize_exec(&self, exec_id: ExecId, size: TerminalSize) -> Result<(), CallError<ExecRefusal>> {
+        self.call("resize exec", &Request::ResizeExec { exec_id, size }).await?.done().await
+    }
+
+    /// Every exec that the agent knows, the ended ones that it remembers included.
+    pub async fn list_execs(&self) -> Result<Vec<ExecSummary>, CallError<Infallible>> {
+        /// More than any agent of ours remembers; a hostile one must not fill our memory.
+        const MOST: usize = 100_000;
+        let mut call = self.call("list execs", &Request::ListExecs).await?;
+        let mut execs = Vec::new();
+        loop {
+            match call.reply().await? {
+                Reply::Execs(batch) if execs.len() + batch.len() <= MOST => execs.extend(batch),
+                Reply::Done => return Ok(execs),
+                other => return Err(call.unexpected(&other)),
+            }
+        }
+    }
+
+    /// Connects to a port on the sandbox's loopback.
+    pub async fn open_tcp(&self, port: u16) -> Result<Tunnel, CallError<TunnelRefusal>> {
+        let mut call = self.call("open tunnel", &Request::OpenTcp { port }).await?;
+        match call.reply().await? {
+            Reply::Connected => Ok(Tunnel::new(call)),
+            other => Err(call.unexpected(&other)),
+        }
+    }
+
+    async fn call<E>(&self, operation: &'static str, request: &Request) -> Result<Call, CallError<E>> {
+        Call::open(&*self.connect, operation, request).await
+    }
+}

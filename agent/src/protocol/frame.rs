@@ -1,0 +1,156 @@
+use std::io::{self, IoSlice};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+
+use super::{MAX_FRAME, Message};
+
+/// Raw bytes up to this many are copied beside their header, so that small messages share a write.
+const INLINE: usize = 8 * 1024;
+/// Small messages are gathered up to this many bytes before a write is forced.
+const GATHER: usize = 32 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The connection failed; another one may work.
+    #[error("connection failed")]
+    Io(#[from] io::Error),
+    /// A frame longer than [`MAX_FRAME`] was about to be sent.
+    #[error("message of {0} bytes does not fit a frame")]
+    TooLarge(usize),
+    /// What arrived is not a message of the expected kind.
+    #[error("malformed frame: {0}")]
+    Malformed(&'static str),
+}
+
+/// Reads a message, with the raw bytes (if its kind has any) shared with the frame, not copied.
+pub fn decode<M: Message + DeserializeOwned>(frame: &Bytes) -> Result<M, FrameError> {
+    let (mut message, rest) =
+        postcard::take_from_bytes::<M>(frame).map_err(|_| FrameError::Malformed("not a known message"))?;
+    match message.payload_mut() {
+        Some(payload) => *payload = frame.slice_ref(rest),
+        None if rest.is_empty() => {}
+        None => return Err(FrameError::Malformed("trailing bytes")),
+    }
+    Ok(message)
+}
+
+/// Appends the whole frame of a message to a buffer.
+pub fn encode<M: Message + Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FrameError> {
+    encode_header(message, buffer)?;
+    if let Some(payload) = message.payload() {
+        buffer.extend_from_slice(payload);
+    }
+    Ok(())
+}
+
+/// Everything but the raw bytes, whose length is already counted in.
+fn encode_header<M: Message + Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FrameError> {
+    let start = buffer.len();
+    buffer.put_u32(0);
+    if postcard::to_io(message, (&mut *buffer).writer()).is_err() {
+        buffer.truncate(start);
+        return Err(FrameError::Malformed("message cannot be encoded"));
+    }
+    let body = buffer.len() - start - 4;
+    let length = body + message.payload().map_or(0, Bytes::len);
+    let Some(prefix) = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME) else {
+        buffer.truncate(start);
+        return Err(FrameError::TooLarge(length));
+    };
+    buffer[start..start + 4].copy_from_slice(&prefix.to_be_bytes());
+    Ok(())
+}
+
+/// Receiving side of a connection.
+pub struct FrameReader<R> {
+    frames: FramedRead<R, LengthDelimitedCodec>,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    pub fn new(stream: R) -> Self {
+        let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec();
+        Self { frames: FramedRead::with_capacity(stream, codec, 4096) }
+    }
+
+    /// The next message, or `None` when the peer closed between two. Cancel safe.
+    pub async fn receive<M: Message + DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+        match self.frames.next().await {
+            None => Ok(None),
+            Some(Ok(frame)) => decode(&frame.freeze()).map(Some),
+            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(FrameError::Malformed("frame too long"))
+            }
+            Some(Err(error)) => Err(FrameError::Io(error)),
+        }
+    }
+
+    /// Gives back the stream and what was read from it beyond the last message.
+    pub fn into_parts(self) -> (R, Bytes) {
+        let parts = self.frames.into_parts();
+        (parts.io, parts.read_buf.freeze())
+    }
+}
+
+/// Sending side of a connection. Small messages wait for [`flush`](Self::flush).
+pub struct FrameWriter<W> {
+    stream: W,
+    buffer: BytesMut,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    pub fn new(stream: W) -> Self {
+        Self { stream, buffer: BytesMut::new() }
+    }
+
+    /// Not cancel safe: a send that is dropped half way leaves the connection unusable.
+    pub async fn send<M: Message + Serialize>(&mut self, message: &M) -> Result<(), FrameError> {
+        encode_header(message, &mut self.buffer)?;
+        if let Some(payload) = message.payload() {
+            if payload.len() > INLINE {
+                self.write_with(payload.clone()).await?;
+            } else {
+                self.buffer.extend_from_slice(payload);
+            }
+        }
+        if self.buffer.len() > GATHER {
+            self.write_with(Bytes::new()).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn flush(&mut self) -> Result<(), FrameError> {
+        self.write_with(Bytes::new()).await?;
+        Ok(self.stream.flush().await?)
+    }
+
+    pub fn into_inner(self) -> W {
+        self.stream
+    }
+
+    /// Closes the sending direction.
+    pub async fn shutdown(&mut self) -> Result<(), FrameError> {
+        self.flush().await?;
+        Ok(self.stream.shutdown().await?)
+    }
+
+    /// Writes what is buffered and then `payload`, without copying the latter.
+    async fn write_with(&mut self, payload: Bytes) -> io::Result<()> {
+        let head = self.buffer.len();
+        let mut written = 0;
+        while written < head {
+            let slices = [IoSlice::new(&self.buffer[written..]), IoSlice::new(&payload)];
+            let count = self.stream.write_vectored(&slices).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            written += count;
+        }
+        self.buffer.clear();
+        self.stream.write_all(&payload[written - head..]).await
+    }
+}

@@ -1,0 +1,452 @@
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{PROTOCOL_VERSION, Refusal};
+
+/// A message that may be followed by raw bytes in its frame.
+pub trait Message {
+    /// The raw bytes of this message, if its kind carries any.
+    fn payload(&self) -> Option<&Bytes>;
+    /// Where decoding puts them.
+    fn payload_mut(&mut self) -> Option<&mut Bytes>;
+}
+
+/// First frame of both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    magic: [u8; 4],
+    pub version: u32,
+}
+
+impl Hello {
+    const MAGIC: [u8; 4] = *b"svmA";
+
+    pub fn ours() -> Self {
+        Self { magic: Self::MAGIC, version: PROTOCOL_VERSION }
+    }
+
+    /// False for a peer that speaks something else altogether.
+    pub fn is_agent_protocol(&self) -> bool {
+        self.magic == Self::MAGIC
+    }
+}
+
+/// Names one execution; chosen by the caller, unique for the life of the sandbox.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExecId(pub [u8; 16]);
+
+impl fmt::Display for ExecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ExecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ExecId({self})")
+    }
+}
+
+impl From<[u8; 16]> for ExecId {
+    fn from(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    pub const BOTH: [Self; 2] = [Self::Stdout, Self::Stderr];
+
+    /// Position in an array with one element per stream.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Stdout => 0,
+            Self::Stderr => 1,
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        })
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    pub rows: u16,
+    pub cols: u16,
+}
+
+/// What to run. Build it with [`StartExec::new`] and set what differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartExec {
+    pub exec_id: ExecId,
+    /// Program and arguments; the program is looked up in the exec's own `PATH`.
+    pub argv: Vec<String>,
+    /// The whole environment; `PATH` and `HOME` are added when missing.
+    pub env: Vec<(String, String)>,
+    /// Working directory; the agent's workspace when absent, and relative to it.
+    pub cwd: Option<String>,
+    /// `uid`, `uid:gid`, `name` or `name:group`; the agent's own user when absent.
+    pub user: Option<String>,
+    /// Run on a new terminal of this size; its output is all `Stdout`.
+    pub tty: Option<TerminalSize>,
+    /// The whole process tree is killed after this long, and the outcome is `TimedOut`.
+    pub timeout: Option<Duration>,
+    /// Open a pipe for stdin; otherwise it is `/dev/null`.
+    pub stdin: bool,
+    /// Where to go on if this exec was started before.
+    pub stdout_offset: u64,
+    pub stderr_offset: u64,
+}
+
+impl StartExec {
+    pub fn new<S: Into<String>>(exec_id: ExecId, argv: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            exec_id,
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            cwd: None,
+            user: None,
+            tty: None,
+            timeout: None,
+            stdin: false,
+            stdout_offset: 0,
+            stderr_offset: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    pub exec_id: ExecId,
+    pub stdout_offset: u64,
+    pub stderr_offset: u64,
+}
+
+/// The operation that a connection is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    Ping,
+    Stats,
+    /// The sandbox ends after this long, counted on the boot clock from now; replaces the deadline
+    /// set before.
+    SetDeadline {
+        remaining: Duration,
+    },
+    /// SIGTERM to everything, SIGKILL after `grace`, then the agent ends.
+    Shutdown {
+        grace: Duration,
+    },
+    StartExec(StartExec),
+    AttachExec(Attach),
+    /// Send a signal to the process group.
+    SignalExec {
+        exec_id: ExecId,
+        signal: i32,
+    },
+    WriteStdin {
+        exec_id: ExecId,
+        /// Stdin offset of the first byte; bytes already taken are skipped. Absent: append.
+        offset: Option<u64>,
+        #[serde(skip)]
+        bytes: Bytes,
+    },
+    CloseStdin {
+        exec_id: ExecId,
+    },
+    ResizeExec {
+        exec_id: ExecId,
+        size: TerminalSize,
+    },
+    /// SIGTERM to the process tree, SIGKILL after `grace`. Answered once it was begun.
+    KillExec {
+        exec_id: ExecId,
+        grace: Duration,
+    },
+    ListExecs,
+    ReadFile {
+        path: String,
+        offset: u64,
+        /// Most bytes to send; all when absent.
+        limit: Option<u64>,
+    },
+    WriteFile {
+        path: String,
+        mode: u32,
+        /// Expected size; space is reserved where the file system can.
+        size_hint: Option<u64>,
+        /// fsync before the rename.
+        sync: bool,
+    },
+    List {
+        path: String,
+        recursive: bool,
+    },
+    Stat {
+        path: String,
+    },
+    Delete {
+        path: String,
+        recursive: bool,
+    },
+    Move {
+        from: String,
+        to: String,
+    },
+    Chmod {
+        path: String,
+        mode: u32,
+    },
+    Glob {
+        pattern: String,
+    },
+    Mkdir {
+        path: String,
+        mode: u32,
+    },
+    /// Connect to 127.0.0.1:port inside.
+    OpenTcp {
+        port: u16,
+    },
+}
+
+/// What a caller sends after its request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// Bytes below `offset` are safe elsewhere and may be released.
+    Ack {
+        stream: Stream,
+        offset: u64,
+    },
+    Stdin {
+        #[serde(skip)]
+        bytes: Bytes,
+    },
+    CloseStdin,
+    Resize {
+        size: TerminalSize,
+    },
+    Signal {
+        signal: i32,
+    },
+    /// Next bytes of an upload.
+    Chunk {
+        #[serde(skip)]
+        bytes: Bytes,
+    },
+    /// End of an upload: put the file in place.
+    Commit,
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    Refused(Refusal),
+    Stats(Stats),
+    Started(Started),
+    Output {
+        stream: Stream,
+        /// Position of the first byte in its stream.
+        offset: u64,
+        #[serde(skip)]
+        bytes: Bytes,
+    },
+    /// All stdin below `offset` has been taken.
+    StdinTaken {
+        offset: u64,
+    },
+    Exited(ExecOutcome),
+    /// A newer attach owns the exec; this connection is over.
+    Superseded,
+    Execs(Vec<ExecSummary>),
+    File(Entry),
+    Chunk {
+        #[serde(skip)]
+        bytes: Bytes,
+    },
+    Written {
+        size: u64,
+    },
+    Entries(Vec<Entry>),
+    Paths(Vec<String>),
+    /// End of a listing; `truncated` when there was more than fits.
+    Listed {
+        truncated: bool,
+    },
+    Connected,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Pid inside the sandbox; 0 when the program could not be executed (exit 126, 127).
+    pub pid: u32,
+    /// How long ago it started, on the boot clock.
+    pub age: Duration,
+    /// Stdin taken so far: where `WriteStdin` goes on.
+    pub stdin_offset: u64,
+    /// False when this start found the exec already there.
+    pub fresh: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KillCause {
+    /// `KillExec`.
+    Request,
+    /// The agent shut down or met its deadline.
+    Shutdown,
+}
+
+/// How an exec ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecEnd {
+    Exited { code: i32 },
+    Signaled { signal: i32 },
+    TimedOut,
+    Killed { cause: KillCause },
+}
+
+impl ExecEnd {
+    /// The code a shell would show: 128 plus the signal, 124 after a timeout, 137 when killed.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Exited { code } => *code,
+            Self::Signaled { signal } => 128 + signal,
+            Self::TimedOut => 124,
+            Self::Killed { cause: _ } => 137,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecOutcome {
+    pub end: ExecEnd,
+    pub stdout_len: u64,
+    pub stderr_len: u64,
+    /// From start until the main process ended.
+    pub duration: Duration,
+    /// Of the main process and the children it waited for.
+    pub cpu_time: Duration,
+    pub max_rss_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSummary {
+    pub exec_id: ExecId,
+    pub pid: u32,
+    pub age: Duration,
+    /// First bytes still held, per stream (stdout, stderr).
+    pub retained_from: [u64; 2],
+    /// Bytes produced so far, per stream.
+    pub produced: [u64; 2],
+    pub stdin_offset: u64,
+    /// Present once it has ended and all its output was read.
+    pub outcome: Option<ExecOutcome>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub name: String,
+    /// Absolute.
+    pub path: String,
+    pub size: u64,
+    /// Permission bits (`0o7777`).
+    pub mode: u32,
+    /// Of what a symlink points to, where it points to something.
+    pub is_dir: bool,
+    pub is_symlink: bool,
+    /// Seconds since 1970, negative before.
+    pub modified_unix_seconds: i64,
+    pub modified_nanos: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StatsSource {
+    CgroupV1,
+    CgroupV2,
+    /// Summed over the processes that can be seen.
+    Proc,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    pub source: StatsSource,
+    /// Since the sandbox began.
+    pub cpu_time: Duration,
+    pub memory_bytes: u64,
+    pub memory_limit_bytes: Option<u64>,
+    pub processes: u32,
+    pub agent_rss_bytes: u64,
+    /// Since the agent began, on the boot clock.
+    pub uptime: Duration,
+    /// Time to the deadline, if one is set.
+    pub deadline_in: Option<Duration>,
+}
+
+macro_rules! no_payload {
+    ($($message:ty),*) => {$(
+        impl Message for $message {
+            fn payload(&self) -> Option<&Bytes> {
+                None
+            }
+            fn payload_mut(&mut self) -> Option<&mut Bytes> {
+                None
+            }
+        }
+    )*};
+}
+no_payload!(Hello);
+
+/// One list of the variants with bytes, for both borrows: the two must never differ.
+macro_rules! payload {
+    ($message:ty: $($with:pat => $bytes:ident),+; $($without:pat),+ $(,)?) => {
+        impl Message for $message {
+            fn payload(&self) -> Option<&Bytes> {
+                match self {
+                    $($with => Some($bytes),)+
+                    $($without => None,)+
+                }
+            }
+            fn payload_mut(&mut self) -> Option<&mut Bytes> {
+                match self {
+                    $($with => Some($bytes),)+
+                    $($without => None,)+
+                }
+            }
+        }
+    };
+}
+
+payload!(Request:
+    Self::WriteStdin { exec_id: _, offset: _, bytes } => bytes;
+    Self::Ping, Self::Stats, Self::SetDeadline { .. }, Self::Shutdown { .. }, Self::StartExec(_),
+    Self::AttachExec(_), Self::SignalExec { .. }, Self::CloseStdin { .. }, Self::ResizeExec { .. },
+    Self::KillExec { .. }, Self::ListExecs, Self::ReadFile { .. }, Self::WriteFile { .. }, Self::List { .. },
+    Self::Stat { .. }, Self::Delete { .. }, Self::Move { .. }, Self::Chmod { .. }, Self::Glob { .. },
+    Self::Mkdir { .. }, Self::OpenTcp { .. },
+);
+
+payload!(Input:
+    Self::Stdin { bytes } => bytes, Self::Chunk { bytes } => bytes;
+    Self::Ack { .. }, Self::CloseStdin, Self::Resize { .. }, Self::Signal { .. }, Self::Commit,
+);
+
+payload!(Reply:
+    Self::Output { stream: _, offset: _, bytes } => bytes, Self::Chunk { bytes } => bytes;
+    Self::Done, Self::Refused(_), Self::Stats(_), Self::Started(_), Self::StdinTaken { .. }, Self::Exited(_),
+    Self::Superseded, Self::Execs(_), Self::File(_), Self::Written { .. }, Self::Entries(_), Self::Paths(_),
+    Self::Listed { .. }, Self::Connected,
+);

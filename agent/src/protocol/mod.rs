@@ -1,0 +1,94 @@
+//! What the executor and the agent say to each other.
+//!
+//! # Connections
+//!
+//! One connection carries one operation; flow control is the kernel's. Any byte stream will do (a
+//! unix socket now, vsock for microVMs). A frame is a 4 byte big-endian length, then a
+//! [postcard](https://docs.rs/postcard) message, then the message's raw bytes if its kind has any
+//! (output, stdin, file chunks): bytes are never copied through serde. A frame is at most
+//! [`MAX_FRAME`] long.
+//!
+//! Both sides first send [`Hello`]. The caller need not wait for the agent's: it sends its
+//! [`Request`] at once, so an operation costs one round trip. If the versions differ, both sides
+//! close. Garbage closes the connection and nothing else.
+//!
+//! ```text
+//! caller                              agent
+//!   Hello, Request ─────────────────►
+//!                  ◄───────────────── Hello, Reply...
+//!   Input...       ─────────────────►            (attach streams, uploads)
+//!                  ◄───────────────── Reply...
+//! ```
+//!
+//! [`Reply::Refused`] ends any operation; it carries a typed [`Refusal`].
+//!
+//! | request | replies |
+//! |---|---|
+//! | `Ping`, `SetDeadline`, `Shutdown`, `SignalExec`, `WriteStdin`, `CloseStdin`, `ResizeExec`, `KillExec`, `Delete`, `Move`, `Chmod`, `Mkdir` | `Done` |
+//! | `Stats` | `Stats` |
+//! | `StartExec`, `AttachExec` | `Started`, then `Output`\*, then `Exited` or `Superseded` |
+//! | `ListExecs` | `Execs`\*, `Done` |
+//! | `ReadFile` | `File`, `Chunk`\*, `Done` |
+//! | `WriteFile` | the caller sends `Chunk`\*, `Commit`; `Written` |
+//! | `Stat` | `File` |
+//! | `List` | `Entries`\*, `Listed` |
+//! | `Glob` | `Paths`\*, `Listed` |
+//! | `OpenTcp` | `Connected`, then raw bytes both ways |
+//!
+//! # Executions
+//!
+//! The caller chooses the [`ExecId`]. Starting an id twice runs nothing twice: the second start
+//! attaches to the first. Each stream is a sequence of bytes counted from 0. The agent keeps every
+//! byte until it is acked ([`Input::Ack`]): first in memory, then in a bounded file. When both are
+//! full it stops reading, so the process blocks; nothing is dropped. `AttachExec` goes on from any
+//! offset that has not been released.
+//!
+//! The newest attach owns the exec: the older connection gets [`Reply::Superseded`] and is closed,
+//! and nothing it still sends has an effect.
+//!
+//! `Exited` comes after all output. When the main process has ended but something it left behind
+//! holds a stream open, the agent waits until the stream closes or has been quiet for 1 s, at most
+//! 10 s; later output of such leftovers is read and discarded, so that they do not block or die of
+//! it. Ended execs are remembered: unacked output until it is acked, the outcome for the last 4,096.
+//!
+//! Stdin is counted in bytes too. The agent takes what it has room for and says so with
+//! [`Reply::StdinTaken`]; the caller has at most [`STDIN_WINDOW`] bytes outstanding. A `WriteStdin`
+//! with an offset is idempotent: bytes already taken are skipped.
+//!
+//! # Files
+//!
+//! Paths are resolved by the agent inside the sandbox; relative ones start at its workspace
+//! directory. Writes go to a temporary file beside the target and are renamed over it on `Commit`;
+//! a connection that ends earlier leaves nothing. Parent directories are created.
+
+mod frame;
+mod message;
+mod refusal;
+
+pub use frame::{FrameError, FrameReader, FrameWriter, decode, encode};
+pub use message::{
+    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Hello, Input, KillCause, Message, Reply, Request,
+    StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
+};
+pub use refusal::{
+    AttachRefusal, ExecRefusal, FileErrorKind, FileRefusal, Refusal, StartErrorKind, StartRefusal, TunnelRefusal,
+    UnexpectedRefusal,
+};
+
+/// Raised whenever a message changes in any way: postcard has no field names on the wire.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Longest frame either side accepts, in bytes.
+pub const MAX_FRAME: usize = 1024 * 1024 + 64 * 1024;
+
+/// Longest run of raw bytes in one message.
+pub const MAX_CHUNK: usize = 256 * 1024;
+
+/// Stdin bytes a caller may have outstanding on one attach stream.
+pub const STDIN_WINDOW: u64 = 256 * 1024;
+
+/// Longest path accepted, in bytes (`PATH_MAX`).
+pub const MAX_PATH: usize = 4096;
+
+/// Most entries one `List` or `Glob` answers; beyond it the answer says `truncated`.
+pub const MAX_LISTED: usize = 100_000;
