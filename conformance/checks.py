@@ -65,7 +65,7 @@ def describe(error: BaseException) -> str:
     if len(text) > 1500:
         text = text[:1500] + " ..."
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if Path(f.filename).parent == HERE and f.name not in HELPERS]
+    own = [f for f in frames if HERE in Path(f.filename).resolve().parents and f.name not in HELPERS]
     where = own[-1] if own else None
     return f"{text}\nat {Path(where.filename).name}:{where.lineno}: {where.line}" if where else text
 
@@ -100,7 +100,12 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = 15.0) -
         time.sleep(0.05)
 
 
-_UNITS = {"ns": Fraction(1, 10**9), "us": Fraction(1, 10**6), "µs": Fraction(1, 10**6), "ms": Fraction(1, 1000)}
+_UNITS = {
+    "ns": Fraction(1, 10**9),
+    "us": Fraction(1, 10**6),
+    "µs": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000),
+}
 _UNITS |= {"s": Fraction(1), "m": Fraction(60), "h": Fraction(3600)}
 
 

@@ -12,192 +12,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import functools
-import importlib
-import inspect
-import pkgutil
 import socket
 import sys
 import uuid
 from datetime import datetime, timezone
-from typing import Any, Iterator
 
 import httpx
 import stacyvm
-from checks import Suite, equal, eventually, finish, go_duration, one_of, rfc3339
 from stacyvm import AsyncClient, Client, ProviderError, SandboxNotFound, StacyVMError, Template
 from stacyvm.providers import ProviderManager
 
+from checks import Suite, equal, eventually, finish, go_duration, one_of, rfc3339
+from sdk_flavours import Async, Coverage, Sync
+
 STATES = ("creating", "running", "idle", "paused", "unhealthy", "expired", "destroying", "destroyed", "error")
-
-
-# --- what the SDK offers, and what was driven -------------------------------------------------------------------------
-
-
-class Coverage:
-    """Wraps every public method and property of the SDK's classes and notes each one that ends well."""
-
-    def __init__(self) -> None:
-        self.driven: set[str] = set()
-        self.offered: set[str] = set()
-        for info in pkgutil.iter_modules(stacyvm.__path__):
-            module = importlib.import_module(f"stacyvm.{info.name}")
-            for cls in vars(module).values():
-                if inspect.isclass(cls) and cls.__module__ == module.__name__ and self._has_methods(cls):
-                    self._wrap_class(cls)
-
-    @staticmethod
-    def _has_methods(cls: type) -> bool:
-        return not issubclass(cls, BaseException) and not hasattr(cls, "__dataclass_fields__")
-
-    def _wrap_class(self, cls: type) -> None:
-        managed = {"__enter__", "__exit__", "__aenter__", "__aexit__", "__repr__", "__init__"}
-        for name, member in list(vars(cls).items()):
-            if name.startswith("_") and name not in managed:
-                continue
-            label = f"{cls.__name__}.{name}"
-            if isinstance(member, property):
-                wrapped: Any = property(self._wrap(label, member.fget))
-            elif inspect.isfunction(member):
-                wrapped = self._wrap(label, member)
-            else:
-                continue
-            self.offered.add(label)
-            setattr(cls, name, wrapped)
-
-    def _wrap(self, label: str, method: Any) -> Any:
-        if inspect.isasyncgenfunction(method):
-
-            @functools.wraps(method)
-            async def wrapper(*args: Any, **kwargs: Any) -> Any:
-                async for item in method(*args, **kwargs):
-                    yield item
-                self.driven.add(label)
-
-        elif inspect.isgeneratorfunction(method):
-
-            @functools.wraps(method)
-            def wrapper(*args: Any, **kwargs: Any) -> Any:
-                yield from method(*args, **kwargs)
-                self.driven.add(label)
-
-        elif inspect.iscoroutinefunction(method):
-
-            @functools.wraps(method)
-            async def wrapper(*args: Any, **kwargs: Any) -> Any:
-                value = await method(*args, **kwargs)
-                self.driven.add(label)
-                return value
-
-        else:
-
-            @functools.wraps(method)
-            def wrapper(*args: Any, **kwargs: Any) -> Any:
-                value = method(*args, **kwargs)
-                self.driven.add(label)
-                return value
-
-        return wrapper
-
-
-# --- the two flavours -------------------------------------------------------------------------------------------------
-
-
-class Sync:
-    """The SDK's blocking half."""
-
-    name = "sync"
-
-    def __init__(self, options: argparse.Namespace):
-        self.options = options
-        self._open: list[Any] = []
-        self.client = self.connect()
-        self._shared: Any = None
-
-    def connect(self, **overrides: Any) -> Any:
-        client = Client(**self._settings(overrides))
-        self._open.append(client)
-        return client
-
-    def _settings(self, overrides: dict) -> dict:
-        return {"base_url": self.options.url, "api_key": self.options.api_key, "timeout": 60.0} | overrides
-
-    def do(self, value: Any) -> Any:
-        return value
-
-    def chunks(self, stream: Any) -> Iterator[Any]:
-        return stream
-
-    def spawn(self, **arguments: Any) -> Any:
-        return self.do(self.client.spawn(**({"image": self.options.image, "ttl": "10m"} | arguments)))
-
-    @property
-    def sandbox(self) -> Any:
-        """One sandbox for all checks that do not end it."""
-        if self._shared is None:
-            self._shared = self.spawn()
-        return self._shared
-
-    def ids(self) -> list[str]:
-        return [s.id for s in self.do(self.client.list())]
-
-    def raises(self, expected: type, call: Any, code: str | None = None) -> Any:
-        """`call` builds the value inside, because the async half raises only when awaited."""
-        try:
-            value = self.do(call())
-        except expected as error:
-            assert type(error) is expected, f"got {type(error).__name__}, want exactly {expected.__name__}: {error}"
-            if code is not None:
-                equal(error.code, code, f"code of {error}")
-            return error
-        raise AssertionError(f"no {expected.__name__} raised, got {value!r}")
-
-    def enter(self, thing: Any) -> Any:
-        return thing.__enter__()
-
-    def leave(self, thing: Any) -> None:
-        thing.__exit__(None, None, None)
-
-    def close(self) -> None:
-        if self._shared is not None:
-            self.do(self._shared.destroy())
-        for client in self._open:
-            self.do(client.close())
-
-
-class Async(Sync):
-    """The SDK's asyncio half, on one loop that lives as long as the suite."""
-
-    name = "async"
-
-    def __init__(self, options: argparse.Namespace):
-        self.loop = asyncio.new_event_loop()
-        super().__init__(options)
-
-    def connect(self, **overrides: Any) -> Any:
-        client = AsyncClient(**self._settings(overrides))
-        self._open.append(client)
-        return client
-
-    def do(self, value: Any) -> Any:
-        return self.loop.run_until_complete(value) if inspect.isawaitable(value) else value
-
-    def chunks(self, stream: Any) -> Iterator[Any]:
-        while True:
-            try:
-                yield self.loop.run_until_complete(stream.__anext__())
-            except StopAsyncIteration:
-                return
-
-    def enter(self, thing: Any) -> Any:
-        return self.do(thing.__aenter__())
-
-    def leave(self, thing: Any) -> None:
-        self.do(thing.__aexit__(None, None, None))
-
-    def close(self) -> None:
-        super().close()
-        self.loop.close()
 
 
 both = Suite("sdk")
@@ -225,7 +53,9 @@ def _(f: Sync) -> None:
         rfc3339(p["last_checked"])
         assert "capabilities" in p, f"capabilities of {p}"
     equal([p["default"] for p in providers].count(True), 1, "number of default providers")
-    assert all(p["healthy"] for p in providers if p["default"]), f"the default provider is not healthy: {providers}"
+    assert all(p["healthy"] for p in providers if p["default"]), (
+        f"the default provider is not healthy: {providers}"
+    )
 
 
 @both.check("pool status answers that the pool is off")
@@ -286,7 +116,9 @@ def _(f: Sync) -> None:
     info = sandbox._info
     assert sandbox.id.startswith("sb-"), f"id {sandbox.id}"
     equal((sandbox.state, sandbox.image), ("running", f.options.image), "state and image")
-    assert sandbox.provider in [p["name"] for p in f.do(f.client.providers())], f"provider {sandbox.provider!r}"
+    assert sandbox.provider in [p["name"] for p in f.do(f.client.providers())], (
+        f"provider {sandbox.provider!r}"
+    )
     equal((info["memory_mb"], info["vcpus"]), (256, 1), "limits")
     equal((info["owner_id"], info["metadata"]), ("alice", {"task": "1", "ä": "ö"}), "owner and metadata")
     created, expires = rfc3339(info["created_at"]), rfc3339(info["expires_at"])
@@ -304,7 +136,9 @@ def _(f: Sync) -> None:
     equal(sandbox.state, "running", "state")
     assert sandbox._info["memory_mb"] > 0 and sandbox._info["vcpus"] > 0, f"limits {sandbox._info}"
     for absent in ("metadata", "preview_domain"):
-        assert sandbox._info.get(absent, "absent") not in ("", None, {}), f"{absent} must be omitted when empty"
+        assert sandbox._info.get(absent, "absent") not in ("", None, {}), (
+            f"{absent} must be omitted when empty"
+        )
     f.do(sandbox.destroy())
 
 
@@ -314,7 +148,11 @@ def _(f: Sync) -> None:
     sandbox = f.spawn(provider=default)
     equal(sandbox.provider, default, "provider")
     f.do(sandbox.destroy())
-    f.raises(SandboxNotFound, lambda: f.client.spawn(image=f.options.image, provider="no-such-provider"), "NOT_FOUND")
+    f.raises(
+        SandboxNotFound,
+        lambda: f.client.spawn(image=f.options.image, provider="no-such-provider"),
+        "NOT_FOUND",
+    )
 
 
 @both.check("list holds the sandbox with its fields, and no longer after destroy")
@@ -325,7 +163,11 @@ def _(f: Sync) -> None:
     entry, info = listed[0], sandbox._info
     one_of(entry.state, STATES, "state")
     equal((entry.provider, entry.image), (sandbox.provider, sandbox.image), "provider and image")
-    equal((entry.memory_mb, entry.vcpus, entry.metadata), (300, info["vcpus"], {"k": "v"}), "limits and metadata")
+    equal(
+        (entry.memory_mb, entry.vcpus, entry.metadata),
+        (300, info["vcpus"], {"k": "v"}),
+        "limits and metadata",
+    )
     equal((entry.created_at, entry.expires_at), (info["created_at"], info["expires_at"]), "instants")
     f.do(sandbox.destroy())
     assert sandbox.id not in f.ids(), "still listed after destroy"
@@ -421,19 +263,29 @@ def _(f: Sync) -> None:
     args = ["a b", "it's", "$HOME", "*", "", 'say "x"', "-n", "é\n", "`id`", "\\"]
     expected = "".join(f"<{a}>" for a in args)
     equal(f.do(f.sandbox.exec("printf '<%s>'", args=args)).stdout, expected, "shell args")
-    equal(f.do(f.sandbox.exec("printf '<%s>'", args=args, mode="shell")).stdout, expected, "shell args, mode named")
+    equal(
+        f.do(f.sandbox.exec("printf '<%s>'", args=args, mode="shell")).stdout,
+        expected,
+        "shell args, mode named",
+    )
 
 
 @both.check("exec in argv mode runs the command as it is, without a shell")
 def _(f: Sync) -> None:
     args = ["<%s>", "a b", "$HOME", "*", "; exit 3", ""]
-    equal(f.do(f.sandbox.exec("printf", args=args, mode="argv")).stdout, "".join(f"<{a}>" for a in args[1:]), "argv")
+    equal(
+        f.do(f.sandbox.exec("printf", args=args, mode="argv")).stdout,
+        "".join(f"<{a}>" for a in args[1:]),
+        "argv",
+    )
 
 
 @both.check("exec takes env, workdir and the default workdir")
 def _(f: Sync) -> None:
     env = {"GREETING": "hi ö 'x' \"y\" $Z", "EMPTY": ""}
-    result = f.do(f.sandbox.exec('printf "%s|%s|" "$GREETING" "${EMPTY-unset}"; pwd', env=env, workdir="/tmp"))
+    result = f.do(
+        f.sandbox.exec('printf "%s|%s|" "$GREETING" "${EMPTY-unset}"; pwd', env=env, workdir="/tmp")
+    )
     equal(result.stdout, env["GREETING"] + "||/tmp\n", "stdout")
     equal(f.do(f.sandbox.exec("pwd")).stdout, "/workspace\n", "default workdir")
     equal(f.do(f.sandbox.exec('printf "%s" "${GREETING-unset}"')).stdout, "unset", "env of the next exec")
@@ -497,7 +349,9 @@ def _(f: Sync) -> None:
 
 @both.check("exec_stream takes args, mode, env and workdir")
 def _(f: Sync) -> None:
-    stream = f.sandbox.exec_stream("sh", args=["-c", 'echo "$X"; pwd'], mode="argv", env={"X": "y z"}, workdir="/tmp")
+    stream = f.sandbox.exec_stream(
+        "sh", args=["-c", 'echo "$X"; pwd'], mode="argv", env={"X": "y z"}, workdir="/tmp"
+    )
     equal("".join(c.data for c in f.chunks(stream)), "y z\n/tmp\n", "output")
 
 
@@ -518,7 +372,11 @@ def _(f: Sync) -> None:
 @both.check("write_file and read_file carry text byte for byte, parents are made, mode is 0644")
 def _(f: Sync) -> None:
     base = f"/workspace/{uuid.uuid4().hex}"
-    for name, text in (("plain.txt", "hello\n"), ("empty", ""), ("ünï cödé +&%.txt", "zażółć 😀\r\n\x00\x01 \u2028 end")):
+    for name, text in (
+        ("plain.txt", "hello\n"),
+        ("empty", ""),
+        ("ünï cödé +&%.txt", "zażółć 😀\r\n\x00\x01 \u2028 end"),
+    ):
         path = f"{base}/deep/er/{name}"
         f.do(f.sandbox.write_file(path, text))
         equal(f.do(f.sandbox.read_file(path)), text, path)
@@ -562,17 +420,25 @@ def _(f: Sync) -> None:
     entries = {e["name"]: e for e in f.do(f.sandbox.list_files(base))}
     equal(sorted(entries), ["a.py", "b.txt", "sub"], "names")
     for name, entry in entries.items():
-        equal(sorted(set(entry) & {"name", "path", "size", "mode", "is_dir", "mod_time"}), sorted(
-            ["name", "path", "size", "mode", "is_dir", "mod_time"]), f"keys of {name}")
-        equal((entry["path"], entry["is_dir"]), (f"{base}/{name}", name == "sub"), f"path and is_dir of {name}")
+        equal(
+            sorted(set(entry) & {"name", "path", "size", "mode", "is_dir", "mod_time"}),
+            sorted(["name", "path", "size", "mode", "is_dir", "mod_time"]),
+            f"keys of {name}",
+        )
+        equal(
+            (entry["path"], entry["is_dir"]), (f"{base}/{name}", name == "sub"), f"path and is_dir of {name}"
+        )
         rfc3339(entry["mod_time"])
     equal(entries["a.py"]["size"], 5, "size")
     stat = f.do(f.sandbox.stat_file(f"{base}/a.py"))
     equal(stat, entries["a.py"], "stat equals the list's entry")
     equal(f.do(f.sandbox.stat_file(f"{base}/sub"))["is_dir"], True, "is_dir of sub")
     equal(sorted(f.do(f.sandbox.glob_files(f"{base}/*.py"))), [f"{base}/a.py"], "glob *")
-    equal(sorted(f.do(f.sandbox.glob_files(f"{base}/**/*.py"))),
-          [f"{base}/a.py", f"{base}/sub/c.py", f"{base}/sub/deeper/d.py"], "glob **")
+    equal(
+        sorted(f.do(f.sandbox.glob_files(f"{base}/**/*.py"))),
+        [f"{base}/a.py", f"{base}/sub/c.py", f"{base}/sub/deeper/d.py"],
+        "glob **",
+    )
     equal(f.do(f.sandbox.glob_files(f"{base}/*.none")), [], "glob without a match")
     root = [e["name"] for e in f.do(f.sandbox.list_files())]
     assert {"etc", "tmp", "workspace"} <= set(root), f"default list is /: {root}"
@@ -585,7 +451,9 @@ def _(f: Sync) -> None:
     f.do(f.sandbox.move_file(f"{base}/a", f"{base}/b"))
     f.raises(SandboxNotFound, lambda: f.sandbox.stat_file(f"{base}/a"))
     f.do(f.sandbox.chmod_file(f"{base}/b", "700"))
-    equal(f.do(f.sandbox.exec(f"{base}/b; ls -l {base}/b | cut -c1-10")).stdout, "moved\n-rwx------\n", "stdout")
+    equal(
+        f.do(f.sandbox.exec(f"{base}/b; ls -l {base}/b | cut -c1-10")).stdout, "moved\n-rwx------\n", "stdout"
+    )
     f.do(f.sandbox.delete_file(f"{base}/b"))
     f.raises(SandboxNotFound, lambda: f.sandbox.read_file(f"{base}/b"))
 
@@ -632,7 +500,11 @@ def _(f: Sync) -> None:
         for spawn in (lambda: f.client.spawn_template(name), lambda: f.client.spawn(template=name)):
             sandbox = f.do(spawn())
             info = f.do(f.client.get(sandbox.id))._info
-            equal((info["image"], info["memory_mb"], info["vcpus"]), (f.options.template_image, 320, 1), "settings")
+            equal(
+                (info["image"], info["memory_mb"], info["vcpus"]),
+                (f.options.template_image, 320, 1),
+                "settings",
+            )
             equal(info.get("metadata"), {"lang": "sh"}, "metadata")
             ttl = (rfc3339(info["expires_at"]) - rfc3339(info["created_at"])).total_seconds()
             assert abs(ttl - 540) < 60, f"ttl of the template is 9m, got {ttl} s"
@@ -799,13 +671,19 @@ def _(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--url", default="http://127.0.0.1:7423")
     parser.add_argument("--api-key", required=True)
     parser.add_argument("--image", default="alpine:latest")
-    parser.add_argument("--template-image", default="python:3.12", help="another image, to tell templates apart")
+    parser.add_argument(
+        "--template-image", default="python:3.12", help="another image, to tell templates apart"
+    )
     parser.add_argument("--body-limit-mb", type=int, default=64, help="JSON bodies over this must be refused")
-    parser.add_argument("--only", default="", help="run the checks whose title contains this; coverage is not judged")
+    parser.add_argument(
+        "--only", default="", help="run the checks whose title contains this; coverage is not judged"
+    )
     options = parser.parse_args()
 
     coverage = Coverage()
@@ -830,7 +708,10 @@ def main() -> int:
             print(f"FAIL  sdk: public methods that never ended well: {', '.join(missing)}", flush=True)
         else:
             passed += 1
-            print(f"ok    sdk: all {len(coverage.offered)} public methods and properties were driven", flush=True)
+            print(
+                f"ok    sdk: all {len(coverage.offered)} public methods and properties were driven",
+                flush=True,
+            )
     return finish(passed, failed)
 
 

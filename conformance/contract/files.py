@@ -1,0 +1,272 @@
+"""Files: raw bytes in and out, and paths that try to leave."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+
+from checks import Suite, equal, rfc3339
+from contract.fixture import Server, expect, fresh
+
+suite = Suite("files")
+
+ESCAPES = (
+    "../../etc/passwd", "/../../../../etc/passwd", "/workspace/../../../etc/passwd", "....//....//etc/passwd",
+    "/tmp/../../etc/passwd", "..", "/proc/self/root/etc/passwd", "/proc/1/root/etc/passwd",
+)  
+
+
+def put(s: Server, path: str, content: bytes, **query: str):
+    return s.http.put(f"{s.path}/files", params={"path": path} | query, content=content)
+
+
+def get(s: Server, path: str):
+    return s.http.get(f"{s.path}/files", params={"path": path})
+
+
+@suite.check("the status words of write, move, chmod, delete and upload")
+def _(s: Server) -> None:
+    base = fresh("/tmp/")
+    equal(
+        expect(s.http.post(f"{s.path}/files", json={"path": f"{base}/a", "content": "1"}), 200),
+        {"status": "written"},
+    )
+    equal(expect(put(s, f"{base}/p", b"2"), (200, 201)).get("status"), "written")
+    body = {"old_path": f"{base}/a", "new_path": f"{base}/b"}
+    equal(expect(s.http.post(f"{s.path}/files/move", json=body), 200), {"status": "moved"})
+    body = {"path": f"{base}/b", "mode": "600"}
+    equal(expect(s.http.post(f"{s.path}/files/chmod", json=body), 200), {"status": "chmod applied"})
+    equal(expect(s.http.delete(f"{s.path}/files", params={"path": f"{base}/b"}), 200), {"status": "deleted"})
+
+
+@suite.check("upload and download are raw bytes, any content, empty too")
+def _(s: Server) -> None:
+    for content in (b"", b"\x00", bytes(range(256)) * 300, b"\r\n\xff\xfe", os.urandom(100_001)):
+        path = fresh("/workspace/raw/")
+        expect(put(s, path, content), (200, 201))
+        reply = get(s, path)
+        equal(reply.status_code, 200, "status")
+        assert reply.content == content, f"{len(content)} bytes came back as {len(reply.content)}"
+        equal(reply.headers["content-type"], "application/octet-stream", "content type")
+        inside = s.sh(f"sha256sum < {path}").split()[0]
+        equal(inside, hashlib.sha256(content).hexdigest(), "digest inside")
+
+
+@suite.check("an upload sets its mode, replaces atomically and leaves no scraps")
+def _(s: Server) -> None:
+    base = fresh("/workspace/")
+    expect(put(s, f"{base}/f", b"#!/bin/sh\necho one", mode="755"), (200, 201))
+    equal(s.sh(f"{base}/f"), "one\n", "stdout")
+    s.sh(f"ln {base}/f {base}/old")
+    expect(put(s, f"{base}/f", b"two"), (200, 201))
+    equal(
+        (get(s, f"{base}/f").content, get(s, f"{base}/old").content),
+        (b"two", b"#!/bin/sh\necho one"),
+        "new and old",
+    )
+    equal(sorted(s.sh(f"ls -A {base}").split()), ["f", "old"], "entries")
+
+
+@suite.check("100 MB go in and come out, streamed, byte for byte")
+def _(s: Server) -> None:
+    size, path = s.options.big_mb * 1_000_000, fresh("/workspace/big-")
+    sent = hashlib.sha256()
+
+    def content() -> Iterator[bytes]:
+        block, left = os.urandom(1_000_000), size
+        while left:
+            part = block[: min(left, len(block))]
+            block = block[1:] + block[:1]
+            left -= len(part)
+            sent.update(part)
+            yield part
+
+    reply = s.http.put(f"{s.path}/files", params={"path": path}, content=content(), timeout=300)
+    expect(reply, (200, 201))
+    equal(s.sh(f"sha256sum < {path}").split()[0], sent.hexdigest(), "digest inside")
+    equal(int(s.sh(f"wc -c < {path}")), size, "size inside")
+    got, count = hashlib.sha256(), 0
+    with s.http.stream("GET", f"{s.path}/files", params={"path": path}, timeout=300) as download:
+        equal(download.status_code, 200, "status")
+        for part in download.iter_raw():
+            got.update(part)
+            count += len(part)
+    equal((count, got.hexdigest()), (size, sent.hexdigest()), "downloaded")
+    expect(s.http.delete(f"{s.path}/files", params={"path": path}), 200)
+
+
+@suite.check("an upload that breaks off leaves the old file")
+def _(s: Server) -> None:
+    path = fresh("/workspace/half-")
+    expect(put(s, path, b"old"), (200, 201))
+
+    def broken() -> Iterator[bytes]:
+        yield b"x" * 200_000
+        raise OSError("the client dies")
+
+    try:
+        s.http.put(f"{s.path}/files", params={"path": path}, content=broken())
+    except OSError:
+        pass
+    equal(get(s, path).content, b"old", "content")
+
+
+@suite.check("paths that point outside stay inside or are refused")
+def _(s: Server) -> None:
+    inside = s.sh("cat /etc/passwd").encode()
+    for path in ESCAPES:
+        reply = get(s, path)
+        if reply.status_code == 200:
+            assert reply.content == inside, f"{path}: not the sandbox's own file: {reply.content[:80]!r}"
+        else:
+            expect(reply, (400, 403, 404))
+        for route in ("stat", "list"):
+            reply = s.http.get(f"{s.path}/files/{route}", params={"path": path})
+            expect(reply, (200, 400, 403, 404))
+
+
+@suite.check("writes, moves and uploads cannot leave, through dots or links")
+def _(s: Server) -> None:
+    name = fresh("escape-")
+    s.sh(
+        "mkdir -p /workspace/links && ln -sfn / /workspace/links/root && ln -sfn ../../../../../../tmp /workspace/links/up"
+    )
+    attempts = [
+        f"../../../../../../tmp/{name}",
+        f"/../../../tmp/{name}",
+        f"links/root/tmp/{name}",
+        f"links/up/{name}",
+    ]
+    for path in attempts:
+        expect(s.http.post(f"{s.path}/files", json={"path": path, "content": "out"}), (200, 400, 403))
+        expect(put(s, path, b"out"), (200, 201, 400, 403))
+        assert not os.path.exists(f"/tmp/{name}"), f"{path} wrote on the host"
+        put(s, "/tmp/source", b"1")
+        body = {"old_path": "/tmp/source", "new_path": path}
+        expect(s.http.post(f"{s.path}/files/move", json=body), (200, 400, 403))
+        assert not os.path.exists(f"/tmp/{name}"), f"{path} moved onto the host"
+    local = fresh("/tmp/host-secret-")
+    with open(local, "w", encoding="utf-8") as secret:
+        secret.write("of the host")
+    try:
+        for path in (local, "../../../../../.." + local, "links/root" + local, f"/proc/1/root{local}"):
+            reply = get(s, path)
+            assert reply.status_code in (400, 403, 404), f"{path}: {reply.status_code} {reply.content[:40]!r}"
+        globbed = s.http.get(f"{s.path}/files/glob", params={"pattern": f"../../../..{local[:-4]}*"})
+        assert globbed.status_code in (400, 403) or globbed.json() == [], f"glob: {globbed.text}"
+    finally:
+        os.unlink(local)
+
+
+@suite.check("NUL bytes and paths of 5,000 characters are bad requests, in every route")
+def _(s: Server) -> None:
+    for path in ("/tmp/a\0b", "\0", "/tmp/" + "x" * 5000, "/" + "a/" * 2500, "/tmp/" + "é" * 3000):
+        for route in ("files", "files/list", "files/stat"):
+            expect(s.http.get(f"{s.path}/{route}", params={"path": path}), 400, "BAD_REQUEST")
+        expect(s.http.get(f"{s.path}/files/glob", params={"pattern": path}), 400, "BAD_REQUEST")
+        expect(s.http.delete(f"{s.path}/files", params={"path": path}), 400, "BAD_REQUEST")
+        expect(put(s, path, b"x"), 400, "BAD_REQUEST")
+        for route, body in (
+            ("files", {"path": path, "content": "x"}),
+            ("files/move", {"old_path": path, "new_path": "/tmp/b"}),
+            ("files/move", {"old_path": "/etc/passwd", "new_path": path}),
+            ("files/chmod", {"path": path, "mode": "644"}),
+        ):
+            expect(s.http.post(f"{s.path}/{route}", json=body), 400, "BAD_REQUEST")
+
+
+@suite.check("names with spaces, quotes, newlines, stars and non-UTF-8 bytes are just names")
+def _(s: Server) -> None:
+    base = fresh("/tmp/names-")
+    for name in (
+        "a b",
+        "it's",
+        'q"q',
+        "new\nline",
+        "*",
+        "[x]",
+        "-rf",
+        "..hidden",
+        "ü😀",
+        "%2e%2e",
+        "a+b",
+        "\\",
+    ):
+        path = f"{base}/{name}"
+        expect(put(s, path, name.encode()), (200, 201))
+        equal(get(s, path).content, name.encode(), f"content of {name!r}")
+    listed = expect(s.http.get(f"{s.path}/files/list", params={"path": base}), 200)
+    equal(len(listed), 12, "entries")
+    s.sh(f"printf x > \"$(printf '{base}/bad\\377')\"")
+    listed = expect(s.http.get(f"{s.path}/files/list", params={"path": base}), 200)
+    equal(len(listed), 13, "entries with a name that is not UTF-8")
+
+
+@suite.check("list, stat and glob have their shapes; an empty directory is []")
+def _(s: Server) -> None:
+    base = fresh("/tmp/shape-")
+    s.sh(
+        f"mkdir -p {base}/empty; printf 123 > {base}/f; chmod 640 {base}/f; ln -s f {base}/link; ln -s nowhere {base}/dangling"
+    )
+    equal(
+        expect(s.http.get(f"{s.path}/files/list", params={"path": f"{base}/empty"}), 200),
+        [],
+        "empty directory",
+    )
+    entries = {e["name"]: e for e in expect(s.http.get(f"{s.path}/files/list", params={"path": base}), 200)}
+    equal(sorted(entries), ["dangling", "empty", "f", "link"], "names")
+    entry = entries["f"]
+    equal((entry["path"], entry["size"], entry["is_dir"]), (f"{base}/f", 3, False), "entry of f")
+    assert str(entry["mode"]).endswith("640") or entry["mode"] == "-rw-r-----", f"mode {entry['mode']!r}"
+    rfc3339(entry["mod_time"])
+    equal(entries["empty"]["is_dir"], True, "is_dir of empty")
+    equal(
+        expect(s.http.get(f"{s.path}/files/glob", params={"pattern": f"{base}/zz*"}), 200),
+        [],
+        "glob without a match",
+    )
+    for bad in ("[", "{a", "**" * 400 + "/x"):
+        expect(s.http.get(f"{s.path}/files/glob", params={"pattern": f"{base}/{bad}"}), (200, 400))
+
+
+@suite.check("a directory is not a file, and a file is not a directory")
+def _(s: Server) -> None:
+    base = fresh("/tmp/kind-")
+    expect(put(s, f"{base}/f", b"x"), (200, 201))
+    expect(get(s, base), 400, "BAD_REQUEST")
+    expect(put(s, base, b"x"), (400, 409))
+    expect(put(s, f"{base}/f/below", b"x"), (400, 404, 409))
+    expect(s.http.get(f"{s.path}/files/list", params={"path": f"{base}/f"}), (400, 404))
+    expect(s.http.delete(f"{s.path}/files", params={"path": base}), (400, 409))
+    equal(get(s, f"{base}/f").content, b"x", "content after it all")
+
+
+@suite.check("reading a pipe or an endless device does not hang the server")
+def _(s: Server) -> None:
+    s.sh("rm -f /tmp/pipe; mkfifo /tmp/pipe")
+    done: list[int] = []
+
+    def read() -> None:
+        with s.client({"X-API-Key": s.options.api_key}) as client:
+            done.append(client.get(f"{s.path}/files", params={"path": "/tmp/pipe"}, timeout=20).status_code)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    equal(s.sh("echo ok"), "ok\n", "exec beside it")
+    thread.join()
+    equal(done, [400], "status of reading a pipe")
+
+
+@suite.check("only recursive=true removes a full directory, and links are not followed")
+def _(s: Server) -> None:
+    base = fresh("/tmp/tree-")
+    s.sh(
+        f"mkdir -p {base}/d/e {base}/keep; touch {base}/d/e/f {base}/keep/k; ln -s {base}/keep {base}/d/link"
+    )
+    for value in ("false", "0", "yes", "TRUE", "1"):
+        reply = s.http.delete(f"{s.path}/files", params={"path": f"{base}/d", "recursive": value})
+        expect(reply, (400, 409))
+    expect(s.http.delete(f"{s.path}/files", params={"path": f"{base}/d", "recursive": "true"}), 200)
+    equal(s.sh(f"find {base} | sort").split(), [base, f"{base}/keep", f"{base}/keep/k"], "what is left")
