@@ -8,6 +8,7 @@ mod clock;
 mod duration;
 mod fold;
 mod ids;
+mod store;
 mod subjects;
 mod vocabulary;
 mod wire;
@@ -17,6 +18,10 @@ pub use duration::{DurationError, format_go_duration, parse_go_duration};
 pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState};
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
+};
+pub use store::{
+    AppendBatch, AppendError, AppendEvent, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OpenError, OutputChunk,
+    StoreError, StreamMark, TemplateChange,
 };
 pub use subjects::Subjects;
 pub use vocabulary::*;

@@ -1,0 +1,93 @@
+use crate::{
+    EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,
+};
+
+/// A link of a tenant's hash chain: SHA-256 over the link before it and one event.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChainHash(pub [u8; 32]);
+
+impl ChainHash {
+    /// What the first event of a tenant is chained to.
+    pub const GENESIS: Self = Self([0; 32]);
+}
+
+impl std::fmt::Display for ChainHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for ChainHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// How far the transport has been copied.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StreamMark {
+    /// Which transport stream.
+    pub incarnation: String,
+    /// Its newest message whose events are all in the log (or were dropped for good).
+    pub sequence: u64,
+}
+
+/// One event that is about to be recorded, with the columns that it is found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendEvent {
+    /// The exact bytes, and the position.
+    pub frame: Frame,
+    /// Unique in the log.
+    pub id: EventId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which sandbox it is about.
+    pub sandbox: Option<SandboxId>,
+    /// Which exec it is about.
+    pub exec: Option<ExecId>,
+    /// The name of its type.
+    pub type_name: &'static str,
+    /// When it happened, in microseconds since 1970.
+    pub time_us: i64,
+    /// For output: the stream, and where in it the body begins.
+    pub output: Option<(OutputStream, u64)>,
+    /// Its link of the tenant's hash chain.
+    pub hash: ChainHash,
+}
+
+/// A change of one template.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TemplateChange {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: String,
+    /// What it is now; `None`: deleted.
+    pub template: Option<Template>,
+}
+
+/// What one append adds. Every read model occurs at most once, in the state after the last event.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AppendBatch {
+    /// The position that the log must stand at.
+    pub after: Position,
+    /// How far the transport is copied with this batch.
+    pub stream: StreamMark,
+    /// The events, at `after + 1`, `after + 2` and so on.
+    pub events: Vec<AppendEvent>,
+    /// Sandboxes that changed.
+    pub sandboxes: Vec<SandboxState>,
+    /// Execs that changed.
+    pub execs: Vec<ExecState>,
+    /// Templates that changed.
+    pub templates: Vec<TemplateChange>,
+    /// The newest link of each tenant that has an event in the batch.
+    pub chain_heads: Vec<(TenantId, ChainHash)>,
+}
+
+impl AppendBatch {
+    /// Where the log stands after it.
+    pub fn end(&self) -> Position {
+        Position(self.after.0 + self.events.len() as u64)
+    }
+}

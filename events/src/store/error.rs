@@ -1,0 +1,82 @@
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database is away, busy or full. A retry may help.
+    #[error("could not {operation}: the database is not available")]
+    Unavailable {
+        /// What was tried.
+        operation: &'static str,
+        /// What the database said.
+        #[source]
+        source: Source,
+    },
+    /// The database will not do it. A retry does not help.
+    #[error("could not {operation}: the database refused")]
+    Refused {
+        /// What was tried.
+        operation: &'static str,
+        /// What the database said.
+        #[source]
+        source: Source,
+    },
+    /// What is stored is not what was written. A retry does not help.
+    #[error("could not {operation}: damaged data")]
+    Damaged {
+        /// What was tried.
+        operation: &'static str,
+        /// What is wrong.
+        #[source]
+        source: Source,
+    },
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Refused { .. } | Self::Damaged { .. } => false,
+        }
+    }
+}
+
+/// Why a batch was not appended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The log does not stand where the batch says: somebody else appended. The same batch will never fit; read the head
+    /// and number the events again.
+    #[error("the log is not at the position that the batch follows")]
+    Conflict,
+    /// The database. It may have committed the batch nevertheless: read the head before trying again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl AppendError {
+    /// Whether the same batch may succeed later.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Conflict => false,
+            Self::Store(error) => error.is_retryable(),
+        }
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL names no store. A retry does not help.
+    #[error("not the URL of an event store (sqlite:PATH or postgres://...): {0}")]
+    Url(String),
+    /// The directory of the database file cannot be made.
+    #[error("could not make the directory of the database")]
+    Directory(#[source] std::io::Error),
+    /// The database does not answer, or does not let us in. A retry may help.
+    #[error("could not connect to the database")]
+    Connect(#[source] Source),
+    /// The schema could not be brought up to date: it is newer than this build, or was changed by hand.
+    #[error("could not bring the schema of the database up to date")]
+    Migrate(#[source] Source),
+}

@@ -1,0 +1,138 @@
+//! The record: an append-only log in SQL, and the read models that are kept in the same transactions.
+//!
+//! Two databases stand behind one trait, [`EventStore`], and one conformance suite (`tests/store_conformance.rs`).
+//! Only the recorder appends; everybody else reads.
+
+mod batch;
+mod error;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use batch::{AppendBatch, AppendEvent, ChainHash, StreamMark, TemplateChange};
+pub use error::{AppendError, OpenError, StoreError};
+
+use crate::{
+    EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,
+};
+
+/// The end of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Head {
+    /// The position of the newest event.
+    pub position: Position,
+    /// The newest message of the transport whose events are in the log: where the recorder goes on from.
+    pub stream_sequence: u64,
+    /// Which transport stream [`stream_sequence`](Self::stream_sequence) counts in: a stream that was made anew starts
+    /// again at 1. Empty until the first append.
+    pub incarnation: String,
+}
+
+/// Which events a reader wants. An empty filter wants all; what is set must all hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventFilter {
+    /// Of this tenant.
+    pub tenant: Option<TenantId>,
+    /// About this sandbox.
+    pub sandbox: Option<SandboxId>,
+    /// About this exec.
+    pub exec: Option<ExecId>,
+    /// Of one of these types (`exec.output`); of any type when empty.
+    pub types: Vec<String>,
+}
+
+/// A piece of the output of an exec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// Where its first byte stands in the stream.
+    pub offset: u64,
+    /// The bytes. Never empty.
+    pub bytes: Bytes,
+    /// The event that it is from.
+    pub position: Position,
+}
+
+/// An event with its link of the hash chain, as verification reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainedFrame {
+    /// The event.
+    pub frame: Frame,
+    /// The chain that it is in.
+    pub tenant: TenantId,
+    /// The link.
+    pub hash: ChainHash,
+}
+
+/// The event log and its read models.
+///
+/// What every implementation owes:
+///
+/// - **Atomic and durable**: after `append` returns `Ok`, all of the batch survives the loss of power; after an error
+///   all of it or (nearly always) nothing is there, and the head tells which. A reader never sees part of a batch, nor
+///   read models that are not what the events up to some head make of them.
+/// - **Dense**: positions are 1, 2, 3 and so on in the order of commits. An event that a reader can see has no invisible
+///   one before it, so a reader may go on from the last position it saw and misses nothing.
+/// - **One winner**: of any number of concurrent appends after the same position exactly one succeeds; the others are
+///   [`AppendError::Conflict`] and leave no trace.
+/// - **Exact**: header and body come back byte for byte.
+/// - **Append-only**: the database itself refuses to change or delete events.
+/// - **Cancel safe**: dropping a future that has not finished leaves the store usable; a dropped `append` may or may not
+///   have happened.
+#[async_trait]
+pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
+    /// The end of the log.
+    async fn head(&self) -> Result<Head, StoreError>;
+
+    /// Adds events and the read models that change with them, in one transaction. The events must have the positions
+    /// after `batch.after`, without holes; a batch without events only moves the stream mark.
+    async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError>;
+
+    /// Up to `limit` events after a position, in order.
+    async fn read(&self, filter: &EventFilter, after: Position, limit: u32)
+    -> Result<Vec<Frame>, StoreError>;
+
+    /// Up to `limit` events after a position, in order, with their links of the hash chain.
+    async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError>;
+
+    /// The first event that holds a byte at or after one of the two offsets; `None` while there is none.
+    async fn output_start(
+        &self,
+        exec: ExecId,
+        stdout_offset: u64,
+        stderr_offset: u64,
+    ) -> Result<Option<Position>, StoreError>;
+
+    /// Output from `offset` on, in order and without holes: up to `max_bytes` bytes, or fewer when it is in many small
+    /// pieces. Empty only when nothing is recorded at or after `offset`. The first and the last chunk are cut to fit.
+    async fn output(
+        &self,
+        exec: ExecId,
+        stream: OutputStream,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<OutputChunk>, StoreError>;
+
+    /// One sandbox, terminal or not.
+    async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxState>, StoreError>;
+
+    /// All sandboxes that are not terminal, and the head that this is true at.
+    async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError>;
+
+    /// One exec, ended or not.
+    async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError>;
+
+    /// The execs of a sandbox, the newest first.
+    async fn execs(&self, sandbox: SandboxId, limit: u32) -> Result<Vec<ExecState>, StoreError>;
+
+    /// All execs that have not ended.
+    async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError>;
+
+    /// Which of these events are in the log.
+    async fn known_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError>;
+
+    /// A tenant's templates, by name.
+    async fn templates(&self, tenant: &TenantId) -> Result<Vec<Template>, StoreError>;
+
+    /// The newest link of a tenant's hash chain; [`ChainHash::GENESIS`] before the first event.
+    async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError>;
+}
