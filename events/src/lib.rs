@@ -6,23 +6,39 @@
 
 mod clock;
 mod duration;
+mod feed;
 mod fold;
 mod ids;
+mod link;
+mod log;
+mod query;
 mod store;
 mod subjects;
+mod view;
 mod vocabulary;
 mod wire;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use duration::{DurationError, format_go_duration, parse_go_duration};
+pub use feed::{After, Announcer, Feed, FeedError, FeedReader, OutputItem, OutputReader, Recorded, Topic};
 pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState};
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
 };
+pub use link::{
+    FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer,
+    LinkStream, LinkValue, SandboxStats,
+};
+pub use log::{
+    CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, Heartbeat, Heartbeats,
+    Log, NatsConfig, PendingPublish, ProviderHealth, PublishError, SourceError, SourceMessage,
+};
+pub use query::{QueryError, SandboxRecord, serve_queries};
 pub use store::{
-    AppendBatch, AppendError, AppendEvent, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OpenError, OutputChunk,
-    StoreError, StreamMark, TemplateChange,
+    AppendBatch, AppendError, AppendEvent, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OpenError,
+    OutputChunk, StoreError, StreamMark, TemplateChange,
 };
 pub use subjects::Subjects;
+pub use view::{NodeStatus, View};
 pub use vocabulary::*;
 pub use wire::{DecodeError, Frame, decode_batch, encode_batch, encode_frame, encode_recorded_batch};

@@ -133,6 +133,9 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// A tenant's templates, by name.
     async fn templates(&self, tenant: &TenantId) -> Result<Vec<Template>, StoreError>;
 
+    /// The templates of all tenants: what a view is loaded from.
+    async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError>;
+
     /// The newest link of a tenant's hash chain; [`ChainHash::GENESIS`] before the first event.
     async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError>;
 }

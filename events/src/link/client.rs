@@ -1,0 +1,140 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::frame::LinkFrame;
+use super::stream::Duplex;
+use super::{LinkError, LinkRequest, LinkValue};
+use crate::{Log, NodeId};
+
+/// How long an executor may take to accept.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The gateway's end.
+#[derive(Clone)]
+pub struct LinkClient {
+    log: Log,
+}
+
+/// An operation with bytes, under way.
+pub struct LinkStream {
+    /// What the executor said first.
+    pub head: LinkValue,
+    duplex: Duplex,
+    settled: bool,
+}
+
+impl LinkClient {
+    /// A client on this connection.
+    pub fn new(log: &Log) -> Self {
+        Self { log: log.clone() }
+    }
+
+    /// A plain call.
+    pub async fn call(&self, node: &NodeId, request: &LinkRequest) -> Result<LinkValue, LinkError> {
+        let mut duplex = self.ask(node, request).await?;
+        match tokio::time::timeout(PATIENCE, duplex.last())
+            .await
+            .map_err(|_| LinkError::Unreachable)??
+        {
+            LinkFrame::Done { value, .. } | LinkFrame::Head(value) => Ok(value),
+            LinkFrame::Fault(fault) => Err(fault.into()),
+            LinkFrame::Piece { .. }
+            | LinkFrame::End { .. }
+            | LinkFrame::Credit { .. }
+            | LinkFrame::Cancel => Err(LinkError::Broken("an answer that is none")),
+        }
+    }
+
+    /// An operation with bytes. Dropping the stream before its end cancels the operation.
+    pub async fn open(&self, node: &NodeId, request: &LinkRequest) -> Result<LinkStream, LinkError> {
+        let mut duplex = self.ask(node, request).await?;
+        match tokio::time::timeout(PATIENCE, duplex.last())
+            .await
+            .map_err(|_| LinkError::Unreachable)??
+        {
+            LinkFrame::Head(head) => Ok(LinkStream {
+                head,
+                duplex,
+                settled: false,
+            }),
+            LinkFrame::Fault(fault) => Err(fault.into()),
+            LinkFrame::Done { .. }
+            | LinkFrame::Piece { .. }
+            | LinkFrame::End { .. }
+            | LinkFrame::Credit { .. }
+            | LinkFrame::Cancel => Err(LinkError::Broken("an answer that is none")),
+        }
+    }
+
+    async fn ask(&self, node: &NodeId, request: &LinkRequest) -> Result<Duplex, LinkError> {
+        let client = self.log.client();
+        let closed = LinkError::Broken("the connection to NATS is closed");
+        let payload =
+            serde_json::to_vec(request).map_err(|_| LinkError::Broken("the request cannot be written"))?;
+        let inbox = client.new_inbox();
+        let Ok(subscription) = client.subscribe(inbox.clone()).await else {
+            return Err(closed);
+        };
+        let subject = self.log.subjects().link(node);
+        if client
+            .publish_with_reply(subject, inbox, payload.into())
+            .await
+            .is_err()
+        {
+            return Err(closed);
+        }
+        Ok(Duplex::new(client.clone(), subscription, "_".into()))
+    }
+}
+
+impl LinkStream {
+    /// The next bytes; `None` when all have come and the executor says that they were all.
+    pub async fn read(&mut self) -> Result<Option<Bytes>, LinkError> {
+        match self.duplex.read().await {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) => self.settle().await.map(|_| None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends bytes; waits while the executor is behind.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), LinkError> {
+        self.duplex.write(bytes).await
+    }
+
+    /// Says that all bytes are sent, and waits for the outcome.
+    pub async fn finish(mut self) -> Result<LinkValue, LinkError> {
+        self.duplex
+            .say(&LinkFrame::End {
+                offset: self.duplex.sent(),
+            })
+            .await?;
+        self.settle().await
+    }
+
+    async fn settle(&mut self) -> Result<LinkValue, LinkError> {
+        let last = self.duplex.last().await?;
+        self.settled = true;
+        match last {
+            LinkFrame::Done { offset, value } if offset == self.duplex.received() => Ok(value),
+            LinkFrame::Done { .. } => Err(LinkError::Broken("bytes were lost on the way")),
+            LinkFrame::Fault(fault) => Err(fault.into()),
+            LinkFrame::Head(_)
+            | LinkFrame::Piece { .. }
+            | LinkFrame::End { .. }
+            | LinkFrame::Credit { .. }
+            | LinkFrame::Cancel => Err(LinkError::Broken("an answer that is none")),
+        }
+    }
+}
+
+impl Drop for LinkStream {
+    fn drop(&mut self) {
+        if self.settled {
+            return;
+        }
+        // Best effort: an executor that does not hear of it notices by the silence.
+        self.duplex.cancel();
+    }
+}

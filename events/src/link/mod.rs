@@ -1,0 +1,227 @@
+//! The link: a gateway talks to the executor that has a sandbox, for what is not a command: files, input, statistics.
+//!
+//! Calls and byte streams over core NATS, so that a gateway needs no route to an executor but the one to NATS. Core NATS
+//! has no flow control of its own, so every direction has a window: a sender may be [`WINDOW`] bytes ahead of what the
+//! receiver has consumed. Pieces carry their offset; a lost one breaks the stream with an error instead of a hole.
+
+mod client;
+mod frame;
+mod server;
+mod stream;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+pub use client::{LinkClient, LinkStream};
+pub use server::{LinkIncoming, LinkServer};
+
+use crate::{Actor, ExecId, RequestId, SandboxId, TenantId, TerminalSize};
+
+/// How many bytes may be under way in one direction.
+pub const WINDOW: u64 = 4 << 20;
+/// The largest piece.
+pub const PIECE: usize = 256 << 10;
+
+/// What a gateway asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkRequest {
+    /// Whose sandbox it is.
+    pub tenant: TenantId,
+    /// Who asks.
+    pub actor: Actor,
+    /// The request that it came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+    /// Which sandbox.
+    pub sandbox: SandboxId,
+    /// What.
+    pub op: LinkOp,
+}
+
+/// The operations. All but `ReadFile`, `WriteFile` and `Input` are plain calls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum LinkOp {
+    /// Streams a file out. The head is `File`.
+    ReadFile {
+        /// Which.
+        path: String,
+    },
+    /// Streams a file in, and replaces the old one at once when it is complete. The head is `Done`.
+    WriteFile {
+        /// Which.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// The entries of a directory.
+    ListFiles {
+        /// Which.
+        path: String,
+    },
+    /// One entry.
+    StatFile {
+        /// Which.
+        path: String,
+    },
+    /// Deletes a file or directory.
+    DeleteFile {
+        /// Which.
+        path: String,
+        /// Whether a directory goes with all that is in it.
+        recursive: bool,
+    },
+    /// Moves or renames.
+    MoveFile {
+        /// From.
+        from: String,
+        /// To.
+        to: String,
+    },
+    /// Changes permission bits.
+    ChangeMode {
+        /// Which.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// The paths that match a pattern.
+    Glob {
+        /// The pattern.
+        pattern: String,
+    },
+    /// What the sandbox uses.
+    Stats,
+    /// Streams input to an exec. The head is `Done`; the end of the stream closes its stdin.
+    Input {
+        /// Which exec.
+        exec: ExecId,
+    },
+    /// Sends a signal to an exec's process group.
+    Signal {
+        /// Which exec.
+        exec: ExecId,
+        /// The signal's number.
+        signal: i32,
+    },
+    /// Changes the size of an exec's terminal.
+    Resize {
+        /// Which exec.
+        exec: ExecId,
+        /// The new size.
+        size: TerminalSize,
+    },
+    /// Ends an exec with all its descendants.
+    Kill {
+        /// Which exec.
+        exec: ExecId,
+    },
+}
+
+/// What an executor answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "value", rename_all = "snake_case")]
+pub enum LinkValue {
+    /// It is done.
+    Done,
+    /// One entry.
+    File(FileEntry),
+    /// Several entries, by name.
+    Files(Vec<FileEntry>),
+    /// Paths, sorted.
+    Paths(Vec<String>),
+    /// What the sandbox uses.
+    Stats(SandboxStats),
+}
+
+/// One entry of a file system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// The last part of the path.
+    pub name: String,
+    /// The whole path inside the sandbox.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// When its content last changed.
+    pub modified_at: DateTime<Utc>,
+}
+
+/// What a sandbox uses.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SandboxStats {
+    /// CPU time of the last moment, in percent of one CPU.
+    pub cpu_percent: f64,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// The memory limit, in bytes.
+    pub memory_limit_bytes: u64,
+}
+
+/// Why an executor refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultCode {
+    /// No such file or directory.
+    NotFound,
+    /// A path that cannot be one, or a pattern that is none.
+    InvalidPath,
+    /// The sandbox's own permissions forbid it.
+    PermissionDenied,
+    /// A directory where a file is needed.
+    IsADirectory,
+    /// A file where a directory is needed.
+    NotADirectory,
+    /// It is there already.
+    AlreadyExists,
+    /// The directory is not empty.
+    DirectoryNotEmpty,
+    /// The sandbox's disk is full.
+    NoSpace,
+    /// This executor does not have the sandbox.
+    SandboxGone,
+    /// The exec has ended, or never was.
+    ExecGone,
+    /// The provider cannot do it.
+    Unsupported,
+    /// Anything else; the executor's log has the detail.
+    Internal,
+}
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct LinkFault {
+    /// The kind.
+    pub code: FaultCode,
+    /// One sentence that may be shown to the client.
+    pub message: String,
+}
+
+impl LinkFault {
+    /// A refusal with this sentence.
+    pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// Why an operation did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The executor refuses. Trying again does not help.
+    #[error(transparent)]
+    Refused(#[from] LinkFault),
+    /// The executor's node does not answer. Nothing happened; a later try can succeed.
+    #[error("the executor does not answer")]
+    Unreachable,
+    /// The stream broke on the way. How much happened is unknown.
+    #[error("the link broke: {0}")]
+    Broken(&'static str),
+}

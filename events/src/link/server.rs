@@ -1,0 +1,115 @@
+use async_nats::{Client, Message, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+
+use super::frame::LinkFrame;
+use super::stream::Duplex;
+use super::{LinkError, LinkFault, LinkRequest, LinkValue};
+use crate::{Log, NodeId};
+
+/// The executor's end: takes requests for its node.
+pub struct LinkServer {
+    client: Client,
+    requests: Subscriber,
+}
+
+/// A request, and the duty to answer it.
+pub struct LinkIncoming {
+    /// What is asked.
+    pub request: LinkRequest,
+    client: Client,
+    peer: async_nats::Subject,
+    duplex: Option<Duplex>,
+}
+
+impl LinkServer {
+    /// Listens for requests to this node.
+    pub async fn listen(log: &Log, node: &NodeId) -> Result<Self, async_nats::SubscribeError> {
+        let client = log.client().clone();
+        let requests = client.subscribe(log.subjects().link(node)).await?;
+        Ok(Self { client, requests })
+    }
+
+    /// The next request; `None` when the connection is closed for good.
+    pub async fn next(&mut self) -> Option<LinkIncoming> {
+        loop {
+            let message = self.requests.next().await?;
+            if let Some(incoming) = self.read(message) {
+                return Some(incoming);
+            }
+        }
+    }
+
+    fn read(&self, message: Message) -> Option<LinkIncoming> {
+        let peer = message.reply?;
+        match serde_json::from_slice(&message.payload) {
+            Ok(request) => Some(LinkIncoming {
+                request,
+                client: self.client.clone(),
+                peer,
+                duplex: None,
+            }),
+            Err(error) => {
+                tracing::warn!(error = %error, "a link request cannot be read");
+                None
+            }
+        }
+    }
+}
+
+impl LinkIncoming {
+    /// Accepts an operation with bytes.
+    pub async fn accept(&mut self, head: LinkValue) -> Result<(), LinkError> {
+        let closed = |_| LinkError::Broken("the connection to NATS is closed");
+        let inbox = self.client.new_inbox();
+        let subscription = self
+            .client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|_| LinkError::Broken("the connection to NATS is closed"))?;
+        self.client
+            .publish_with_reply(self.peer.clone(), inbox, LinkFrame::Head(head).encode())
+            .await
+            .map_err(closed)?;
+        self.duplex = Some(Duplex::new(self.client.clone(), subscription, self.peer.clone()));
+        Ok(())
+    }
+
+    /// Sends bytes; waits while the gateway is behind.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), LinkError> {
+        self.open()?.write(bytes).await
+    }
+
+    /// The next bytes; `None` when all have come.
+    pub async fn read(&mut self) -> Result<Option<Bytes>, LinkError> {
+        let duplex = self.open()?;
+        if let Some(bytes) = duplex.read().await? {
+            return Ok(Some(bytes));
+        }
+        match duplex.last().await? {
+            LinkFrame::End { offset } if offset == duplex.received() => Ok(None),
+            LinkFrame::End { .. } => Err(LinkError::Broken("bytes were lost on the way")),
+            LinkFrame::Cancel => Err(LinkError::Broken("the other end gave up")),
+            LinkFrame::Head(_)
+            | LinkFrame::Piece { .. }
+            | LinkFrame::Credit { .. }
+            | LinkFrame::Done { .. }
+            | LinkFrame::Fault(_) => Err(LinkError::Broken("a message that does not belong here")),
+        }
+    }
+
+    /// Answers, and is done with it.
+    pub async fn answer(self, outcome: Result<LinkValue, LinkFault>) {
+        let offset = self.duplex.as_ref().map_or(0, Duplex::sent);
+        let frame = match outcome {
+            Ok(value) => LinkFrame::Done { offset, value },
+            Err(fault) => LinkFrame::Fault(fault),
+        };
+        // A gateway that is gone needs no answer.
+        let _ = self.client.publish(self.peer, frame.encode()).await;
+    }
+
+    fn open(&mut self) -> Result<&mut Duplex, LinkError> {
+        self.duplex.as_mut().ok_or(LinkError::Broken("not accepted yet"))
+    }
+}

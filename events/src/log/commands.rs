@@ -1,0 +1,201 @@
+//! Taking commands: pull is placement and backpressure.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
+use async_nats::jetstream::{self, AckKind};
+use futures::StreamExt;
+
+use super::Log;
+use crate::{CommandEnvelope, NodeId, ProviderName};
+
+/// How long a command may go without a sign of progress before another executor gets it.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// Why no command could be taken. A later try can succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot take commands")]
+pub struct ConsumeError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// One queue of commands.
+pub struct CommandConsumer {
+    log: Log,
+    durable: String,
+    subject: String,
+    consumer: Option<PullConsumer>,
+    stream: Option<pull::Stream>,
+}
+
+/// A command, and the duty to say what became of it.
+pub struct Delivery {
+    /// The command.
+    pub envelope: CommandEnvelope,
+    /// 1 for the first delivery, more when an earlier one was not acknowledged in time.
+    pub attempt: i64,
+    message: jetstream::Message,
+}
+
+impl Log {
+    /// The commands that any executor of the pool may take.
+    pub fn pool_commands(&self, pool: &ProviderName) -> CommandConsumer {
+        CommandConsumer::new(self, format!("spawn-{pool}"), self.subjects().spawn(pool))
+    }
+
+    /// The commands for sandboxes of this node.
+    pub fn node_commands(&self, node: &NodeId) -> CommandConsumer {
+        CommandConsumer::new(self, format!("node-{node}"), self.subjects().node_commands(node))
+    }
+}
+
+impl CommandConsumer {
+    fn new(log: &Log, durable: String, subject: String) -> Self {
+        Self {
+            log: log.clone(),
+            durable,
+            subject,
+            consumer: None,
+            stream: None,
+        }
+    }
+
+    /// The next command, as soon as there is one; many may be in flight.
+    pub async fn next(&mut self) -> Result<Delivery, ConsumeError> {
+        loop {
+            if self.stream.is_none() {
+                let stream = self
+                    .consumer()
+                    .await?
+                    .stream()
+                    .max_messages_per_batch(64)
+                    .expires(Duration::from_secs(30))
+                    .heartbeat(Duration::from_secs(5))
+                    .messages()
+                    .await
+                    .map_err(|error| ConsumeError(error.into()))?;
+                self.stream = Some(stream);
+            }
+            let Some(stream) = self.stream.as_mut() else {
+                continue;
+            };
+            match stream.next().await {
+                Some(Ok(message)) => {
+                    if let Some(delivery) = self.read(message).await {
+                        return Ok(delivery);
+                    }
+                }
+                Some(Err(error)) => return Err(self.reset(error)),
+                None => self.stream = None,
+            }
+        }
+    }
+
+    /// One command, or nothing if none came within `patience`. Takes no more than this one from the queue.
+    pub async fn take_one(&mut self, patience: Duration) -> Result<Option<Delivery>, ConsumeError> {
+        let batch = self
+            .consumer()
+            .await?
+            .fetch()
+            .max_messages(1)
+            .expires(patience)
+            .messages_wait()
+            .await;
+        match batch {
+            Ok(Some(message)) => Ok(self.read(message).await),
+            Ok(None) => Ok(None),
+            Err(error) => Err(self.reset(error)),
+        }
+    }
+
+    fn reset(&mut self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ConsumeError {
+        self.consumer = None;
+        self.stream = None;
+        ConsumeError(error.into())
+    }
+
+    async fn consumer(&mut self) -> Result<PullConsumer, ConsumeError> {
+        if let Some(consumer) = &self.consumer {
+            return Ok(consumer.clone());
+        }
+        let config = pull::Config {
+            durable_name: Some(self.durable.clone()),
+            filter_subject: self.subject.clone(),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_deliver: -1,
+            max_ack_pending: 20_000,
+            ..pull::Config::default()
+        };
+        let stream = self.log.subjects().commands_stream();
+        let created = self.log.jetstream.create_consumer_on_stream(config, stream).await;
+        match created {
+            Ok(consumer) => {
+                self.consumer = Some(consumer.clone());
+                Ok(consumer)
+            }
+            Err(error) => {
+                // A server that lost its store has no stream to consume from.
+                let _ = self.log.ensure_streams().await;
+                Err(ConsumeError(error.into()))
+            }
+        }
+    }
+
+    /// Reads a message; what cannot be read is kept aside and never delivered again.
+    async fn read(&self, message: jetstream::Message) -> Option<Delivery> {
+        let attempt = message.info().map_or(1, |info| info.delivered);
+        match serde_json::from_slice(&message.payload) {
+            Ok(envelope) => Some(Delivery {
+                envelope,
+                attempt,
+                message,
+            }),
+            Err(error) => {
+                tracing::error!(error = %error, subject = %message.subject, "a command cannot be read");
+                if self.log.bury("command", message.payload.clone()).await.is_ok() {
+                    let _ = message.ack_with(AckKind::Term).await;
+                }
+                None
+            }
+        }
+    }
+}
+
+/// `Batch` is a stream that ends; only its first message is wanted here.
+trait FirstMessage {
+    async fn messages_wait(
+        self,
+    ) -> Result<Option<jetstream::Message>, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+impl FirstMessage for pull::FetchBuilder<'_> {
+    async fn messages_wait(
+        self,
+    ) -> Result<Option<jetstream::Message>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut batch = self.messages().await?;
+        batch.next().await.transpose()
+    }
+}
+
+impl Delivery {
+    /// The effect is durable: forget the command.
+    pub async fn ack(&self) {
+        self.settle(AckKind::Ack).await;
+    }
+
+    /// Still at work: do not give it to anybody else.
+    pub async fn progress(&self) {
+        self.settle(AckKind::Progress).await;
+    }
+
+    /// Not now: deliver it again after `delay`.
+    pub async fn retry(&self, delay: Duration) {
+        self.settle(AckKind::Nak(Some(delay))).await;
+    }
+
+    async fn settle(&self, kind: AckKind) {
+        // An acknowledgement that is lost leads to a redelivery, which every command survives by its id.
+        if let Err(error) = self.message.ack_with(kind).await {
+            tracing::debug!(error = %error, command.id = %self.envelope.id, "acknowledgement not sent");
+        }
+    }
+}

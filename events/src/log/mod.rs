@@ -1,0 +1,174 @@
+//! The transport: commands and events on NATS JetStream, announcements and signs of life on core NATS.
+//!
+//! JetStream carries, the store records. What is published here is durable on the server's disk when the call returns,
+//! and stays there until the recorder has committed it.
+
+mod commands;
+mod heartbeat;
+mod publish;
+mod source;
+mod streams;
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+
+pub use commands::{CommandConsumer, ConsumeError, Delivery};
+pub use heartbeat::{Heartbeat, Heartbeats, ProviderHealth};
+pub use publish::{Destination, PendingPublish, PublishError};
+pub use source::{EventSource, SourceError, SourceMessage};
+
+use crate::{Subjects, TenantId};
+
+/// Where NATS is, and how much it may hold.
+#[derive(Debug, Clone)]
+pub struct NatsConfig {
+    /// `nats://host:port`, several separated by commas.
+    pub url: String,
+    /// User and password, where the URL does not carry them.
+    pub credentials: Option<(String, String)>,
+    /// What all subjects and streams start with.
+    pub prefix: TenantId,
+    /// Copies of each stream in a cluster: 1, 3 or 5.
+    pub replicas: usize,
+    /// How many bytes of events may wait for the recorder. When full, producers wait.
+    pub max_events_bytes: i64,
+    /// How many bytes of commands may wait for executors.
+    pub max_commands_bytes: i64,
+    /// How long to try to reach the server at the start.
+    pub connect_timeout: Duration,
+}
+
+impl NatsConfig {
+    /// The defaults, for one server at `url`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            credentials: None,
+            prefix: "stacyvm".parse().unwrap_or_else(|_| TenantId::default_tenant()),
+            replicas: 1,
+            max_events_bytes: 2 << 30,
+            max_commands_bytes: 256 << 20,
+            connect_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why the log could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server cannot be reached. A later try can succeed.
+    #[error("cannot reach NATS at {url}")]
+    Unreachable {
+        /// Where it was sought.
+        url: String,
+        /// Why.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The server is too old: older ones lose data or drop options in silence. Trying again does not help.
+    #[error("nats-server {found} is too old: {floor} or newer is needed")]
+    TooOld {
+        /// Its version.
+        found: String,
+        /// The oldest that is good.
+        floor: &'static str,
+    },
+    /// JetStream is off or out of reach.
+    #[error("cannot set up the JetStream stream {stream}")]
+    Stream {
+        /// Which one.
+        stream: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server did not keep an option that correctness needs.
+    #[error("the JetStream stream {stream} has {option} = {found} where {wanted} is needed")]
+    Config {
+        /// Which one.
+        stream: String,
+        /// Which option.
+        option: &'static str,
+        /// What the server has.
+        found: String,
+        /// What is needed.
+        wanted: String,
+    },
+}
+
+/// A connection to the log. Cheap to clone; it reconnects by itself for ever.
+#[derive(Clone)]
+pub struct Log {
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+    subjects: Subjects,
+    config: std::sync::Arc<NatsConfig>,
+}
+
+impl Log {
+    /// Connects, checks the server, and creates the streams that are missing.
+    pub async fn connect(config: &NatsConfig) -> Result<Self, ConnectError> {
+        let mut options = async_nats::ConnectOptions::new()
+            .name("stacyvm")
+            .connection_timeout(Duration::from_secs(5))
+            .ping_interval(Duration::from_secs(10))
+            .subscription_capacity(64 * 1024)
+            .reconnect_delay_callback(|attempts| {
+                Duration::from_millis(20u64.saturating_mul(1 << attempts.min(6)).min(1_000))
+            });
+        if let Some((user, password)) = &config.credentials {
+            options = options.user_and_password(user.clone(), password.clone());
+        }
+        let servers: Vec<String> = config.url.split(',').map(str::to_owned).collect();
+        let started = tokio::time::Instant::now();
+        let client = loop {
+            match options.clone().connect(servers.clone()).await {
+                Ok(client) => break client,
+                Err(error) if started.elapsed() >= config.connect_timeout => {
+                    return Err(ConnectError::Unreachable {
+                        url: config.url.clone(),
+                        source: error,
+                    });
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        };
+        streams::check_version(&client.server_info().version)?;
+        let jetstream = jetstream::context::ContextBuilder::new()
+            .timeout(Duration::from_secs(5))
+            .ack_timeout(Duration::from_secs(5))
+            .build(client.clone());
+        let log = Self {
+            client,
+            jetstream,
+            subjects: Subjects::new(&config.prefix),
+            config: std::sync::Arc::new(config.clone()),
+        };
+        log.ensure_streams().await?;
+        Ok(log)
+    }
+
+    /// Whether the connection stands right now.
+    pub fn is_connected(&self) -> bool {
+        matches!(
+            self.client.connection_state(),
+            async_nats::connection::State::Connected
+        )
+    }
+
+    /// The names that this deployment uses.
+    pub fn subjects(&self) -> &Subjects {
+        &self.subjects
+    }
+
+    pub(crate) fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
+    /// Waits until everything that was sent has left this process.
+    pub async fn flush(&self) {
+        // A connection that is down has nothing to flush; what was not acknowledged is sent again by its owner.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.client.flush()).await;
+    }
+}

@@ -1,0 +1,158 @@
+//! Publishing: durable on return, stored once however often it is tried.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::Log;
+use crate::{CommandEnvelope, DecodeError, Event, Frame, NodeId, ProviderName, encode_batch};
+
+/// How long a publish is tried before its caller is told. Far below the window in which the server knows duplicates.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who shall carry out a command.
+#[derive(Debug, Clone, Copy)]
+pub enum Destination<'a> {
+    /// Whichever executor of the pool has room.
+    Pool(&'a ProviderName),
+    /// The executor that has the sandbox.
+    Node(&'a NodeId),
+}
+
+/// Why something was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The stream is full: the recorder or the executors are behind. A later try can succeed.
+    #[error("the stream is full")]
+    Full,
+    /// The server cannot be reached or has not answered. Whether it is stored is unknown; a later try with the same id
+    /// is safe.
+    #[error("NATS did not acknowledge")]
+    Unavailable(#[source] async_nats::jetstream::context::PublishError),
+    /// It cannot be put into bytes. Trying again does not help.
+    #[error("cannot encode")]
+    Encode(#[from] DecodeError),
+}
+
+/// A publish that is under way.
+pub struct PendingPublish {
+    ack: PublishAckFuture,
+}
+
+impl PendingPublish {
+    /// Waits until it is durable.
+    pub async fn wait(self) -> Result<(), PublishError> {
+        match self.ack.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(classify(error)),
+        }
+    }
+}
+
+fn classify(error: async_nats::jetstream::context::PublishError) -> PublishError {
+    if error.kind() == PublishErrorKind::Other && error.to_string().contains("maximum bytes exceeded") {
+        return PublishError::Full;
+    }
+    PublishError::Unavailable(error)
+}
+
+impl Log {
+    /// Publishes events of one sandbox (or of one tenant, without a sandbox) as one message: all of them or none.
+    /// Durable on return.
+    pub async fn publish(&self, events: &[Event]) -> Result<(), PublishError> {
+        let Some(first) = events.first() else {
+            return Ok(());
+        };
+        let frames: Vec<Frame> = events.iter().map(Event::to_frame).collect::<Result<_, _>>()?;
+        let subject = self
+            .subjects()
+            .event(&first.tenant, first.sandbox, first.data.category());
+        let message_id = format!("{}+{}", first.id, events.len());
+        self.persist(subject, message_id, encode_batch(&frames)).await
+    }
+
+    /// Starts to publish an encoded batch whose first event is `first`, without waiting until it is durable. Messages
+    /// of one caller reach the stream in the order of these calls, but any of them may fail: the caller goes back to
+    /// the first that failed and sends again from there.
+    pub async fn publish_pipelined(
+        &self,
+        first: &Event,
+        count: usize,
+        batch: Bytes,
+    ) -> Result<PendingPublish, PublishError> {
+        let subject = self
+            .subjects()
+            .event(&first.tenant, first.sandbox, first.data.category());
+        self.start(subject, &format!("{}+{count}", first.id), batch).await
+    }
+
+    /// Sends a command. Durable on return.
+    pub async fn send(&self, to: Destination<'_>, command: &CommandEnvelope) -> Result<(), PublishError> {
+        let subject = match to {
+            Destination::Pool(pool) => self.subjects().spawn(pool),
+            Destination::Node(node) => self.subjects().node_command(node, command.command.verb()),
+        };
+        let payload = serde_json::to_vec(command).map_err(DecodeError::from)?;
+        self.persist(subject, command.id.to_string(), payload.into())
+            .await
+    }
+
+    /// Keeps a message that could not be read, for a person to look at.
+    pub(crate) async fn bury(&self, kind: &str, payload: Bytes) -> Result<(), PublishError> {
+        let id = crate::EventId::new().to_string();
+        self.persist(self.subjects().dead_of(kind), id, payload).await
+    }
+
+    async fn persist(&self, subject: String, id: String, payload: Bytes) -> Result<(), PublishError> {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(20);
+        loop {
+            let error = match self.start(subject.clone(), &id, payload.clone()).await {
+                Ok(pending) => match pending.wait().await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            if started.elapsed() >= PATIENCE || matches!(error, PublishError::Encode(_)) {
+                return Err(error);
+            }
+            self.mend(&error).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    /// Does what can be done about a failed publish: a server that lost its store has no streams any more.
+    pub async fn mend(&self, error: &PublishError) {
+        if let PublishError::Unavailable(source) = error
+            && source.kind() == PublishErrorKind::StreamNotFound
+            && let Err(error) = self.ensure_streams().await
+        {
+            tracing::warn!(error = %error, "cannot create the streams again");
+        }
+    }
+
+    async fn start(&self, subject: String, id: &str, payload: Bytes) -> Result<PendingPublish, PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        let ack = self
+            .jetstream
+            .publish_with_headers(subject, headers, payload)
+            .await
+            .map_err(classify)?;
+        Ok(PendingPublish { ack })
+    }
+}
+
+impl std::future::IntoFuture for PendingPublish {
+    type Output = Result<(), PublishError>;
+    type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.wait())
+    }
+}

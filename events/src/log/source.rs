@@ -1,0 +1,164 @@
+//! What the recorder reads: every message of the stream of events, in order, from a sequence on.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+
+use super::Log;
+
+/// Why the stream cannot be read. A later try can succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the stream of events: {context}")]
+pub struct SourceError {
+    context: &'static str,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl SourceError {
+    fn new(context: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            context,
+            source: Some(source.into()),
+        }
+    }
+}
+
+/// One message of the stream: a batch of events.
+#[derive(Debug, Clone)]
+pub struct SourceMessage {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// The batch.
+    pub payload: Bytes,
+}
+
+/// A reader of the stream of events.
+pub struct EventSource {
+    messages: pull::Stream,
+    next_sequence: u64,
+    incarnation: String,
+}
+
+impl Log {
+    /// Reads the stream after `sequence`, if it is still the stream of `incarnation`; a stream that was made anew is
+    /// read from its start.
+    pub async fn event_source(&self, sequence: u64, incarnation: &str) -> Result<EventSource, SourceError> {
+        if let Err(error) = self.ensure_streams().await {
+            return Err(SourceError::new("cannot create it", error));
+        }
+        let stream = self
+            .jetstream
+            .get_stream(self.subjects().events_stream())
+            .await
+            .map_err(|error| SourceError::new("cannot find it", error))?;
+        let info = stream.cached_info();
+        let found = info.created.unix_timestamp_nanos().to_string();
+        // A stream that lost its tail in a crash counts on from a lower number than was recorded.
+        let same = found == incarnation && info.state.last_sequence >= sequence;
+        let next_sequence = if same {
+            sequence + 1
+        } else {
+            info.state.first_sequence.max(1)
+        };
+        if !same {
+            tracing::warn!(
+                recorded = sequence,
+                first = info.state.first_sequence,
+                last = info.state.last_sequence,
+                "the stream of events is new or lost its tail: reading all that it has"
+            );
+        }
+        let consumer = stream
+            .create_consumer(pull::Config {
+                deliver_policy: DeliverPolicy::ByStartSequence {
+                    start_sequence: next_sequence,
+                },
+                ack_policy: AckPolicy::None,
+                inactive_threshold: Duration::from_secs(30),
+                memory_storage: true,
+                num_replicas: 1,
+                ..pull::Config::default()
+            })
+            .await
+            .map_err(|error| SourceError::new("cannot create a consumer", error))?;
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(2_000)
+            .expires(Duration::from_secs(30))
+            .heartbeat(Duration::from_secs(2))
+            .messages()
+            .await
+            .map_err(|error| SourceError::new("cannot pull", error))?;
+        Ok(EventSource {
+            messages,
+            next_sequence,
+            incarnation: found,
+        })
+    }
+
+    /// Forgets what has been recorded: everything up to and including `sequence`.
+    pub async fn purge_events(&self, sequence: u64) -> Result<(), SourceError> {
+        let name = self.subjects().events_stream();
+        let stream = self
+            .jetstream
+            .get_stream_no_info(name)
+            .await
+            .map_err(|error| SourceError::new("cannot find it", error))?;
+        stream
+            .purge()
+            .sequence(sequence + 1)
+            .await
+            .map_err(|error| SourceError::new("cannot purge", error))?;
+        Ok(())
+    }
+}
+
+impl EventSource {
+    /// Which stream this is: one that is made anew has another.
+    pub fn incarnation(&self) -> &str {
+        &self.incarnation
+    }
+
+    /// The next message. After an error this source is of no more use.
+    pub async fn next(&mut self) -> Result<SourceMessage, SourceError> {
+        match self.messages.next().await {
+            Some(message) => self.accept(message),
+            None => Err(SourceError {
+                context: "it ended",
+                source: None,
+            }),
+        }
+    }
+
+    /// The next message, if it is here already.
+    pub fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
+        let message = self.messages.next().now_or_never()??;
+        Some(self.accept(message))
+    }
+
+    fn accept(
+        &mut self,
+        message: Result<async_nats::jetstream::Message, async_nats::jetstream::consumer::pull::MessagesError>,
+    ) -> Result<SourceMessage, SourceError> {
+        let message = message.map_err(|error| SourceError::new("a pull failed", error))?;
+        let sequence = message
+            .info()
+            .map_err(|error| SourceError::new("no sequence", error))?
+            .stream_sequence;
+        // Sequences have no holes here: only what is recorded is purged, and that from the front.
+        if sequence != self.next_sequence {
+            return Err(SourceError {
+                context: "a message was skipped on the way",
+                source: None,
+            });
+        }
+        self.next_sequence += 1;
+        Ok(SourceMessage {
+            sequence,
+            payload: message.message.payload,
+        })
+    }
+}

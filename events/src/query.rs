@@ -1,0 +1,145 @@
+//! Questions that executors put to the record: they hold no database credentials, the recorder answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{EventStore, ExecState, Log, NodeId, SandboxId, SandboxState};
+
+/// Sandboxes an answer. With execs an entry is about 2 KiB, and an answer must fit into one message.
+const PAGE: usize = 200;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "query", rename_all = "snake_case")]
+enum Query {
+    LiveOnNode { node: NodeId, after: Option<SandboxId> },
+    Sandbox { id: SandboxId },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    Sandboxes(Vec<SandboxRecord>),
+    Failed(String),
+}
+
+/// What the record says about one sandbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxRecord {
+    /// Its state.
+    pub sandbox: SandboxState,
+    /// Its execs that have not ended.
+    pub live_execs: Vec<ExecState>,
+}
+
+/// Why the record did not answer. A later try can succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// No recorder is there, or it is too slow.
+    #[error("the recorder does not answer")]
+    NoAnswer,
+    /// The recorder could not read the store.
+    #[error("the recorder failed: {0}")]
+    Failed(String),
+}
+
+impl Log {
+    /// All sandboxes that are live on this node by the record, with their live execs.
+    pub async fn live_on_node(&self, node: &NodeId) -> Result<Vec<SandboxRecord>, QueryError> {
+        let mut all = Vec::new();
+        loop {
+            let after = all.last().map(|record: &SandboxRecord| record.sandbox.id);
+            let page = self
+                .ask(&Query::LiveOnNode {
+                    node: node.clone(),
+                    after,
+                })
+                .await?;
+            let last = page.len() < PAGE;
+            all.extend(page);
+            if last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// What the record says about one sandbox; `None` when it has never heard of it.
+    pub async fn sandbox_record(&self, id: SandboxId) -> Result<Option<SandboxRecord>, QueryError> {
+        Ok(self.ask(&Query::Sandbox { id }).await?.into_iter().next())
+    }
+
+    async fn ask(&self, query: &Query) -> Result<Vec<SandboxRecord>, QueryError> {
+        let payload = serde_json::to_vec(query).map_err(|error| QueryError::Failed(error.to_string()))?;
+        let asked = self.client().request(self.subjects().query(), payload.into());
+        let message = tokio::time::timeout(Duration::from_secs(5), asked)
+            .await
+            .map_err(|_| QueryError::NoAnswer)?
+            .map_err(|_| QueryError::NoAnswer)?;
+        match serde_json::from_slice(&message.payload) {
+            Ok(Answer::Sandboxes(records)) => Ok(records),
+            Ok(Answer::Failed(why)) => Err(QueryError::Failed(why)),
+            Err(error) => Err(QueryError::Failed(error.to_string())),
+        }
+    }
+}
+
+/// Answers the questions of executors until `stop`. Any number of recorders may answer; one does.
+pub async fn serve_queries(log: &Log, store: Arc<dyn EventStore>, stop: CancellationToken) {
+    let mut requests = loop {
+        match log
+            .client()
+            .queue_subscribe(log.subjects().query(), "recorder".to_owned())
+            .await
+        {
+            Ok(requests) => break requests,
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot listen for queries; trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    };
+    loop {
+        let message = tokio::select! {
+            () = stop.cancelled() => return,
+            message = requests.next() => message,
+        };
+        let Some(message) = message else { return };
+        let Some(reply) = message.reply else { continue };
+        let answer = match serde_json::from_slice(&message.payload) {
+            Ok(query) => answer(&*store, query).await.unwrap_or_else(|error| {
+                tracing::warn!(error = %error, "a query failed");
+                Answer::Failed("the event store cannot be read".to_owned())
+            }),
+            Err(error) => Answer::Failed(error.to_string()),
+        };
+        if let Ok(payload) = serde_json::to_vec(&answer) {
+            let _ = log.client().publish(reply, payload.into()).await;
+        }
+    }
+}
+
+async fn answer(store: &dyn EventStore, query: Query) -> Result<Answer, crate::StoreError> {
+    let sandboxes = match query {
+        Query::LiveOnNode { node, after } => {
+            let mut live: Vec<SandboxState> = store
+                .live_sandboxes()
+                .await?
+                .1
+                .into_iter()
+                .filter(|state| state.node() == Some(&node) && Some(state.id) > after)
+                .collect();
+            live.sort_by_key(|state| state.id);
+            live.truncate(PAGE);
+            live
+        }
+        Query::Sandbox { id } => store.sandbox(id).await?.into_iter().collect(),
+    };
+    let mut execs = store.live_execs().await?;
+    let records = sandboxes.into_iter().map(|sandbox| SandboxRecord {
+        live_execs: execs.extract_if(.., |exec| exec.sandbox == sandbox.id).collect(),
+        sandbox,
+    });
+    Ok(Answer::Sandboxes(records.collect()))
+}
