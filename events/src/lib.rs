@@ -36,7 +36,7 @@ pub use log::{
 pub use query::{QueryError, SandboxRecord, serve_queries};
 pub use store::{
     AppendBatch, AppendError, AppendEvent, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OpenError,
-    OutputChunk, StoreError, StreamMark, TemplateChange,
+    OutputChunk, StoreError, StreamMark, TemplateChange, open,
 };
 pub use subjects::Subjects;
 pub use view::{NodeStatus, View};

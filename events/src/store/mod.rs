@@ -5,12 +5,18 @@
 
 mod batch;
 mod error;
+mod migrations;
+mod open;
+mod postgres;
+mod sql;
+mod sqlite;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use batch::{AppendBatch, AppendEvent, ChainHash, StreamMark, TemplateChange};
 pub use error::{AppendError, OpenError, StoreError};
+pub use open::open;
 
 use crate::{
     EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,

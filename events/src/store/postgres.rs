@@ -1,0 +1,140 @@
+use std::str::FromStr;
+use std::sync::{Arc, LazyLock};
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Pool, Postgres};
+
+use super::sql::{Dialect, SqlStore, failed, signed, state_json, stream_code};
+use super::{AppendBatch, AppendError, EventStore, OpenError, migrations};
+
+const READERS: u32 = 8;
+
+pub(super) async fn open(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
+    // The source of a parse error would repeat the URL, which may hold a password.
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| OpenError::Url("postgres".to_owned()))?
+        .application_name("stacyvm");
+    let pool = |connections| {
+        PgPoolOptions::new()
+            .max_connections(connections)
+            .test_before_acquire(false)
+            .connect_with(options.clone())
+    };
+    let writer = pool(1).await.map_err(|error| OpenError::Connect(error.into()))?;
+    migrations::postgres()
+        .run(&writer)
+        .await
+        .map_err(|error| OpenError::Migrate(error.into()))?;
+    let readers = pool(READERS)
+        .await
+        .map_err(|error| OpenError::Connect(error.into()))?;
+    Ok(Arc::new(SqlStore { writer, readers }))
+}
+
+/// The whole append in one statement, which is one transaction and one round trip: the head row is taken, and everything
+/// else depends on it. A concurrent append waits for the row, sees that the head has moved, and adds nothing.
+static APPEND: LazyLock<Arc<str>> = LazyLock::new(|| {
+    "
+WITH taken AS (
+    UPDATE head SET position = $1, stream_sequence = $2, incarnation = $3 WHERE position = $4 RETURNING 1
+), new_events AS (
+    INSERT INTO events (position, id, tenant, sandbox, exec, type, time, stream, byte_offset, header, body, hash)
+    SELECT u.* FROM taken, UNNEST(
+        $5::bigint[], $6::bytea[], $7::text[], $8::bytea[], $9::bytea[], $10::text[], $11::bigint[],
+        $12::smallint[], $13::bigint[], $14::bytea[], $15::bytea[], $16::bytea[]) AS u
+), new_sandboxes AS (
+    INSERT INTO sandboxes (id, tenant, owner, provider, node, ended, expires_at, state)
+    SELECT u.* FROM taken, UNNEST(
+        $17::bytea[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], $23::bigint[],
+        $24::text[]) AS u
+    ON CONFLICT (id) DO UPDATE SET node = excluded.node, ended = excluded.ended,
+        expires_at = excluded.expires_at, state = excluded.state
+), new_execs AS (
+    INSERT INTO execs (id, tenant, sandbox, ended, started_at, state)
+    SELECT u.* FROM taken, UNNEST(
+        $25::bytea[], $26::text[], $27::bytea[], $28::smallint[], $29::bigint[], $30::text[]) AS u
+    ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, state = excluded.state
+), new_templates AS (
+    INSERT INTO templates (tenant, name, template)
+    SELECT u.* FROM taken, UNNEST($31::text[], $32::text[], $33::text[]) AS u
+    ON CONFLICT (tenant, name) DO UPDATE SET template = excluded.template
+), new_chain_heads AS (
+    INSERT INTO chain_heads (tenant, position, hash)
+    SELECT u.tenant, $1, u.hash FROM taken, UNNEST($34::text[], $35::bytea[]) AS u (tenant, hash)
+    ON CONFLICT (tenant) DO UPDATE SET position = excluded.position, hash = excluded.hash
+)
+SELECT 1 FROM taken"
+        .into()
+});
+
+#[async_trait]
+impl Dialect for Postgres {
+    async fn append(writer: &Pool<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
+        let failed = failed::<Self>("append events");
+        let events = &batch.events;
+        let (sandboxes, execs, templates) = (&batch.sandboxes, &batch.execs, &batch.templates);
+        macro_rules! column {
+            ($rows:expr, $row:ident => $value:expr) => {
+                $rows.iter().map(|$row| $value).collect::<Vec<_>>()
+            };
+        }
+        let sandbox_states = sandboxes.iter().map(state_json).collect::<Result<Vec<_>, _>>()?;
+        let exec_states = execs.iter().map(state_json).collect::<Result<Vec<_>, _>>()?;
+        let template_states = templates
+            .iter()
+            .map(|change| change.template.as_ref().map(state_json).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        let taken = sqlx::query(sqlx::AssertSqlSafe(Arc::clone(&APPEND)))
+            .bind(signed(batch.end().0))
+            .bind(signed(batch.stream.sequence))
+            .bind(batch.stream.incarnation.as_str())
+            .bind(signed(batch.after.0))
+            .bind(column!(events, event => signed(event.frame.position.0)))
+            .bind(column!(events, event => &event.id.as_bytes()[..]))
+            .bind(column!(events, event => event.tenant.as_str()))
+            .bind(column!(events, event => event.sandbox.as_ref().map(|id| &id.as_bytes()[..])))
+            .bind(column!(events, event => event.exec.as_ref().map(|id| &id.as_bytes()[..])))
+            .bind(column!(events, event => event.type_name))
+            .bind(column!(events, event => event.time_us))
+            .bind(column!(events, event => event.output.map(|(stream, _)| stream_code(stream))))
+            .bind(column!(events, event => event.output.map(|(_, offset)| signed(offset))))
+            .bind(column!(events, event => &event.frame.header[..]))
+            .bind(column!(events, event => (!event.frame.body.is_empty()).then_some(&event.frame.body[..])))
+            .bind(column!(events, event => &event.hash.0[..]))
+            .bind(column!(sandboxes, state => &state.id.as_bytes()[..]))
+            .bind(column!(sandboxes, state => state.tenant.as_str()))
+            .bind(column!(sandboxes, state => state.spec.owner.as_deref()))
+            .bind(column!(sandboxes, state => state.spec.provider.as_str()))
+            .bind(column!(sandboxes, state => state.node().map(|node| node.as_str())))
+            .bind(column!(sandboxes, state => i16::from(state.is_terminal())))
+            .bind(column!(sandboxes, state => state.expires_at.timestamp_micros()))
+            .bind(sandbox_states)
+            .bind(column!(execs, state => &state.id.as_bytes()[..]))
+            .bind(column!(execs, state => state.tenant.as_str()))
+            .bind(column!(execs, state => &state.sandbox.as_bytes()[..]))
+            .bind(column!(execs, state => i16::from(state.end.is_some())))
+            .bind(column!(execs, state => state.started_at.timestamp_micros()))
+            .bind(exec_states)
+            .bind(column!(templates, change => change.tenant.as_str()))
+            .bind(column!(templates, change => change.name.as_str()))
+            .bind(template_states)
+            .bind(column!(batch.chain_heads, head => head.0.as_str()))
+            .bind(column!(batch.chain_heads, head => &head.1.0[..]))
+            .fetch_optional(writer)
+            .await
+            .map_err(&failed)?;
+        match taken {
+            Some(_) => Ok(()),
+            None => Err(AppendError::Conflict),
+        }
+    }
+
+    fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {
+        let code = error.code().unwrap_or_default();
+        // Connection, rollback, resources, operator intervention, system error; and a standby that is not yet primary.
+        ["08", "40", "53", "55", "57", "58", "25006"]
+            .iter()
+            .any(|class| code.starts_with(class))
+    }
+}
