@@ -18,15 +18,11 @@ from contract.fixture import Server
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:7423")
     parser.add_argument("--api-key", required=True)
     parser.add_argument("--image", default="alpine:latest")
-    parser.add_argument(
-        "--template-image", default="python:3.12", help="another image, to tell templates apart"
-    )
+    parser.add_argument("--template-image", default="python:3.12", help="another image, to tell templates apart")
     parser.add_argument("--big-mb", type=int, default=100, help="size of the large upload, in 10^6 bytes")
     parser.add_argument("--body-limit-mb", type=int, default=64, help="JSON bodies over this must be refused")
     parser.add_argument("--only", default="", help="run the checks whose title contains this")

@@ -131,9 +131,7 @@ class Sync:
         try:
             value = self.do(call())
         except expected as error:
-            assert type(error) is expected, (
-                f"got {type(error).__name__}, want exactly {expected.__name__}: {error}"
-            )
+            assert type(error) is expected, f"got {type(error).__name__}, want exactly {expected.__name__}: {error}"
             if code is not None:
                 equal(error.code, code, f"code of {error}")
             return error

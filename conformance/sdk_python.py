@@ -19,7 +19,14 @@ from datetime import datetime, timezone
 
 import httpx
 import stacyvm
-from stacyvm import AsyncClient, Client, ProviderError, SandboxNotFound, StacyVMError, Template
+from stacyvm import (
+    AsyncClient,
+    Client,
+    ProviderError,
+    SandboxNotFound,
+    StacyVMError,
+    Template,
+)
 from stacyvm.providers import ProviderManager
 
 from checks import Suite, equal, eventually, finish, go_duration, one_of, rfc3339
@@ -53,9 +60,7 @@ def _(f: Sync) -> None:
         rfc3339(p["last_checked"])
         assert "capabilities" in p, f"capabilities of {p}"
     equal([p["default"] for p in providers].count(True), 1, "number of default providers")
-    assert all(p["healthy"] for p in providers if p["default"]), (
-        f"the default provider is not healthy: {providers}"
-    )
+    assert all(p["healthy"] for p in providers if p["default"]), f"the default provider is not healthy: {providers}"
 
 
 @both.check("pool status answers that the pool is off")
@@ -116,9 +121,7 @@ def _(f: Sync) -> None:
     info = sandbox._info
     assert sandbox.id.startswith("sb-"), f"id {sandbox.id}"
     equal((sandbox.state, sandbox.image), ("running", f.options.image), "state and image")
-    assert sandbox.provider in [p["name"] for p in f.do(f.client.providers())], (
-        f"provider {sandbox.provider!r}"
-    )
+    assert sandbox.provider in [p["name"] for p in f.do(f.client.providers())], f"provider {sandbox.provider!r}"
     equal((info["memory_mb"], info["vcpus"]), (256, 1), "limits")
     equal((info["owner_id"], info["metadata"]), ("alice", {"task": "1", "ä": "ö"}), "owner and metadata")
     created, expires = rfc3339(info["created_at"]), rfc3339(info["expires_at"])
@@ -136,9 +139,7 @@ def _(f: Sync) -> None:
     equal(sandbox.state, "running", "state")
     assert sandbox._info["memory_mb"] > 0 and sandbox._info["vcpus"] > 0, f"limits {sandbox._info}"
     for absent in ("metadata", "preview_domain"):
-        assert sandbox._info.get(absent, "absent") not in ("", None, {}), (
-            f"{absent} must be omitted when empty"
-        )
+        assert sandbox._info.get(absent, "absent") not in ("", None, {}), f"{absent} must be omitted when empty"
     f.do(sandbox.destroy())
 
 
@@ -283,9 +284,7 @@ def _(f: Sync) -> None:
 @both.check("exec takes env, workdir and the default workdir")
 def _(f: Sync) -> None:
     env = {"GREETING": "hi ö 'x' \"y\" $Z", "EMPTY": ""}
-    result = f.do(
-        f.sandbox.exec('printf "%s|%s|" "$GREETING" "${EMPTY-unset}"; pwd', env=env, workdir="/tmp")
-    )
+    result = f.do(f.sandbox.exec('printf "%s|%s|" "$GREETING" "${EMPTY-unset}"; pwd', env=env, workdir="/tmp"))
     equal(result.stdout, env["GREETING"] + "||/tmp\n", "stdout")
     equal(f.do(f.sandbox.exec("pwd")).stdout, "/workspace\n", "default workdir")
     equal(f.do(f.sandbox.exec('printf "%s" "${GREETING-unset}"')).stdout, "unset", "env of the next exec")
@@ -339,7 +338,9 @@ def _(f: Sync) -> None:
 
 @both.check("exec_stream keeps characters whole, and line separators inside a record")
 def _(f: Sync) -> None:
-    awkward = "printf '\\360'; sleep 0.1; printf '\\237\\230'; sleep 0.1; printf '\\200\\303'; sleep 0.1; printf '\\251'"
+    awkward = (
+        "printf '\\360'; sleep 0.1; printf '\\237\\230'; sleep 0.1; printf '\\200\\303'; sleep 0.1; printf '\\251'"
+    )
     text = "".join(c.data for c in f.chunks(f.sandbox.exec_stream(awkward)))
     equal(text, "😀é", "split writes")
     text = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\r\nh"
@@ -349,9 +350,7 @@ def _(f: Sync) -> None:
 
 @both.check("exec_stream takes args, mode, env and workdir")
 def _(f: Sync) -> None:
-    stream = f.sandbox.exec_stream(
-        "sh", args=["-c", 'echo "$X"; pwd'], mode="argv", env={"X": "y z"}, workdir="/tmp"
-    )
+    stream = f.sandbox.exec_stream("sh", args=["-c", 'echo "$X"; pwd'], mode="argv", env={"X": "y z"}, workdir="/tmp")
     equal("".join(c.data for c in f.chunks(stream)), "y z\n/tmp\n", "output")
 
 
@@ -425,9 +424,7 @@ def _(f: Sync) -> None:
             sorted(["name", "path", "size", "mode", "is_dir", "mod_time"]),
             f"keys of {name}",
         )
-        equal(
-            (entry["path"], entry["is_dir"]), (f"{base}/{name}", name == "sub"), f"path and is_dir of {name}"
-        )
+        equal((entry["path"], entry["is_dir"]), (f"{base}/{name}", name == "sub"), f"path and is_dir of {name}")
         rfc3339(entry["mod_time"])
     equal(entries["a.py"]["size"], 5, "size")
     stat = f.do(f.sandbox.stat_file(f"{base}/a.py"))
@@ -451,9 +448,7 @@ def _(f: Sync) -> None:
     f.do(f.sandbox.move_file(f"{base}/a", f"{base}/b"))
     f.raises(SandboxNotFound, lambda: f.sandbox.stat_file(f"{base}/a"))
     f.do(f.sandbox.chmod_file(f"{base}/b", "700"))
-    equal(
-        f.do(f.sandbox.exec(f"{base}/b; ls -l {base}/b | cut -c1-10")).stdout, "moved\n-rwx------\n", "stdout"
-    )
+    equal(f.do(f.sandbox.exec(f"{base}/b; ls -l {base}/b | cut -c1-10")).stdout, "moved\n-rwx------\n", "stdout")
     f.do(f.sandbox.delete_file(f"{base}/b"))
     f.raises(SandboxNotFound, lambda: f.sandbox.read_file(f"{base}/b"))
 
@@ -671,19 +666,13 @@ def _(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:7423")
     parser.add_argument("--api-key", required=True)
     parser.add_argument("--image", default="alpine:latest")
-    parser.add_argument(
-        "--template-image", default="python:3.12", help="another image, to tell templates apart"
-    )
+    parser.add_argument("--template-image", default="python:3.12", help="another image, to tell templates apart")
     parser.add_argument("--body-limit-mb", type=int, default=64, help="JSON bodies over this must be refused")
-    parser.add_argument(
-        "--only", default="", help="run the checks whose title contains this; coverage is not judged"
-    )
+    parser.add_argument("--only", default="", help="run the checks whose title contains this; coverage is not judged")
     options = parser.parse_args()
 
     coverage = Coverage()

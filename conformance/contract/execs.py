@@ -26,9 +26,7 @@ def release(s: Server, gate: str) -> None:
 
 @suite.check("a sync exec answers exit code, both streams, duration and its id")
 def _(s: Server) -> None:
-    reply = s.http.post(
-        f"{s.path}/exec", json={"command": "echo o; echo e >&2; exit 5", "unknown": {"field": 1}}
-    )
+    reply = s.http.post(f"{s.path}/exec", json={"command": "echo o; echo e >&2; exit 5", "unknown": {"field": 1}})
     result = expect(reply, 200)
     equal((result["stdout"], result["stderr"], result["exit_code"]), ("o\n", "e\n", 5), "result")
     go_duration(result["duration"])
@@ -90,9 +88,7 @@ def _(s: Server) -> None:
 
 @suite.check("a background child that keeps the pipe open does not hang the exec")
 def _(s: Server) -> None:
-    result = expect(
-        s.http.post(f"{s.path}/exec", json={"command": "echo started; sleep 40 &"}, timeout=25), 200
-    )
+    result = expect(s.http.post(f"{s.path}/exec", json={"command": "echo started; sleep 40 &"}, timeout=25), 200)
     equal((result["stdout"], result["exit_code"]), ("started\n", 0), "result")
 
 
@@ -185,9 +181,7 @@ def _(s: Server) -> None:
 
 @suite.check("a process silent for longer than a client's read timeout is kept alive by blank lines")
 def _(s: Server) -> None:
-    with httpx.Client(
-        base_url=s.url + API, headers={"X-API-Key": s.options.api_key}, timeout=30.0
-    ) as patient:
+    with httpx.Client(base_url=s.url + API, headers={"X-API-Key": s.options.api_key}, timeout=30.0) as patient:
         stream = s.stream("sleep 33; echo done")
         stream.http = patient
         stream.run()
@@ -211,9 +205,7 @@ def _(s: Server) -> None:
     for _ in stream.records():
         pass
     equal(stream.output["stdout"], b"before\n", "stdout")
-    assert "timed_out" in json.dumps(stream.last).lower() or "timeout" in json.dumps(stream.last).lower(), (
-        stream.last
-    )
+    assert "timed_out" in json.dumps(stream.last).lower() or "timeout" in json.dumps(stream.last).lower(), stream.last
 
 
 @suite.check("a stream whose sandbox is destroyed ends in order, with a record that is no success")
@@ -336,9 +328,7 @@ def text_of(got: list[dict], stream: str) -> str:
 @suite.check("WebSocket, plain framing: an exec request, chunks, then done")
 def _(s: Server) -> None:
     with dial(s) as socket:
-        socket.send(
-            json.dumps({"command": "echo o; echo e >&2; printf %s", "args": ["it's"], "env": {"A": "b"}})
-        )
+        socket.send(json.dumps({"command": "echo o; echo e >&2; printf %s", "args": ["it's"], "env": {"A": "b"}}))
         got = frames(socket)
     equal(got[-1]["type"], "done", "last frame")
     chunks = got[:-1]
@@ -384,11 +374,7 @@ def _(s: Server) -> None:
     gate = fresh("/tmp/gate-")
     with dial(s) as socket:
         socket.send(
-            json.dumps(
-                {
-                    "command": f"printf '\\360\\237'; sleep 0.1; printf '\\230\\200'; {WAIT.format(gate)}; echo z"
-                }
-            )
+            json.dumps({"command": f"printf '\\360\\237'; sleep 0.1; printf '\\230\\200'; {WAIT.format(gate)}; echo z"})
         )
         text = ""
         while "😀" not in text:

@@ -13,9 +13,15 @@ from contract.fixture import Server, expect, fresh
 suite = Suite("files")
 
 ESCAPES = (
-    "../../etc/passwd", "/../../../../etc/passwd", "/workspace/../../../etc/passwd", "....//....//etc/passwd",
-    "/tmp/../../etc/passwd", "..", "/proc/self/root/etc/passwd", "/proc/1/root/etc/passwd",
-)  
+    "../../etc/passwd",
+    "/../../../../etc/passwd",
+    "/workspace/../../../etc/passwd",
+    "....//....//etc/passwd",
+    "/tmp/../../etc/passwd",
+    "..",
+    "/proc/self/root/etc/passwd",
+    "/proc/1/root/etc/passwd",
+)
 
 
 def put(s: Server, path: str, content: bytes, **query: str):
@@ -262,9 +268,7 @@ def _(s: Server) -> None:
 @suite.check("only recursive=true removes a full directory, and links are not followed")
 def _(s: Server) -> None:
     base = fresh("/tmp/tree-")
-    s.sh(
-        f"mkdir -p {base}/d/e {base}/keep; touch {base}/d/e/f {base}/keep/k; ln -s {base}/keep {base}/d/link"
-    )
+    s.sh(f"mkdir -p {base}/d/e {base}/keep; touch {base}/d/e/f {base}/keep/k; ln -s {base}/keep {base}/d/link")
     for value in ("false", "0", "yes", "TRUE", "1"):
         reply = s.http.delete(f"{s.path}/files", params={"path": f"{base}/d", "recursive": value})
         expect(reply, (400, 409))

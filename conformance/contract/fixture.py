@@ -102,12 +102,12 @@ class Server:
                 body += part
         return int(lines[0].split()[1]), headers, body
 
-    def request(
-        self, method: str, target: str, headers: str = "", body: bytes = b""
-    ) -> tuple[int, dict, bytes]:
+    def request(self, method: str, target: str, headers: str = "", body: bytes = b"") -> tuple[int, dict, bytes]:
         host = urlsplit(self.url).netloc
         head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nX-API-Key: {self.options.api_key}\r\n{headers}"
-        return self.raw(f"{head}Connection: close\r\n\r\n".encode("latin-1") + body)
+        if "Connection:" not in headers:
+            head += "Connection: close\r\n"
+        return self.raw(head.encode("latin-1") + b"\r\n" + body)
 
 
 @dataclass
@@ -191,9 +191,18 @@ def expect(reply: httpx.Response, status: int | tuple[int, ...], code: str = "")
 
 
 CODES = {
-    "BAD_REQUEST", "UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND", "TIMEOUT", "CONFLICT", "TOO_LARGE", "RESOURCE_LIMIT",
-    "INTERNAL_ERROR", "UNAVAILABLE", "METHOD_NOT_ALLOWED",
-}  
+    "BAD_REQUEST",
+    "UNAUTHORIZED",
+    "FORBIDDEN",
+    "NOT_FOUND",
+    "TIMEOUT",
+    "CONFLICT",
+    "TOO_LARGE",
+    "RESOURCE_LIMIT",
+    "INTERNAL_ERROR",
+    "UNAVAILABLE",
+    "METHOD_NOT_ALLOWED",
+}
 
 
 def flat_error(body: Any, what: str) -> None:

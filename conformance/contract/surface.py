@@ -57,8 +57,20 @@ def _(s: Server) -> None:
 
 @suite.check("every route is served with and without a trailing slash")
 def _(s: Server) -> None:
-    for path in ("/sandboxes", s.path, "/templates", "/providers", "/pool/status", "/quotas/summary", "/health", "/live",
-                 "/ready", "/metrics", f"{s.path}/logs", f"{s.path}/stats"):  
+    for path in (
+        "/sandboxes",
+        s.path,
+        "/templates",
+        "/providers",
+        "/pool/status",
+        "/quotas/summary",
+        "/health",
+        "/live",
+        "/ready",
+        "/metrics",
+        f"{s.path}/logs",
+        f"{s.path}/stats",
+    ):
         for form in (path, path + "/"):
             expect(s.http.get(form), 200)
     query = {"path": "/etc/passwd"}
@@ -185,13 +197,9 @@ def _(s: Server) -> None:
         made = expect(s.http.post("/templates", json=body | {"unknown": 1}), 201)
         for template in (made, expect(s.http.get(f"/templates/{name}"), 200)):
             equal((template["vcpus"], template["cpu_cores"]), (2, 2), "vcpus and cpu_cores")
-            equal(
-                (go_duration(template["ttl"]), template["ttl_seconds"]), (1200.0, 1200), "ttl and ttl_seconds"
-            )
+            equal((go_duration(template["ttl"]), template["ttl_seconds"]), (1200.0, 1200), "ttl and ttl_seconds")
             equal((template["image"], template["memory_mb"]), (s.image, 300), "image and memory_mb")
-    equal(
-        [t["name"] for t in expect(s.http.get("/templates"), 200)].count(name), 1, "entries after an upsert"
-    )
+    equal([t["name"] for t in expect(s.http.get("/templates"), 200)].count(name), 1, "entries after an upsert")
     status, _, body = s.request("POST", f"{API}/templates/{name}/spawn")
     equal(status, 201, f"status of a spawn without a body: {body[:200]!r}")
     spawned = json.loads(body)
@@ -291,9 +299,7 @@ def _(s: Server) -> None:
     feed = Feed(s)
     made = s.spawn()
     secret = fresh("secret-")
-    reply = s.http.post(
-        f"/sandboxes/{made['id']}/exec", json={"command": "echo hi; exit 3", "env": {"TOKEN": secret}}
-    )
+    reply = s.http.post(f"/sandboxes/{made['id']}/exec", json={"command": "echo hi; exit 3", "env": {"TOKEN": secret}})
     expect(reply, 200)
     expect(s.http.delete(f"/sandboxes/{made['id']}"), 200)
     own = feed.wait(made["id"], "sandbox.destroyed")
@@ -342,10 +348,7 @@ def _(s: Server) -> None:
         shape = normal(path)
         listed.setdefault(shape, set()).update(k for k in item if k in ("get", "post", "put", "delete"))
     missing = [
-        f"{m.upper()} {p}"
-        for p, methods in ROUTES.items()
-        for m in methods
-        if m not in listed.get(normal(p), ())
+        f"{m.upper()} {p}" for p, methods in ROUTES.items() for m in methods if m not in listed.get(normal(p), ())
     ]
     assert not missing, f"missing: {sorted(missing)}"
 
