@@ -27,7 +27,9 @@ pub struct UnixConnect {
 
 impl UnixConnect {
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_path_buf() }
+        Self {
+            path: path.as_ref().to_path_buf(),
+        }
     }
 }
 
@@ -51,7 +53,12 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let directory = std::fs::File::open(directory)?;
-    UnixStream::connect(Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name)).await
+    UnixStream::connect(
+        Path::new("/proc/self/fd")
+            .join(directory.as_raw_fd().to_string())
+            .join(name),
+    )
+    .await
 }
 
 pub(super) type Reader = FrameReader<ReadHalf<Box<dyn Connection>>>;
@@ -70,9 +77,16 @@ impl Call {
         operation: &'static str,
         request: &Request,
     ) -> Result<Self, CallError<E>> {
-        let stream = connect.connect().await.map_err(|source| CallError::Transport { operation, source })?;
+        let stream = connect
+            .connect()
+            .await
+            .map_err(|source| CallError::Transport { operation, source })?;
         let (read, write) = tokio::io::split(stream);
-        let mut call = Self { operation, reader: FrameReader::new(read), writer: FrameWriter::new(write) };
+        let mut call = Self {
+            operation,
+            reader: FrameReader::new(read),
+            writer: FrameWriter::new(write),
+        };
         let sent = call.send_request(request).await;
         if let Err(error @ (FrameError::TooLarge(_) | FrameError::Malformed(_))) = sent {
             return Err(CallError::from_frame(operation, error));
@@ -84,10 +98,15 @@ impl Call {
             Err(error) => return Err(CallError::from_frame(operation, error)),
         };
         if !hello.is_agent_protocol() {
-            return Err(CallError::Violation { operation, detail: "not an agent".to_owned() });
+            return Err(CallError::Violation {
+                operation,
+                detail: "not an agent".to_owned(),
+            });
         }
         if hello.version != crate::protocol::PROTOCOL_VERSION {
-            return Err(CallError::Version { theirs: hello.version });
+            return Err(CallError::Version {
+                theirs: hello.version,
+            });
         }
         sent.map_err(|error| CallError::from_frame(operation, error))?;
         Ok(call)
@@ -141,7 +160,10 @@ fn refused<E: TryFrom<Refusal>>(operation: &'static str, refusal: Refusal) -> Ca
 }
 
 fn closed<E>(operation: &'static str) -> CallError<E> {
-    CallError::Transport { operation, source: io::ErrorKind::UnexpectedEof.into() }
+    CallError::Transport {
+        operation,
+        source: io::ErrorKind::UnexpectedEof.into(),
+    }
 }
 
 /// Names the kind of reply only: its contents may be large.
@@ -164,5 +186,8 @@ pub(super) fn unexpected<E>(operation: &'static str, reply: &Reply) -> CallError
         Reply::Listed { .. } => "Listed",
         Reply::Connected => "Connected",
     };
-    CallError::Violation { operation, detail: format!("{kind} out of place") }
+    CallError::Violation {
+        operation,
+        detail: format!("{kind} out of place"),
+    }
 }

@@ -18,12 +18,19 @@ pub struct Tunnel {
 impl Tunnel {
     pub(super) fn new(call: Call) -> Self {
         let (read, early) = call.reader.into_parts();
-        Self { early, stream: read.unsplit(call.writer.into_inner()) }
+        Self {
+            early,
+            stream: read.unsplit(call.writer.into_inner()),
+        }
     }
 }
 
 impl AsyncRead for Tunnel {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.early.has_remaining() {
             let count = self.early.len().min(buf.remaining());
             buf.put_slice(&self.early.split_to(count));

@@ -67,12 +67,12 @@ mod refusal;
 
 pub use frame::{FrameError, FrameReader, FrameWriter, decode, encode};
 pub use message::{
-    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Hello, Input, KillCause, Message, Reply, Request,
-    StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
+    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Hello, Input, KillCause, Message, Reply,
+    Request, StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
 };
 pub use refusal::{
-    AttachRefusal, ExecRefusal, FileErrorKind, FileRefusal, Refusal, StartErrorKind, StartRefusal, TunnelRefusal,
-    UnexpectedRefusal,
+    AttachRefusal, ExecRefusal, FileErrorKind, FileRefusal, Refusal, StartErrorKind, StartRefusal,
+    TunnelRefusal, UnexpectedRefusal,
 };
 
 /// Raised whenever a message changes in any way: postcard has no field names on the wire.

@@ -1,0 +1,145 @@
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use agent::protocol::{ExecId, ExecRefusal, ExecSummary, KillCause};
+
+use super::clock;
+use super::exec::Exec;
+
+/// Outcomes remembered after their output was acked.
+const REMEMBERED: usize = 4096;
+/// Execs that may be live or hold unacked output at once.
+const HELD: usize = 4096;
+
+/// A child that has ended.
+pub struct Reaped {
+    pub pid: u32,
+    /// As wait(2) gives it.
+    pub status: i32,
+    pub cpu_time: Duration,
+    pub max_rss_bytes: u64,
+}
+
+/// Every exec that the agent knows.
+#[derive(Default)]
+pub struct Execs {
+    table: RefCell<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    held: HashMap<ExecId, Rc<Exec>>,
+    running: HashMap<u32, Rc<Exec>>,
+    spent: HashMap<ExecId, Spent>,
+    /// The remembered ones, oldest first.
+    order: VecDeque<ExecId>,
+}
+
+/// What is remembered of an exec when nothing is left to read of it.
+#[derive(Clone)]
+pub struct Spent {
+    /// Its age is filled in when asked.
+    summary: ExecSummary,
+    began: Duration,
+}
+
+impl Spent {
+    pub fn summary(&self) -> ExecSummary {
+        ExecSummary {
+            age: clock::since(self.began),
+            ..self.summary
+        }
+    }
+}
+
+pub enum Known {
+    Held(Rc<Exec>),
+    Spent(Spent),
+}
+
+impl Execs {
+    pub fn find(&self, id: ExecId) -> Option<Known> {
+        let table = self.table.borrow();
+        let held = table.held.get(&id).map(|exec| Known::Held(Rc::clone(exec)));
+        held.or_else(|| table.spent.get(&id).cloned().map(Known::Spent))
+    }
+
+    /// An exec that has not ended.
+    pub fn live(&self, id: ExecId) -> Result<Rc<Exec>, ExecRefusal> {
+        match self.find(id) {
+            Some(Known::Held(exec)) if !exec.is_finished() => Ok(exec),
+            Some(Known::Held(_) | Known::Spent(_)) => Err(ExecRefusal::Ended),
+            None => Err(ExecRefusal::UnknownExec(id)),
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.table.borrow().held.len() >= HELD
+    }
+
+    /// Must come before the next reaping, so that the child's end finds it.
+    pub fn insert(&self, exec: &Rc<Exec>) {
+        let mut table = self.table.borrow_mut();
+        table.held.insert(exec.id, Rc::clone(exec));
+        if exec.pid != 0 {
+            table.running.insert(exec.pid, Rc::clone(exec));
+        }
+    }
+
+    pub fn reaped(&self, reaped: &Reaped) {
+        let exec = self.table.borrow_mut().running.remove(&reaped.pid);
+        if let Some(exec) = exec {
+            exec.set_exit(reaped);
+        }
+    }
+
+    /// Keeps only the outcome of an exec that has ended and been read.
+    pub fn retire_if_spent(&self, exec: &Exec) {
+        if !exec.is_spent() {
+            return;
+        }
+        let mut table = self.table.borrow_mut();
+        if table.held.remove(&exec.id).is_none() {
+            return;
+        }
+        table.spent.insert(
+            exec.id,
+            Spent {
+                summary: exec.summary(),
+                began: exec.began,
+            },
+        );
+        table.order.push_back(exec.id);
+        while table.order.len() > REMEMBERED {
+            if let Some(oldest) = table.order.pop_front() {
+                table.spent.remove(&oldest);
+            }
+        }
+    }
+
+    pub fn summaries(&self) -> Vec<ExecSummary> {
+        let table = self.table.borrow();
+        let spent = table.spent.values().map(Spent::summary);
+        table
+            .held
+            .values()
+            .map(|exec| exec.summary())
+            .chain(spent)
+            .collect()
+    }
+
+    pub fn mark_killed(&self, cause: KillCause) {
+        for exec in self.table.borrow().running.values() {
+            exec.mark_killed(cause);
+        }
+    }
+
+    /// Waits until every attached caller has heard how its exec ended.
+    pub async fn all_heard(&self) {
+        while self.table.borrow().held.values().any(|exec| exec.is_awaited()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,119 @@
+mod attach;
+mod clock;
+mod ending;
+mod exec;
+mod execs;
+mod files;
+mod kill;
+mod listen;
+mod options;
+mod processes;
+mod session;
+mod signals;
+mod spawn;
+mod spool;
+mod stats;
+mod stdin;
+mod supervise;
+mod terminal;
+mod tunnel;
+mod users;
+mod watch;
+
+pub use ending::Ending;
+pub use options::{Options, USAGE};
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use agent::protocol::MAX_CHUNK;
+use rustix::process::{Resource, Rlimit};
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
+
+/// What all tasks of the agent share. Everything runs on one thread; blocking file work goes to a few more.
+struct Agent {
+    options: Options,
+    /// Boot clock at start.
+    began: Duration,
+    execs: execs::Execs,
+    ending: ending::Control,
+    deadline: ending::Deadline,
+    /// Every read of output goes through this one buffer: an idle exec needs none of its own.
+    scratch: RefCell<Vec<u8>>,
+    /// What children get back; the agent raises its own.
+    descriptor_limit: Rlimit,
+}
+
+impl Agent {
+    fn with_scratch<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
+        let mut scratch = self.scratch.borrow_mut();
+        if scratch.is_empty() {
+            scratch.resize(MAX_CHUNK, 0);
+        }
+        read(&mut scratch)
+    }
+}
+
+pub fn run(options: Options) -> Result<Ending, RunError> {
+    // Bound first of all: whoever started the sandbox may connect the moment it runs.
+    let listener = listen::bind(&options.socket).map_err(RunError::Bind)?;
+    let descriptor_limit = rustix::process::getrlimit(Resource::Nofile);
+    prepare_process(&options, descriptor_limit).map_err(RunError::Prepare)?;
+    let signal_mask = signals::block().map_err(RunError::Prepare)?;
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(8)
+        .thread_keep_alive(Duration::from_secs(1))
+        .thread_stack_size(256 * 1024)
+        .build()
+        .map_err(RunError::Prepare)?;
+    LocalSet::new().block_on(&runtime, async move {
+        let listener = listen::Listener::new(listener, options.any_peer).map_err(RunError::Prepare)?;
+        let signals = signals::Signals::new(&signal_mask).map_err(RunError::Prepare)?;
+        let deadline = ending::Deadline::new(options.deadline).map_err(RunError::Prepare)?;
+        let agent = Rc::new(Agent {
+            options,
+            began: clock::boot(),
+            execs: execs::Execs::default(),
+            ending: ending::Control::default(),
+            deadline,
+            scratch: RefCell::default(),
+            descriptor_limit,
+        });
+        tokio::task::spawn_local(listener.serve(Rc::clone(&agent)));
+        tokio::task::spawn_local(signals.serve(Rc::clone(&agent)));
+        Ok(ending::wait(&agent).await)
+    })
+}
+
+fn prepare_process(options: &Options, limit: Rlimit) -> io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_child_subreaper, set_dumpable_behavior, umask};
+    umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // Nobody in the sandbox may trace the agent or look at its descriptors.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    // Where something else is PID 1, orphans still come here to be reaped and killed.
+    set_child_subreaper(Some(rustix::process::getpid()))?;
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Without it the agent serves fewer execs at once; no reason not to start.
+    let _ = rustix::process::setrlimit(Resource::Nofile, raised);
+    if let Err(error) = std::fs::create_dir_all(&options.workspace) {
+        // A read-only root without a workspace is still good for running things elsewhere.
+        eprintln!("stacyvm-agent: create {}: {error}", options.workspace.display());
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("bind the socket: {0}")]
+    Bind(io::Error),
+    #[error("prepare the process: {0}")]
+    Prepare(io::Error),
+}

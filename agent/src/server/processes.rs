@@ -1,0 +1,104 @@
+use std::collections::{HashMap, HashSet};
+use std::fs;
+
+use rustix::process::{Pid, Signal, getpid, kill_process};
+
+/// One line of `/proc/PID/stat`.
+pub struct Process {
+    pub pid: i32,
+    pub parent: i32,
+    pub session: i32,
+    pub zombie: bool,
+    /// In clock ticks.
+    pub cpu_ticks: u64,
+    pub rss_pages: u64,
+}
+
+/// All processes that can be seen; none where `/proc` is not mounted.
+pub fn all() -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter_map(one).collect()
+}
+
+fn one(pid: i32) -> Option<Process> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses and may hold anything, parentheses too.
+    let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
+    let rest = std::str::from_utf8(&stat[after_name..]).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // Counted as in proc(5): the state is field 3.
+    let field = |number: usize| fields.get(number - 3).copied();
+    let ticks = |number: usize| field(number)?.parse::<u64>().ok();
+    Some(Process {
+        pid,
+        parent: field(4)?.parse().ok()?,
+        session: field(6)?.parse().ok()?,
+        zombie: matches!(field(3)?, "Z" | "X"),
+        cpu_ticks: ticks(14)? + ticks(15)?,
+        rss_pages: ticks(24)?,
+    })
+}
+
+/// Living processes that belong to `root`: its session, and everything that descends from it.
+pub fn tree(root: i32) -> Vec<Pid> {
+    let processes = all();
+    select(&processes, |process| {
+        process.pid == root || process.session == root
+    })
+}
+
+/// Signals everything in the sandbox but the agent.
+pub fn signal_everything(signal: Signal) {
+    if getpid().is_init() {
+        // Reaches all of the pid namespace at once, with no race against a fork.
+        signal_namespace(signal);
+    } else {
+        for pid in offspring() {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+pub fn any_left() -> bool {
+    !offspring().is_empty()
+}
+
+fn offspring() -> Vec<Pid> {
+    let me = getpid().as_raw_nonzero().get();
+    select(&all(), |process| process.parent == me)
+}
+
+fn select(processes: &[Process], is_root: impl Fn(&Process) -> bool) -> Vec<Pid> {
+    let me = getpid().as_raw_nonzero().get();
+    let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
+    for process in processes {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut seen = HashSet::new();
+    let mut open: Vec<&Process> = processes.iter().filter(|process| is_root(process)).collect();
+    let mut selected = Vec::new();
+    while let Some(process) = open.pop() {
+        if process.pid == me || !seen.insert(process.pid) {
+            continue;
+        }
+        open.extend(children.get(&process.pid).into_iter().flatten());
+        if !process.zombie {
+            selected.extend(Pid::from_raw(process.pid));
+        }
+    }
+    selected
+}
+
+#[allow(unsafe_code)]
+fn signal_namespace(signal: Signal) {
+    // As anybody but the init of a pid namespace this would reach far beyond the sandbox.
+    if getpid().is_init() {
+        // SAFETY: kill has no memory effects.
+        unsafe { libc::kill(-1, signal.as_raw()) };
+    }
+}

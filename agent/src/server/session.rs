@@ -1,0 +1,191 @@
+use std::rc::Rc;
+use std::time::Duration;
+
+use agent::protocol::{
+    Attach, AttachRefusal, ExecRefusal, FrameError, FrameReader, FrameWriter, Hello, KillCause,
+    PROTOCOL_VERSION, Refusal, Reply, Request, StartExec,
+};
+use rustix::process::Signal;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::ending::Ending;
+use super::execs::Known;
+use super::{Agent, attach, files, kill, stats, supervise, tunnel};
+
+pub type Reader = FrameReader<OwnedReadHalf>;
+pub type Writer = FrameWriter<OwnedWriteHalf>;
+
+/// A caller says what it wants within this time of connecting, or is cut off.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Entries in one message of a list.
+const BATCH: usize = 1000;
+
+/// One connection. Whatever is wrong with it ends it, and nothing else.
+pub async fn serve(agent: Rc<Agent>, stream: UnixStream) {
+    let (read, write) = stream.into_split();
+    let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+    let request = match tokio::time::timeout(HANDSHAKE, handshake(&mut reader, &mut writer)).await {
+        Ok(Ok(Some(request))) => request,
+        // Garbage, another version, or gone: there is nobody to tell.
+        Ok(Ok(None) | Err(_)) | Err(_) => return,
+    };
+    // A connection that breaks is the caller's to notice.
+    let _ = answer(&agent, request, reader, writer).await;
+}
+
+async fn handshake(reader: &mut Reader, writer: &mut Writer) -> Result<Option<Request>, FrameError> {
+    let Some(hello) = reader.receive::<Hello>().await? else {
+        return Ok(None);
+    };
+    if !hello.is_agent_protocol() {
+        return Ok(None);
+    }
+    writer.send(&Hello::ours()).await?;
+    if hello.version != PROTOCOL_VERSION {
+        writer.flush().await?;
+        return Ok(None);
+    }
+    // Our Hello travels with the first reply.
+    reader.receive::<Request>().await
+}
+
+async fn answer(
+    agent: &Rc<Agent>,
+    request: Request,
+    mut reader: Reader,
+    mut writer: Writer,
+) -> Result<(), FrameError> {
+    let reply = match request {
+        Request::StartExec(start) => return start_exec(agent, &start, &mut reader, &mut writer).await,
+        Request::AttachExec(attach) => return attach_exec(agent, attach, &mut reader, &mut writer).await,
+        Request::ListExecs => {
+            for batch in agent.execs.summaries().chunks(BATCH) {
+                writer.send(&Reply::Execs(batch.to_vec())).await?;
+            }
+            Reply::Done
+        }
+        Request::OpenTcp { port } => return tunnel::serve(port, reader, writer).await,
+        Request::ReadFile { path, offset, limit } => {
+            return files::read(agent, path, offset, limit, &mut writer).await;
+        }
+        Request::WriteFile {
+            path,
+            mode,
+            size_hint,
+            sync,
+        } => {
+            let write = files::Write {
+                path,
+                mode,
+                size_hint,
+                sync,
+            };
+            return files::write(agent, write, &mut reader, &mut writer).await;
+        }
+        Request::List { path, recursive } => return files::list(agent, path, recursive, &mut writer).await,
+        Request::Glob { pattern } => return files::glob(agent, pattern, &mut writer).await,
+        Request::Stat { path } => files::stat(agent, path).await,
+        Request::Delete { path, recursive } => files::delete(agent, path, recursive).await,
+        Request::Move { from, to } => files::move_path(agent, from, to).await,
+        Request::Chmod { path, mode } => files::chmod(agent, path, mode).await,
+        Request::Mkdir { path, mode } => files::mkdir(agent, path, mode).await,
+        Request::Ping => Reply::Done,
+        Request::Stats => Reply::Stats(stats::collect(agent)),
+        Request::SetDeadline { remaining } => {
+            agent.deadline.set(remaining).map_err(FrameError::Io)?;
+            Reply::Done
+        }
+        Request::Shutdown { grace } => {
+            // Answered first: nothing is left to answer afterwards.
+            writer.send(&Reply::Done).await?;
+            writer.flush().await?;
+            agent.ending.request(Ending::Shutdown, grace);
+            return Ok(());
+        }
+        Request::SignalExec { exec_id, signal } => {
+            let signal = Signal::from_named_raw(signal).ok_or(ExecRefusal::InvalidSignal(signal));
+            done(signal.and_then(|signal| {
+                kill::signal_group(&*agent.execs.live(exec_id)?, signal);
+                Ok(())
+            }))
+        }
+        Request::WriteStdin {
+            exec_id,
+            offset,
+            bytes,
+        } => done(match agent.execs.live(exec_id) {
+            Ok(exec) => {
+                let written = exec.stdin.write(offset, bytes).await;
+                exec.notify_changed();
+                written
+            }
+            Err(refusal) => Err(refusal),
+        }),
+        Request::CloseStdin { exec_id } => done(agent.execs.live(exec_id).map(|exec| exec.stdin.close())),
+        Request::ResizeExec { exec_id, size } => done(agent.execs.live(exec_id).and_then(|exec| {
+            let terminal = exec.terminal.as_ref().ok_or(ExecRefusal::NoTerminal)?;
+            terminal.resize(size).map_err(|_| ExecRefusal::NoTerminal)
+        })),
+        Request::KillExec { exec_id, grace } => done(agent.execs.live(exec_id).map(|exec| {
+            tokio::task::spawn_local(kill::kill(exec, KillCause::Request, grace));
+        })),
+    };
+    writer.send(&reply).await?;
+    writer.flush().await
+}
+
+fn done(result: Result<(), ExecRefusal>) -> Reply {
+    match result {
+        Ok(()) => Reply::Done,
+        Err(refusal) => Reply::Refused(refusal.into()),
+    }
+}
+
+async fn start_exec(
+    agent: &Rc<Agent>,
+    start: &StartExec,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<(), FrameError> {
+    let offsets = [start.stdout_offset, start.stderr_offset];
+    let (known, fresh) = match agent.execs.find(start.exec_id) {
+        Some(known) => (known, false),
+        None => match supervise::start(agent, start) {
+            Ok(exec) => (Known::Held(exec), true),
+            Err(refusal) => {
+                writer.send(&Reply::Refused(refusal.into())).await?;
+                return writer.flush().await;
+            }
+        },
+    };
+    // A fresh exec has no output yet; whatever offset the caller hoped to go on at means nothing.
+    let offsets = if fresh { [0; 2] } else { offsets };
+    attach::serve(agent, known, offsets, fresh, reader, writer).await
+}
+
+async fn attach_exec(
+    agent: &Agent,
+    attach: Attach,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<(), FrameError> {
+    match agent.execs.find(attach.exec_id) {
+        Some(known) => {
+            attach::serve(
+                agent,
+                known,
+                [attach.stdout_offset, attach.stderr_offset],
+                false,
+                reader,
+                writer,
+            )
+            .await
+        }
+        None => {
+            let refusal = AttachRefusal::UnknownExec(attach.exec_id);
+            writer.send(&Reply::Refused(Refusal::Attach(refusal))).await?;
+            writer.flush().await
+        }
+    }
+}

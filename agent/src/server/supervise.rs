@@ -1,0 +1,216 @@
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use agent::protocol::{MAX_CHUNK, StartErrorKind, StartExec, StartRefusal, Stream};
+use futures::future::join_all;
+use tokio::time::{Instant, timeout_at};
+
+use super::exec::Exec;
+use super::execs::Reaped;
+use super::spawn::{Output, SpawnError, Spawned, spawn};
+use super::spool::Limits;
+use super::stdin::Stdin;
+use super::{Agent, kill};
+
+/// After the main process ended: how long a stream that something still holds open must be quiet.
+const QUIET: Duration = Duration::from_secs(1);
+/// And how long to wait for that at most.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// Starts an exec that is not known yet.
+pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefusal> {
+    let refused = |kind, message: &str| {
+        Err(StartRefusal::NotStarted {
+            kind,
+            message: message.to_owned(),
+        })
+    };
+    if agent.ending.is_requested() {
+        return refused(StartErrorKind::Other, "the sandbox is ending");
+    }
+    if agent.execs.is_full() {
+        return refused(
+            StartErrorKind::Resources,
+            "too many execs are running or hold unread output",
+        );
+    }
+    let limits = Limits {
+        memory_bytes: agent.options.spool_memory_bytes,
+        file_bytes: agent.options.spool_file_bytes,
+    };
+    match spawn(agent, start) {
+        Ok(Spawned {
+            pid,
+            stdin,
+            outputs,
+            terminal,
+        }) => {
+            let exec = Rc::new(Exec::new(
+                start.exec_id,
+                pid,
+                limits,
+                Stdin::new(stdin.is_some()),
+                terminal,
+            ));
+            agent.execs.insert(&exec);
+            if let Some(sink) = stdin {
+                let exec = Rc::clone(&exec);
+                tokio::task::spawn_local(
+                    async move { exec.stdin.feed(sink, || exec.notify_changed()).await },
+                );
+            }
+            tokio::task::spawn_local(supervise(
+                Rc::clone(agent),
+                Rc::clone(&exec),
+                outputs,
+                start.timeout,
+            ));
+            Ok(exec)
+        }
+        Err(SpawnError::NotExecutable { code, message }) => {
+            let exec = Rc::new(Exec::new(start.exec_id, 0, limits, Stdin::new(false), None));
+            agent.execs.insert(&exec);
+            let stream = if start.tty.is_some() {
+                Stream::Stdout
+            } else {
+                Stream::Stderr
+            };
+            exec.push_output(stream, message.as_bytes(), &agent.options.run_dir);
+            exec.set_exit(&Reaped {
+                pid: 0,
+                status: code << 8,
+                cpu_time: Duration::ZERO,
+                max_rss_bytes: 0,
+            });
+            exec.finish();
+            Ok(exec)
+        }
+        Err(SpawnError::Refused(refusal)) => Err(refusal),
+    }
+}
+
+/// Carries an exec to its end.
+async fn supervise(
+    agent: Rc<Agent>,
+    exec: Rc<Exec>,
+    outputs: Vec<(Stream, Output)>,
+    timeout: Option<Duration>,
+) {
+    let ended = async {
+        let pumps = outputs
+            .iter()
+            .map(|(stream, output)| pump(&agent, &exec, *stream, output));
+        let (leftovers, ()) = futures::join!(join_all(pumps), exec.exited());
+        leftovers
+    };
+    let limit = async {
+        match timeout {
+            None => std::future::pending().await,
+            Some(timeout) => tokio::select! {
+                () = tokio::time::sleep(timeout) => {
+                    if !exec.has_exited() {
+                        exec.mark_timed_out();
+                        kill::kill_hard(&exec).await;
+                    }
+                }
+                // Leftovers do not make an exec late that has ended in time.
+                () = exec.exited() => {}
+            },
+        }
+        std::future::pending::<Infallible>().await
+    };
+    let leftovers = tokio::select! {
+        leftovers = ended => leftovers,
+        never = limit => match never {},
+    };
+    exec.finish();
+    agent.execs.retire_if_spent(&exec);
+    drop(exec);
+    let open = outputs.iter().zip(leftovers).filter(|(_, leftover)| *leftover);
+    join_all(open.map(|((_, output), _)| discard(&agent, output))).await;
+}
+
+/// Moves a stream's output into the spool until it ends. True if it was left open: the main process has
+/// ended, and who still holds the stream has been quiet.
+async fn pump(agent: &Agent, exec: &Exec, stream: Stream, output: &Output) -> bool {
+    // Set when time is up: what is in the pipe by then was written in time.
+    let mut left = None;
+    loop {
+        exec.wait_for_room(stream).await;
+        if let Some(exited_at) = exec.exited_at() {
+            let over_at = exited_at + LINGER;
+            if Instant::now() >= over_at {
+                if *left.get_or_insert_with(|| pending_bytes(output)) == 0 {
+                    return true;
+                }
+            } else {
+                let quiet_at = Instant::now() + QUIET;
+                if timeout_at(quiet_at.min(over_at), readable(output)).await.is_err() {
+                    if quiet_at < over_at {
+                        return true;
+                    }
+                    continue;
+                }
+            }
+        } else {
+            tokio::select! {
+                () = readable(output) => {}
+                () = exec.exited() => continue,
+            }
+        }
+        let most = left.unwrap_or(usize::MAX).min(MAX_CHUNK);
+        let read = agent.with_scratch(|scratch| {
+            let count = try_read(output, &mut scratch[..most])?;
+            exec.push_output(stream, &scratch[..count], &agent.options.run_dir);
+            Ok::<_, io::Error>(count)
+        });
+        match read {
+            Ok(0) => return false,
+            Ok(count) => left = left.map(|left: usize| left - count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if left.is_some() {
+                    return true;
+                }
+            }
+            // A terminal whose last process has gone.
+            Err(_) => return false,
+        }
+        // Whoever is attached gets this before more is read.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn readable(output: &Output) {
+    // An error shows again in the read that follows.
+    if let Ok(mut guard) = output.readable().await {
+        guard.retain_ready();
+    }
+}
+
+fn try_read(output: &Output, buffer: &mut [u8]) -> io::Result<usize> {
+    output.try_io(tokio::io::Interest::READABLE, |fd| {
+        Ok(rustix::io::read(fd, buffer)?)
+    })
+}
+
+fn pending_bytes(output: &Output) -> usize {
+    let pending = rustix::io::ioctl_fionread(output.get_ref().as_fd()).unwrap_or(0);
+    usize::try_from(pending).unwrap_or(usize::MAX)
+}
+
+/// Keeps a stream flowing that nobody wants any more: a server left running in the background must not
+/// block, or die of a closed pipe, because its start has been reported.
+async fn discard(agent: &Agent, output: &Output) {
+    loop {
+        readable(output).await;
+        match agent.with_scratch(|scratch| try_read(output, scratch)) {
+            Ok(0) => return,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
