@@ -12,6 +12,7 @@ mod ids;
 mod link;
 mod log;
 mod query;
+pub mod recorder;
 mod store;
 mod subjects;
 mod view;
@@ -36,7 +37,7 @@ pub use log::{
 pub use query::{QueryError, SandboxRecord, serve_queries};
 pub use store::{
     AppendBatch, AppendError, AppendEvent, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OpenError,
-    OutputChunk, StoreError, StreamMark, TemplateChange, open,
+    OutputChunk, StoreError, StreamMark, TemplateChange, open_store,
 };
 pub use subjects::Subjects;
 pub use view::{NodeStatus, View};

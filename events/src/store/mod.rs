@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 pub use batch::{AppendBatch, AppendEvent, ChainHash, StreamMark, TemplateChange};
 pub use error::{AppendError, OpenError, StoreError};
-pub use open::open;
+pub use open::open_store;
 
 use crate::{
     EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,

@@ -7,7 +7,7 @@ use super::{EventStore, OpenError, postgres, sqlite};
 ///
 /// `sqlite:PATH` names a file (its directories are made); `postgres://USER:PASSWORD@HOST:PORT/DATABASE` a database that
 /// exists.
-pub async fn open(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
+pub async fn open_store(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         if path.is_empty() || path == ":memory:" {

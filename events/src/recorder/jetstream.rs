@@ -1,0 +1,64 @@
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::run::{Messages, Transport};
+use crate::{Announcer, EventSource, Frame, Head, Log, Position, PublishError, SourceError, SourceMessage};
+
+/// The real transport: JetStream in, core NATS out.
+#[derive(Clone)]
+pub struct JetStreamTransport {
+    log: Log,
+    announcer: Announcer,
+}
+
+impl JetStreamTransport {
+    /// A transport on this connection.
+    pub fn new(log: &Log) -> Self {
+        Self {
+            log: log.clone(),
+            announcer: Announcer::new(log),
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for JetStreamTransport {
+    type Messages = EventSource;
+
+    async fn messages(&self, head: &Head) -> Result<EventSource, SourceError> {
+        self.log
+            .event_source(head.stream_sequence, &head.incarnation)
+            .await
+    }
+
+    async fn announce(&self, frames: &[Frame]) {
+        self.announcer.batch(frames).await;
+    }
+
+    async fn announce_head(&self, head: Position) {
+        self.announcer.head(head).await;
+    }
+
+    async fn bury(&self, payload: Bytes) -> Result<(), PublishError> {
+        self.log.bury("event", payload).await
+    }
+
+    async fn forget(&self, sequence: u64) -> Result<(), SourceError> {
+        self.log.purge_events(sequence).await
+    }
+}
+
+#[async_trait]
+impl Messages for EventSource {
+    fn incarnation(&self) -> &str {
+        Self::incarnation(self)
+    }
+
+    async fn next(&mut self) -> Result<SourceMessage, SourceError> {
+        Self::next(self).await
+    }
+
+    fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
+        Self::next_ready(self)
+    }
+}

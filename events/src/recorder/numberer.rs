@@ -1,0 +1,367 @@
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::cache::Cache;
+use super::chain::link;
+use crate::{
+    AppendBatch, AppendEvent, ChainHash, DecodeError, Event, EventData, EventId, ExecEnded, ExecId,
+    ExecState, Frame, Head, OutputStream, Position, SandboxId, SandboxState, StreamMark, TemplateChange,
+    TenantId,
+};
+
+/// Sandboxes and execs (each) that stay in memory between batches; others are read from the store when they are needed.
+const CACHED_STATES: usize = 2_000;
+
+/// An event that has arrived.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incoming {
+    /// The event.
+    pub event: Event,
+    /// Its exact bytes.
+    pub frame: Frame,
+}
+
+impl Incoming {
+    /// Reads a frame.
+    pub fn decode(frame: Frame) -> Result<Self, DecodeError> {
+        Ok(Self {
+            event: frame.decode()?,
+            frame,
+        })
+    }
+}
+
+/// Why an event is not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// It is recorded already.
+    Duplicate,
+    /// Something before it is not recorded. It will come again, after that.
+    Gap,
+    /// What it is about has ended.
+    AfterEnd,
+    /// It contradicts the record: an exec in another sandbox, a sandbox of another tenant.
+    Contradiction,
+}
+
+/// What must be known before a batch can be drafted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// Sandboxes to load.
+    pub sandboxes: BTreeSet<SandboxId>,
+    /// Execs to load.
+    pub execs: BTreeSet<ExecId>,
+    /// Tenants whose newest link is needed.
+    pub tenants: BTreeSet<TenantId>,
+}
+
+/// What the store says about [`Missing`] things. What is not in it does not exist.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Sandboxes.
+    pub sandboxes: HashMap<SandboxId, SandboxState>,
+    /// Execs.
+    pub execs: HashMap<ExecId, ExecState>,
+    /// Newest links.
+    pub links: HashMap<TenantId, ChainHash>,
+}
+
+/// A batch that is ready for the store.
+#[derive(Debug)]
+pub struct Draft {
+    /// What to append.
+    pub batch: AppendBatch,
+    /// What is not recorded, and why.
+    pub dropped: Vec<(EventId, DropReason)>,
+}
+
+/// Decides what is recorded, and numbers it. Pure: it is told everything it must know.
+///
+/// After a draft it assumes that the batch was appended. If that fails, it is wrong about everything: start a new one
+/// from the head of the log.
+#[derive(Debug)]
+pub struct Numberer {
+    head: Position,
+    links: HashMap<TenantId, ChainHash>,
+    sandboxes: Cache<SandboxId, Option<SandboxState>>,
+    execs: Cache<ExecId, Option<ExecState>>,
+}
+
+impl Numberer {
+    /// One that goes on from a head.
+    pub fn new(head: &Head) -> Self {
+        Self {
+            head: head.position,
+            links: HashMap::new(),
+            sandboxes: Cache::new(CACHED_STATES),
+            execs: Cache::new(CACHED_STATES),
+        }
+    }
+
+    /// Where the next event goes after.
+    pub const fn head(&self) -> Position {
+        self.head
+    }
+
+    /// What must be loaded before these events can be drafted.
+    pub fn missing(&mut self, incoming: &[Incoming]) -> Missing {
+        self.sandboxes.trim();
+        self.execs.trim();
+        let mut missing = Missing::default();
+        for Incoming { event, .. } in incoming {
+            if !self.links.contains_key(&event.tenant) {
+                missing.tenants.insert(event.tenant.clone());
+            }
+            if let Some(exec) = event.data.exec() {
+                if !self.execs.contains(&exec) {
+                    missing.execs.insert(exec);
+                }
+            } else if let Some(sandbox) = changed_sandbox(event)
+                && !self.sandboxes.contains(&sandbox)
+            {
+                missing.sandboxes.insert(sandbox);
+            }
+        }
+        missing
+    }
+
+    /// Takes in what was missing.
+    pub fn learn(&mut self, missing: Missing, mut known: Known) {
+        for id in missing.sandboxes {
+            self.sandboxes.insert(id, known.sandboxes.remove(&id));
+        }
+        for id in missing.execs {
+            self.execs.insert(id, known.execs.remove(&id));
+        }
+        for tenant in missing.tenants {
+            let link = known.links.remove(&tenant).unwrap_or(ChainHash::GENESIS);
+            self.links.insert(tenant, link);
+        }
+    }
+
+    /// The ids that must be looked up in the store, because no state would show that the event is recorded already.
+    pub fn ids_to_check(incoming: &[Incoming]) -> Vec<EventId> {
+        incoming
+            .iter()
+            .filter(|incoming| incoming.event.data.exec().is_none())
+            .map(|incoming| incoming.event.id)
+            .collect()
+    }
+
+    /// Numbers what is to be recorded. `recorded` holds those of the ids that were looked up and found.
+    pub fn draft(
+        &mut self,
+        incoming: Vec<Incoming>,
+        recorded: &HashSet<EventId>,
+        stream: StreamMark,
+    ) -> Result<Draft, DecodeError> {
+        let mut draft = Draft {
+            batch: AppendBatch {
+                after: self.head,
+                stream,
+                events: Vec::with_capacity(incoming.len()),
+                ..AppendBatch::default()
+            },
+            dropped: Vec::new(),
+        };
+        let mut ids = HashSet::with_capacity(incoming.len());
+        let (mut sandboxes, mut execs, mut tenants) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for incoming in incoming {
+            let id = incoming.event.id;
+            let judged = if recorded.contains(&id) || ids.contains(&id) {
+                Err(DropReason::Duplicate)
+            } else {
+                self.judge(&incoming.event)
+            };
+            let skip = match judged {
+                Ok(skip) => skip,
+                Err(reason) => {
+                    draft.dropped.push((id, reason));
+                    continue;
+                }
+            };
+            let Incoming { event, mut frame } = if skip == 0 { incoming } else { cut(incoming, skip)? };
+            ids.insert(id);
+            self.head = self.head.next();
+            frame.position = self.head;
+            if let Some(exec) = event.data.exec() {
+                let state = self.execs.remove(&exec).flatten();
+                self.execs.insert(exec, ExecState::apply(state, &event));
+                execs.insert(exec);
+            } else if let Some(sandbox) = changed_sandbox(&event) {
+                let state = self.sandboxes.remove(&sandbox).flatten();
+                self.sandboxes.insert(sandbox, SandboxState::apply(state, &event));
+                sandboxes.insert(sandbox);
+            }
+            note_template(&event, &mut draft.batch.templates);
+            let previous = self
+                .links
+                .get(&event.tenant)
+                .copied()
+                .unwrap_or(ChainHash::GENESIS);
+            let hash = link(&previous, &frame);
+            match self.links.get_mut(&event.tenant) {
+                Some(link) => *link = hash,
+                None => {
+                    self.links.insert(event.tenant.clone(), hash);
+                }
+            }
+            if !tenants.contains(&event.tenant) {
+                tenants.insert(event.tenant.clone());
+            }
+            draft.batch.events.push(AppendEvent::new(&event, frame, hash));
+        }
+        let states = sandboxes.iter().filter_map(|id| self.sandboxes.get(id)?.clone());
+        draft.batch.sandboxes = states.collect();
+        let states = execs.iter().filter_map(|id| self.execs.get(id)?.clone());
+        draft.batch.execs = states.collect();
+        draft.batch.chain_heads = tenants
+            .into_iter()
+            .filter_map(|tenant| Some((tenant.clone(), *self.links.get(&tenant)?)))
+            .collect();
+        Ok(draft)
+    }
+
+    /// How many bytes of the body are recorded already (of output; zero of everything else), or why it is dropped.
+    fn judge(&mut self, event: &Event) -> Result<usize, DropReason> {
+        if let Some(exec) = event.data.exec() {
+            let state = self.execs.get(&exec).and_then(Option::as_ref);
+            return judge_exec(state, event);
+        }
+        let Some(sandbox) = changed_sandbox(event) else {
+            return Ok(0);
+        };
+        let state = self.sandboxes.get(&sandbox).and_then(Option::as_ref);
+        judge_sandbox(state, event).map(|()| 0)
+    }
+}
+
+fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropReason> {
+    let Some(sandbox) = event.sandbox else {
+        return Err(DropReason::Contradiction);
+    };
+    if let Some(state) = state {
+        if state.tenant != event.tenant || state.sandbox != sandbox {
+            return Err(DropReason::Contradiction);
+        }
+        if state.end.is_some() {
+            return Err(DropReason::AfterEnd);
+        }
+    }
+    if let EventData::ExecStarted(_) = &event.data {
+        return if state.is_none() {
+            Ok(0)
+        } else {
+            Err(DropReason::Duplicate)
+        };
+    }
+    if let EventData::ExecFailed(_) | EventData::ExecOutcomeUnknown(_) = &event.data {
+        return Ok(0);
+    }
+    let state = state.ok_or(DropReason::Gap)?;
+    if let EventData::ExecOutput(output) = &event.data {
+        let recorded = state.recorded(output.stream);
+        let end = output
+            .offset
+            .checked_add(output.bytes.len() as u64)
+            .ok_or(DropReason::Contradiction)?;
+        if output.offset > recorded {
+            return Err(DropReason::Gap);
+        }
+        if end <= recorded {
+            return Err(DropReason::Duplicate);
+        }
+        // Less than the length of the bytes, by the check above.
+        return Ok((recorded - output.offset) as usize);
+    }
+    let complete = claimed_output(&event.data).is_none_or(|ended| {
+        ended.stdout_bytes <= state.recorded(OutputStream::Stdout)
+            && ended.stderr_bytes <= state.recorded(OutputStream::Stderr)
+    });
+    if complete { Ok(0) } else { Err(DropReason::Gap) }
+}
+
+/// What an end says about the output before it.
+fn claimed_output(data: &EventData) -> Option<&ExecEnded> {
+    if let EventData::ExecExited(exited) = data {
+        Some(&exited.ended)
+    } else if let EventData::ExecTimedOut(timed_out) = data {
+        Some(&timed_out.ended)
+    } else if let EventData::ExecKilled(killed) = data {
+        Some(&killed.ended)
+    } else {
+        None
+    }
+}
+
+fn judge_sandbox(state: Option<&SandboxState>, event: &Event) -> Result<(), DropReason> {
+    let ends = matches!(
+        event.data,
+        EventData::SandboxFailed(_) | EventData::SandboxDestroyed(_)
+    );
+    match state {
+        Some(state) if state.tenant != event.tenant => Err(DropReason::Contradiction),
+        Some(_) if matches!(event.data, EventData::SandboxRequested(_)) => Err(DropReason::Duplicate),
+        Some(state) if ends && state.is_terminal() => Err(DropReason::AfterEnd),
+        // Nobody could tell a second end from the first.
+        None if ends => Err(DropReason::Gap),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The sandbox whose state the event changes.
+fn changed_sandbox(event: &Event) -> Option<SandboxId> {
+    event.sandbox.filter(|_| event.data.category() == "sandbox")
+}
+
+/// Takes bytes away from the front of output. It stays the same event, with the same id.
+fn cut(incoming: Incoming, skip: usize) -> Result<Incoming, DecodeError> {
+    let Incoming { mut event, mut frame } = incoming;
+    if let EventData::ExecOutput(output) = &mut event.data {
+        output.offset += skip as u64;
+        output.bytes = output.bytes.slice(skip.min(output.bytes.len())..);
+        frame = event.to_frame()?;
+    }
+    Ok(Incoming { event, frame })
+}
+
+fn note_template(event: &Event, changes: &mut Vec<TemplateChange>) {
+    let (name, template) = if let EventData::TemplateSaved(saved) = &event.data {
+        (&saved.template.name, Some(saved.template.clone()))
+    } else if let EventData::TemplateDeleted(deleted) = &event.data {
+        (&deleted.name, None)
+    } else {
+        return;
+    };
+    changes.retain(|change| change.tenant != event.tenant || change.name != *name);
+    changes.push(TemplateChange {
+        tenant: event.tenant.clone(),
+        name: name.clone(),
+        template,
+    });
+}
+
+impl AppendEvent {
+    /// The row of an event.
+    pub fn new(event: &Event, frame: Frame, hash: ChainHash) -> Self {
+        let output = if let EventData::ExecOutput(output) = &event.data {
+            Some((output.stream, output.offset))
+        } else {
+            None
+        };
+        Self {
+            frame,
+            id: event.id,
+            tenant: event.tenant.clone(),
+            sandbox: event.sandbox,
+            exec: event.data.exec(),
+            type_name: event.data.type_name(),
+            time_us: event.time.timestamp_micros(),
+            output,
+            hash,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "numberer_tests.rs"]
+mod tests;

@@ -1,0 +1,347 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::try_join_all;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::numberer::{Draft, Incoming, Known, Missing, Numberer};
+use crate::{
+    AppendError, EventStore, Frame, Head, Position, PublishError, SourceError, SourceMessage, StoreError,
+    StreamMark, decode_batch,
+};
+
+/// A batch is full when it has this many events or bytes. What is ready is taken at once: the recorder never waits for a
+/// batch to fill.
+const BATCH_EVENTS: usize = 2_000;
+const BATCH_BYTES: usize = 8 << 20;
+/// How often listeners are told how far the log goes while nothing happens, and how often the transport is told what it
+/// may forget.
+const BEAT: Duration = Duration::from_secs(1);
+/// Pauses after failures: doubled from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+/// How long the batch at hand may take when it is time to stop. What is not committed then is read again by the next one.
+const GRACE: Duration = Duration::from_secs(5);
+/// How often one message alone may be refused by a healthy database before it is put aside for a person.
+const REFUSALS: u32 = 3;
+
+/// Messages of the transport, in order and without holes.
+#[async_trait]
+pub trait Messages: Send {
+    /// Which stream the sequences count in.
+    fn incarnation(&self) -> &str;
+    /// The next message. Cancel safe. After an error this reader is of no more use.
+    async fn next(&mut self) -> Result<SourceMessage, SourceError>;
+    /// The next message, if it is here already.
+    fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>>;
+}
+
+/// What the recorder is connected to.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Its messages.
+    type Messages: Messages;
+
+    /// Reads what the head of the log says is not recorded yet. Messages may come again; none may be left out.
+    async fn messages(&self, head: &Head) -> Result<Self::Messages, SourceError>;
+    /// Tells listeners what was recorded. They can do without: they fill holes from the store.
+    async fn announce(&self, frames: &[Frame]);
+    /// Tells listeners how far the log goes.
+    async fn announce_head(&self, head: Position);
+    /// Keeps a message that cannot be recorded, for a person to look at. Durable on return.
+    async fn bury(&self, payload: Bytes) -> Result<(), PublishError>;
+    /// Everything up to and including this message is recorded.
+    async fn forget(&self, sequence: u64) -> Result<(), SourceError>;
+}
+
+/// Records until `stop`. Never loses a message: what is not committed is read again. Whatever fails is tried again for
+/// as long as it takes, from the head that the store has. Two recorders may run at once: of each batch one wins, and
+/// what the other had is found to be recorded.
+pub async fn run<T: Transport>(transport: T, store: Arc<dyn EventStore>, stop: CancellationToken) {
+    let mut recorder = Recorder {
+        transport: Arc::new(transport),
+        store,
+        stop,
+        refusals: 0,
+        failures: 0,
+        forgetting: None,
+        forgotten: (0, Instant::now()),
+    };
+    loop {
+        let stop = recorder.stop.clone();
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let ended = tokio::select! {
+            () = overdue => return,
+            ended = recorder.session() => ended,
+        };
+        let Err(error) = ended else { return };
+        recorder.note(&error);
+        let pause = PAUSES
+            .0
+            .saturating_mul(1 << recorder.failures.min(6))
+            .min(PAUSES.1);
+        recorder.failures += 1;
+        tokio::select! {
+            () = recorder.stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("cannot append")]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("cannot put an unreadable message aside")]
+    Bury(#[from] PublishError),
+    #[error("cannot encode an event")]
+    Encode(#[from] crate::DecodeError),
+}
+
+struct Recorder<T: Transport> {
+    transport: Arc<T>,
+    store: Arc<dyn EventStore>,
+    stop: CancellationToken,
+    /// Batches in a row that a healthy database refused.
+    refusals: u32,
+    /// Sessions in a row that recorded nothing.
+    failures: u32,
+    forgetting: Option<JoinHandle<()>>,
+    forgotten: (u64, Instant),
+}
+
+/// What has been gathered for one batch.
+#[derive(Default)]
+struct Gathered {
+    events: Vec<Incoming>,
+    bytes: usize,
+    mark: StreamMark,
+    /// Messages that hold something unreadable.
+    unreadable: Vec<Bytes>,
+    /// The message, when there is only one.
+    only: Option<Bytes>,
+}
+
+impl<T: Transport> Recorder<T> {
+    /// Records from the present head on until something fails, or until it is told to stop.
+    async fn session(&mut self) -> Result<(), SessionError> {
+        let head = self.store.head().await?;
+        // Whoever committed this may have died, or lost the connection, before saying so.
+        self.transport.announce_head(head.position).await;
+        let mut messages = self.transport.messages(&head).await?;
+        let mut numberer = Numberer::new(&head);
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                next = tokio::time::timeout(BEAT, messages.next()) => next,
+            };
+            let Ok(first) = next else {
+                self.transport.announce_head(numberer.head()).await;
+                self.forget();
+                continue;
+            };
+            let mut failed = None;
+            let mut gathered = Gathered::default();
+            gathered.mark.incarnation = messages.incarnation().to_owned();
+            gathered.add(first?);
+            while self.refusals == 0 && gathered.events.len() < BATCH_EVENTS && gathered.bytes < BATCH_BYTES {
+                match messages.next_ready() {
+                    Some(Ok(message)) => gathered.add(message),
+                    Some(Err(error)) => {
+                        failed = Some(error);
+                        break;
+                    }
+                    None => break,
+                }
+            }
+            self.record(&mut numberer, gathered).await?;
+            (self.failures, self.refusals) = (0, 0);
+            self.forget();
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+        }
+    }
+
+    async fn record(&mut self, numberer: &mut Numberer, gathered: Gathered) -> Result<(), SessionError> {
+        let Gathered {
+            events,
+            mark,
+            unreadable,
+            only,
+            ..
+        } = gathered;
+        for payload in unreadable {
+            self.transport.bury(payload).await?;
+        }
+        let missing = numberer.missing(&events);
+        let known = load(&*self.store, &missing).await?;
+        numberer.learn(missing, known);
+        let ids = if self.refusals == 0 {
+            Numberer::ids_to_check(&events)
+        } else {
+            // Something in the batch breaks a rule of the database: trust no shortcut.
+            events.iter().map(|incoming| incoming.event.id).collect()
+        };
+        let recorded = if ids.is_empty() {
+            HashSet::new()
+        } else {
+            self.store.known_ids(&ids).await?.into_iter().collect()
+        };
+        let Draft { batch, dropped } = numberer.draft(events, &recorded, mark)?;
+        for (id, reason) in &dropped {
+            tracing::debug!(event.id = %id, reason = ?reason, "an event is not recorded");
+        }
+        if let Err(error) = self.store.append(&batch).await {
+            return self.refused(error, batch.after, batch.stream, only).await;
+        }
+        let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
+        self.forgotten.0 = batch.stream.sequence;
+        if !frames.is_empty() {
+            self.transport.announce(&frames).await;
+            self.transport.announce_head(numberer.head()).await;
+        }
+        Ok(())
+    }
+
+    /// After a failed append. A message that a healthy database keeps refusing must not hold up all others for ever.
+    async fn refused(
+        &mut self,
+        error: AppendError,
+        after: Position,
+        stream: StreamMark,
+        only: Option<Bytes>,
+    ) -> Result<(), SessionError> {
+        if !matches!(error, AppendError::Store(StoreError::Refused { .. })) {
+            return Err(error.into());
+        }
+        self.refusals += 1;
+        let (Some(payload), true) = (only, self.refusals > REFUSALS) else {
+            return Err(error.into());
+        };
+        tracing::error!(error = %Chain(&error), stream.sequence, "the database refuses a message: put aside");
+        self.transport.bury(payload).await?;
+        let empty = crate::AppendBatch {
+            after,
+            stream,
+            ..crate::AppendBatch::default()
+        };
+        self.store.append(&empty).await?;
+        self.refusals = 0;
+        // The numberer assumed that the events were recorded.
+        Err(error.into())
+    }
+
+    fn note(&self, error: &SessionError) {
+        if matches!(error, SessionError::Append(AppendError::Conflict)) {
+            tracing::info!("another recorder is at work");
+        } else {
+            tracing::warn!(error = %Chain(error), "the recorder goes back to the head of the log");
+        }
+    }
+
+    /// Tells the transport what it may forget, now and then and beside the work.
+    fn forget(&mut self) {
+        let (sequence, at) = self.forgotten;
+        let busy = self.forgetting.as_ref().is_some_and(|task| !task.is_finished());
+        if sequence == 0 || busy || at.elapsed() < BEAT {
+            return;
+        }
+        self.forgotten = (0, Instant::now());
+        let transport = Arc::clone(&self.transport);
+        self.forgetting = Some(tokio::spawn(async move {
+            if let Err(error) = transport.forget(sequence).await {
+                tracing::warn!(error = %Chain(&error), "recorded messages could not be purged");
+            }
+        }));
+    }
+}
+
+impl<T: Transport> Drop for Recorder<T> {
+    fn drop(&mut self) {
+        if let Some(task) = self.forgetting.take() {
+            task.abort();
+        }
+    }
+}
+
+impl Gathered {
+    fn add(&mut self, message: SourceMessage) {
+        let SourceMessage { sequence, payload } = message;
+        self.only = (self.mark.sequence == 0).then(|| payload.clone());
+        self.mark.sequence = sequence;
+        self.bytes += payload.len();
+        let frames = match decode_batch(payload.clone(), false) {
+            Ok(frames) => frames,
+            Err(error) => {
+                tracing::error!(error = %error, stream.sequence = sequence, "a message cannot be read: put aside");
+                self.unreadable.push(payload);
+                return;
+            }
+        };
+        let mut unreadable = false;
+        for frame in frames {
+            match Incoming::decode(frame) {
+                Ok(incoming) => self.events.push(incoming),
+                Err(error) => {
+                    tracing::error!(error = %error, stream.sequence = sequence, "an event cannot be read: put aside");
+                    unreadable = true;
+                }
+            }
+        }
+        if unreadable {
+            self.unreadable.push(payload);
+        }
+    }
+}
+
+async fn load(store: &dyn EventStore, missing: &Missing) -> Result<Known, StoreError> {
+    let sandboxes = try_join_all(missing.sandboxes.iter().map(|id| store.sandbox(*id)));
+    let execs = try_join_all(missing.execs.iter().map(|id| store.exec(*id)));
+    let links = try_join_all(missing.tenants.iter().map(|tenant| store.chain_head(tenant)));
+    let (sandboxes, execs, links) = tokio::try_join!(sandboxes, execs, links)?;
+    Ok(Known {
+        sandboxes: sandboxes
+            .into_iter()
+            .flatten()
+            .map(|state| (state.id, state))
+            .collect(),
+        execs: execs
+            .into_iter()
+            .flatten()
+            .map(|state| (state.id, state))
+            .collect(),
+        links: missing.tenants.iter().cloned().zip(links).collect(),
+    })
+}
+
+/// An error with all its sources, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;
