@@ -1,1 +1,7 @@
 //! The box-makers.
+
+pub mod docker;
+
+mod arrival;
+mod inside;
+mod seccomp;

@@ -1,0 +1,121 @@
+use std::collections::HashMap;
+use std::path::Path;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+use events::{Network, SandboxId};
+
+use super::DockerConfig;
+use crate::provider::BoxOrder;
+use crate::providers::inside;
+
+pub(super) const SANDBOX_LABEL: &str = "stacyvm.sandbox";
+pub(super) const NODE_LABEL: &str = "stacyvm.node";
+pub(super) const DEPLOYMENT_LABEL: &str = "stacyvm.deployment";
+
+const MIB: i64 = 1024 * 1024;
+/// The period that CPU limits are counted in, in microseconds: the kernel's own default.
+const CPU_PERIOD_US: i64 = 100_000;
+/// On a host that runs out of memory boxes go before the control plane. Within a box the agent raises this further
+/// for what it runs, so that the workload goes before the agent.
+const OOM_SCORE_ADJ: i64 = 500;
+
+/// The name of the box's container.
+pub(super) fn container_name(config: &DockerConfig, id: SandboxId) -> String {
+    format!("{}-{id}", config.deployment)
+}
+
+/// The labels of every container of ours.
+pub(super) fn own_labels(config: &DockerConfig) -> [(&'static str, String); 2] {
+    [(DEPLOYMENT_LABEL, config.deployment.clone()), (NODE_LABEL, config.node.to_string())]
+}
+
+/// What the engine is asked to create.
+pub(super) fn create_body(
+    config: &DockerConfig,
+    seccomp: &str,
+    run_dir: &Path,
+    order: &BoxOrder,
+) -> ContainerCreateBody {
+    let spec = &order.spec;
+    let mut labels: HashMap<_, _> = own_labels(config).map(|(name, value)| (name.to_owned(), value)).into();
+    labels.insert(SANDBOX_LABEL.to_owned(), order.id.to_string());
+    let memory = i64::from(spec.memory_mib) * MIB;
+    let host = HostConfig {
+        auto_remove: Some(true),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            maximum_retry_count: None,
+        }),
+        // Zero capabilities: root in the box owns the root file system, which is all that work in it needs. It cannot
+        // change owners or users, or touch what other users of the image own.
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges:true".to_owned(), format!("seccomp={seccomp}")]),
+        privileged: Some(false),
+        init: Some(false),
+        memory: Some(memory),
+        // The same as `memory`: no swap on top of it.
+        memory_swap: Some(memory),
+        pids_limit: limit(i64::from(spec.pids_limit)),
+        cpu_period: limit(i64::from(spec.cpu_millis)).map(|_| CPU_PERIOD_US),
+        cpu_quota: limit(i64::from(spec.cpu_millis)).map(|millis| millis * CPU_PERIOD_US / 1000),
+        oom_score_adj: Some(OOM_SCORE_ADJ),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        mounts: Some(vec![
+            bind(&config.agent_path, inside::AGENT, true),
+            bind(run_dir, inside::RUN_DIR, false),
+        ]),
+        network_mode: Some(network_mode(config, spec.network)),
+        readonly_rootfs: Some(spec.read_only_root),
+        tmpfs: spec.read_only_root.then(|| tmpfs(spec.memory_mib)),
+        runtime: spec.runtime.clone(),
+        ..HostConfig::default()
+    };
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        hostname: Some(order.id.to_string()),
+        // Whatever user the image names: the agent and its work own /workspace and the root file system.
+        user: Some("0:0".to_owned()),
+        entrypoint: Some(inside::agent_command(order.time_left)),
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+        tty: Some(false),
+        open_stdin: Some(false),
+        labels: Some(labels),
+        host_config: Some(host),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// The engine's setting up of a network namespace is half of a cold start; a namespace made beforehand and named here
+/// as `container:ID` would save it.
+fn network_mode(config: &DockerConfig, network: Network) -> String {
+    match network {
+        Network::None => "none".to_owned(),
+        Network::Bridge => config.bridge_network.clone(),
+    }
+}
+
+fn limit(value: i64) -> Option<i64> {
+    (value > 0).then_some(value)
+}
+
+fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_string_lossy().into_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        ..Mount::default()
+    }
+}
+
+/// What may still be written under a read-only root. It counts as memory of the box.
+fn tmpfs(memory_mib: u32) -> HashMap<String, String> {
+    let size = if memory_mib > 0 { format!(",size={memory_mib}m") } else { String::new() };
+    HashMap::from([
+        ("/tmp".to_owned(), format!("rw,exec,nosuid,nodev,mode=1777{size}")),
+        (inside::WORKSPACE.to_owned(), format!("rw,exec,nosuid,nodev,mode=0755{size}")),
+    ])
+}

@@ -1,0 +1,60 @@
+use std::path::PathBuf;
+
+use events::{IdError, NodeId, ProviderName};
+
+/// How to reach an engine and what boxes are made of.
+#[derive(Debug, Clone)]
+pub struct DockerConfig {
+    /// The name of the provider and of its pool.
+    pub name: ProviderName,
+    /// The engine's unix socket.
+    pub socket: PathBuf,
+    /// Holds a directory per box, with the agent's socket. The engine must see it under the same path.
+    pub data_dir: PathBuf,
+    /// The agent, a static executable. The engine must see it under the same path.
+    pub agent_path: PathBuf,
+    /// This node: boxes of other nodes on the same engine are left alone.
+    pub node: NodeId,
+    /// Keeps several installations (or tests) on one engine apart: letters, digits, `_`, `.` and `-`.
+    pub deployment: String,
+    /// The network of boxes that ask for a bridge. It is made on first use, without traffic between boxes.
+    pub bridge_network: String,
+    /// What to do about an image that is not here.
+    pub pull: PullPolicy,
+    /// The runtimes that a spec may name. Empty: any that the engine has.
+    pub runtimes: Vec<String>,
+    /// A seccomp profile in the engine's JSON form, instead of the built-in one.
+    pub seccomp_profile: Option<PathBuf>,
+}
+
+/// What to do about an image that is not here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PullPolicy {
+    /// Pull it.
+    #[default]
+    Missing,
+    /// Fail: only images that are here may be used.
+    Never,
+}
+
+impl DockerConfig {
+    /// The usual configuration: the engine of this machine, deployment `stacyvm`.
+    pub fn new(
+        data_dir: impl Into<PathBuf>,
+        agent_path: impl Into<PathBuf>,
+        node: NodeId,
+    ) -> Result<Self, IdError> {
+        Ok(Self {
+            name: "docker".parse()?,
+            socket: "/var/run/docker.sock".into(),
+            data_dir: data_dir.into(),
+            agent_path: agent_path.into(),
+            node,
+            deployment: "stacyvm".to_owned(),
+            bridge_network: "stacyvm".to_owned(),
+            pull: PullPolicy::default(),
+            runtimes: Vec::new(),
+            seccomp_profile: None,
+        })
+    }
+}

@@ -1,0 +1,202 @@
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, NetworkCreateRequest};
+use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
+use events::{Network, SandboxId};
+
+use super::errors::{Meaning, create_error, meaning};
+use super::{DockerProvider, PullPolicy, body};
+use crate::provider::{BoxHandle, BoxOrder, CreateError, PullProgress, Source};
+use crate::providers::arrival::agent_answers;
+
+/// How often a create is begun anew because what stood in its way went away meanwhile.
+const ATTEMPTS: u32 = 5;
+
+impl DockerProvider {
+    pub(super) async fn create_box(
+        &self,
+        order: &BoxOrder,
+        progress: &dyn PullProgress,
+    ) -> Result<BoxHandle, CreateError> {
+        self.check(order)?;
+        let made = AtomicBool::new(false);
+        let outcome = tokio::time::timeout(order.time_left, self.bring_up(order, progress, &made))
+            .await
+            .unwrap_or(Err(CreateError::DeadlinePassed));
+        // Only what this call made: a box that was there before is not ours to take away.
+        if outcome.is_err() && made.into_inner()
+            && let Err(error) = self.remove_box(order.id).await
+        {
+            tracing::warn!(
+                sandbox.id = %order.id,
+                error = &error as &dyn std::error::Error,
+                "a half-made sandbox could not be removed"
+            );
+        }
+        outcome
+    }
+
+    fn check(&self, order: &BoxOrder) -> Result<(), CreateError> {
+        if order.time_left.is_zero() {
+            return Err(CreateError::DeadlinePassed);
+        }
+        match &order.spec.runtime {
+            Some(runtime) if !self.config.runtimes.is_empty() && !self.config.runtimes.contains(runtime) => {
+                Err(CreateError::Unsupported { what: format!("runtime {runtime:?}") })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn bring_up(
+        &self,
+        order: &BoxOrder,
+        progress: &dyn PullProgress,
+        made: &AtomicBool,
+    ) -> Result<BoxHandle, CreateError> {
+        let engine = self.engine().await.map_err(|error| create_error(error, None))?;
+        let runtime_id = self.create_container(engine, order, progress, made).await?;
+        self.start_container(engine, order).await?;
+        let handle = self.handle(order.id, runtime_id, true);
+        agent_answers(&handle.socket, || self.ended(engine, order.id))
+            .await
+            .map_err(CreateError::AgentUnreachable)?;
+        Ok(handle)
+    }
+
+    /// Asks for the container first and looks into it only when the engine says no: the usual way is one call.
+    async fn create_container(
+        &self,
+        engine: &Docker,
+        order: &BoxOrder,
+        progress: &dyn PullProgress,
+        made: &AtomicBool,
+    ) -> Result<String, CreateError> {
+        let name = self.container_name(order.id);
+        let run_dir = self.run_dir(order.id);
+        let body = body::create_body(&self.config, &self.seccomp, &run_dir, order);
+        let runtime = order.spec.runtime.as_deref();
+        let mut pulled = false;
+        for _ in 0..ATTEMPTS {
+            make_run_dir(&run_dir).map_err(|error| CreateError::Failed(Box::new(error)))?;
+            let error = match ask(engine, &name, body.clone()).await {
+                Ok(id) => {
+                    made.store(true, Ordering::Relaxed);
+                    return Ok(id);
+                }
+                Err(error) => error,
+            };
+            match meaning(&error) {
+                Meaning::NoSuchImage if pulled || self.config.pull == PullPolicy::Never => {
+                    self.drop_run_dir(order.id).await;
+                    return Err(CreateError::ImageNotFound {
+                        image: order.spec.image.clone(),
+                        source: Some(Box::new(error)),
+                    });
+                }
+                Meaning::NoSuchImage => {
+                    let outcome = self.pulls.pull(engine, &order.spec.image, progress).await;
+                    if outcome.is_err() {
+                        self.drop_run_dir(order.id).await;
+                    }
+                    outcome?;
+                    pulled = true;
+                }
+                Meaning::NoSuchNetwork => self.make_network(engine).await?,
+                Meaning::Conflict => {
+                    if let Some(id) = self.adopt(engine, order.id).await? {
+                        return Ok(id);
+                    }
+                }
+                Meaning::Unreachable
+                | Meaning::NoSuchContainer
+                | Meaning::NoSuchRuntime
+                | Meaning::BadRequest
+                | Meaning::Other => {
+                    self.drop_run_dir(order.id).await;
+                    return Err(create_error(error, runtime));
+                }
+            }
+        }
+        Err(CreateError::Failed("the container's name stays taken".into()))
+    }
+
+    async fn start_container(&self, engine: &Docker, order: &BoxOrder) -> Result<(), CreateError> {
+        let name = self.container_name(order.id);
+        let mut outcome = engine.start_container(&name, None).await;
+        if let Err(error) = &outcome
+            && meaning(error) == Meaning::NoSuchNetwork
+            && order.spec.network == Network::Bridge
+        {
+            // Older engines look for the network only now.
+            self.make_network(engine).await?;
+            outcome = engine.start_container(&name, None).await;
+        }
+        outcome.map_err(|error| create_error(error, order.spec.runtime.as_deref()))
+    }
+
+    /// The container that has the name already, if it can still become or be our box. Otherwise it is removed.
+    async fn adopt(&self, engine: &Docker, id: SandboxId) -> Result<Option<String>, CreateError> {
+        let name = self.container_name(id);
+        let found = match engine.inspect_container(&name, None::<InspectContainerOptions>).await {
+            Ok(found) => found,
+            Err(error) if meaning(&error) == Meaning::NoSuchContainer => return Ok(None),
+            Err(error) => return Err(create_error(error, None)),
+        };
+        let status = found.state.and_then(|state| state.status);
+        match (status, found.id) {
+            (Some(ContainerStateStatusEnum::CREATED | ContainerStateStatusEnum::RUNNING), Some(id)) => Ok(Some(id)),
+            _ => {
+                self.remove_container(engine, id).await.map_err(|error| create_error(error, None))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Boxes on it reach the outside, not one another.
+    async fn make_network(&self, engine: &Docker) -> Result<(), CreateError> {
+        let request = NetworkCreateRequest {
+            name: self.config.bridge_network.clone(),
+            driver: Some("bridge".to_owned()),
+            options: Some([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into()),
+            ..NetworkCreateRequest::default()
+        };
+        match engine.create_network(request).await {
+            Ok(_) => Ok(()),
+            Err(error) if meaning(&error) == Meaning::Conflict => Ok(()),
+            Err(error) => Err(create_error(error, None)),
+        }
+    }
+
+    /// Why the agent will never answer, if the box is over.
+    async fn ended(&self, engine: &Docker, id: SandboxId) -> Option<Source> {
+        let name = self.container_name(id);
+        match engine.inspect_container(&name, None::<InspectContainerOptions>).await {
+            Ok(found) => {
+                let state = found.state.unwrap_or_default();
+                let over = state.running == Some(false) && state.status != Some(ContainerStateStatusEnum::CREATED);
+                over.then(|| format!("the agent ended with exit code {}", state.exit_code.unwrap_or(-1)).into())
+            }
+            Err(error) if meaning(&error) == Meaning::NoSuchContainer => {
+                Some("the agent ended at once, and the container is gone".into())
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+async fn ask(engine: &Docker, name: &str, body: ContainerCreateBody) -> Result<String, bollard::errors::Error> {
+    let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
+    Ok(engine.create_container(Some(options), body).await?.id)
+}
+
+/// Open to whatever user the box runs as; the data directory around it is not.
+fn make_run_dir(path: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::create_dir(path) {
+        Ok(()) => std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,200 @@
+//! Boxes as containers of a Docker engine.
+//!
+//! Only this directory knows bollard. The engine's exec, attach and archive calls are never used: what goes on in a
+//! box goes through its agent.
+
+mod body;
+mod config;
+mod create;
+mod errors;
+mod list;
+mod pull;
+mod remove;
+mod stats;
+mod version;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use events::{ProviderName, SandboxId};
+use tokio::sync::OnceCell;
+
+pub use config::{DockerConfig, PullPolicy};
+
+use crate::provider::{
+    BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError, Provider,
+    PullProgress, StatsError,
+};
+use crate::providers::{inside, seccomp};
+
+/// How long the engine may take to begin its answer, in seconds. Starting a box on a machine under heavy load takes
+/// many.
+const ENGINE_TIMEOUT_SECONDS: u64 = 120;
+
+/// Makes boxes with a Docker engine.
+pub struct DockerProvider {
+    config: DockerConfig,
+    seccomp: String,
+    engine: OnceCell<Docker>,
+    pulls: Arc<pull::Pulls>,
+}
+
+/// Why the provider cannot work as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum DockerSetupError {
+    /// The deployment would not do as part of a container name.
+    #[error("deployment {0:?} must be 1 to 40 letters, digits, '_', '.' and '-', and begin with a letter or digit")]
+    Deployment(String),
+    /// A path must be absolute: the engine does not know our working directory.
+    #[error("{what} {path:?} must be an absolute path")]
+    Relative {
+        /// What the path is of.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The agent is not where it should be.
+    #[error("there is no agent at {path:?}")]
+    Agent {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("cannot prepare the data directory {path:?}")]
+    DataDir {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The seccomp profile cannot be read.
+    #[error("cannot read the seccomp profile {path:?}")]
+    Seccomp {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl DockerProvider {
+    /// Checks the configuration and makes the data directory. The engine need not be up yet.
+    pub fn new(config: DockerConfig) -> Result<Self, DockerSetupError> {
+        let bytes = config.deployment.as_bytes();
+        if bytes.is_empty()
+            || bytes.len() > 40
+            || !bytes[0].is_ascii_alphanumeric()
+            || !bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte))
+        {
+            return Err(DockerSetupError::Deployment(config.deployment));
+        }
+        for (what, path) in [("the data directory", &config.data_dir), ("the agent", &config.agent_path)] {
+            if !path.is_absolute() {
+                return Err(DockerSetupError::Relative { what, path: path.clone() });
+            }
+        }
+        if let Err(source) = std::fs::metadata(&config.agent_path) {
+            return Err(DockerSetupError::Agent { path: config.agent_path, source });
+        }
+        let data_dir = |source| DockerSetupError::DataDir { path: config.data_dir.clone(), source };
+        std::fs::create_dir_all(&config.data_dir).map_err(data_dir)?;
+        // A run directory is writable for whatever user the box runs as; nobody else on the host may get that far.
+        std::fs::set_permissions(&config.data_dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .map_err(data_dir)?;
+        let seccomp = match &config.seccomp_profile {
+            None => seccomp::profile(),
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|source| DockerSetupError::Seccomp { path: path.clone(), source })?,
+        };
+        Ok(Self { config, seccomp, engine: OnceCell::new(), pulls: Arc::default() })
+    }
+
+    /// The engine, with its API version agreed on.
+    async fn engine(&self) -> Result<&Docker, bollard::errors::Error> {
+        self.engine
+            .get_or_try_init(|| async {
+                let socket = self.config.socket.to_string_lossy();
+                Docker::connect_with_unix(&socket, ENGINE_TIMEOUT_SECONDS, API_DEFAULT_VERSION)?
+                    .negotiate_version()
+                    .await
+            })
+            .await
+    }
+
+    fn container_name(&self, id: SandboxId) -> String {
+        body::container_name(&self.config, id)
+    }
+
+    fn run_dir(&self, id: SandboxId) -> PathBuf {
+        self.config.data_dir.join(id.to_string())
+    }
+
+    fn handle(&self, id: SandboxId, runtime_id: String, running: bool) -> BoxHandle {
+        BoxHandle {
+            id,
+            provider: self.config.name.clone(),
+            runtime_id,
+            socket: self.run_dir(id).join(inside::SOCKET_NAME),
+            running,
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for DockerProvider {
+    fn name(&self) -> &ProviderName {
+        &self.config.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            isolation: "container",
+            image_pull: self.config.pull == PullPolicy::Missing,
+            network: true,
+            read_only_root: true,
+            limits: true,
+            stats: true,
+            runtimes: self.config.runtimes.clone(),
+        }
+    }
+
+    async fn create(&self, order: &BoxOrder, progress: &dyn PullProgress) -> Result<BoxHandle, CreateError> {
+        self.create_box(order, progress).await
+    }
+
+    async fn destroy(&self, id: SandboxId) -> Result<(), DestroyError> {
+        self.remove_box(id).await
+    }
+
+    async fn list(&self) -> Result<Vec<BoxHandle>, ListError> {
+        self.list_boxes().await
+    }
+
+    async fn stats(&self, id: SandboxId) -> Result<BoxStats, StatsError> {
+        self.box_stats(id).await
+    }
+
+    async fn health(&self) -> Result<Health, HealthError> {
+        let began = std::time::Instant::now();
+        let failed = |source: bollard::errors::Error| HealthError {
+            reason: "the Docker engine does not answer".to_owned(),
+            source: Some(Box::new(source)),
+        };
+        let engine = self.engine().await.map_err(failed)?;
+        let version = tokio::time::timeout(Duration::from_secs(10), engine.version())
+            .await
+            .unwrap_or(Err(bollard::errors::Error::RequestTimeoutError))
+            .map_err(failed)?
+            .version
+            .unwrap_or_default();
+        Ok(Health { latency: began.elapsed(), warnings: version::warnings(&version), version })
+    }
+}

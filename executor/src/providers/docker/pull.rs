@@ -1,0 +1,173 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::CreateImageInfo;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use futures::StreamExt;
+use tokio::sync::watch;
+
+use crate::provider::{CreateError, Pull, PullProgress};
+
+/// How long a pull may make no progress at all.
+const STALL: Duration = Duration::from_secs(120);
+
+/// The pulls under way: one for an image, however many wait for it.
+#[derive(Default)]
+pub(super) struct Pulls {
+    running: Mutex<HashMap<String, watch::Receiver<State>>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
+    fetched_bytes: u64,
+    total_bytes: u64,
+    outcome: Option<Result<(), Arc<PullFailure>>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PullFailure {
+    #[error("the engine could not pull the image")]
+    Engine(#[source] Error),
+    #[error("the pull made no progress for {} seconds", STALL.as_secs())]
+    Stalled,
+    #[error("the pull was given up")]
+    Dropped,
+}
+
+impl Pulls {
+    /// Pulls the image, or waits for the pull that is under way. The pull goes on when this is dropped.
+    pub(super) async fn pull(
+        self: &Arc<Self>,
+        engine: &Docker,
+        image: &str,
+        progress: &dyn PullProgress,
+    ) -> Result<(), CreateError> {
+        let mut state = self.join(engine, image);
+        loop {
+            let seen = state.borrow_and_update().clone();
+            if let Some(outcome) = seen.outcome {
+                return outcome.map_err(|failure| create_error(image, failure));
+            }
+            progress.pulling(&Pull {
+                image: image.to_owned(),
+                fetched_bytes: seen.fetched_bytes,
+                total_bytes: seen.total_bytes,
+            });
+            if state.changed().await.is_err() {
+                return Err(create_error(image, Arc::new(PullFailure::Dropped)));
+            }
+        }
+    }
+
+    fn join(self: &Arc<Self>, engine: &Docker, image: &str) -> watch::Receiver<State> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = running.get(image) {
+            return state.clone();
+        }
+        let (sender, receiver) = watch::channel(State::default());
+        running.insert(image.to_owned(), receiver.clone());
+        let (pulls, engine, image) = (Arc::clone(self), engine.clone(), image.to_owned());
+        tokio::spawn(async move {
+            let outcome = fetch(&engine, &image, &sender).await.map_err(Arc::new);
+            // Out of the map first: whoever comes now starts anew and does not read an old outcome.
+            pulls.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&image);
+            sender.send_modify(|state| state.outcome = Some(outcome));
+        });
+        receiver
+    }
+}
+
+async fn fetch(engine: &Docker, image: &str, state: &watch::Sender<State>) -> Result<(), PullFailure> {
+    let options = CreateImageOptionsBuilder::new().from_image(&with_tag(image)).build();
+    let mut messages = engine.create_image(Some(options), None, None);
+    let mut layers = Layers::default();
+    loop {
+        match tokio::time::timeout(STALL, messages.next()).await {
+            Err(_) => return Err(PullFailure::Stalled),
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(error))) => return Err(PullFailure::Engine(error)),
+            Ok(Some(Ok(message))) => {
+                if layers.note(&message) {
+                    let (fetched_bytes, total_bytes) = layers.sum();
+                    state.send_modify(|state| {
+                        state.fetched_bytes = fetched_bytes;
+                        state.total_bytes = total_bytes;
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Without a tag the engine would pull all of them.
+fn with_tag(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
+}
+
+/// Bytes fetched and bytes in all, by layer.
+#[derive(Default)]
+struct Layers(HashMap<String, (u64, u64)>);
+
+impl Layers {
+    /// Whether the message changed a sum.
+    fn note(&mut self, message: &CreateImageInfo) -> bool {
+        let (Some(layer), Some(status)) = (&message.id, &message.status) else { return false };
+        match status.as_str() {
+            "Downloading" => {
+                let Some(detail) = &message.progress_detail else { return false };
+                let current = detail.current.unwrap_or_default().try_into().unwrap_or_default();
+                let total = detail.total.unwrap_or_default().try_into().unwrap_or_default();
+                self.0.insert(layer.clone(), (current, u64::max(total, current)));
+                true
+            }
+            "Download complete" => match self.0.get_mut(layer) {
+                Some((current, total)) => {
+                    *current = *total;
+                    true
+                }
+                None => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn sum(&self) -> (u64, u64) {
+        self.0.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1))
+    }
+}
+
+fn create_error(image: &str, failure: Arc<PullFailure>) -> CreateError {
+    let message = match &*failure {
+        PullFailure::Engine(Error::DockerResponseServerError { message, .. }) => message.to_ascii_lowercase(),
+        PullFailure::Engine(Error::DockerStreamError { error }) => error.to_ascii_lowercase(),
+        PullFailure::Engine(_) | PullFailure::Stalled | PullFailure::Dropped => String::new(),
+    };
+    // A registry that hides what one may not see says "denied" of what does not exist.
+    let unknown = ["manifest unknown", "not found", "no such image", "pull access denied", "name unknown"];
+    if unknown.iter().any(|text| message.contains(text)) {
+        CreateError::ImageNotFound { image: image.to_owned(), source: Some(Box::new(failure)) }
+    } else {
+        CreateError::ImagePullFailed { image: image.to_owned(), source: Box::new(failure) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_tag_means_latest() {
+        for (given, pulled) in [
+            ("alpine", "alpine:latest"),
+            ("python:3.12", "python:3.12"),
+            ("registry:5000/team/tool", "registry:5000/team/tool:latest"),
+            ("a@sha256:00", "a@sha256:00"),
+        ] {
+            assert_eq!(with_tag(given), pulled);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+use serde_json::{Value, json};
+
+use super::syscalls::{
+    ALLOWED, CLONE, CLONE3, FAMILIES, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET, Syscall, name,
+};
+
+/// The profile in the Docker engine's form.
+pub(crate) fn profile() -> String {
+    let names: Vec<_> = ALLOWED.iter().map(|syscall| name(*syscall)).collect();
+    let mut rules = vec![json!({ "names": names, "action": "SCMP_ACT_ALLOW" })];
+    rules.extend(FAMILIES.map(|family| first_argument_is(SOCKET, family as u32)));
+    rules.extend(PERSONALITIES.map(|domain| first_argument_is(PERSONALITY, domain)));
+    rules.push(json!({
+        "names": [name(CLONE)],
+        "action": "SCMP_ACT_ALLOW",
+        "args": [{ "index": 0, "value": NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }],
+    }));
+    rules.push(json!({ "names": [name(CLONE3)], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": libc::EPERM,
+        // No sub-architectures: a call of another ABI ends the process.
+        "architectures": [ARCHITECTURE],
+        "syscalls": rules,
+    })
+    .to_string()
+}
+
+const ARCHITECTURE: &str = "SCMP_ARCH_X86_64";
+
+fn first_argument_is(syscall: Syscall, value: u32) -> Value {
+    json!({
+        "names": [name(syscall)],
+        "action": "SCMP_ACT_ALLOW",
+        "args": [{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profile_is_an_allow_list() {
+        let profile: Value = serde_json::from_str(&profile()).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+        for rule in profile["syscalls"].as_array().unwrap() {
+            let clone3 = rule["names"][0] == "clone3";
+            assert_eq!(rule["action"] == "SCMP_ACT_ALLOW", !clone3, "{rule}");
+        }
+    }
+}
