@@ -290,7 +290,7 @@ fn counted(lines: u32) -> (String, Vec<u8>) {
 #[tokio::test]
 async fn sixty_four_mebibytes_arrive_byte_for_byte() {
     let agent = Running::start().await;
-    let (script, expected) = counted(2_100_000);
+    let (script, expected) = counted(2_200_000);
     assert!(expected.len() > 64 * 1024 * 1024);
     let output = agent.shell(&script).await;
     assert!(output.stdout == expected);
@@ -545,8 +545,9 @@ async fn a_process_may_end_by_itself_within_the_grace() {
 #[tokio::test]
 async fn signals_reach_the_process() {
     let agent = Running::start().await;
-    let start =
-        shell("trap 'echo usr1' USR1; trap 'echo int; exit 9' INT; echo ready; while :; do sleep 0.05; done");
+    let start = shell(
+        "exec 2>/dev/null; trap 'echo usr1' USR1; trap 'echo int; exit 9' INT; echo ready; while :; do sleep 0.05; done",
+    );
     let mut connection = agent.client.start_exec(start.clone()).await.unwrap();
     next_output(&mut connection).await;
     connection.writer().signal(10).await.unwrap();

@@ -2,32 +2,55 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agent::protocol::KillCause;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::time::{Instant, sleep};
 
 use super::exec::Exec;
-use super::processes;
+use super::processes::{self, Process};
 
-/// SIGTERM to an exec's process tree, SIGKILL after the grace.
+/// SIGTERM to an exec's process tree, SIGKILL to what is left of it after the grace.
 pub async fn kill(exec: Rc<Exec>, cause: KillCause, grace: Duration) {
     exec.mark_killed(cause);
+    // Remembered: when a parent ends first, its children are no longer to be found through it.
+    let tree = tree(&exec, &[]);
     if !grace.is_zero() {
-        signal_tree(&exec, Signal::TERM);
-        // A stopped process acts on nothing but SIGKILL until it goes on.
-        signal_tree(&exec, Signal::CONT);
-        if tokio::time::timeout(grace, exec.finished()).await.is_ok() {
-            return;
+        for signal in [Signal::TERM, Signal::CONT] {
+            // The second, because a stopped process acts on nothing until it goes on.
+            signal_group(&exec, signal);
+            tree.iter().for_each(|process| process.signal(signal));
+        }
+        let over_at = Instant::now() + grace;
+        while Instant::now() < over_at && (tree.iter().any(Process::is_alive) || !exec.has_exited()) {
+            sleep(Duration::from_millis(10)).await;
         }
     }
-    kill_hard(&exec).await;
+    kill_hard(&exec, tree).await;
 }
 
-/// SIGKILL until nothing of the tree lives: what forks meanwhile is found by the next look.
-pub async fn kill_hard(exec: &Exec) {
+/// SIGKILL to an exec's process tree, with what is known of it from before.
+pub async fn kill_hard(exec: &Exec, mut known: Vec<Process>) {
+    // First everything is stopped, so that nothing forks, or loses its parent, while it is looked for.
     for _ in 0..100 {
-        if signal_tree(exec, Signal::KILL) == 0 {
+        let found = tree(exec, &known);
+        let fresh: Vec<_> = found
+            .into_iter()
+            .filter(|it| !known.iter().any(|old| old.is_same(it)))
+            .collect();
+        if fresh.is_empty() {
+            break;
+        }
+        fresh.iter().for_each(|process| process.signal(Signal::STOP));
+        known.extend(fresh);
+    }
+    for _ in 0..100 {
+        // The group too: that needs no `/proc`.
+        signal_group(exec, Signal::KILL);
+        let found = tree(exec, &known);
+        if found.is_empty() {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        found.iter().for_each(|process| process.signal(Signal::KILL));
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -38,21 +61,10 @@ pub fn signal_group(exec: &Exec, signal: Signal) {
     }
 }
 
-/// How many were signalled.
-fn signal_tree(exec: &Exec, signal: Signal) -> usize {
-    let Some(leader) = leader(exec) else { return 0 };
-    // The group first: it needs no `/proc`.
-    let group = kill_process_group(leader, signal).is_ok();
-    let members = processes::tree(leader.as_raw_nonzero().get());
-    for pid in &members {
-        let _ = kill_process(*pid, signal);
-    }
-    // A group of nothing but zombies still takes signals.
-    if members.is_empty() && group && !exec.has_exited() {
-        1
-    } else {
-        members.len()
-    }
+/// Living processes of the exec: its session, what descends from that, and what is known from before.
+fn tree(exec: &Exec, known: &[Process]) -> Vec<Process> {
+    let leader = leader(exec).map(|leader| leader.as_raw_nonzero().get());
+    processes::tree(|process| leader == Some(process.session) || known.iter().any(|old| old.is_same(process)))
 }
 
 /// The exec's first process: leader of its session and group, whose number stays taken while any member

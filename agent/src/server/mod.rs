@@ -58,7 +58,8 @@ impl Agent {
 }
 
 pub fn run(options: Options) -> Result<Ending, RunError> {
-    // Bound first of all: whoever started the sandbox may connect the moment it runs.
+    close_inherited();
+    // Bound before all else: whoever started the sandbox may connect the moment it runs.
     let listener = listen::bind(&options.socket).map_err(RunError::Bind)?;
     let descriptor_limit = rustix::process::getrlimit(Resource::Nofile);
     prepare_process(&options, descriptor_limit).map_err(RunError::Prepare)?;
@@ -88,6 +89,13 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
         tokio::task::spawn_local(signals.serve(Rc::clone(&agent)));
         Ok(ending::wait(&agent).await)
     })
+}
+
+/// Whatever the agent's starter left open must not reach the workload.
+#[allow(unsafe_code)]
+fn close_inherited() {
+    // SAFETY: nothing of this process has opened a descriptor yet.
+    unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
 }
 
 fn prepare_process(options: &Options, limit: Rlimit) -> io::Result<()> {

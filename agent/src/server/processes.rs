@@ -9,9 +9,28 @@ pub struct Process {
     pub parent: i32,
     pub session: i32,
     pub zombie: bool,
+    /// Clock ticks after boot: with the pid, names a process for good.
+    pub started: u64,
     /// In clock ticks.
     pub cpu_ticks: u64,
     pub rss_pages: u64,
+}
+
+impl Process {
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            // One that has gone meanwhile needs no signal.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.pid, self.started) == (other.pid, other.started)
+    }
+
+    pub fn is_alive(&self) -> bool {
+        one(self.pid).is_some_and(|now| self.is_same(&now) && !now.zombie)
+    }
 }
 
 /// All processes that can be seen; none where `/proc` is not mounted.
@@ -39,16 +58,9 @@ fn one(pid: i32) -> Option<Process> {
         parent: field(4)?.parse().ok()?,
         session: field(6)?.parse().ok()?,
         zombie: matches!(field(3)?, "Z" | "X"),
+        started: ticks(22)?,
         cpu_ticks: ticks(14)? + ticks(15)?,
         rss_pages: ticks(24)?,
-    })
-}
-
-/// Living processes that belong to `root`: its session, and everything that descends from it.
-pub fn tree(root: i32) -> Vec<Pid> {
-    let processes = all();
-    select(&processes, |process| {
-        process.pid == root || process.session == root
     })
 }
 
@@ -58,8 +70,8 @@ pub fn signal_everything(signal: Signal) {
         // Reaches all of the pid namespace at once, with no race against a fork.
         signal_namespace(signal);
     } else {
-        for pid in offspring() {
-            let _ = kill_process(pid, signal);
+        for process in offspring() {
+            process.signal(signal);
         }
     }
 }
@@ -68,30 +80,30 @@ pub fn any_left() -> bool {
     !offspring().is_empty()
 }
 
-fn offspring() -> Vec<Pid> {
+fn offspring() -> Vec<Process> {
     let me = getpid().as_raw_nonzero().get();
-    select(&all(), |process| process.parent == me)
+    tree(|process| process.parent == me)
 }
 
-fn select(processes: &[Process], is_root: impl Fn(&Process) -> bool) -> Vec<Pid> {
+/// The living processes that are roots or descend from one; never the agent.
+pub fn tree(is_root: impl Fn(&Process) -> bool) -> Vec<Process> {
+    let processes = all();
     let me = getpid().as_raw_nonzero().get();
     let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
-    for process in processes {
+    for process in &processes {
         children.entry(process.parent).or_default().push(process);
     }
-    let mut seen = HashSet::new();
     let mut open: Vec<&Process> = processes.iter().filter(|process| is_root(process)).collect();
-    let mut selected = Vec::new();
+    let mut selected = HashSet::new();
     while let Some(process) = open.pop() {
-        if process.pid == me || !seen.insert(process.pid) {
-            continue;
-        }
-        open.extend(children.get(&process.pid).into_iter().flatten());
-        if !process.zombie {
-            selected.extend(Pid::from_raw(process.pid));
+        if process.pid != me && selected.insert(process.pid) {
+            open.extend(children.get(&process.pid).into_iter().flatten());
         }
     }
-    selected
+    processes
+        .into_iter()
+        .filter(|process| !process.zombie && selected.contains(&process.pid))
+        .collect()
 }
 
 #[allow(unsafe_code)]

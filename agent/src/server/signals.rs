@@ -14,31 +14,38 @@ const SIGNAL_GRACE: Duration = Duration::from_secs(2);
 /// Blocks the signals that are read from a descriptor instead, in this and all later threads.
 #[allow(unsafe_code)]
 pub fn block() -> io::Result<libc::sigset_t> {
+    unignore();
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initialises the set before anything reads it; the other calls get valid
-    // pointers. Dispositions are only set to the defaults.
+    // pointers.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT] {
             libc::sigaddset(set.as_mut_ptr(), signal);
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        // What our starter ignored, children must not inherit as ignored.
-        for signal in [
-            libc::SIGHUP,
-            libc::SIGQUIT,
-            libc::SIGUSR1,
-            libc::SIGUSR2,
-            libc::SIGALRM,
-            libc::SIGWINCH,
-        ] {
-            libc::signal(signal, libc::SIG_DFL);
         }
         let set = set.assume_init();
         if libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) != 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(set)
+    }
+}
+
+/// What our starter ignored, children must not inherit as ignored. SIGPIPE stays: the standard library has
+/// it ignored here and puts it right in children.
+#[allow(unsafe_code)]
+fn unignore() {
+    for signal in (1..=64).filter(|signal| *signal != libc::SIGPIPE) {
+        // The kernel's own structure: handler, flags, restorer, mask. glibc's call refuses 32 and 33.
+        let (mut current, default) = ([0_u64; 4], [0_u64; 4]);
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: both arrays are as large as the kernel's structure with a mask of 8 bytes.
+        unsafe {
+            let asked = libc::syscall(libc::SYS_rt_sigaction, signal, none, current.as_mut_ptr(), 8);
+            if asked == 0 && current[0] == libc::SIG_IGN as u64 {
+                libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8);
+            }
+        }
     }
 }
 

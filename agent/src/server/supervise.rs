@@ -113,7 +113,7 @@ async fn supervise(
                 () = tokio::time::sleep(timeout) => {
                     if !exec.has_exited() {
                         exec.mark_timed_out();
-                        kill::kill_hard(&exec).await;
+                        kill::kill_hard(&exec, Vec::new()).await;
                     }
                 }
                 // Leftovers do not make an exec late that has ended in time.
