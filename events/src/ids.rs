@@ -224,6 +224,11 @@ impl TenantId {
     pub fn default_tenant() -> Self {
         Self("default".into())
     }
+
+    /// What belongs to no tenant: nodes. No key is ever of this tenant.
+    pub fn system() -> Self {
+        Self("_system".into())
+    }
 }
 
 /// What ties one request to its log lines, its events and its answer (`X-Request-ID`).

@@ -28,7 +28,7 @@ pub use ids::{
 };
 pub use link::{
     FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer,
-    LinkStream, LinkValue, SandboxStats,
+    LinkStream, LinkValue, ListenError, SandboxStats,
 };
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, Heartbeat, Heartbeats,

@@ -1,4 +1,17 @@
 //! Takes commands, drives box-makers, and turns what agents say into events.
+//!
+//! The executor keeps nothing that it could not rebuild: which sandboxes are its own it asks of the record, which boxes
+//! there are of the providers, what runs in them of the agents. It knows nothing of HTTP and holds no database
+//! credentials.
 
+mod commands;
+mod context;
+mod exec;
+mod hosted;
+mod link;
 pub mod provider;
 pub mod providers;
+mod reconcile;
+mod service;
+
+pub use service::{Executor, ExecutorConfig, ExecutorError};

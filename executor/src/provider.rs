@@ -127,6 +127,28 @@ pub struct Capabilities {
     pub runtimes: Vec<String>,
 }
 
+impl Capabilities {
+    /// The names of what it can do, as the API lists them.
+    pub fn names(&self) -> Vec<String> {
+        let flags = [
+            ("image_pull", self.image_pull),
+            ("network", self.network),
+            ("read_only_root", self.read_only_root),
+            ("limits", self.limits),
+            ("stats", self.stats),
+        ];
+        let mut names = vec![format!("isolation:{}", self.isolation)];
+        names.extend(
+            flags
+                .into_iter()
+                .filter(|(_, has)| *has)
+                .map(|(name, _)| name.to_owned()),
+        );
+        names.extend(self.runtimes.iter().map(|runtime| format!("runtime:{runtime}")));
+        names
+    }
+}
+
 /// What a box uses.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct BoxStats {

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use client::{LinkClient, LinkStream};
-pub use server::{LinkIncoming, LinkServer};
+pub use server::{LinkIncoming, LinkServer, ListenError};
 
 use crate::{Actor, ExecId, RequestId, SandboxId, TenantId, TerminalSize};
 

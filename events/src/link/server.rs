@@ -7,6 +7,11 @@ use super::stream::Duplex;
 use super::{LinkError, LinkFault, LinkRequest, LinkValue};
 use crate::{Log, NodeId};
 
+/// The connection to NATS is closed for good.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection to NATS is closed")]
+pub struct ListenError;
+
 /// The executor's end: takes requests for its node.
 pub struct LinkServer {
     client: Client,
@@ -24,9 +29,12 @@ pub struct LinkIncoming {
 
 impl LinkServer {
     /// Listens for requests to this node.
-    pub async fn listen(log: &Log, node: &NodeId) -> Result<Self, async_nats::SubscribeError> {
+    pub async fn listen(log: &Log, node: &NodeId) -> Result<Self, ListenError> {
         let client = log.client().clone();
-        let requests = client.subscribe(log.subjects().link(node)).await?;
+        let requests = client
+            .subscribe(log.subjects().link(node))
+            .await
+            .map_err(|_| ListenError)?;
         Ok(Self { client, requests })
     }
 

@@ -55,10 +55,13 @@ impl Log {
     }
 
     /// Listens for signs of life.
-    pub async fn heartbeats(&self) -> Result<Heartbeats, async_nats::SubscribeError> {
-        Ok(Heartbeats(
-            self.client().subscribe(self.subjects().heartbeats()).await?,
-        ))
+    pub async fn heartbeats(&self) -> Result<Heartbeats, crate::ListenError> {
+        let subject = self.subjects().heartbeats();
+        self.client()
+            .subscribe(subject)
+            .await
+            .map(Heartbeats)
+            .map_err(|_| crate::ListenError)
     }
 }
 

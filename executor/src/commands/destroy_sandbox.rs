@@ -1,0 +1,87 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::{DestroyReason, SandboxDestroyed};
+
+use super::{Outcome, tell};
+use crate::context::Context;
+use crate::hosted::Hosted;
+use crate::service::Shared;
+
+/// How long execs get to tell their end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+pub(super) async fn run(shared: &Arc<Shared>, context: &Context, reason: DestroyReason) -> Outcome {
+    match destroy(shared, context, reason).await {
+        Ok(()) => Outcome::Done,
+        Err(outcome) => outcome,
+    }
+}
+
+/// The execs end first, then the box goes, then the log says so.
+pub(crate) async fn destroy(
+    shared: &Arc<Shared>,
+    context: &Context,
+    reason: DestroyReason,
+) -> Result<(), Outcome> {
+    let id = context.sandbox;
+    let hosted = shared
+        .registry
+        .get(id)
+        .filter(|hosted| hosted.tenant == context.tenant);
+    if let Some(hosted) = &hosted {
+        if !hosted.close() {
+            // Somebody else is at it; this command comes again and finds it gone.
+            return Err(Outcome::Retry(Duration::from_secs(2)));
+        }
+        if !hosted.execs.is_empty() {
+            end_execs(hosted).await;
+        }
+    }
+    let providers = match &hosted {
+        Some(hosted) => vec![Arc::clone(&hosted.provider)],
+        // Not ours as far as we know: a box that an earlier life left behind may be anybody's.
+        None => shared.providers.clone(),
+    };
+    for provider in providers {
+        if let Err(error) = provider.destroy(id).await {
+            tracing::warn!(sandbox.id = %id, error = %crate::service::chain(&error), "a box was not removed");
+            if let Some(hosted) = &hosted {
+                hosted.reopen();
+            }
+            return Err(Outcome::Retry(Duration::from_secs(2)));
+        }
+    }
+    if let Some(hosted) = &hosted {
+        hosted.pumps.close();
+        if tokio::time::timeout(LAST_WORDS, hosted.pumps.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(sandbox.id = %id, "an exec did not tell its end in time");
+        }
+    }
+    let told = tell(
+        shared,
+        &[context.event_once("destroyed", SandboxDestroyed { reason })],
+    )
+    .await;
+    if told.is_ok() {
+        shared.registry.remove(id);
+    } else if let Some(hosted) = &hosted {
+        hosted.reopen();
+    }
+    told
+}
+
+/// Ends all execs through the agent, so that their last output and their end are in the log before the box goes.
+async fn end_execs(hosted: &Hosted) {
+    if hosted.agent.shutdown(Duration::ZERO).await.is_ok() {
+        let told = async {
+            while !hosted.execs.is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, told).await;
+    }
+}

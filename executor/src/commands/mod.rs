@@ -1,0 +1,66 @@
+//! One file a command. Every effect is idempotent by id, because redelivery is normal.
+
+mod create_sandbox;
+mod destroy_sandbox;
+mod extend_ttl;
+mod start_exec;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::{Command, Delivery};
+
+use crate::context::Context;
+use crate::service::Shared;
+
+/// How often a command that takes long shows that it is being worked on.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// What becomes of a command.
+enum Outcome {
+    /// Its effect is durable, or it can have none.
+    Done,
+    /// Deliver it again later.
+    Retry(Duration),
+}
+
+/// Carries out one command and acknowledges it.
+pub async fn carry_out(shared: Arc<Shared>, delivery: Delivery) {
+    let envelope = &delivery.envelope;
+    let context = Context::of_command(envelope, &shared.config.node, &shared.clock);
+    let span_fields = (envelope.sandbox, envelope.command.verb());
+    tracing::debug!(sandbox.id = %span_fields.0, command.verb = span_fields.1, command.id = %envelope.id, delivery.attempt, "command");
+    let work = async {
+        match &envelope.command {
+            Command::CreateSandbox {
+                spec,
+                env,
+                expires_at,
+            } => create_sandbox::run(&shared, &context, spec, env, *expires_at, delivery.attempt).await,
+            Command::StartExec { exec, spec, env } => {
+                start_exec::run(&shared, &context, *exec, spec, env).await
+            }
+            Command::ExtendTtl { expires_at } => extend_ttl::run(&shared, &context, *expires_at).await,
+            Command::DestroySandbox { reason } => destroy_sandbox::run(&shared, &context, *reason).await,
+        }
+    };
+    tokio::pin!(work);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut work => break outcome,
+            () = tokio::time::sleep(PROGRESS) => delivery.progress().await,
+        }
+    };
+    match outcome {
+        Outcome::Done => delivery.ack().await,
+        Outcome::Retry(delay) => delivery.retry(delay).await,
+    }
+}
+
+/// Publishes what must not be lost; when that fails the command is delivered again and tells it again.
+async fn tell(shared: &Shared, events: &[events::Event]) -> Result<(), Outcome> {
+    shared.log.publish(events).await.map_err(|error| {
+        tracing::warn!(error = %error, "an event was not published; the command will come again");
+        Outcome::Retry(Duration::from_secs(1))
+    })
+}

@@ -1,0 +1,162 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::client::{CallError, ExecConnection};
+use agent::protocol::{self, AttachRefusal, StartErrorKind, StartExec, StartRefusal};
+use events::{ExecFailed, ExecId, ExecSpec, ExecStarted, FailureCode, SecretMap};
+use tokio::sync::oneshot;
+
+use super::{Outcome, tell};
+use crate::context::Context;
+use crate::exec::{Exec, Resume};
+use crate::hosted::Hosted;
+use crate::service::Shared;
+
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    context: &Context,
+    exec: ExecId,
+    spec: &ExecSpec,
+    env: &SecretMap,
+) -> Outcome {
+    match start(shared, context, exec, spec, env).await {
+        Ok(()) => Outcome::Done,
+        Err(outcome) => outcome,
+    }
+}
+
+async fn start(
+    shared: &Arc<Shared>,
+    context: &Context,
+    exec: ExecId,
+    spec: &ExecSpec,
+    env: &SecretMap,
+) -> Result<(), Outcome> {
+    let hosted = match shared.registry.get(context.sandbox) {
+        Some(hosted) if hosted.tenant == context.tenant && !hosted.is_closing() => hosted,
+        _ => {
+            return fail(
+                shared,
+                context,
+                exec,
+                FailureCode::SandboxGone,
+                "the sandbox is gone".to_owned(),
+            )
+            .await;
+        }
+    };
+    if !hosted.execs.insert(exec) {
+        // Delivered again while it runs: the first delivery acknowledges it.
+        return Err(Outcome::Retry(Duration::from_secs(5)));
+    }
+    let connection = match connect(&hosted, exec, spec, env).await {
+        Ok(connection) => connection,
+        Err(error) => {
+            hosted.execs.remove(&exec);
+            return refused(shared, context, exec, error).await;
+        }
+    };
+    let started = ExecStarted {
+        exec,
+        spec: spec.clone(),
+        env_names: hosted.environment.keys().chain(env.0.keys()).cloned().collect(),
+        pid: connection.started.pid,
+    };
+    let (durable, is_durable) = oneshot::channel();
+    let pumped = Exec {
+        id: exec,
+        hosted: Arc::clone(&hosted),
+        context: context.clone(),
+        log: shared.log.clone(),
+        max_output_bytes: shared.config.max_output_bytes,
+        shutdown: shared.shutdown.clone(),
+    };
+    hosted
+        .pumps
+        .spawn(pumped.pump(connection, Resume::Started { started, durable }, [0, 0]));
+    // Only now is it safe to forget the command: until the log knows of the exec, the command is all that does.
+    is_durable
+        .await
+        .map_err(|_| Outcome::Retry(Duration::from_secs(1)))
+}
+
+async fn connect(
+    hosted: &Hosted,
+    exec: ExecId,
+    spec: &ExecSpec,
+    env: &SecretMap,
+) -> Result<ExecConnection, CallError<StartRefusal>> {
+    let mut environment = hosted.environment.clone();
+    environment.extend(env.0.clone());
+    let start = StartExec {
+        env: environment.into_iter().collect(),
+        cwd: spec.cwd.clone(),
+        user: spec.user.clone(),
+        tty: spec.tty.map(|size| protocol::TerminalSize {
+            rows: size.rows,
+            cols: size.cols,
+        }),
+        timeout: spec.timeout_ms.map(Duration::from_millis),
+        stdin: spec.stdin,
+        ..StartExec::new(exec.as_bytes().to_owned().into(), spec.argv.iter().cloned())
+    };
+    hosted.agent.start_exec(start).await
+}
+
+async fn refused(
+    shared: &Shared,
+    context: &Context,
+    exec: ExecId,
+    error: CallError<StartRefusal>,
+) -> Result<(), Outcome> {
+    tracing::info!(exec.id = %exec, sandbox.id = %context.sandbox, error = %error, "an exec did not start");
+    let (code, message) = match error {
+        CallError::Refused(StartRefusal::NotStarted { kind, message }) => {
+            let code = match kind {
+                StartErrorKind::InvalidArgument
+                | StartErrorKind::WorkingDirectory
+                | StartErrorKind::UnknownUser
+                | StartErrorKind::UserNotPermitted => FailureCode::Invalid,
+                StartErrorKind::Terminal | StartErrorKind::Resources | StartErrorKind::Other => {
+                    FailureCode::Internal
+                }
+            };
+            (code, message)
+        }
+        // It was started before, published as far as the agent has forgotten it, and reconciliation goes on with it.
+        CallError::Refused(StartRefusal::Attach(
+            AttachRefusal::Released { .. } | AttachRefusal::BeyondEnd { .. } | AttachRefusal::UnknownExec(_),
+        )) => return Ok(()),
+        CallError::Transport { .. } => {
+            // Whether it started is unknown; the same id starts it once, so the command may come again.
+            if shared
+                .registry
+                .get(context.sandbox)
+                .is_some_and(|hosted| !hosted.is_closing())
+            {
+                return Err(Outcome::Retry(Duration::from_millis(500)));
+            }
+            (FailureCode::SandboxGone, "the sandbox is gone".to_owned())
+        }
+        CallError::InvalidCall { reason, .. } => (FailureCode::Invalid, reason),
+        CallError::Violation { .. } | CallError::Version { .. } => (
+            FailureCode::AgentUnreachable,
+            "the agent of the sandbox does not answer".to_owned(),
+        ),
+    };
+    fail(shared, context, exec, code, message).await
+}
+
+async fn fail(
+    shared: &Shared,
+    context: &Context,
+    exec: ExecId,
+    code: FailureCode,
+    message: String,
+) -> Result<(), Outcome> {
+    tell(
+        shared,
+        &[context.event_once("failed", ExecFailed { exec, code, message })],
+    )
+    .await
+}

@@ -1,0 +1,85 @@
+use std::sync::Arc;
+
+use events::{
+    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, LinkRequest, NodeId, RequestId,
+    SandboxId, SandboxState, TenantId,
+};
+
+/// What all events of one piece of work have in common: who, where, and because of what.
+#[derive(Clone)]
+pub struct Context {
+    pub tenant: TenantId,
+    pub sandbox: SandboxId,
+    pub actor: Actor,
+    pub cause: Option<CommandId>,
+    pub request_id: Option<RequestId>,
+    pub traceparent: Option<String>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Context {
+    /// Work that a command asks for. The executor is the one who does it; the request id leads to who asked.
+    pub fn of_command(envelope: &CommandEnvelope, node: &NodeId, clock: &Arc<dyn Clock>) -> Self {
+        Self {
+            tenant: envelope.tenant.clone(),
+            sandbox: envelope.sandbox,
+            actor: Actor::Executor(node.clone()),
+            cause: Some(envelope.id),
+            request_id: envelope.request_id.clone(),
+            traceparent: envelope.traceparent.clone(),
+            clock: Arc::clone(clock),
+        }
+    }
+
+    /// Work that a gateway asks for over the link, on behalf of a client.
+    pub fn of_link(request: &LinkRequest, clock: &Arc<dyn Clock>) -> Self {
+        Self {
+            tenant: request.tenant.clone(),
+            sandbox: request.sandbox,
+            actor: request.actor.clone(),
+            cause: None,
+            request_id: request.request_id.clone(),
+            traceparent: None,
+            clock: Arc::clone(clock),
+        }
+    }
+
+    /// What the executor notices by itself.
+    pub fn of_sandbox(state: &SandboxState, node: &NodeId, clock: &Arc<dyn Clock>) -> Self {
+        Self {
+            tenant: state.tenant.clone(),
+            sandbox: state.id,
+            actor: Actor::Executor(node.clone()),
+            cause: None,
+            request_id: None,
+            traceparent: None,
+            clock: Arc::clone(clock),
+        }
+    }
+
+    /// An event that happens once.
+    pub fn event(&self, data: impl Into<EventData>) -> Event {
+        self.event_with_id(EventId::new(), data)
+    }
+
+    /// An event that a repeated command would tell again: its id follows from the command and `what`, so the record
+    /// keeps it once.
+    pub fn event_once(&self, what: &str, data: impl Into<EventData>) -> Event {
+        let cause = self.cause.map(|cause| cause.to_string()).unwrap_or_default();
+        self.event_with_id(EventId::derived(&[&cause, &self.sandbox.to_string(), what]), data)
+    }
+
+    fn event_with_id(&self, id: EventId, data: impl Into<EventData>) -> Event {
+        Event {
+            id,
+            tenant: self.tenant.clone(),
+            sandbox: Some(self.sandbox),
+            time: self.clock.now(),
+            actor: self.actor.clone(),
+            cause: self.cause,
+            request_id: self.request_id.clone(),
+            traceparent: self.traceparent.clone(),
+            data: data.into(),
+        }
+    }
+}

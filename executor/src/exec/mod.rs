@@ -1,0 +1,6 @@
+//! From an agent's connection to events in the log.
+
+mod outbox;
+mod pump;
+
+pub use pump::{Exec, Resume};

@@ -1,0 +1,137 @@
+//! What this executor has right now: a picture of boxes and agents, rebuilt at every start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use agent::client::Client;
+use dashmap::{DashMap, DashSet};
+use events::{ExecId, SandboxId, TenantId};
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use crate::provider::Provider;
+
+/// A sandbox of this node.
+pub struct Hosted {
+    pub id: SandboxId,
+    pub tenant: TenantId,
+    pub provider: Arc<dyn Provider>,
+    pub agent: Client,
+    /// Its execs whose output is being pumped right now.
+    pub execs: DashSet<ExecId>,
+    /// The pumps, so that a destroy can wait for their last events.
+    pub pumps: TaskTracker,
+    /// Set when it is being destroyed: whatever ends from here on ends because of that.
+    closing: AtomicBool,
+    /// What every exec gets beneath its own environment. Secret: it is in no event and in no log.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Hosted {
+    pub fn new(
+        id: SandboxId,
+        tenant: TenantId,
+        provider: Arc<dyn Provider>,
+        agent: Client,
+        environment: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            id,
+            tenant,
+            provider,
+            agent,
+            execs: DashSet::new(),
+            pumps: TaskTracker::new(),
+            closing: AtomicBool::new(false),
+            environment,
+        }
+    }
+
+    /// Marks it as being destroyed; `false` when somebody else already does that.
+    pub fn close(&self) -> bool {
+        !self.closing.swap(true, Ordering::AcqRel)
+    }
+
+    /// A destroy that failed leaves it to the next one.
+    pub fn reopen(&self) {
+        self.closing.store(false, Ordering::Release);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+}
+
+/// All sandboxes of this node.
+#[derive(Default)]
+pub struct Registry {
+    hosted: DashMap<SandboxId, Arc<Hosted>>,
+    /// Boxes that are being made: not hosted yet, and not strays either.
+    creating: DashSet<SandboxId>,
+    freed: Notify,
+}
+
+/// Marks a box as being made, until it is dropped.
+pub struct Creating {
+    registry: Arc<Registry>,
+    id: SandboxId,
+}
+
+impl Registry {
+    pub fn get(&self, id: SandboxId) -> Option<Arc<Hosted>> {
+        self.hosted.get(&id).map(|entry| Arc::clone(entry.value()))
+    }
+
+    pub fn insert(&self, hosted: Arc<Hosted>) {
+        self.hosted.insert(hosted.id, hosted);
+    }
+
+    pub fn remove(&self, id: SandboxId) {
+        self.hosted.remove(&id);
+        self.freed.notify_waiters();
+    }
+
+    pub fn all(&self) -> Vec<Arc<Hosted>> {
+        self.hosted
+            .iter()
+            .map(|entry| Arc::clone(entry.value()))
+            .collect()
+    }
+
+    /// `None` when somebody else makes it already.
+    pub fn begin_create(self: &Arc<Self>, id: SandboxId) -> Option<Creating> {
+        self.creating.insert(id).then(|| Creating {
+            registry: Arc::clone(self),
+            id,
+        })
+    }
+
+    pub fn is_creating(&self, id: SandboxId) -> bool {
+        self.creating.contains(&id)
+    }
+
+    pub fn used(&self) -> usize {
+        self.hosted.len() + self.creating.len()
+    }
+
+    /// Waits until fewer than `capacity` places are taken.
+    pub async fn room(&self, capacity: usize) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.used() < capacity {
+                return;
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Drop for Creating {
+    fn drop(&mut self) {
+        self.registry.creating.remove(&self.id);
+        self.registry.freed.notify_waiters();
+    }
+}

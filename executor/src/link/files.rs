@@ -1,0 +1,228 @@
+use agent::client::{CallError, WriteFile};
+use agent::protocol::{Entry, FileErrorKind, FileRefusal};
+use chrono::{DateTime, Utc};
+use events::{
+    EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead, FileWritten,
+    LinkError, LinkFault, LinkIncoming, LinkValue,
+};
+
+use super::{Answer, internal};
+use crate::context::Context;
+use crate::hosted::Hosted;
+use crate::service::Shared;
+
+pub(super) async fn read(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    path: &str,
+    incoming: &mut LinkIncoming,
+) -> Answer {
+    let mut download = hosted
+        .agent
+        .read_file(path, 0, None)
+        .await
+        .map_err(|error| fault(hosted, error))?;
+    // The log has it before the first byte leaves.
+    tell(
+        shared,
+        context,
+        FileRead {
+            path: path.to_owned(),
+            size: download.entry.size,
+        },
+    )
+    .await?;
+    incoming
+        .accept(LinkValue::File(entry(&download.entry)))
+        .await
+        .map_err(broken)?;
+    while let Some(bytes) = download.next().await.map_err(|error| fault(hosted, error))? {
+        incoming.write(bytes).await.map_err(broken)?;
+    }
+    Ok(LinkValue::Done)
+}
+
+pub(super) async fn write(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    path: &str,
+    mode: u32,
+    incoming: &mut LinkIncoming,
+) -> Answer {
+    let write = WriteFile {
+        mode,
+        ..WriteFile::new(path)
+    };
+    let mut upload = hosted
+        .agent
+        .write_file(write)
+        .await
+        .map_err(|error| fault(hosted, error))?;
+    incoming.accept(LinkValue::Done).await.map_err(broken)?;
+    // Dropping the upload on any error leaves the old file as it was.
+    while let Some(bytes) = incoming.read().await.map_err(broken)? {
+        upload.send(bytes).await.map_err(|error| fault(hosted, error))?;
+    }
+    let size = upload.commit().await.map_err(|error| fault(hosted, error))?;
+    tell(
+        shared,
+        context,
+        FileWritten {
+            path: path.to_owned(),
+            size,
+            mode,
+        },
+    )
+    .await?;
+    Ok(LinkValue::Done)
+}
+
+pub(super) async fn list(hosted: &Hosted, path: &str) -> Answer {
+    let (entries, _) = hosted
+        .agent
+        .list(path, false)
+        .await
+        .map_err(|error| fault(hosted, error))?;
+    Ok(LinkValue::Files(entries.iter().map(entry).collect()))
+}
+
+pub(super) async fn stat(hosted: &Hosted, path: &str) -> Answer {
+    let found = hosted
+        .agent
+        .stat(path)
+        .await
+        .map_err(|error| fault(hosted, error))?;
+    Ok(LinkValue::File(entry(&found)))
+}
+
+pub(super) async fn delete(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    path: &str,
+    recursive: bool,
+) -> Answer {
+    hosted
+        .agent
+        .delete(path, recursive)
+        .await
+        .map_err(|error| fault(hosted, error))?;
+    tell(
+        shared,
+        context,
+        FileDeleted {
+            path: path.to_owned(),
+            recursive,
+        },
+    )
+    .await?;
+    Ok(LinkValue::Done)
+}
+
+pub(super) async fn rename(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    from: &str,
+    to: &str,
+) -> Answer {
+    hosted
+        .agent
+        .move_path(from, to)
+        .await
+        .map_err(|error| fault(hosted, error))?;
+    tell(
+        shared,
+        context,
+        FileMoved {
+            from: from.to_owned(),
+            to: to.to_owned(),
+        },
+    )
+    .await?;
+    Ok(LinkValue::Done)
+}
+
+pub(super) async fn change_mode(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    path: &str,
+    mode: u32,
+) -> Answer {
+    hosted
+        .agent
+        .chmod(path, mode)
+        .await
+        .map_err(|error| fault(hosted, error))?;
+    tell(
+        shared,
+        context,
+        FileModeChanged {
+            path: path.to_owned(),
+            mode,
+        },
+    )
+    .await?;
+    Ok(LinkValue::Done)
+}
+
+pub(super) async fn glob(hosted: &Hosted, pattern: &str) -> Answer {
+    let (paths, _) = hosted
+        .agent
+        .glob(pattern)
+        .await
+        .map_err(|error| fault(hosted, error))?;
+    Ok(LinkValue::Paths(paths))
+}
+
+/// A change that the log cannot be told of is not acknowledged, though it may have happened.
+async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) -> Result<(), LinkFault> {
+    shared.log.publish(&[context.event(data)]).await.map_err(|error| {
+        tracing::warn!(sandbox.id = %context.sandbox, error = %error, "a file operation was not recorded");
+        internal()
+    })
+}
+
+fn broken(error: LinkError) -> LinkFault {
+    // The gateway at the other end is gone or at odds with us: nobody reads this.
+    LinkFault::new(FaultCode::Internal, error.to_string())
+}
+
+fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
+    match error {
+        CallError::Refused(refusal) => {
+            let code = match refusal.kind {
+                FileErrorKind::NotFound => FaultCode::NotFound,
+                FileErrorKind::PermissionDenied => FaultCode::PermissionDenied,
+                FileErrorKind::AlreadyExists => FaultCode::AlreadyExists,
+                FileErrorKind::IsADirectory => FaultCode::IsADirectory,
+                FileErrorKind::NotADirectory => FaultCode::NotADirectory,
+                FileErrorKind::DirectoryNotEmpty => FaultCode::DirectoryNotEmpty,
+                FileErrorKind::InvalidPath => FaultCode::InvalidPath,
+                FileErrorKind::NoSpace => FaultCode::NoSpace,
+                FileErrorKind::Other => FaultCode::Internal,
+            };
+            LinkFault::new(code, refusal.to_string())
+        }
+        CallError::InvalidCall { reason, .. } => LinkFault::new(FaultCode::InvalidPath, reason),
+        error @ (CallError::Transport { .. } | CallError::Violation { .. } | CallError::Version { .. }) => {
+            tracing::warn!(sandbox.id = %hosted.id, error = %crate::service::chain(&error), "a file operation failed");
+            internal()
+        }
+    }
+}
+
+fn entry(found: &Entry) -> FileEntry {
+    FileEntry {
+        name: found.name.clone(),
+        path: found.path.clone(),
+        size: found.size,
+        mode: found.mode,
+        is_dir: found.is_dir,
+        modified_at: DateTime::<Utc>::from_timestamp(found.modified_unix_seconds, found.modified_nanos)
+            .unwrap_or_default(),
+    }
+}

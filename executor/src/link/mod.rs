@@ -1,0 +1,86 @@
+//! What gateways ask for directly: files, input, statistics.
+
+mod files;
+mod input;
+
+use std::sync::Arc;
+
+use events::{FaultCode, LinkFault, LinkIncoming, LinkOp, LinkServer, LinkValue, SandboxStats};
+
+use crate::context::Context;
+use crate::hosted::Hosted;
+use crate::provider::StatsError;
+use crate::service::Shared;
+
+type Answer = Result<LinkValue, LinkFault>;
+
+/// Serves requests until the executor stops.
+pub async fn serve(shared: Arc<Shared>, mut server: LinkServer) {
+    loop {
+        let incoming = tokio::select! {
+            () = shared.shutdown.cancelled() => return,
+            incoming = server.next() => incoming,
+        };
+        let Some(incoming) = incoming else { return };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move { handle(&shared, incoming).await });
+    }
+}
+
+async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
+    let request = incoming.request.clone();
+    let hosted = match shared.registry.get(request.sandbox) {
+        Some(hosted) if hosted.tenant == request.tenant && !hosted.is_closing() => hosted,
+        _ => {
+            incoming
+                .answer(Err(LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone")))
+                .await;
+            return;
+        }
+    };
+    let context = Context::of_link(&request, &shared.clock);
+    let answer = match &request.op {
+        LinkOp::ReadFile { path } => files::read(shared, &context, &hosted, path, &mut incoming).await,
+        LinkOp::WriteFile { path, mode } => {
+            files::write(shared, &context, &hosted, path, *mode, &mut incoming).await
+        }
+        LinkOp::ListFiles { path } => files::list(&hosted, path).await,
+        LinkOp::StatFile { path } => files::stat(&hosted, path).await,
+        LinkOp::DeleteFile { path, recursive } => {
+            files::delete(shared, &context, &hosted, path, *recursive).await
+        }
+        LinkOp::MoveFile { from, to } => files::rename(shared, &context, &hosted, from, to).await,
+        LinkOp::ChangeMode { path, mode } => files::change_mode(shared, &context, &hosted, path, *mode).await,
+        LinkOp::Glob { pattern } => files::glob(&hosted, pattern).await,
+        LinkOp::Stats => stats(&hosted).await,
+        LinkOp::Input { exec } => input::stream(&hosted, *exec, &mut incoming).await,
+        LinkOp::Signal { exec, signal } => input::signal(&hosted, *exec, *signal).await,
+        LinkOp::Resize { exec, size } => input::resize(&hosted, *exec, *size).await,
+        LinkOp::Kill { exec } => input::kill(&hosted, *exec).await,
+    };
+    incoming.answer(answer).await;
+}
+
+async fn stats(hosted: &Hosted) -> Answer {
+    match hosted.provider.stats(hosted.id).await {
+        Ok(stats) => Ok(LinkValue::Stats(SandboxStats {
+            cpu_percent: stats.cpu_pct,
+            memory_bytes: stats.mem_bytes,
+            memory_limit_bytes: stats.mem_limit_bytes,
+        })),
+        Err(StatsError::Unsupported) => Err(LinkFault::new(
+            FaultCode::Unsupported,
+            "the provider keeps no stats",
+        )),
+        Err(StatsError::NotRunning) => Err(LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone")),
+        Err(error @ StatsError::Failed(_)) => {
+            tracing::warn!(sandbox.id = %hosted.id, error = %crate::service::chain(&error), "stats cannot be read");
+            Err(internal())
+        }
+    }
+}
+
+/// What a client may know of a failure that is ours.
+fn internal() -> LinkFault {
+    LinkFault::new(FaultCode::Internal, "the sandbox did not answer")
+}

@@ -1,0 +1,281 @@
+//! Makes what is there and what the log says the same thing: at the start, and every few seconds.
+//!
+//! It takes no input and may run any number of times. What it can take over it takes over (boxes, running execs at the
+//! offset that is recorded); what the log says and is not there it reports; what is there and nobody knows it removes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent::client::{CallError, Client};
+use agent::protocol::{Attach, AttachRefusal, Stream};
+use events::{
+    DestroyReason, ExecOutcomeUnknown, ExecState, SandboxDestroyed, SandboxId, SandboxPhase, SandboxRecord,
+    SandboxRunning, SandboxState,
+};
+
+use crate::context::Context;
+use crate::exec::{Exec, Resume};
+use crate::hosted::Hosted;
+use crate::provider::{BoxHandle, Provider};
+use crate::service::Shared;
+
+/// How often it runs.
+pub const PERIOD: Duration = Duration::from_secs(5);
+/// How long a box may be unknown to the log: its command may be under way again after a crash.
+const STRAY_GRACE: Duration = Duration::from_secs(60);
+
+/// Boxes that nobody knows, and since when.
+#[derive(Default)]
+pub struct Strays(HashMap<SandboxId, Instant>);
+
+/// Why it could not finish. It runs again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error("cannot ask the record")]
+    Record(#[from] events::QueryError),
+    #[error("cannot publish")]
+    Publish(#[from] events::PublishError),
+}
+
+/// One round.
+pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), ReconcileError> {
+    let mut boxes: HashMap<SandboxId, (Arc<dyn Provider>, BoxHandle)> = HashMap::new();
+    let mut unlisted = Vec::new();
+    for provider in &shared.providers {
+        match provider.list().await {
+            Ok(list) => boxes.extend(
+                list.into_iter()
+                    .map(|handle| (handle.id, (Arc::clone(provider), handle))),
+            ),
+            Err(error) => {
+                tracing::warn!(provider = %provider.name(), error = %crate::service::chain(&error), "boxes cannot be listed");
+                unlisted.push(provider.name().clone());
+            }
+        }
+    }
+    // Asked after the list: a box that was made in between is not missed, only seen the next time.
+    for record in shared.log.live_on_node(&shared.config.node).await? {
+        let id = record.sandbox.id;
+        let found = boxes.remove(&id);
+        if shared.registry.is_creating(id) || unlisted.contains(&record.sandbox.spec.provider) {
+            continue;
+        }
+        match found {
+            Some((provider, handle)) if handle.running => {
+                take_over(shared, &record, provider, &handle).await?
+            }
+            found => gone(shared, &record, found).await?,
+        }
+    }
+    remove_strays(shared, strays, boxes).await
+}
+
+/// A live sandbox whose box runs.
+async fn take_over(
+    shared: &Arc<Shared>,
+    record: &SandboxRecord,
+    provider: Arc<dyn Provider>,
+    handle: &BoxHandle,
+) -> Result<(), ReconcileError> {
+    let state = &record.sandbox;
+    let hosted = match shared.registry.get(state.id) {
+        Some(hosted) => hosted,
+        None => {
+            let agent = Client::new(&handle.socket);
+            let hosted = Arc::new(Hosted::new(
+                state.id,
+                state.tenant.clone(),
+                provider,
+                agent,
+                Default::default(),
+            ));
+            shared.registry.insert(Arc::clone(&hosted));
+            tracing::info!(sandbox.id = %state.id, execs = record.live_execs.len(), "took a sandbox over");
+            hosted
+        }
+    };
+    if hosted.is_closing() {
+        return Ok(());
+    }
+    if matches!(state.phase, SandboxPhase::Starting { .. }) {
+        // Its maker died between the box and the news of it.
+        let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
+        let running = SandboxRunning {
+            node: shared.config.node.clone(),
+            runtime_id: handle.runtime_id.clone(),
+            took_us: 0,
+        };
+        shared
+            .log
+            .publish(&[context.event_once("running", running)])
+            .await?;
+    }
+    for exec in &record.live_execs {
+        resume(shared, &hosted, state, exec).await?;
+    }
+    Ok(())
+}
+
+/// Goes on with an exec that has not ended, from what is recorded of it.
+async fn resume(
+    shared: &Arc<Shared>,
+    hosted: &Arc<Hosted>,
+    state: &SandboxState,
+    exec: &ExecState,
+) -> Result<(), ReconcileError> {
+    if !hosted.execs.insert(exec.id) {
+        return Ok(());
+    }
+    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
+    let recorded = [exec.stdout_bytes, exec.stderr_bytes];
+    let mut read = recorded;
+    // The agent may have forgotten more than is recorded only where the output limit was reached.
+    for _ in 0..=Stream::BOTH.len() {
+        let attach = Attach {
+            exec_id: exec.id.as_bytes().to_owned().into(),
+            stdout_offset: read[0],
+            stderr_offset: read[1],
+        };
+        match hosted.agent.attach_exec(attach).await {
+            Ok(connection) => {
+                let pumped = Exec {
+                    id: exec.id,
+                    hosted: Arc::clone(hosted),
+                    context,
+                    log: shared.log.clone(),
+                    max_output_bytes: shared
+                        .config
+                        .max_output_bytes
+                        .min(recorded_limit(&read, &recorded)),
+                    shutdown: shared.shutdown.clone(),
+                };
+                hosted
+                    .pumps
+                    .spawn(pumped.pump(connection, Resume::Recorded(recorded), read));
+                return Ok(());
+            }
+            Err(CallError::Refused(AttachRefusal::Released {
+                stream,
+                retained_from,
+            })) => {
+                read[stream.index()] = retained_from;
+            }
+            Err(CallError::Refused(AttachRefusal::UnknownExec(_))) => break,
+            Err(error) => {
+                tracing::debug!(exec.id = %exec.id, error = %error, "cannot attach yet");
+                hosted.execs.remove(&exec.id);
+                return Ok(());
+            }
+        }
+    }
+    hosted.execs.remove(&exec.id);
+    unknown(shared, state, exec, "the sandbox no longer knows of this command").await
+}
+
+/// Where the agent has forgotten what is not recorded, nothing after it may be recorded either: the record has no holes.
+fn recorded_limit(read: &[u64; 2], recorded: &[u64; 2]) -> u64 {
+    if read == recorded {
+        u64::MAX
+    } else {
+        recorded[0] + recorded[1]
+    }
+}
+
+async fn unknown(
+    shared: &Shared,
+    state: &SandboxState,
+    exec: &ExecState,
+    message: &str,
+) -> Result<(), ReconcileError> {
+    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
+    let event = context.event(ExecOutcomeUnknown {
+        exec: exec.id,
+        message: message.to_owned(),
+    });
+    Ok(shared.log.publish(&[event]).await?)
+}
+
+/// A live sandbox without a running box.
+async fn gone(
+    shared: &Arc<Shared>,
+    record: &SandboxRecord,
+    remains: Option<(Arc<dyn Provider>, BoxHandle)>,
+) -> Result<(), ReconcileError> {
+    let state = &record.sandbox;
+    let expired = state.is_expired(shared.clock.now());
+    if matches!(state.phase, SandboxPhase::Starting { .. }) && !expired {
+        // Its command is not acknowledged and comes again.
+        return Ok(());
+    }
+    let hosted = shared.registry.get(state.id);
+    if hosted.as_ref().is_some_and(|hosted| !hosted.close()) {
+        return Ok(());
+    }
+    if let Some((provider, handle)) = remains
+        && let Err(error) = provider.destroy(handle.id).await
+    {
+        tracing::warn!(sandbox.id = %state.id, error = %crate::service::chain(&error), "remains were not removed");
+        hosted.iter().for_each(|hosted| hosted.reopen());
+        return Ok(());
+    }
+    if let Some(hosted) = &hosted {
+        // Pumps have the last word on their execs.
+        hosted.pumps.close();
+        let _ = tokio::time::timeout(Duration::from_secs(3), hosted.pumps.wait()).await;
+    } else {
+        for exec in &record.live_execs {
+            unknown(shared, state, exec, "the sandbox went away while the command ran").await?;
+        }
+    }
+    let reason = if expired {
+        DestroyReason::Ttl
+    } else {
+        DestroyReason::Vanished
+    };
+    tracing::info!(sandbox.id = %state.id, ?reason, "a sandbox is gone");
+    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
+    shared
+        .log
+        .publish(&[context.event(SandboxDestroyed { reason })])
+        .await?;
+    shared.registry.remove(state.id);
+    Ok(())
+}
+
+/// Boxes that are not live by the record.
+async fn remove_strays(
+    shared: &Arc<Shared>,
+    strays: &mut Strays,
+    boxes: HashMap<SandboxId, (Arc<dyn Provider>, BoxHandle)>,
+) -> Result<(), ReconcileError> {
+    strays.0.retain(|id, _| boxes.contains_key(id));
+    for (id, (provider, _)) in boxes {
+        if shared.registry.is_creating(id)
+            || shared.registry.get(id).is_some_and(|hosted| hosted.is_closing())
+        {
+            continue;
+        }
+        let record = shared.log.sandbox_record(id).await?;
+        let ended = record.as_ref().is_some_and(|record| record.sandbox.is_terminal());
+        let elsewhere = record
+            .as_ref()
+            .and_then(|record| record.sandbox.node())
+            .is_some_and(|node| *node != shared.config.node);
+        let since = *strays.0.entry(id).or_insert_with(Instant::now);
+        if !ended && !elsewhere && (shared.registry.get(id).is_some() || since.elapsed() < STRAY_GRACE) {
+            continue;
+        }
+        match provider.destroy(id).await {
+            Ok(()) => {
+                tracing::info!(sandbox.id = %id, "removed a box that is not in the log");
+                shared.registry.remove(id);
+                strays.0.remove(&id);
+            }
+            Err(error) => {
+                tracing::warn!(sandbox.id = %id, error = %crate::service::chain(&error), "a stray box was not removed");
+            }
+        }
+    }
+    Ok(())
+}

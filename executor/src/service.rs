@@ -1,0 +1,272 @@
+//! The executor as a whole: start, serve, drain.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use events::{
+    Actor, Clock, Event, EventId, Heartbeat, LinkServer, Log, NodeDraining, NodeId, NodeJoined,
+    ProviderHealth, ProviderName, TenantId,
+};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::hosted::Registry;
+use crate::provider::Provider;
+use crate::reconcile::{self, Strays};
+use crate::{commands, link};
+
+/// How long commands that are being carried out get to finish.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long to wait before trying again to take commands.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often providers are asked whether they work.
+const HEALTH_PERIOD: Duration = Duration::from_secs(10);
+
+/// How one executor works.
+#[derive(Debug, Clone)]
+pub struct ExecutorConfig {
+    /// Its node. One executor a node.
+    pub node: NodeId,
+    /// How many sandboxes it takes.
+    pub capacity: u32,
+    /// Past how many bytes the output of one exec is cut off, with a marker.
+    pub max_output_bytes: u64,
+}
+
+/// Why an executor stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// It could not listen on the connection to NATS.
+    #[error("cannot listen for requests")]
+    Listen(#[from] events::ListenError),
+}
+
+/// What all parts of the executor share.
+pub struct Shared {
+    pub config: ExecutorConfig,
+    pub log: Log,
+    pub providers: Vec<Arc<dyn Provider>>,
+    pub clock: Arc<dyn Clock>,
+    pub registry: Arc<Registry>,
+    pub shutdown: CancellationToken,
+}
+
+impl Shared {
+    pub fn provider(&self, name: &ProviderName) -> Option<Arc<dyn Provider>> {
+        self.providers
+            .iter()
+            .find(|provider| provider.name() == name)
+            .map(Arc::clone)
+    }
+}
+
+/// An error with all that lies under it, for the log.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Carries out commands on one node.
+pub struct Executor {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+impl Executor {
+    /// An executor with these box-makers. It does nothing until it runs.
+    pub fn new(
+        config: ExecutorConfig,
+        log: Log,
+        providers: Vec<Arc<dyn Provider>>,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let registry = Arc::new(Registry::default());
+        Self {
+            shared: Arc::new(Shared {
+                config,
+                log,
+                providers,
+                clock,
+                registry,
+                shutdown,
+            }),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Works until it is told to stop. Sandboxes and what runs in them live on.
+    pub async fn run(self) -> Result<(), ExecutorError> {
+        let shared = &self.shared;
+        let mut strays = Strays::default();
+        while let Err(error) = reconcile::reconcile(shared, &mut strays).await {
+            tracing::warn!(error = %chain(&error), "waiting to learn what is on this node");
+            tokio::select! {
+                () = shared.shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(PAUSE) => {}
+            }
+        }
+        let server = LinkServer::listen(&shared.log, &shared.config.node).await?;
+        tokio::spawn(link::serve(Arc::clone(shared), server));
+        self.announce(NodeJoined {
+            node: shared.config.node.clone(),
+            providers: shared
+                .providers
+                .iter()
+                .map(|provider| provider.name().clone())
+                .collect(),
+            capacity: shared.config.capacity,
+        })
+        .await;
+        let mut consumers = tokio::task::JoinSet::new();
+        consumers.spawn(heartbeats(Arc::clone(shared)));
+        consumers.spawn(node_commands(Arc::clone(shared), self.tasks.clone()));
+        for provider in &shared.providers {
+            consumers.spawn(pool_commands(
+                Arc::clone(shared),
+                provider.name().clone(),
+                self.tasks.clone(),
+            ));
+        }
+        loop {
+            tokio::select! {
+                () = shared.shutdown.cancelled() => break,
+                () = tokio::time::sleep(reconcile::PERIOD) => {
+                    if let Err(error) = reconcile::reconcile(shared, &mut strays).await {
+                        tracing::debug!(error = %chain(&error), "reconciliation will run again");
+                    }
+                }
+            }
+        }
+        self.drain(consumers).await;
+        Ok(())
+    }
+
+    /// Takes nothing new, finishes what is being carried out, and leaves the rest to the agents.
+    async fn drain(self, mut consumers: tokio::task::JoinSet<()>) {
+        self.announce(NodeDraining {
+            node: self.shared.config.node.clone(),
+        })
+        .await;
+        consumers.shutdown().await;
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some commands were not finished; they will be delivered again");
+        }
+        for hosted in self.shared.registry.all() {
+            hosted.pumps.close();
+            let _ = tokio::time::timeout(Duration::from_secs(3), hosted.pumps.wait()).await;
+        }
+        self.shared.log.flush().await;
+    }
+
+    async fn announce(&self, data: impl Into<events::EventData>) {
+        let shared = &self.shared;
+        let event = Event {
+            id: EventId::new(),
+            tenant: TenantId::system(),
+            sandbox: None,
+            time: shared.clock.now(),
+            actor: Actor::Executor(shared.config.node.clone()),
+            cause: None,
+            request_id: None,
+            traceparent: None,
+            data: data.into(),
+        };
+        if let Err(error) = shared.log.publish(&[event]).await {
+            tracing::warn!(error = %error, "a node event was not published");
+        }
+    }
+}
+
+/// Commands for sandboxes that are here already.
+async fn node_commands(shared: Arc<Shared>, tasks: TaskTracker) {
+    let mut consumer = shared.log.node_commands(&shared.config.node);
+    loop {
+        match consumer.next().await {
+            Ok(delivery) => {
+                tasks.spawn(commands::carry_out(Arc::clone(&shared), delivery));
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "cannot take commands; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Commands that any executor of the pool may take: this one does while it has room, one at a time, so that what it
+/// cannot start yet is left for others.
+async fn pool_commands(shared: Arc<Shared>, pool: ProviderName, tasks: TaskTracker) {
+    let mut consumer = shared.log.pool_commands(&pool);
+    loop {
+        shared.registry.room(shared.config.capacity as usize).await;
+        match consumer.take_one(Duration::from_secs(5)).await {
+            Ok(Some(delivery)) => {
+                tasks.spawn(commands::carry_out(Arc::clone(&shared), delivery));
+                // Lets the command take its place before the next one is counted.
+                tokio::task::yield_now().await;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "cannot take commands; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn heartbeats(shared: Arc<Shared>) {
+    let mut providers = Vec::new();
+    let mut checked: Option<Instant> = None;
+    loop {
+        if checked.is_none_or(|at| at.elapsed() >= HEALTH_PERIOD) {
+            providers = health(&shared).await;
+            checked = Some(Instant::now());
+        }
+        shared
+            .log
+            .beat(&Heartbeat {
+                node: shared.config.node.clone(),
+                providers: providers.clone(),
+                capacity: shared.config.capacity,
+                used: u32::try_from(shared.registry.used()).unwrap_or(u32::MAX),
+                draining: shared.shutdown.is_cancelled(),
+            })
+            .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn health(shared: &Shared) -> Vec<ProviderHealth> {
+    let boxes = shared.registry.all();
+    let mut all = Vec::new();
+    for provider in &shared.providers {
+        let began = Instant::now();
+        let outcome = tokio::time::timeout(Duration::from_secs(5), provider.health()).await;
+        let (healthy, error) = match outcome {
+            Ok(Ok(_)) => (true, None),
+            Ok(Err(error)) => (false, Some(error.reason)),
+            Err(_) => (false, Some("the provider does not answer".to_owned())),
+        };
+        let count = boxes
+            .iter()
+            .filter(|hosted| hosted.provider.name() == provider.name())
+            .count();
+        all.push(ProviderHealth {
+            name: provider.name().clone(),
+            healthy,
+            latency_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            error,
+            capabilities: provider.capabilities().names(),
+            boxes: u32::try_from(count).unwrap_or(u32::MAX),
+        });
+    }
+    all
+}
