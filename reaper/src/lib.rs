@@ -1,1 +1,87 @@
+//! Ends what has outlived its time.
+//!
+//! The reaper is a reconciler: it reads the fold of live sandboxes, has no state of its own, and asks executors to
+//! destroy what is past its deadline. It destroys nothing itself. Any number of reapers may run: the command's id follows
+//! from the sandbox, its deadline and how long that has passed, so JetStream keeps one of many.
+//!
+//! With no reaper at all sandboxes still end: their agents know the deadline. The reaper is what makes the log say so.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use events::{
+    Actor, Clock, Command, CommandEnvelope, CommandId, DestroyReason, Destination, Log, SandboxState, View,
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the deadlines are looked at.
+const PERIOD: Duration = Duration::from_millis(500);
+/// When a sandbox is still there after this long, it is asked for again.
+const AGAIN_AFTER_SECONDS: i64 = 30;
+
+/// Looks at deadlines until it is told to stop.
+pub struct Reaper {
+    log: Log,
+    view: View,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+}
+
+impl Reaper {
+    /// A reaper over this view. It does nothing until it runs.
+    pub fn new(log: Log, view: View, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+        Self { log, view, clock, stop }
+    }
+
+    /// Works until it is told to stop.
+    pub async fn run(self) {
+        loop {
+            let now = self.clock.now();
+            let due: Vec<CommandEnvelope> =
+                self.view.live_sandboxes().iter().filter_map(|state| due(state, now)).collect();
+            for command in due {
+                self.ask(&command).await;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+    }
+
+    async fn ask(&self, command: &CommandEnvelope) {
+        let Some(state) = self.view.sandbox(command.sandbox) else { return };
+        let destination = match state.node() {
+            Some(node) => Destination::Node(node),
+            // Nobody has it yet: whoever takes commands of its pool can say that it is gone.
+            None => Destination::Pool(&state.spec.provider),
+        };
+        if let Err(error) = self.log.send(destination, command).await {
+            tracing::warn!(error = %error, sandbox.id = %command.sandbox, "cannot ask for an end; trying again");
+        }
+    }
+}
+
+/// The command that ends a sandbox, if its time is up.
+fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
+    if state.is_terminal() || !state.is_expired(now) {
+        return None;
+    }
+    let reason =
+        if state.expires_at >= state.lifetime_ends_at { DestroyReason::Lifetime } else { DestroyReason::Ttl };
+    let round = (now - state.expires_at).num_seconds() / AGAIN_AFTER_SECONDS;
+    let deadline = state.expires_at.timestamp_micros();
+    Some(CommandEnvelope {
+        id: CommandId::derived(&["reap", &state.id.to_string(), &deadline.to_string(), &round.to_string()]),
+        tenant: state.tenant.clone(),
+        actor: Actor::Reaper,
+        request_id: None,
+        traceparent: None,
+        sandbox: state.id,
+        command: Command::DestroySandbox { reason },
+    })
+}
+
+#[cfg(test)]
+mod tests;

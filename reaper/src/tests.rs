@@ -1,0 +1,69 @@
+use chrono::{TimeDelta, TimeZone};
+use events::{Network, NodeId, SandboxId, SandboxPhase, SandboxSpec, TenantId};
+
+use super::*;
+
+fn at(seconds: i64) -> DateTime<Utc> {
+    Utc.timestamp_opt(1_750_000_000 + seconds, 0).single().unwrap()
+}
+
+fn running(expires_at: DateTime<Utc>) -> SandboxState {
+    SandboxState {
+        id: SandboxId::from_bytes([7; 16]),
+        tenant: TenantId::default_tenant(),
+        spec: SandboxSpec {
+            provider: "docker".parse().unwrap(),
+            image: "alpine:latest".to_owned(),
+            memory_mib: 64,
+            cpu_millis: 1000,
+            pids_limit: 64,
+            network: Network::None,
+            read_only_root: false,
+            runtime: None,
+            owner: None,
+            template: None,
+            metadata: Default::default(),
+            env_names: Vec::new(),
+            request_digest: None,
+        },
+        requested_at: at(0),
+        expires_at,
+        lifetime_ends_at: at(3600),
+        phase: SandboxPhase::Running { node: "n".parse::<NodeId>().unwrap(), since: at(0) },
+    }
+}
+
+fn reason(command: &CommandEnvelope) -> DestroyReason {
+    match &command.command {
+        Command::DestroySandbox { reason } => *reason,
+        other => panic!("not a destroy: {other:?}"),
+    }
+}
+
+#[test]
+fn a_sandbox_is_due_at_its_deadline_and_not_before() {
+    let state = running(at(60));
+    assert!(due(&state, at(59)).is_none());
+    assert_eq!(reason(&due(&state, at(60)).unwrap()), DestroyReason::Ttl);
+}
+
+#[test]
+fn the_greatest_age_is_a_reason_of_its_own() {
+    assert_eq!(reason(&due(&running(at(3600)), at(3600)).unwrap()), DestroyReason::Lifetime);
+}
+
+#[test]
+fn what_has_ended_is_left_alone() {
+    let ended = SandboxPhase::Destroyed { reason: DestroyReason::User, at: at(1) };
+    assert!(due(&SandboxState { phase: ended, ..running(at(60)) }, at(600)).is_none());
+}
+
+#[test]
+fn all_reapers_ask_with_one_id_until_they_ask_again() {
+    let state = running(at(60));
+    let first = due(&state, at(60)).unwrap();
+    assert_eq!(first.id, due(&state, at(60) + TimeDelta::seconds(29)).unwrap().id);
+    assert_ne!(first.id, due(&state, at(60) + TimeDelta::seconds(30)).unwrap().id);
+    let extended = SandboxState { expires_at: at(90), ..state };
+    assert_ne!(first.id, due(&extended, at(90)).unwrap().id);
+}
