@@ -1,14 +1,17 @@
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Pool, Postgres};
+use sqlx::{Connection, Pool, Postgres};
 
-use super::sql::{Dialect, SqlStore, failed, signed, state_json, stream_code};
+use super::sql::{Dialect, SqlStore, failed, searchable, signed, state_json, stream_code};
 use super::{AppendBatch, AppendError, EventStore, OpenError, migrations};
 
 const READERS: u32 = 8;
+/// A connection that was used this recently is used again without asking whether it still works.
+const TRUSTED_IDLE: Duration = Duration::from_millis(200);
 
 pub(super) async fn open(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
     // The source of a parse error would repeat the URL, which may hold a password.
@@ -19,6 +22,16 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
         PgPoolOptions::new()
             .max_connections(connections)
             .test_before_acquire(false)
+            // A server that was restarted has cut every connection. While work goes on a failed call says so; whoever
+            // comes back after a pause should not be the one to find out.
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for < TRUSTED_IDLE {
+                        return Ok(true);
+                    }
+                    connection.ping().await.map(|()| true)
+                })
+            })
             .connect_with(options.clone())
     };
     let writer = pool(1).await.map_err(|error| OpenError::Connect(error.into()))?;
@@ -104,7 +117,7 @@ impl Dialect for Postgres {
             .bind(column!(events, event => &event.hash.0[..]))
             .bind(column!(sandboxes, state => &state.id.as_bytes()[..]))
             .bind(column!(sandboxes, state => state.tenant.as_str()))
-            .bind(column!(sandboxes, state => state.spec.owner.as_deref()))
+            .bind(column!(sandboxes, state => state.spec.owner.as_deref().map(searchable)))
             .bind(column!(sandboxes, state => state.spec.provider.as_str()))
             .bind(column!(sandboxes, state => state.node().map(|node| node.as_str())))
             .bind(column!(sandboxes, state => i16::from(state.is_terminal())))
@@ -117,7 +130,7 @@ impl Dialect for Postgres {
             .bind(column!(execs, state => state.started_at.timestamp_micros()))
             .bind(exec_states)
             .bind(column!(templates, change => change.tenant.as_str()))
-            .bind(column!(templates, change => change.name.as_str()))
+            .bind(column!(templates, change => searchable(&change.name)))
             .bind(template_states)
             .bind(column!(batch.chain_heads, head => head.0.as_str()))
             .bind(column!(batch.chain_heads, head => &head.1.0[..]))

@@ -87,6 +87,11 @@ pub(super) fn state_json(state: &impl Serialize) -> Result<String, StoreError> {
     serde_json::to_string(state).map_err(|error| damaged("write a read model", error))
 }
 
+/// Text from outside, for a column that it is found by: Postgres has no NUL in its text. The JSON keeps the exact text.
+pub(super) fn searchable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// How a stream is written in its column.
 pub(super) const fn stream_code(stream: OutputStream) -> i16 {
     match stream {

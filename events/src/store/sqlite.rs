@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Pool, Sqlite, SqliteConnection};
 
-use super::sql::{Dialect, SqlStore, failed, pieces, signed, state_json, stream_code};
+use super::sql::{Dialect, SqlStore, failed, pieces, searchable, signed, state_json, stream_code};
 use super::{AppendBatch, AppendError, AppendEvent, EventStore, OpenError, StoreError, migrations};
 use crate::{ExecState, SandboxState};
 
@@ -92,7 +92,7 @@ impl Dialect for Sqlite {
                  ON CONFLICT DO UPDATE SET template = excluded.template",
             )
             .bind(change.tenant.as_str())
-            .bind(change.name.as_str())
+            .bind(searchable(&change.name))
             .bind(template)
             .execute(&mut *transaction)
             .await
@@ -182,7 +182,7 @@ async fn put_sandbox(connection: &mut SqliteConnection, state: &SandboxState) ->
     )
     .bind(&state.id.as_bytes()[..])
     .bind(state.tenant.as_str())
-    .bind(state.spec.owner.as_deref())
+    .bind(state.spec.owner.as_deref().map(searchable))
     .bind(state.spec.provider.as_str())
     .bind(state.node().map(|node| node.as_str()))
     .bind(i16::from(state.is_terminal()))

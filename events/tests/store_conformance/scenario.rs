@@ -1,0 +1,170 @@
+//! Events to store.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeZone, Utc};
+use events::recorder::{Incoming, Known, Numberer};
+use events::*;
+
+pub fn sandbox_id(n: u8) -> SandboxId {
+    SandboxId::from_bytes([n; 16])
+}
+
+pub fn exec_id(n: u8) -> ExecId {
+    ExecId::from_bytes([n; 16])
+}
+
+pub fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+pub fn at(seconds: i64) -> DateTime<Utc> {
+    Utc.timestamp_opt(1_750_000_000 + seconds, 123_456_000)
+        .single()
+        .unwrap()
+}
+
+pub fn event(sandbox: Option<u8>, data: impl Into<EventData>) -> Event {
+    Event {
+        id: EventId::new(),
+        tenant: tenant("default"),
+        sandbox: sandbox.map(sandbox_id),
+        time: at(0),
+        actor: Actor::Executor("node-1".parse().unwrap()),
+        cause: None,
+        request_id: None,
+        traceparent: None,
+        data: data.into(),
+    }
+}
+
+pub fn requested(owner: Option<&str>) -> SandboxRequested {
+    SandboxRequested {
+        spec: SandboxSpec {
+            provider: "docker".parse().unwrap(),
+            image: "alpine:latest".to_owned(),
+            memory_mib: 512,
+            cpu_millis: 1000,
+            pids_limit: 256,
+            network: Network::None,
+            read_only_root: false,
+            runtime: None,
+            owner: owner.map(str::to_owned),
+            template: None,
+            metadata: Default::default(),
+            env_names: Vec::new(),
+            request_digest: None,
+        },
+        expires_at: at(60),
+        lifetime_ends_at: at(600),
+    }
+}
+
+pub fn running() -> SandboxRunning {
+    SandboxRunning {
+        node: "node-1".parse().unwrap(),
+        runtime_id: "abc".to_owned(),
+        took_us: 10,
+    }
+}
+
+pub fn started(exec: u8) -> ExecStarted {
+    ExecStarted {
+        exec: exec_id(exec),
+        spec: ExecSpec {
+            argv: vec!["true".to_owned()],
+            cwd: None,
+            user: None,
+            tty: None,
+            stdin: false,
+            timeout_ms: None,
+            request_digest: None,
+        },
+        env_names: Vec::new(),
+        pid: 7,
+    }
+}
+
+pub fn output(exec: u8, stream: OutputStream, offset: u64, bytes: impl Into<Bytes>) -> ExecOutput {
+    ExecOutput {
+        exec: exec_id(exec),
+        stream,
+        offset,
+        bytes: bytes.into(),
+    }
+}
+
+pub fn exited(exec: u8, stdout_bytes: u64, stderr_bytes: u64) -> ExecExited {
+    ExecExited {
+        exec: exec_id(exec),
+        code: 0,
+        signal: None,
+        ended: ExecEnded {
+            stdout_bytes,
+            stderr_bytes,
+            truncated_bytes: 0,
+            duration_us: 1,
+        },
+    }
+}
+
+/// Started, one piece of output, exited: in sandbox 1.
+pub fn short_exec(exec: u8, bytes: &[u8]) -> Vec<Event> {
+    vec![
+        event(Some(1), started(exec)),
+        event(Some(1), output(exec, OutputStream::Stdout, 0, bytes.to_vec())),
+        event(Some(1), exited(exec, bytes.len() as u64, 0)),
+    ]
+}
+
+/// Numbers batches as the recorder would.
+pub struct Recorder {
+    numberer: Numberer,
+    sequence: u64,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self {
+            numberer: Numberer::new(&Head::default()),
+            sequence: 0,
+        }
+    }
+}
+
+impl Recorder {
+    pub fn batch(&mut self, events: Vec<Event>) -> AppendBatch {
+        let incoming: Vec<Incoming> = events
+            .into_iter()
+            .map(|event| Incoming {
+                frame: event.to_frame().unwrap(),
+                event,
+            })
+            .collect();
+        let missing = self.numberer.missing(&incoming);
+        self.numberer.learn(missing, Known::default());
+        self.sequence += 1;
+        let mark = StreamMark {
+            incarnation: "one".to_owned(),
+            sequence: self.sequence,
+        };
+        let draft = self.numberer.draft(incoming, &HashSet::new(), mark).unwrap();
+        assert_eq!(draft.dropped, []);
+        draft.batch
+    }
+}
+
+pub fn frames(batches: &[&AppendBatch]) -> Vec<Frame> {
+    batches
+        .iter()
+        .flat_map(|batch| batch.events.iter().map(|event| event.frame.clone()))
+        .collect()
+}
+
+pub async fn read_all(store: &dyn EventStore) -> Vec<Frame> {
+    store
+        .read(&EventFilter::default(), Position::ZERO, u32::MAX)
+        .await
+        .unwrap()
+}
