@@ -30,7 +30,6 @@ pub struct Exec {
     /// Something for the readers of output: bytes were acked or sent.
     room: Notify,
     exited: Notify,
-    finished: Notify,
     /// Whether the outcome reached a caller.
     heard: Cell<bool>,
 }
@@ -93,7 +92,6 @@ impl Exec {
             changed: Notify::new(),
             room: Notify::new(),
             exited: Notify::new(),
-            finished: Notify::new(),
             heard: Cell::new(false),
         }
     }
@@ -278,21 +276,10 @@ impl Exec {
         drop(state);
         self.stdin.end();
         self.changed.notify_waiters();
-        self.finished.notify_waiters();
     }
 
     pub fn is_finished(&self) -> bool {
         self.state.borrow().outcome.is_some()
-    }
-
-    pub async fn finished(&self) {
-        loop {
-            let finished = self.finished.notified();
-            if self.is_finished() {
-                return;
-            }
-            finished.await;
-        }
     }
 
     /// Ended, and nothing left that somebody might still want to read.

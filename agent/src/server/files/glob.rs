@@ -1,0 +1,149 @@
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use agent::protocol::{FileErrorKind, FileRefusal, MAX_LISTED};
+use globset::{GlobBuilder, GlobMatcher};
+
+/// Paths looked at before giving up: `/**` in a big image must end in time.
+const MOST_VISITED: usize = 1_000_000;
+
+/// Absolute paths that match, sorted, and whether there were more. `*` and `?` stop at a `/`, `**` does not;
+/// symlinks match, but are not descended into.
+pub fn glob(workspace: &Path, pattern: &str) -> Result<(Vec<String>, bool), FileRefusal> {
+    let full = absolute(workspace, pattern);
+    let invalid = |error: globset::Error| FileRefusal {
+        kind: FileErrorKind::InvalidPath,
+        path: pattern.to_owned(),
+        message: error.kind().to_string(),
+    };
+    let matcher = GlobBuilder::new(&full)
+        .literal_separator(true)
+        .build()
+        .map_err(invalid)?
+        .compile_matcher();
+    let base = literal_base(&full);
+    // Without `**` nothing deeper than the pattern can match; a `/` within braces has no fixed depth.
+    let depth = (!full.contains("**") && !full.contains('{')).then(|| full.matches('/').count());
+    let mut walk = Walk {
+        matcher,
+        depth,
+        visited: 0,
+        paths: Vec::new(),
+        truncated: false,
+    };
+    walk.visit(base);
+    walk.paths.sort_unstable();
+    Ok((walk.paths, walk.truncated))
+}
+
+struct Walk {
+    matcher: GlobMatcher,
+    depth: Option<usize>,
+    visited: usize,
+    paths: Vec<String>,
+    truncated: bool,
+}
+
+impl Walk {
+    fn visit(&mut self, base: PathBuf) {
+        let mut open = vec![base];
+        while let Some(path) = open.pop() {
+            let Ok(metadata) = fs::symlink_metadata(&path) else {
+                continue;
+            };
+            self.visited += 1;
+            if self.visited > MOST_VISITED {
+                self.truncated = true;
+                return;
+            }
+            if self.matcher.is_match(&path) {
+                if self.paths.len() == MAX_LISTED {
+                    self.truncated = true;
+                    return;
+                }
+                self.paths.push(path.to_string_lossy().into_owned());
+            }
+            let depth = path.components().count() - 1;
+            if metadata.is_dir() && self.depth.is_none_or(|most| depth < most) {
+                open.extend(
+                    fs::read_dir(&path)
+                        .into_iter()
+                        .flatten()
+                        .flatten()
+                        .map(|found| found.path()),
+                );
+            }
+        }
+    }
+}
+
+/// The pattern from the root on, without `.` and `..`.
+fn absolute(workspace: &Path, pattern: &str) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if !pattern.starts_with('/') {
+        parts = workspace
+            .components()
+            .filter(|component| matches!(component, Component::Normal(_)))
+            .map(|component| globset::escape(&component.as_os_str().to_string_lossy()))
+            .collect();
+    }
+    for part in pattern.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part.to_owned()),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// The directory below which everything that matches lies, or the one path that can match.
+fn literal_base(full: &str) -> PathBuf {
+    let literal = |part: &&str| !part.contains(['*', '?', '[', '{', '\\']) || is_escaped(part);
+    let parts = full
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .take_while(literal);
+    parts.fold(PathBuf::from("/"), |base, part| base.join(unescape(part)))
+}
+
+/// Whether every special character stands in brackets of its own, as `globset::escape` writes it.
+fn is_escaped(part: &str) -> bool {
+    globset::escape(&unescape(part)) == part
+}
+
+fn unescape(part: &str) -> String {
+    let mut plain = String::new();
+    let mut characters = part.chars();
+    while let Some(character) = characters.next() {
+        if character == '[' {
+            plain.extend(characters.next());
+            characters.next();
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_begin_at_the_workspace_and_have_a_literal_base() {
+        let workspace = Path::new("/work [1]/space");
+        for (pattern, full, base) in [
+            ("*.py", "/work [[]1[]]/space/*.py", "/work [1]/space"),
+            ("./a/../b/**/c", "/work [[]1[]]/space/b/**/c", "/work [1]/space/b"),
+            ("/etc/pass*", "/etc/pass*", "/etc"),
+            ("/etc/passwd", "/etc/passwd", "/etc/passwd"),
+            ("/../../x[ab]/y", "/x[ab]/y", "/"),
+        ] {
+            assert_eq!(absolute(workspace, pattern), full);
+            assert_eq!(literal_base(full), Path::new(base), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Files, resolved as any process of the sandbox would: `..` and symlinks lead nowhere but there.
+
+mod copy;
+mod glob;
+mod list;
+mod path;
+mod upload;
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use agent::protocol::{Entry, FileRefusal, FrameError, Input, MAX_CHUNK, Reply};
+use bytes::Bytes;
+
+use super::Agent;
+use super::session::{Reader, Writer};
+use path::{entry_of, named, refusal};
+
+pub use upload::Write;
+
+/// Longest message of a listing, in bytes of names; well below the longest frame.
+const BATCH_BYTES: usize = 128 * 1024;
+
+/// Runs file work on another thread, so that a slow disk holds up nobody else.
+async fn blocking<T: Send + 'static>(
+    path: &str,
+    work: impl FnOnce() -> Result<T, FileRefusal> + Send + 'static,
+) -> Result<T, FileRefusal> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(refusal(path, &io::Error::other("the operation was given up"))),
+    }
+}
+
+fn reply<T>(result: Result<T, FileRefusal>, answer: impl FnOnce(T) -> Reply) -> Reply {
+    match result {
+        Ok(value) => answer(value),
+        Err(refusal) => Reply::Refused(refusal.into()),
+    }
+}
+
+async fn finish(writer: &mut Writer, reply: Reply) -> Result<(), FrameError> {
+    writer.send(&reply).await?;
+    writer.flush().await
+}
+
+pub async fn read(
+    agent: &Agent,
+    path: String,
+    offset: u64,
+    limit: Option<u64>,
+    writer: &mut Writer,
+) -> Result<(), FrameError> {
+    let full = match path::resolve(agent, &path) {
+        Ok(full) => full,
+        Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
+    };
+    let mut left = limit.unwrap_or(u64::MAX);
+    let shown = path.clone();
+    let opened = blocking(&path, move || {
+        let (file, metadata) = open_regular(&full).map_err(named(&shown))?;
+        let first = read_chunk(&file, offset, left).map_err(named(&shown))?;
+        Ok((Arc::new(file), entry_of(&full, &metadata, false), first))
+    });
+    let (file, entry, mut chunk) = match opened.await {
+        Ok(opened) => opened,
+        Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
+    };
+    writer.send(&Reply::File(entry)).await?;
+    let mut at = offset;
+    while !chunk.is_empty() {
+        (at, left) = (at.saturating_add(chunk.len() as u64), left - chunk.len() as u64);
+        writer.send(&Reply::Chunk { bytes: chunk }).await?;
+        let (file, shown) = (Arc::clone(&file), path.clone());
+        chunk = match blocking(&path, move || read_chunk(&file, at, left).map_err(named(&shown))).await {
+            Ok(chunk) => chunk,
+            Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
+        };
+    }
+    finish(writer, Reply::Done).await
+}
+
+fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
+    // Opening a FIFO would otherwise wait for its other end.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok((file, metadata))
+}
+
+fn read_chunk(file: &File, offset: u64, left: u64) -> io::Result<Bytes> {
+    if i64::try_from(offset).is_err() {
+        return Ok(Bytes::new());
+    }
+    let mut buffer = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(MAX_CHUNK)];
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer.into())
+}
+
+pub async fn write(
+    agent: &Agent,
+    write: Write,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<(), FrameError> {
+    let received = receive(agent, write, reader).await?;
+    let refused = received.is_err();
+    let answer = reply(received, |size| Reply::Written { size });
+    writer.send(&answer).await?;
+    writer.shutdown().await?;
+    if refused {
+        // What is still under way is taken in, so that closing does not overtake the reason.
+        let rest = async { while let Ok(Some(_)) = reader.receive::<Input>().await {} };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), rest).await;
+    }
+    Ok(())
+}
+
+/// The outer error is the connection's: then nothing of the upload remains.
+async fn receive(
+    agent: &Agent,
+    write: Write,
+    reader: &mut Reader,
+) -> Result<Result<u64, FileRefusal>, FrameError> {
+    let path = write.path.clone();
+    let full = match path::resolve(agent, &path) {
+        Ok(full) => full,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let mut upload = match blocking(&path, move || upload::Upload::begin(write, &full)).await {
+        Ok(upload) => upload,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    loop {
+        match reader.receive::<Input>().await? {
+            Some(Input::Chunk { bytes }) => {
+                let written = blocking(&path, move || upload.append(&bytes).map(|()| upload));
+                upload = match written.await {
+                    Ok(upload) => upload,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+            }
+            Some(Input::Commit) => return Ok(blocking(&path, move || upload.commit()).await),
+            None => return Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into())),
+            Some(
+                Input::Ack { .. }
+                | Input::Stdin { .. }
+                | Input::CloseStdin
+                | Input::Resize { .. }
+                | Input::Signal { .. },
+            ) => return Err(FrameError::Malformed("not part of an upload")),
+        }
+    }
+}
+
+pub async fn list(
+    agent: &Agent,
+    path: String,
+    recursive: bool,
+    writer: &mut Writer,
+) -> Result<(), FrameError> {
+    let listed = match path::resolve(agent, &path) {
+        Ok(full) => {
+            let shown = path.clone();
+            blocking(&path, move || list::list(&full, recursive).map_err(named(&shown))).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let (entries, truncated) = match listed {
+        Ok(listed) => listed,
+        Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
+    };
+    let size = |entry: &Entry| entry.path.len() + entry.name.len() + 64;
+    for batch in batches(entries, size) {
+        writer.send(&Reply::Entries(batch)).await?;
+    }
+    finish(writer, Reply::Listed { truncated }).await
+}
+
+pub async fn glob(agent: &Agent, pattern: String, writer: &mut Writer) -> Result<(), FrameError> {
+    let workspace = agent.options.workspace.clone();
+    let shown = pattern.clone();
+    let found = match path::check(&pattern) {
+        Ok(()) => blocking(&pattern, move || glob::glob(&workspace, &shown)).await,
+        Err(refusal) => Err(refusal),
+    };
+    let (paths, truncated) = match found {
+        Ok(found) => found,
+        Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
+    };
+    for batch in batches(paths, |path: &String| path.len() + 8) {
+        writer.send(&Reply::Paths(batch)).await?;
+    }
+    finish(writer, Reply::Listed { truncated }).await
+}
+
+fn batches<T>(items: Vec<T>, size: impl Fn(&T) -> usize) -> impl Iterator<Item = Vec<T>> {
+    let mut items = items.into_iter().peekable();
+    std::iter::from_fn(move || {
+        items.peek()?;
+        let (mut batch, mut total) = (Vec::new(), 0);
+        while let Some(item) = items.next_if(|item| {
+            total += size(item);
+            total < BATCH_BYTES
+        }) {
+            batch.push(item);
+        }
+        Some(batch)
+    })
+}
+
+pub async fn stat(agent: &Agent, path: String) -> Reply {
+    let entry = on_path(agent, &path, |full| {
+        let link = fs::symlink_metadata(full)?;
+        // A link that leads nowhere is still there.
+        let metadata = if link.is_symlink() {
+            fs::metadata(full).unwrap_or_else(|_| link.clone())
+        } else {
+            link.clone()
+        };
+        Ok(entry_of(full, &metadata, link.is_symlink()))
+    });
+    reply(entry.await, Reply::File)
+}
+
+pub async fn delete(agent: &Agent, path: String, recursive: bool) -> Reply {
+    let deleted = on_path(agent, &path, move |full| {
+        if !fs::symlink_metadata(full)?.is_dir() {
+            fs::remove_file(full)
+        } else if recursive {
+            fs::remove_dir_all(full)
+        } else {
+            fs::remove_dir(full)
+        }
+    });
+    reply(deleted.await, |()| Reply::Done)
+}
+
+pub async fn move_path(agent: &Agent, from: String, to: String) -> Reply {
+    let target = match path::resolve(agent, &to) {
+        Ok(target) => target,
+        Err(refusal) => return Reply::Refused(refusal.into()),
+    };
+    let moved = on_path(agent, &from, move |source| {
+        fs::symlink_metadata(source)?;
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match fs::rename(source, &target) {
+            // Another file system, or a directory of an image's lower layer.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                copy::move_by_copy(source, &target)
+            }
+            other => other,
+        }
+    });
+    reply(moved.await, |()| Reply::Done)
+}
+
+pub async fn chmod(agent: &Agent, path: String, mode: u32) -> Reply {
+    let changed = on_path(agent, &path, move |full| {
+        fs::set_permissions(full, fs::Permissions::from_mode(mode & 0o7777))
+    });
+    reply(changed.await, |()| Reply::Done)
+}
+
+pub async fn mkdir(agent: &Agent, path: String, mode: u32) -> Reply {
+    let made = on_path(agent, &path, move |full| {
+        if full.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = full.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::create_dir(full)?;
+        fs::set_permissions(full, fs::Permissions::from_mode(mode & 0o7777))
+    });
+    reply(made.await, |()| Reply::Done)
+}
+
+async fn on_path<T: Send + 'static>(
+    agent: &Agent,
+    path: &str,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T, FileRefusal> {
+    let full = path::resolve(agent, path)?;
+    let shown = path.to_owned();
+    blocking(path, move || work(&full).map_err(named(&shown))).await
+}
