@@ -1,5 +1,12 @@
 //! What every event store must do, run against real SQLite and real Postgres.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says where it is"
+)]
+
 #[path = "store_conformance/facts.rs"]
 mod facts;
 #[path = "store_conformance/scenario.rs"]

@@ -67,6 +67,7 @@ pub async fn run<T: Transport>(transport: T, store: Arc<dyn EventStore>, stop: C
         store,
         stop,
         refusals: 0,
+        suspect_until: 0,
         failures: 0,
         forgetting: None,
         forgotten: (0, Instant::now()),
@@ -113,8 +114,10 @@ struct Recorder<T: Transport> {
     transport: Arc<T>,
     store: Arc<dyn EventStore>,
     stop: CancellationToken,
-    /// Batches in a row that a healthy database refused.
+    /// How often in a row a healthy database refused one message.
     refusals: u32,
+    /// Up to this message, messages are recorded one by one, because a batch that held them was refused.
+    suspect_until: u64,
     /// Sessions in a row that recorded nothing.
     failures: u32,
     forgetting: Option<JoinHandle<()>>,
@@ -156,7 +159,10 @@ impl<T: Transport> Recorder<T> {
             let mut gathered = Gathered::default();
             gathered.mark.incarnation = messages.incarnation().to_owned();
             gathered.add(first?);
-            while self.refusals == 0 && gathered.events.len() < BATCH_EVENTS && gathered.bytes < BATCH_BYTES {
+            while !self.suspects(&gathered)
+                && gathered.events.len() < BATCH_EVENTS
+                && gathered.bytes < BATCH_BYTES
+            {
                 match messages.next_ready() {
                     Some(Ok(message)) => gathered.add(message),
                     Some(Err(error)) => {
@@ -189,10 +195,10 @@ impl<T: Transport> Recorder<T> {
         let missing = numberer.missing(&events);
         let known = load(&*self.store, &missing).await?;
         numberer.learn(missing, known);
-        let ids = if self.refusals == 0 {
+        let ids = if mark.sequence > self.suspect_until {
             Numberer::ids_to_check(&events)
         } else {
-            // Something in the batch breaks a rule of the database: trust no shortcut.
+            // Something here breaks a rule of the database: trust no shortcut.
             events.iter().map(|incoming| incoming.event.id).collect()
         };
         let recorded = if ids.is_empty() {
@@ -227,10 +233,14 @@ impl<T: Transport> Recorder<T> {
         if !matches!(error, AppendError::Store(StoreError::Refused { .. })) {
             return Err(error.into());
         }
-        self.refusals += 1;
-        let (Some(payload), true) = (only, self.refusals > REFUSALS) else {
+        self.suspect_until = self.suspect_until.max(stream.sequence);
+        let Some(payload) = only else {
             return Err(error.into());
         };
+        self.refusals += 1;
+        if self.refusals <= REFUSALS {
+            return Err(error.into());
+        }
         tracing::error!(error = %Chain(&error), stream.sequence, "the database refuses a message: put aside");
         self.transport.bury(payload).await?;
         let empty = crate::AppendBatch {
@@ -242,6 +252,10 @@ impl<T: Transport> Recorder<T> {
         self.refusals = 0;
         // The numberer assumed that the events were recorded.
         Err(error.into())
+    }
+
+    fn suspects(&self, gathered: &Gathered) -> bool {
+        gathered.mark.sequence <= self.suspect_until
     }
 
     fn note(&self, error: &SessionError) {

@@ -1,1 +1,430 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use chrono::{TimeZone, Utc};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::*;
+
+/// A transport in memory: a stream of messages, and what was said.
+#[derive(Default)]
+struct Wire {
+    stream: Mutex<Vec<Bytes>>,
+    arrived: Notify,
+    announced: Mutex<BTreeMap<u64, Frame>>,
+    head: Mutex<Position>,
+    dead: Mutex<Vec<Bytes>>,
+    forgotten: Mutex<u64>,
+}
+
+impl Wire {
+    fn send(&self, payload: Bytes) {
+        self.stream.lock().unwrap().push(payload);
+        self.arrived.notify_waiters();
+    }
+
+    fn send_events(&self, events: &[Event]) {
+        let frames: Vec<Frame> = events.iter().map(|event| event.to_frame().unwrap()).collect();
+        self.send(encode_batch(&frames));
+    }
+}
+
+struct Reader {
+    wire: Arc<Wire>,
+    next: u64,
+}
+
+#[async_trait]
+impl Messages for Reader {
+    fn incarnation(&self) -> &str {
+        "one"
+    }
+
+    async fn next(&mut self) -> Result<SourceMessage, SourceError> {
+        loop {
+            let wire = Arc::clone(&self.wire);
+            let arrived = wire.arrived.notified();
+            if let Some(message) = self.next_ready() {
+                return message;
+            }
+            arrived.await;
+        }
+    }
+
+    fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
+        let payload = self.wire.stream.lock().unwrap().get(self.next as usize)?.clone();
+        self.next += 1;
+        Some(Ok(SourceMessage {
+            sequence: self.next,
+            payload,
+        }))
+    }
+}
+
+#[async_trait]
+impl Transport for Arc<Wire> {
+    type Messages = Reader;
+
+    async fn messages(&self, head: &Head) -> Result<Reader, SourceError> {
+        assert!(head.incarnation == "one" || head.stream_sequence == 0);
+        Ok(Reader {
+            wire: Arc::clone(self),
+            next: head.stream_sequence,
+        })
+    }
+
+    async fn announce(&self, frames: &[Frame]) {
+        let mut announced = self.announced.lock().unwrap();
+        for frame in frames {
+            let before = announced.insert(frame.position.0, frame.clone());
+            assert!(
+                before.is_none_or(|before| before == *frame),
+                "a position with two events"
+            );
+        }
+    }
+
+    async fn announce_head(&self, head: Position) {
+        let mut last = self.head.lock().unwrap();
+        *last = head.max(*last);
+    }
+
+    async fn bury(&self, payload: Bytes) -> Result<(), PublishError> {
+        self.dead.lock().unwrap().push(payload);
+        Ok(())
+    }
+
+    async fn forget(&self, sequence: u64) -> Result<(), SourceError> {
+        let mut forgotten = self.forgotten.lock().unwrap();
+        assert!(sequence >= *forgotten);
+        *forgotten = sequence;
+        Ok(())
+    }
+}
+
+/// A store that fails: before the commit, after it, or always when a batch holds a certain event.
+#[derive(Debug)]
+struct Flaky {
+    store: Arc<dyn EventStore>,
+    calls: AtomicU32,
+    fails: bool,
+    refused: Option<EventId>,
+}
+
+fn broken() -> StoreError {
+    StoreError::Unavailable {
+        operation: "append",
+        source: "cable cut".into(),
+    }
+}
+
+#[async_trait]
+impl EventStore for Flaky {
+    async fn head(&self) -> Result<Head, StoreError> {
+        if self.fails && self.calls.fetch_add(1, Ordering::Relaxed) % 4 == 3 {
+            return Err(broken());
+        }
+        self.store.head().await
+    }
+    async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError> {
+        if batch.events.iter().any(|event| Some(event.id) == self.refused) {
+            return Err(AppendError::Store(StoreError::Refused {
+                operation: "append",
+                source: "a rule".into(),
+            }));
+        }
+        match self.calls.fetch_add(1, Ordering::Relaxed) % 5 {
+            1 if self.fails => Err(AppendError::Store(broken())),
+            3 if self.fails => {
+                self.store.append(batch).await?;
+                Err(AppendError::Store(broken()))
+            }
+            _ => self.store.append(batch).await,
+        }
+    }
+    async fn read(&self, f: &EventFilter, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
+        self.store.read(f, after, limit).await
+    }
+    async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError> {
+        self.store.read_chained(after, limit).await
+    }
+    async fn output_start(&self, exec: ExecId, out: u64, err: u64) -> Result<Option<Position>, StoreError> {
+        self.store.output_start(exec, out, err).await
+    }
+    async fn output(
+        &self,
+        exec: ExecId,
+        stream: OutputStream,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<OutputChunk>, StoreError> {
+        self.store.output(exec, stream, offset, max_bytes).await
+    }
+    async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxState>, StoreError> {
+        self.store.sandbox(id).await
+    }
+    async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError> {
+        self.store.live_sandboxes().await
+    }
+    async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
+        self.store.exec(id).await
+    }
+    async fn execs(&self, sandbox: SandboxId, limit: u32) -> Result<Vec<ExecState>, StoreError> {
+        self.store.execs(sandbox, limit).await
+    }
+    async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError> {
+        self.store.live_execs().await
+    }
+    async fn known_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError> {
+        self.store.known_ids(ids).await
+    }
+    async fn templates(&self, tenant: &TenantId) -> Result<Vec<Template>, StoreError> {
+        self.store.templates(tenant).await
+    }
+    async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError> {
+        self.store.all_templates().await
+    }
+    async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError> {
+        self.store.chain_head(tenant).await
+    }
+}
+
+fn event(data: impl Into<EventData>) -> Event {
+    Event {
+        id: EventId::new(),
+        tenant: TenantId::default_tenant(),
+        sandbox: Some(SandboxId::from_bytes([1; 16])),
+        time: Utc.timestamp_opt(1_750_000_000, 0).single().unwrap(),
+        actor: Actor::Executor("node-1".parse().unwrap()),
+        cause: None,
+        request_id: None,
+        traceparent: None,
+        data: data.into(),
+    }
+}
+
+fn read(path: &str) -> Event {
+    event(FileRead {
+        path: path.to_owned(),
+        size: 1,
+    })
+}
+
+fn started(exec: ExecId) -> Event {
+    let spec = serde_json::from_value(serde_json::json!({ "argv": ["true"] })).unwrap();
+    event(ExecStarted {
+        exec,
+        spec,
+        env_names: vec![],
+        pid: 7,
+    })
+}
+
+fn output(exec: ExecId, offset: u64, bytes: &'static [u8]) -> Event {
+    event(ExecOutput {
+        exec,
+        stream: OutputStream::Stdout,
+        offset,
+        bytes: Bytes::from_static(bytes),
+    })
+}
+
+struct Setting {
+    _directory: tempfile::TempDir,
+    store: Arc<dyn EventStore>,
+    wire: Arc<Wire>,
+    stop: CancellationToken,
+}
+
+impl Setting {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("events.db").display());
+        Self {
+            store: open_store(&url).await.unwrap(),
+            _directory: directory,
+            wire: Arc::default(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn recorder(&self, store: Arc<dyn EventStore>) -> JoinHandle<()> {
+        tokio::spawn(run(Arc::clone(&self.wire), store, self.stop.clone()))
+    }
+
+    fn flaky(&self, fails: bool, refused: Option<EventId>) -> Arc<dyn EventStore> {
+        Arc::new(Flaky {
+            store: Arc::clone(&self.store),
+            calls: AtomicU32::new(0),
+            fails,
+            refused,
+        })
+    }
+
+    async fn until(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
+        for _ in 0..3_000 {
+            if holds(self).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never: {what}");
+    }
+
+    async fn until_recorded(&self, sequence: u64) {
+        self.until("recorded", async |setting| {
+            setting.store.head().await.unwrap().stream_sequence == sequence
+        })
+        .await;
+    }
+}
+
+/// 60 execs in 240 messages.
+fn send_work(wire: &Wire) {
+    for n in 0..60 {
+        let exec = ExecId::from_bytes([n; 16]);
+        wire.send_events(&[started(exec), output(exec, 0, b"hello ")]);
+        wire.send_events(&[output(exec, 6, b"world")]);
+        wire.send_events(&[output(exec, 0, b"hello world!")]);
+        wire.send_events(&[read("/a")]);
+    }
+}
+
+async fn check_work(store: &dyn EventStore) {
+    for n in 0..60 {
+        let exec = ExecId::from_bytes([n; 16]);
+        let chunks = store.output(exec, OutputStream::Stdout, 0, 1000).await.unwrap();
+        let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
+        assert_eq!(bytes, b"hello world!");
+    }
+    assert_eq!(super::super::verify(store).await.unwrap(), Position(60 * 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_announced_is_what_is_recorded() {
+    let setting = Setting::new().await;
+    let recorder = setting.recorder(Arc::clone(&setting.store));
+    send_work(&setting.wire);
+    setting.until_recorded(240).await;
+    check_work(&*setting.store).await;
+    setting
+        .until("the transport forgets", async |setting| {
+            *setting.wire.forgotten.lock().unwrap() == 240
+        })
+        .await;
+    setting.stop.cancel();
+    recorder.await.unwrap();
+    let recorded = setting
+        .store
+        .read(&EventFilter::default(), Position::ZERO, 1000)
+        .await
+        .unwrap();
+    let announced: Vec<Frame> = setting.wire.announced.lock().unwrap().values().cloned().collect();
+    assert_eq!(announced, recorded);
+    assert_eq!(*setting.wire.head.lock().unwrap(), Position(300));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_loses_and_doubles_nothing() {
+    let setting = Setting::new().await;
+    let recorder = setting.recorder(setting.flaky(true, None));
+    for _ in 0..4 {
+        send_work(&setting.wire);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    setting.until_recorded(960).await;
+    let execs = setting.store.live_execs().await.unwrap();
+    assert_eq!(execs.len(), 60);
+    // 60 times started, three pieces and four reads.
+    assert_eq!(
+        super::super::verify(&*setting.store).await.unwrap(),
+        Position(60 * 8)
+    );
+    setting
+        .until("the head is announced", async |setting| {
+            *setting.wire.head.lock().unwrap() == Position(60 * 8)
+        })
+        .await;
+    setting.stop.cancel();
+    recorder.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_recorders_write_one_log() {
+    let setting = Setting::new().await;
+    let recorders = [
+        setting.recorder(Arc::clone(&setting.store)),
+        setting.recorder(setting.flaky(true, None)),
+    ];
+    send_work(&setting.wire);
+    setting
+        .until("all is recorded", async |setting| {
+            setting.store.head().await.unwrap().position == Position(300)
+        })
+        .await;
+    check_work(&*setting.store).await;
+    setting.stop.cancel();
+    for recorder in recorders {
+        recorder.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_put_aside_and_the_rest_is_recorded() {
+    let setting = Setting::new().await;
+    let mut newer = read("/b").to_frame().unwrap();
+    let header = String::from_utf8(newer.header.to_vec()).unwrap();
+    newer.header = header.replace("file.read", "file.dreamt").into();
+    let mixed = encode_batch(&[
+        read("/a").to_frame().unwrap(),
+        newer,
+        read("/c").to_frame().unwrap(),
+    ]);
+    setting.wire.send(Bytes::from_static(b"garbage"));
+    setting.wire.send(mixed.clone());
+    setting.wire.send_events(&[read("/d")]);
+    let recorder = setting.recorder(Arc::clone(&setting.store));
+    setting.until_recorded(3).await;
+    assert_eq!(setting.store.head().await.unwrap().position, Position(3));
+    assert_eq!(
+        *setting.wire.dead.lock().unwrap(),
+        [Bytes::from_static(b"garbage"), mixed]
+    );
+    setting.stop.cancel();
+    recorder.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_the_database_refuses_does_not_hold_up_the_others() {
+    let setting = Setting::new().await;
+    let bad = read("/bad");
+    setting.wire.send_events(&[read("/a")]);
+    setting.wire.send_events(std::slice::from_ref(&bad));
+    setting.wire.send_events(&[read("/b")]);
+    let recorder = setting.recorder(setting.flaky(false, Some(bad.id)));
+    setting.until_recorded(3).await;
+    assert_eq!(setting.store.head().await.unwrap().position, Position(2));
+    assert_eq!(setting.wire.dead.lock().unwrap().len(), 1);
+    setting.stop.cancel();
+    recorder.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_two_facts_share_does_not_hold_up_the_others() {
+    let setting = Setting::new().await;
+    let exec = ExecId::from_bytes([1; 16]);
+    let first = started(exec);
+    let mut clash = output(exec, 0, b"a");
+    clash.id = first.id;
+    let recorder = setting.recorder(Arc::clone(&setting.store));
+    setting.wire.send_events(&[first]);
+    setting.until_recorded(1).await;
+    setting.wire.send_events(&[clash]);
+    setting.wire.send_events(&[output(exec, 0, b"b")]);
+    setting.until_recorded(3).await;
+    assert_eq!(setting.store.head().await.unwrap().position, Position(2));
+    setting.stop.cancel();
+    recorder.await.unwrap();
+}

@@ -46,22 +46,22 @@ impl<DB: Database> std::fmt::Debug for SqlStore<DB> {
 /// Sorts what sqlx says into what a caller can do about it.
 pub(super) fn failed<DB: Dialect>(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| {
-        let transient = match &error {
-            sqlx::Error::Database(error) => DB::is_transient(error.as_ref()),
-            sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
-                return StoreError::Damaged {
-                    operation,
-                    source: error.into(),
-                };
-            }
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed
-            | sqlx::Error::BeginFailed => true,
-            _ => false,
+        if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
+            return damaged(operation, error);
+        }
+        let transient = if let sqlx::Error::Database(error) = &error {
+            DB::is_transient(error.as_ref())
+        } else {
+            matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::PoolClosed
+                    | sqlx::Error::WorkerCrashed
+                    | sqlx::Error::BeginFailed
+            )
         };
         let source = error.into();
         if transient {
