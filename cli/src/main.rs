@@ -1,1 +1,55 @@
-fn main() {}
+//! The one binary: `stacyvm serve` runs everything, `stacyvm gateway|executor|reaper|recorder` one role each, and the rest
+//! talks to a server.
+
+mod args;
+mod client;
+mod config;
+mod installation;
+mod nats_server;
+mod output;
+mod roles;
+mod serve;
+mod stop;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Verb};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report(&anyhow::Error::new(error).context("cannot start"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(args));
+    // Tasks that are blocked in a system call must not hold up the end.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    outcome.unwrap_or_else(|error| {
+        report(&error);
+        ExitCode::FAILURE
+    })
+}
+
+async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = |server: &args::ServerArgs| config::load(server);
+    match args.verb {
+        Verb::Serve(server) => serve::run(config(&server)?).await,
+        Verb::Gateway(server) => roles::gateway(config(&server)?).await,
+        Verb::Executor(server) => roles::executor(config(&server)?).await,
+        Verb::Reaper(server) => roles::reaper(config(&server)?).await,
+        Verb::Recorder(server) => roles::record(config(&server)?).await,
+        Verb::Client(command) => return client::run(command, args.global).await,
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// What went wrong, with all that lies under it, on one line.
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{
-    Actor, Clock, Command, CommandEnvelope, CommandId, DestroyReason, Destination, Log, SandboxState, View,
+    Actor, Clock, Command, CommandEnvelope, CommandId, Destination, DestroyReason, Log, SandboxState, View,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -31,15 +31,24 @@ pub struct Reaper {
 impl Reaper {
     /// A reaper over this view. It does nothing until it runs.
     pub fn new(log: Log, view: View, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
-        Self { log, view, clock, stop }
+        Self {
+            log,
+            view,
+            clock,
+            stop,
+        }
     }
 
     /// Works until it is told to stop.
     pub async fn run(self) {
         loop {
             let now = self.clock.now();
-            let due: Vec<CommandEnvelope> =
-                self.view.live_sandboxes().iter().filter_map(|state| due(state, now)).collect();
+            let due: Vec<CommandEnvelope> = self
+                .view
+                .live_sandboxes()
+                .iter()
+                .filter_map(|state| due(state, now))
+                .collect();
             for command in due {
                 self.ask(&command).await;
             }
@@ -51,7 +60,9 @@ impl Reaper {
     }
 
     async fn ask(&self, command: &CommandEnvelope) {
-        let Some(state) = self.view.sandbox(command.sandbox) else { return };
+        let Some(state) = self.view.sandbox(command.sandbox) else {
+            return;
+        };
         let destination = match state.node() {
             Some(node) => Destination::Node(node),
             // Nobody has it yet: whoever takes commands of its pool can say that it is gone.
@@ -68,12 +79,20 @@ fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
     if state.is_terminal() || !state.is_expired(now) {
         return None;
     }
-    let reason =
-        if state.expires_at >= state.lifetime_ends_at { DestroyReason::Lifetime } else { DestroyReason::Ttl };
+    let reason = if state.expires_at >= state.lifetime_ends_at {
+        DestroyReason::Lifetime
+    } else {
+        DestroyReason::Ttl
+    };
     let round = (now - state.expires_at).num_seconds() / AGAIN_AFTER_SECONDS;
     let deadline = state.expires_at.timestamp_micros();
     Some(CommandEnvelope {
-        id: CommandId::derived(&["reap", &state.id.to_string(), &deadline.to_string(), &round.to_string()]),
+        id: CommandId::derived(&[
+            "reap",
+            &state.id.to_string(),
+            &deadline.to_string(),
+            &round.to_string(),
+        ]),
         tenant: state.tenant.clone(),
         actor: Actor::Reaper,
         request_id: None,

@@ -1,0 +1,59 @@
+//! Every environment variable of the server, declared once.
+
+use figment::Figment;
+use figment::value::Value;
+
+/// Name, key, and what it is for.
+pub const VARIABLES: &[(&str, &str, &str)] = &[
+    ("STACYVM_LISTEN", "listen", "address and port of the gateway"),
+    ("STACYVM_SERVER_HOST", "server.host", "address of the gateway, where `listen` is not given"),
+    ("STACYVM_SERVER_PORT", "server.port", "port of the gateway, where `listen` is not given"),
+    ("STACYVM_SERVER_PREVIEW_DOMAIN", "server.preview_domain", "domain of preview URLs"),
+    ("STACYVM_DATA_DIR", "data_dir", "where state lives"),
+    ("STACYVM_NODE", "node.id", "name of this node"),
+    ("STACYVM_NODE_CAPACITY", "node.capacity", "how many sandboxes this node takes"),
+    ("STACYVM_AGENT", "agent", "path of the static agent binary"),
+    ("STACYVM_API_KEY", "auth.api_key", "a key that clients may present"),
+    ("STACYVM_AUTH_API_KEY", "auth.api_key", "the same"),
+    ("STACYVM_AUTH_ADMIN_API_KEY", "auth.admin_api_key", "a key for X-Admin-API-Key"),
+    ("STACYVM_NATS_URL", "nats.url", "NATS to use instead of an own one"),
+    ("STACYVM_NATS_USER", "nats.user", "user for NATS"),
+    ("STACYVM_NATS_PASSWORD", "nats.password", "password for NATS"),
+    ("STACYVM_NATS_PREFIX", "nats.prefix", "what subjects and streams start with"),
+    ("STACYVM_NATS_SERVER", "nats.server_path", "path of the nats-server binary that `serve` starts"),
+    ("STACYVM_DATABASE_URL", "database.url", "sqlite:PATH or postgres://..."),
+    ("STACYVM_DATABASE_DRIVER", "database.driver", "sqlite or postgres"),
+    ("STACYVM_DATABASE_PATH", "database.path", "file of the SQLite database"),
+    ("STACYVM_DATABASE_DSN", "database.dsn", "URL of the Postgres database"),
+    ("STACYVM_PROVIDERS_DEFAULT", "providers.default", "box-maker of sandboxes that name none"),
+    ("STACYVM_PROVIDERS_DOCKER_ENABLED", "providers.docker.enabled", "whether the Docker provider is on"),
+    ("STACYVM_PROVIDERS_DOCKER_SOCKET", "providers.docker.socket", "socket of the Docker engine"),
+    ("STACYVM_PROVIDERS_BUBBLEWRAP_ENABLED", "providers.bubblewrap.enabled", "whether the bubblewrap provider is on"),
+    ("STACYVM_DEFAULTS_TTL", "defaults.ttl", "time to live of sandboxes that name none"),
+    ("STACYVM_DEFAULTS_IMAGE", "defaults.image", "image of sandboxes that name none"),
+    ("STACYVM_DEFAULTS_MAX_TTL", "defaults.max_ttl", "greatest time to live"),
+    ("STACYVM_LOGGING_LEVEL", "logging.level", "least important log lines to show"),
+    ("STACYVM_LOGGING_FORMAT", "logging.format", "text or json"),
+];
+
+/// Puts what the environment says over what is there.
+pub fn merge(mut figment: Figment, read: impl Fn(&str) -> Option<String>) -> anyhow::Result<Figment> {
+    for (name, key, _) in VARIABLES {
+        if let Some(text) = read(name).filter(|text| !text.is_empty()) {
+            figment = figment.merge((*key, value(&text)));
+        }
+    }
+    Ok(figment)
+}
+
+/// Numbers and truth values come as such; all else is text, a key that looks like a number included (see `schema`).
+fn value(text: &str) -> Value {
+    match text.parse() {
+        Ok(number) if text.len() < 10 => Value::from::<u32>(number),
+        _ => match text {
+            "true" => Value::from(true),
+            "false" => Value::from(false),
+            _ => Value::from(text.to_owned()),
+        },
+    }
+}

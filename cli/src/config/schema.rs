@@ -1,0 +1,289 @@
+//! The keys. Those that the Go server has and that mean the same have the same names.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use super::values::{Bytes, GoDuration};
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address and port of the gateway; over `server.host` and `server.port`.
+    pub listen: Option<String>,
+    /// Where state lives.
+    pub data_dir: Option<PathBuf>,
+    /// The static agent binary; sought beside this binary when not given.
+    pub agent: Option<PathBuf>,
+    pub server: ServerConfig,
+    pub node: NodeConfig,
+    pub nats: NatsConfig,
+    pub database: DatabaseConfig,
+    pub providers: ProvidersConfig,
+    pub defaults: DefaultsConfig,
+    pub auth: AuthConfig,
+    pub logging: LoggingConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    pub host: String,
+    pub port: u16,
+    /// The domain of preview URLs; empty: none.
+    pub preview_domain: String,
+    /// Origins of browsers that may call.
+    pub allowed_origins: Vec<String>,
+    /// The largest streaming upload; none: whatever fits into the sandbox.
+    pub max_upload: Option<Bytes>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The name of this node; the host's name when not given.
+    pub id: Option<String>,
+    /// How many sandboxes it takes.
+    pub capacity: u32,
+    /// Past how much the output of one exec is cut off, with a marker.
+    pub max_output: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsConfig {
+    /// None: `serve` starts a nats-server of its own.
+    pub url: Option<String>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub prefix: String,
+    pub replicas: usize,
+    /// How much may wait for the recorder.
+    pub max_events: Bytes,
+    /// The nats-server binary; sought in PATH when not given.
+    pub server_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `sqlite:PATH` or `postgres://...`; over the other keys.
+    pub url: Option<String>,
+    pub driver: String,
+    pub path: Option<PathBuf>,
+    pub dsn: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProvidersConfig {
+    /// The box-maker of sandboxes that name none; the first that works when not given.
+    pub default: Option<String>,
+    pub docker: DockerConfig,
+    pub bubblewrap: BubblewrapConfig,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DockerConfig {
+    /// None: on where the engine's socket is.
+    pub enabled: Option<bool>,
+    pub socket: String,
+    /// The runtimes that a sandbox may name; empty: whatever the engine has.
+    pub runtimes: Vec<String>,
+    /// `default`, or a path of a profile.
+    pub seccomp_profile: String,
+    /// The bridge network of sandboxes that ask for one.
+    pub bridge_network: String,
+    /// `missing` or `never`.
+    pub pull: String,
+    /// Whether images are on a read-only root unless the sandbox says otherwise.
+    pub pids_limit: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BubblewrapConfig {
+    /// None: on where `bwrap` and a root file system are.
+    pub enabled: Option<bool>,
+    /// The tar archive of the root file system that every image name stands for.
+    pub rootfs: PathBuf,
+    /// The image names that it has.
+    pub images: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultsConfig {
+    pub ttl: GoDuration,
+    pub max_ttl: GoDuration,
+    pub max_lifetime: GoDuration,
+    pub image: String,
+    pub memory_mb: u32,
+    pub vcpus: u32,
+    /// When a sync exec that names no timeout is ended.
+    pub default_exec_timeout: GoDuration,
+    pub max_exec_timeout: GoDuration,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// None: on as soon as there is a key.
+    pub enabled: Option<bool>,
+    pub api_key: Option<Text>,
+    pub admin_api_key: Option<Text>,
+    /// Keys by their SHA-256, each of a tenant.
+    pub keys: Vec<KeyConfig>,
+}
+
+/// Text, also where it looks like a number.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Text {
+    Text(String),
+    Number(u64),
+}
+
+impl Text {
+    pub fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    /// The public name, which logs may show.
+    pub id: String,
+    /// Whose sandboxes it opens.
+    pub tenant: String,
+    /// SHA-256 of the key, in hexadecimal.
+    pub sha256: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoggingConfig {
+    pub level: String,
+    /// `text` or `json`.
+    pub format: String,
+}
+
+impl std::fmt::Debug for AuthConfig {
+    /// Keys are secrets: a configuration that is printed does not show them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthConfig")
+            .field("enabled", &self.enabled)
+            .field("api_key", &self.api_key.as_ref().map(|_| "..."))
+            .field("admin_api_key", &self.admin_api_key.as_ref().map(|_| "..."))
+            .field("keys", &self.keys)
+            .finish()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let minutes = |count: u64| GoDuration(Duration::from_secs(count * 60));
+        Self {
+            listen: None,
+            data_dir: None,
+            agent: None,
+            server: ServerConfig {
+                host: "127.0.0.1".to_owned(),
+                port: 7423,
+                preview_domain: String::new(),
+                allowed_origins: Vec::new(),
+                max_upload: None,
+            },
+            node: NodeConfig { id: None, capacity: 200, max_output: Bytes(4 << 30) },
+            nats: NatsConfig {
+                url: None,
+                user: None,
+                password: None,
+                prefix: "stacyvm".to_owned(),
+                replicas: 1,
+                max_events: Bytes(2 << 30),
+                server_path: None,
+            },
+            database: DatabaseConfig { url: None, driver: "sqlite".to_owned(), path: None, dsn: None },
+            providers: ProvidersConfig {
+                default: None,
+                docker: DockerConfig {
+                    enabled: None,
+                    socket: "/var/run/docker.sock".to_owned(),
+                    runtimes: Vec::new(),
+                    seccomp_profile: "default".to_owned(),
+                    bridge_network: "stacyvm".to_owned(),
+                    pull: "missing".to_owned(),
+                    pids_limit: 256,
+                },
+                bubblewrap: BubblewrapConfig {
+                    enabled: None,
+                    rootfs: "/var/cache/stacyvm/base.tar".into(),
+                    images: ["alpine:latest", "python:3.12", "stacyvm/base:local"].map(str::to_owned).to_vec(),
+                },
+            },
+            defaults: DefaultsConfig {
+                ttl: minutes(30),
+                max_ttl: minutes(24 * 60),
+                max_lifetime: minutes(24 * 60),
+                image: "alpine:latest".to_owned(),
+                memory_mb: 512,
+                vcpus: 1,
+                default_exec_timeout: minutes(5),
+                max_exec_timeout: minutes(24 * 60),
+            },
+            auth: AuthConfig { enabled: None, api_key: None, admin_api_key: None, keys: Vec::new() },
+            logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
+        }
+    }
+}
+
+impl Config {
+    /// The address to listen on.
+    pub fn listen_address(&self) -> anyhow::Result<SocketAddr> {
+        match &self.listen {
+            Some(listen) => listen.parse().with_context(|| format!("listen: {listen:?} is not ADDRESS:PORT")),
+            None => format!("{}:{}", self.server.host, self.server.port)
+                .parse()
+                .with_context(|| format!("server.host: {:?} is not an IP address", self.server.host)),
+        }
+    }
+
+    /// Where state lives.
+    pub fn data_dir(&self) -> PathBuf {
+        if let Some(dir) = &self.data_dir {
+            return dir.clone();
+        }
+        if rustix::process::geteuid().is_root() {
+            return "/var/lib/stacyvm".into();
+        }
+        std::env::var_os("HOME").map_or_else(|| ".stacyvm".into(), |home| PathBuf::from(home).join(".stacyvm"))
+    }
+
+    /// What no type can say.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.listen_address()?;
+        if !matches!(self.logging.format.as_str(), "text" | "json") {
+            bail!("logging.format: {:?} is neither text nor json", self.logging.format);
+        }
+        if !matches!(self.providers.docker.pull.as_str(), "missing" | "never") {
+            bail!("providers.docker.pull: {:?} is neither missing nor never", self.providers.docker.pull);
+        }
+        if self.node.capacity == 0 {
+            bail!("node.capacity: must be at least 1");
+        }
+        if self.defaults.ttl.0 > self.defaults.max_ttl.0 {
+            bail!("defaults.ttl: is longer than defaults.max_ttl");
+        }
+        Ok(())
+    }
+}

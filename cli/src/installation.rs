@@ -1,0 +1,81 @@
+//! What belongs to one data directory: a lock, and a name that keeps its boxes apart from those of others.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use events::NodeId;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::config::Config;
+
+/// A data directory that is ours while this lives.
+pub struct Installation {
+    dir: PathBuf,
+    /// Marks boxes: several installations can share a Docker engine.
+    pub name: String,
+    _lock: File,
+}
+
+impl Installation {
+    /// Makes the directory if it is missing, and takes its lock.
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let dir = config.data_dir();
+        let whole = || format!("the data directory {}", dir.display());
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir).with_context(whole)?;
+        let dir = dir.canonicalize().with_context(whole)?;
+        let lock = private(&dir.join("lock")).with_context(whole)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another stacyvm uses the data directory {}", dir.display());
+        }
+        let name = name(&dir).with_context(whole)?;
+        Ok(Self { dir, name, _lock: lock })
+    }
+
+    /// A path in the directory.
+    pub fn path(&self, part: &str) -> PathBuf {
+        self.dir.join(part)
+    }
+}
+
+fn private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
+/// The name is made once and stays with the directory.
+fn name(dir: &Path) -> anyhow::Result<String> {
+    let path = dir.join("installation");
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let name = format!("stacyvm-{}", &secret()?[..12]);
+    std::fs::write(&path, &name)?;
+    Ok(name)
+}
+
+/// 128 random bits, in hexadecimal.
+pub fn secret() -> anyhow::Result<String> {
+    let mut bytes = [0u8; 16];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("no random bytes")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The name of this node: as configured, or the host's.
+pub fn node_id(config: &Config) -> anyhow::Result<NodeId> {
+    if let Some(id) = &config.node.id {
+        return id.parse().with_context(|| format!("node.id: {id:?}"));
+    }
+    let uname = rustix::system::uname();
+    let host: String = uname
+        .nodename()
+        .to_string_lossy()
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '-' })
+        .take(64)
+        .collect();
+    host.parse().with_context(|| format!("the host name {host:?} cannot be a node id: set node.id"))
+}

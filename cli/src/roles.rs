@@ -1,0 +1,200 @@
+//! One role a process, against given NATS and database. `serve` puts the same pieces together in one.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+
+use anyhow::{Context, bail};
+use api_gateway::{ApiKey, Gateway, GatewayConfig};
+use events::recorder::{self, JetStreamTransport};
+use events::{Clock, EventStore, Feed, LinkClient, Log, SystemClock, View};
+use executor::{Executor, ExecutorConfig};
+use reaper::Reaper;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::installation::{self, Installation};
+use crate::{stop, telemetry};
+
+mod agent_providers;
+mod gateway_config;
+
+pub use agent_providers::Providers;
+pub use gateway_config::gateway_config;
+
+/// How long the recorder may take to write what is under way when it stops.
+pub const LAST_EVENTS: Duration = Duration::from_millis(300);
+
+/// Runs the gateway alone.
+pub async fn gateway(config: Config) -> anyhow::Result<()> {
+    telemetry::start(&config)?;
+    let stop = stop::on_signal()?;
+    let log = connect(&config).await?;
+    let store = open_store(&config, None).await?;
+    let (feed, view) = follow(&log, store).await?;
+    let listener = listen(&config).await?;
+    let providers = ["docker", "bubblewrap"].iter().filter_map(|name| name.parse().ok()).collect();
+    let gateway_config = gateway_config(&config, listener.local_addr()?, providers, None)?;
+    serve_gateway(gateway_config, &log, &feed, &view, listener, stop).await
+}
+
+/// Runs the executor alone.
+pub async fn executor(config: Config) -> anyhow::Result<()> {
+    telemetry::start(&config)?;
+    let installation = Installation::open(&config)?;
+    let stop = stop::on_signal()?;
+    let log = connect(&config).await?;
+    let providers = Providers::find(&config, &installation).await?;
+    run_executor(&config, log, providers, stop).await
+}
+
+/// Runs the reaper alone.
+pub async fn reaper(config: Config) -> anyhow::Result<()> {
+    telemetry::start(&config)?;
+    let stop = stop::on_signal()?;
+    let log = connect(&config).await?;
+    let store = open_store(&config, None).await?;
+    let (_feed, view) = follow(&log, store).await?;
+    tracing::info!("reaper ready");
+    Reaper::new(log, view, clock(), stop).run().await;
+    Ok(())
+}
+
+/// Runs the recorder alone.
+pub async fn record(config: Config) -> anyhow::Result<()> {
+    telemetry::start(&config)?;
+    let stop = stop::on_signal()?;
+    let log = connect(&config).await?;
+    let store = open_store(&config, None).await?;
+    tracing::info!("recorder ready");
+    run_recorder(&log, store, stop).await;
+    Ok(())
+}
+
+/// The machine's clock.
+pub fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
+/// NATS as configured.
+pub fn nats_config(config: &Config, url: &str) -> anyhow::Result<events::NatsConfig> {
+    let prefix = config.nats.prefix.parse().with_context(|| format!("nats.prefix: {:?}", config.nats.prefix))?;
+    let credentials = config.nats.user.clone().map(|user| (user, config.nats.password.clone().unwrap_or_default()));
+    let max_events_bytes = i64::try_from(config.nats.max_events.0).context("nats.max_events")?;
+    Ok(events::NatsConfig {
+        credentials,
+        prefix,
+        replicas: config.nats.replicas,
+        max_events_bytes,
+        ..events::NatsConfig::new(url)
+    })
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Log> {
+    let Some(url) = &config.nats.url else {
+        bail!("nats.url is not set: name a NATS server with --nats or STACYVM_NATS_URL");
+    };
+    tracing::info!(nats.url = %redact(url), "connecting");
+    Log::connect(&nats_config(config, url)?).await.context("cannot use NATS")
+}
+
+/// The event store as configured, or in the data directory of `serve`.
+pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Arc<dyn EventStore>> {
+    let database = &config.database;
+    let url = match (&database.url, database.driver.as_str()) {
+        (Some(url), _) => url.clone(),
+        (None, "postgres" | "postgresql") => database.dsn.clone().context("database.dsn is not set")?,
+        (None, "" | "sqlite" | "sqlite3") => {
+            let default: Option<PathBuf> = data_dir.map(|dir| dir.join("events.db"));
+            let path = database.path.clone().or(default).context(
+                "database.url is not set: name a database with --database or STACYVM_DATABASE_URL",
+            )?;
+            format!("sqlite:{}", path.display())
+        }
+        (None, other) => bail!("database.driver: {other:?} is neither sqlite nor postgres"),
+    };
+    let mut attempts = 0;
+    loop {
+        match events::open_store(&url).await {
+            Ok(store) => return Ok(store),
+            // A database that starts beside us needs a moment.
+            Err(error) if error.is_retryable() && attempts < 60 => {
+                attempts += 1;
+                tracing::info!(error = %error, "waiting for the database");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot open {}", redact(&url))),
+        }
+    }
+}
+
+/// The feed and the live view over it.
+pub async fn follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {
+    let feed = Feed::start(log, store).await.context("cannot follow the log")?;
+    let view = View::start(log, &feed).await.context("cannot load the live view")?;
+    Ok((feed, view))
+}
+
+/// The socket of the gateway.
+pub async fn listen(config: &Config) -> anyhow::Result<tokio::net::TcpListener> {
+    let address = config.listen_address()?;
+    tokio::net::TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Serves until `stop`, and then until open requests have ended.
+pub async fn serve_gateway(
+    config: GatewayConfig,
+    log: &Log,
+    feed: &Feed,
+    view: &View,
+    listener: tokio::net::TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    tracing::info!(listen = %listener.local_addr()?, keys = config.keys.len(), "gateway ready");
+    let store = Arc::clone(feed.store());
+    let link = LinkClient::new(log);
+    let gateway = Gateway::new(config, log.clone(), store, feed.clone(), view.clone(), link, clock());
+    api_gateway::serve(listener, gateway, stop).await.context("the gateway failed")
+}
+
+/// Runs the executor until `stop`.
+pub async fn run_executor(
+    config: &Config,
+    log: Log,
+    providers: Providers,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let executor_config = ExecutorConfig {
+        node: installation::node_id(config)?,
+        capacity: config.node.capacity,
+        max_output_bytes: config.node.max_output.0,
+    };
+    tracing::info!(node.id = %executor_config.node, providers = ?providers.names(), "executor ready");
+    let executor = Executor::new(executor_config, log, providers.all, clock(), stop);
+    executor.run().await.context("the executor failed")
+}
+
+/// Records and answers queries until `stop`.
+pub async fn run_recorder(log: &Log, store: Arc<dyn EventStore>, stop: CancellationToken) {
+    let queries = events::serve_queries(log, Arc::clone(&store), stop.clone());
+    tokio::join!(queries, recorder::run(JetStreamTransport::new(log), store, stop));
+}
+
+/// The keys of the configuration, hashed.
+fn keys(config: &Config, address: SocketAddr) -> anyhow::Result<Vec<ApiKey>> {
+    let keys = gateway_config::keys(&config.auth)?;
+    if keys.is_empty() && !address.ip().is_loopback() {
+        bail!("refusing to listen on {address} without an API key: set auth.api_key or STACYVM_API_KEY");
+    }
+    Ok(keys)
+}
+
+/// A URL without its password.
+fn redact(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://...@{host}"),
+        _ => url.to_owned(),
+    }
+}

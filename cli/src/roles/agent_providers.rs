@@ -1,0 +1,82 @@
+//! The box-makers of this node.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use events::ProviderName;
+use executor::provider::Provider;
+use executor::providers::docker::{DockerConfig, DockerProvider, PullPolicy};
+
+use crate::config::Config;
+use crate::installation::{self, Installation};
+
+/// The box-makers that are on, the preferred first.
+pub struct Providers {
+    pub all: Vec<Arc<dyn Provider>>,
+}
+
+impl Providers {
+    /// Those that the configuration turns on, or that are found.
+    pub async fn find(config: &Config, installation: &Installation) -> anyhow::Result<Self> {
+        let agent = find_agent(config)?;
+        let mut all: Vec<Arc<dyn Provider>> = Vec::new();
+        let docker = &config.providers.docker;
+        let socket = docker.socket.strip_prefix("unix://").unwrap_or(&docker.socket);
+        if docker.enabled.unwrap_or_else(|| Path::new(socket).exists()) {
+            all.push(Arc::new(make_docker(config, installation, &agent, socket)?));
+        }
+        if all.is_empty() {
+            bail!("no provider is on: start a Docker engine, or install bubblewrap and run scripts/setup");
+        }
+        if let Some(name) = &config.providers.default
+            && let Some(index) = all.iter().position(|provider| provider.name().as_str() == name)
+        {
+            all.swap(0, index);
+        }
+        Ok(Self { all })
+    }
+
+    /// Their names.
+    pub fn names(&self) -> BTreeSet<ProviderName> {
+        self.all.iter().map(|provider| provider.name().clone()).collect()
+    }
+
+    /// The preferred one.
+    pub fn first(&self) -> Option<ProviderName> {
+        self.all.first().map(|provider| provider.name().clone())
+    }
+}
+
+fn make_docker(
+    config: &Config,
+    installation: &Installation,
+    agent: &Path,
+    socket: &str,
+) -> anyhow::Result<DockerProvider> {
+    let docker = &config.providers.docker;
+    let node = installation::node_id(config)?;
+    let base = DockerConfig::new(installation.path("docker"), agent, node).context("docker")?;
+    DockerProvider::new(DockerConfig {
+        socket: socket.into(),
+        deployment: installation.name.clone(),
+        bridge_network: docker.bridge_network.clone(),
+        pull: if docker.pull == "never" { PullPolicy::Never } else { PullPolicy::Missing },
+        runtimes: docker.runtimes.clone(),
+        seccomp_profile: (docker.seccomp_profile != "default").then(|| docker.seccomp_profile.clone().into()),
+        ..base
+    })
+    .context("cannot use Docker")
+}
+
+/// The agent as configured, or beside this binary.
+fn find_agent(config: &Config) -> anyhow::Result<PathBuf> {
+    let path = match &config.agent {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()?.parent().context("this binary has no directory")?.join("stacyvm-agent"),
+    };
+    path.canonicalize().with_context(|| {
+        format!("the agent {} is missing: build it with `make agent`, or name it with STACYVM_AGENT", path.display())
+    })
+}

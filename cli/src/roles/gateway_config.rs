@@ -1,0 +1,99 @@
+//! From the configuration file to what the gateway is told.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use api_gateway::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits};
+use events::{ProviderName, TenantId};
+use sha2::{Digest, Sha256};
+
+use crate::config::{AuthConfig, Config};
+
+/// What the gateway is told. `default` is the provider of sandboxes that name none, where the configuration does not
+/// say.
+pub fn gateway_config(
+    config: &Config,
+    address: SocketAddr,
+    known: BTreeSet<ProviderName>,
+    default: Option<ProviderName>,
+) -> anyhow::Result<GatewayConfig> {
+    let defaults = &config.defaults;
+    let base = SandboxLimits::default();
+    let configured = match &config.providers.default {
+        Some(name) => {
+            let name: ProviderName = name.parse().with_context(|| format!("providers.default: {name:?}"))?;
+            if !known.contains(&name) {
+                let names: Vec<_> = known.iter().map(ProviderName::as_str).collect();
+                bail!("providers.default: {name} is not one of the providers that are on ({})", names.join(", "));
+            }
+            Some(name)
+        }
+        None => default,
+    };
+    Ok(GatewayConfig {
+        keys: super::keys(config, address)?,
+        sandboxes: SandboxLimits {
+            default_provider: configured.unwrap_or(base.default_provider),
+            known_providers: known,
+            default_image: defaults.image.clone(),
+            default_ttl: defaults.ttl.0,
+            max_ttl: defaults.max_ttl.0,
+            max_lifetime: defaults.max_lifetime.0.max(defaults.max_ttl.0),
+            default_memory_mib: defaults.memory_mb,
+            default_cpu_millis: defaults.vcpus.saturating_mul(1000),
+            default_pids: config.providers.docker.pids_limit,
+            ..SandboxLimits::default()
+        },
+        execs: ExecLimits {
+            default_sync_timeout: defaults.default_exec_timeout.0,
+            max_timeout: defaults.max_exec_timeout.0,
+            ..ExecLimits::default()
+        },
+        max_upload_bytes: config.server.max_upload.map(|limit| limit.0),
+        allowed_origins: config.server.allowed_origins.clone(),
+        preview_domain: Some(config.server.preview_domain.clone()).filter(|domain| !domain.is_empty()),
+        ..GatewayConfig::default()
+    })
+}
+
+/// The keys, hashed; plain ones are not kept.
+pub fn keys(auth: &AuthConfig) -> anyhow::Result<Vec<ApiKey>> {
+    if auth.enabled == Some(false) {
+        return Ok(Vec::new());
+    }
+    let mut keys = Vec::new();
+    for (id, key) in [("default", &auth.api_key), ("admin", &auth.admin_api_key)] {
+        if let Some(key) = key.as_ref().map(|key| key.text()).filter(|key| !key.is_empty()) {
+            keys.push(ApiKey {
+                id: id.parse().context("key id")?,
+                tenant: TenantId::default_tenant(),
+                sha256: Sha256::digest(key.as_bytes()).into(),
+            });
+        }
+    }
+    for key in &auth.keys {
+        let hash = parse_hash(&key.sha256)
+            .with_context(|| format!("auth.keys: sha256 of {:?} is not 64 hexadecimal digits", key.id))?;
+        keys.push(ApiKey {
+            id: key.id.parse().with_context(|| format!("auth.keys: id {:?}", key.id))?,
+            tenant: key.tenant.parse().with_context(|| format!("auth.keys: tenant {:?}", key.tenant))?,
+            sha256: hash,
+        });
+    }
+    if auth.enabled == Some(true) && keys.is_empty() {
+        bail!("auth.enabled: is true, but there is no key");
+    }
+    Ok(keys)
+}
+
+fn parse_hash(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (index, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).ok()?;
+    }
+    Some(hash)
+}

@@ -1,0 +1,80 @@
+//! Everything in one process: the same roles, a SQLite store, and a nats-server of our own.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use events::Log;
+use reaper::Reaper;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::installation::Installation;
+use crate::nats_server::NatsServer;
+use crate::roles::{self, Providers};
+use crate::{stop, telemetry};
+
+/// Runs until SIGINT or SIGTERM. Sandboxes live on.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    telemetry::start(&config)?;
+    let installation = Installation::open(&config)?;
+    let stop = stop::on_signal()?;
+    // Taken first: a port that is in use is the most common mistake, and nothing has been started yet.
+    let listener = roles::listen(&config).await?;
+    let providers = Providers::find(&config, &installation).await?;
+    let gateway_config =
+        roles::gateway_config(&config, listener.local_addr()?, providers.names(), providers.first())?;
+    let (nats, log) = start_log(&config, &installation).await?;
+    let store = roles::open_store(&config, Some(&installation.path(""))).await?;
+
+    // Stopped in this order: those who ask, those who do, and last the one who writes down.
+    let recorder_stop = CancellationToken::new();
+    let recorder = {
+        let (log, store, stop) = (log.clone(), store.clone(), recorder_stop.clone());
+        tokio::spawn(async move { roles::run_recorder(&log, store, stop).await })
+    };
+    let (feed, view) = roles::follow(&log, store).await?;
+    let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());
+    let (gateway, executor, ()) = tokio::join!(
+        until_failure(roles::serve_gateway(gateway_config, &log, &feed, &view, listener, stop.clone()), &stop),
+        until_failure(roles::run_executor(&config, log.clone(), providers, stop.clone()), &stop),
+        reaper.run(),
+    );
+    tokio::time::sleep(roles::LAST_EVENTS).await;
+    recorder_stop.cancel();
+    if tokio::time::timeout(Duration::from_secs(10), recorder).await.is_err() {
+        tracing::warn!("the recorder did not finish; it goes on at the next start");
+    }
+    log.flush().await;
+    if let Some(nats) = nats {
+        tokio::task::spawn_blocking(move || nats.stop()).await.context("stopping nats-server")?;
+    }
+    gateway.and(executor)
+}
+
+/// One part that fails takes the others along: half a server is worse than none.
+async fn until_failure(
+    part: impl Future<Output = anyhow::Result<()>>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let outcome = part.await;
+    if let Err(error) = &outcome {
+        tracing::error!(error = %format!("{error:#}"), "stopping");
+    }
+    stop.cancel();
+    outcome
+}
+
+async fn start_log(config: &Config, installation: &Installation) -> anyhow::Result<(Option<NatsServer>, Log)> {
+    if let Some(url) = &config.nats.url {
+        return Ok((None, Log::connect(&roles::nats_config(config, url)?).await.context("cannot use NATS")?));
+    }
+    let nats = NatsServer::start(&installation.path("nats"), config.nats.server_path.as_deref())?;
+    let nats_config = events::NatsConfig {
+        credentials: Some(nats.credentials.clone()),
+        ..roles::nats_config(config, &nats.url)?
+    };
+    let log = Log::connect(&nats_config).await.with_context(|| {
+        format!("cannot use the nats-server that was started; see {}", installation.path("nats/nats-server.log").display())
+    })?;
+    Ok((Some(nats), log))
+}

@@ -1,0 +1,217 @@
+//! What is killed comes back, and nothing is lost or doubled.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::api::{Api, Streamed};
+use support::eventually;
+use support::serve::Serve;
+use support::split::Split;
+
+const LINES: usize = 200_000;
+
+fn numbered() -> Vec<u8> {
+    (1..=LINES)
+        .flat_map(|number| format!("{number}\n").into_bytes())
+        .collect()
+}
+
+/// A process that prints numbered lines for about six seconds.
+fn printer() -> String {
+    format!(
+        "i=0; while [ $i -lt 20 ]; do seq $((i*{0}+1)) $(((i+1)*{0})); i=$((i+1)); sleep 0.3; done; exit 9",
+        LINES / 20
+    )
+}
+
+fn assert_all_lines(output: &[u8]) {
+    let expected = numbered();
+    if output != expected {
+        let same = output.iter().zip(&expected).take_while(|(a, b)| a == b).count();
+        panic!(
+            "output differs at byte {same}: {} bytes instead of {}, {:?} instead of {:?}",
+            output.len(),
+            expected.len(),
+            String::from_utf8_lossy(&output[same..(same + 40).min(output.len())]),
+            String::from_utf8_lossy(&expected[same..(same + 40).min(expected.len())]),
+        );
+    }
+}
+
+/// Reads on from where a stream broke, as often as it breaks.
+async fn read_to_the_end(api: &Api, exec: &str, output: &mut Vec<u8>) {
+    eventually("the rest of the output", Duration::from_secs(90), async || {
+        let (status, state) = api.get(&format!("/execs/{exec}")).await;
+        let mut rest = Vec::new();
+        // A broken connection may have given some bytes: they count.
+        let done = api.follow(exec, "stdout", output.len(), &mut rest).await;
+        output.extend(rest);
+        (status == 200 && done.is_some() && state["exit_code"] == 9).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_line_arrives_once_when_the_executor_is_killed_while_it_is_printed() {
+    let mut split = Split::start().await;
+    let sandbox = split
+        .api
+        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
+        .await;
+    let answer = split.api.start_stream(&sandbox, &printer()).await;
+    let stream = tokio::spawn(Streamed::read(answer, |_| {}));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    split.restart_executor();
+    // The client's own stream, through an untouched gateway, has it all.
+    let streamed = tokio::time::timeout(Duration::from_secs(90), stream)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(streamed.exit_code, Some(9), "{}", split.executor.log_text());
+    assert_all_lines(&streamed.stdout);
+}
+
+#[tokio::test]
+async fn every_line_arrives_once_when_the_gateway_is_killed_while_it_is_printed() {
+    let mut split = Split::start().await;
+    let sandbox = split
+        .api
+        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
+        .await;
+    let answer = split.api.start_stream(&sandbox, &printer()).await;
+    let stream = tokio::spawn(Streamed::read(answer, |_| {}));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    split.restart_gateway().await;
+    let streamed = stream.await.unwrap();
+    assert!(streamed.broken);
+    let mut output = streamed.stdout;
+    read_to_the_end(&split.api, &streamed.exec.unwrap(), &mut output).await;
+    assert_all_lines(&output);
+}
+
+#[tokio::test]
+async fn every_line_arrives_once_when_the_whole_server_is_killed_while_it_is_printed() {
+    let mut serve = Serve::start().await;
+    let sandbox = serve
+        .api
+        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
+        .await;
+    let answer = serve.api.start_stream(&sandbox, &printer()).await;
+    let stream = tokio::spawn(Streamed::read(answer, |_| {}));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    serve.kill_and_restart().await;
+    let streamed = stream.await.unwrap();
+    assert!(streamed.broken);
+    let mut output = streamed.stdout;
+    read_to_the_end(&serve.api, &streamed.exec.unwrap(), &mut output).await;
+    assert_all_lines(&output);
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_when_nats_is_killed_under_load() {
+    let mut split = Split::start().await;
+    let sandbox = split
+        .api
+        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
+        .await;
+    let mut clients = Vec::new();
+    for client in 0..4 {
+        let (api, sandbox) = (split.api.clone(), sandbox.clone());
+        clients.push(tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            for round in 0..60 {
+                let text = format!("{client}-{round}");
+                let command = json!({"command": format!("echo {text} | tee -a /workspace/done")});
+                let (status, answer) = api.post(&format!("/sandboxes/{sandbox}/exec"), command).await;
+                if status == 200 {
+                    assert_eq!(answer["stdout"], format!("{text}\n"));
+                    acknowledged.push(text);
+                } else {
+                    assert!(
+                        status == 503 || status == 500 || status == 408,
+                        "{status}: {answer}"
+                    );
+                }
+            }
+            acknowledged
+        }));
+    }
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        split.restart_nats();
+    }
+    let mut acknowledged = Vec::new();
+    for client in clients {
+        acknowledged.extend(client.await.unwrap());
+    }
+    assert!(
+        acknowledged.len() >= 100,
+        "only {} of 240 went through",
+        acknowledged.len()
+    );
+    let done = eventually("the sandbox answers", Duration::from_secs(30), async || {
+        let (status, answer) = split
+            .api
+            .post(
+                &format!("/sandboxes/{sandbox}/exec"),
+                json!({"command": "cat /workspace/done"}),
+            )
+            .await;
+        (status == 200).then(|| answer["stdout"].as_str().unwrap_or_default().to_owned())
+    })
+    .await;
+    let mut ran: Vec<&str> = done.lines().collect();
+    ran.sort_unstable();
+    let before = ran.len();
+    ran.dedup();
+    assert_eq!(ran.len(), before, "something ran twice");
+    for text in &acknowledged {
+        assert!(
+            ran.binary_search(&text.as_str()).is_ok(),
+            "{text} was acknowledged and did not run"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_recorder_goes_on_where_it_was_killed() {
+    let mut split = Split::start().await;
+    let sandbox = split
+        .api
+        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
+        .await;
+    let answer = split.api.start_stream(&sandbox, &printer()).await;
+    let stream = tokio::spawn(Streamed::read(answer, |_| {}));
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        split.restart_recorder();
+    }
+    let streamed = tokio::time::timeout(Duration::from_secs(90), stream)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(streamed.exit_code, Some(9));
+    assert_all_lines(&streamed.stdout);
+}
+
+#[tokio::test]
+async fn postgres_may_crash_in_the_middle() {
+    let mut split = Split::start().await;
+    let sandbox = split
+        .api
+        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
+        .await;
+    let answer = split.api.start_stream(&sandbox, &printer()).await;
+    let stream = tokio::spawn(Streamed::read(answer, |_| {}));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    split.postgres.crash_and_restart();
+    let streamed = tokio::time::timeout(Duration::from_secs(90), stream)
+        .await
+        .unwrap()
+        .unwrap();
+    let mut output = streamed.stdout;
+    read_to_the_end(&split.api, &streamed.exec.unwrap(), &mut output).await;
+    assert_all_lines(&output);
+}

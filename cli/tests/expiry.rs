@@ -1,0 +1,56 @@
+//! Nothing outlives its deadline, whoever is dead.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::eventually;
+use support::serve::{Serve, containers};
+use support::split::Split;
+
+#[tokio::test]
+async fn a_sandbox_ends_at_its_ttl_with_the_whole_control_plane_dead() {
+    let mut split = Split::start().await;
+    let sandbox = split
+        .api
+        .spawn(json!({"image": "alpine:latest", "ttl": "8s"}))
+        .await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(8);
+    let installation = split.installation();
+    assert_eq!(containers(&installation), [sandbox.clone()]);
+    split.kill_control_plane();
+    split.nats.kill();
+    let patience = deadline + Duration::from_secs(5) - tokio::time::Instant::now();
+    eventually("the container is gone", patience, async || {
+        containers(&installation).is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_says_that_a_sandbox_expired() {
+    let serve = Serve::start().await;
+    let sandbox = serve
+        .api
+        .spawn(json!({"image": "alpine:latest", "ttl": "3s"}))
+        .await;
+    serve.container_gone(&sandbox, Duration::from_secs(8)).await;
+    eventually("it is gone from the API", Duration::from_secs(10), async || {
+        (serve.api.get(&format!("/sandboxes/{sandbox}")).await.0 == 404).then_some(())
+    })
+    .await;
+    let (_, listed) = serve.api.get("/sandboxes").await;
+    assert_eq!(listed, json!([]));
+}
+
+#[tokio::test]
+async fn a_box_that_somebody_removed_is_noticed() {
+    let serve = Serve::start().await;
+    serve.api.spawn(json!({"image": "alpine:latest"})).await;
+    support::serve::remove_containers(&serve.installation());
+    eventually("it is gone from the list", Duration::from_secs(30), async || {
+        (serve.api.get("/sandboxes").await.1 == json!([])).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,147 @@
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use super::api::Api;
+use super::eventually;
+use super::process::{Process, free_port, stacyvm};
+
+/// `stacyvm serve` with a data directory of its own.
+pub struct Serve {
+    pub process: Process,
+    pub api: Api,
+    pub dir: tempfile::TempDir,
+    port: u16,
+    provider: String,
+}
+
+impl Serve {
+    pub async fn start() -> Self {
+        Self::with_provider("docker").await
+    }
+
+    pub async fn with_provider(provider: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let process = launch(&dir, port, provider);
+        let serve = Self {
+            process,
+            api: Api::new(port),
+            dir,
+            port,
+            provider: provider.to_owned(),
+        };
+        serve.wait_ready().await;
+        serve
+    }
+
+    /// SIGKILL of the whole process, and a new one on the same data and port.
+    pub async fn kill_and_restart(&mut self) {
+        self.process.kill();
+        self.process = launch(&self.dir, self.port, &self.provider);
+        self.wait_ready().await;
+    }
+
+    pub async fn wait_ready(&self) {
+        let ready = async || self.api.ready().await.then_some(());
+        let began = std::time::Instant::now();
+        while ready().await.is_none() {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "not ready:\n{}",
+                self.process.log_text()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The pid of its nats-server.
+    pub fn nats_pid(&self) -> u32 {
+        std::fs::read_to_string(self.dir.path().join("nats/pid"))
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
+    }
+
+    /// Containers of this installation that exist right now, by the name of their sandbox.
+    pub fn containers(&self) -> Vec<String> {
+        containers(&self.installation())
+    }
+
+    pub fn installation(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("installation"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    }
+
+    /// Waits until a sandbox has no container any more.
+    pub async fn container_gone(&self, sandbox: &str, patience: Duration) {
+        eventually("the container is gone", patience, async || {
+            (!self.containers().iter().any(|label| label == sandbox)).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        let installation = self.installation();
+        self.process.kill();
+        remove_containers(&installation);
+    }
+}
+
+fn launch(dir: &tempfile::TempDir, port: u16, provider: &str) -> Process {
+    let mut command = stacyvm();
+    command
+        .args([
+            "serve",
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+            "--provider",
+            provider,
+            "--data-dir",
+        ])
+        .arg(dir.path());
+    Process::start(command, &log_path(dir))
+}
+
+fn log_path(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("serve.log")
+}
+
+fn docker(args: &[&str]) -> String {
+    let output = Command::new("docker")
+        .args(args)
+        .output()
+        .expect("the docker client");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn containers(installation: &str) -> Vec<String> {
+    let filter = format!("label=stacyvm.deployment={installation}");
+    docker(&[
+        "ps",
+        "-a",
+        "--filter",
+        &filter,
+        "--format",
+        "{{.Label \"stacyvm.sandbox\"}}",
+    ])
+    .lines()
+    .map(str::to_owned)
+    .collect()
+}
+
+pub fn remove_containers(installation: &str) {
+    if installation.is_empty() {
+        return;
+    }
+    let filter = format!("label=stacyvm.deployment={installation}");
+    let ids = docker(&["ps", "-aq", "--filter", &filter]);
+    for id in ids.lines() {
+        docker(&["rm", "-f", id]);
+    }
+}

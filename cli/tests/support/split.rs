@@ -1,0 +1,144 @@
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::api::Api;
+use super::process::{Process, free_port, stacyvm};
+use super::serve::remove_containers;
+use super::services::Postgres;
+
+/// The four roles as processes of their own, on a real nats-server and a real Postgres.
+pub struct Split {
+    pub gateway: Process,
+    pub executor: Process,
+    pub reaper: Process,
+    pub recorder: Process,
+    pub nats: Process,
+    pub postgres: Postgres,
+    pub api: Api,
+    pub dir: tempfile::TempDir,
+    port: u16,
+    nats_port: u16,
+    database: String,
+}
+
+impl Split {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (port, nats_port) = (free_port(), free_port());
+        let postgres = Postgres::start();
+        let database = postgres.database("stacyvm");
+        let nats = nats(dir.path(), nats_port);
+        let role = |name: &str| role(name, dir.path(), port, nats_port, &database);
+        let split = Self {
+            recorder: role("recorder"),
+            executor: role("executor"),
+            gateway: role("gateway"),
+            reaper: role("reaper"),
+            nats,
+            api: Api::new(port),
+            port,
+            nats_port,
+            database: database.clone(),
+            postgres,
+            dir,
+        };
+        split.wait_ready().await;
+        split
+    }
+
+    pub fn restart_executor(&mut self) {
+        self.executor.kill();
+        self.executor = self.role("executor");
+    }
+
+    pub async fn restart_gateway(&mut self) {
+        self.gateway.kill();
+        self.gateway = self.role("gateway");
+        self.wait_ready().await;
+    }
+
+    pub fn restart_recorder(&mut self) {
+        self.recorder.kill();
+        self.recorder = self.role("recorder");
+    }
+
+    pub fn restart_nats(&mut self) {
+        self.nats.kill();
+        self.nats = nats(self.dir.path(), self.nats_port);
+    }
+
+    /// SIGKILL of everything but NATS and Postgres.
+    pub fn kill_control_plane(&mut self) {
+        for process in [
+            &mut self.gateway,
+            &mut self.executor,
+            &mut self.reaper,
+            &mut self.recorder,
+        ] {
+            process.kill();
+        }
+    }
+
+    pub async fn wait_ready(&self) {
+        let began = Instant::now();
+        while !self.api.ready().await {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "not ready:\n{}\n{}\n{}",
+                self.gateway.log_text(),
+                self.executor.log_text(),
+                self.recorder.log_text()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn installation(&self) -> String {
+        let path = self.dir.path().join("executor/installation");
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    }
+
+    fn role(&self, name: &str) -> Process {
+        role(name, self.dir.path(), self.port, self.nats_port, &self.database)
+    }
+}
+
+impl Drop for Split {
+    fn drop(&mut self) {
+        let installation = self.installation();
+        self.kill_control_plane();
+        remove_containers(&installation);
+    }
+}
+
+fn role(name: &str, dir: &Path, port: u16, nats_port: u16, database: &str) -> Process {
+    let mut command = stacyvm();
+    command
+        .arg(name)
+        .args([
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+            "--nats",
+            &format!("nats://127.0.0.1:{nats_port}"),
+        ])
+        .args(["--provider", "docker", "--database", database, "--data-dir"])
+        .arg(dir.join(name));
+    Process::start(command, &dir.join(format!("{name}.log")))
+}
+
+fn nats(dir: &Path, port: u16) -> Process {
+    let config = dir.join("nats.conf");
+    let store = dir.join("nats");
+    let text = format!(
+        "listen: \"127.0.0.1:{port}\"\nmax_payload: 8MB\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n",
+        store.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new("nats-server");
+    command.arg("--config").arg(&config);
+    Process::start(command, &dir.join("nats.log"))
+}

@@ -1,0 +1,385 @@
+//! Commands in, events out: a real nats-server, a real recorder on SQLite, a real Docker engine, real agents.
+
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use events::recorder::{self, JetStreamTransport};
+use events::*;
+use executor::provider::Provider;
+use executor::providers::docker::{DockerConfig, DockerProvider};
+use executor::{Executor, ExecutorConfig};
+use tokio_util::sync::CancellationToken;
+
+struct Nats(Child);
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct World {
+    log: Log,
+    feed: Feed,
+    node: NodeId,
+    docker: Arc<dyn Provider>,
+    executor: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
+    _dir: tempfile::TempDir,
+    _nats: Nats,
+}
+
+fn agent() -> std::path::PathBuf {
+    let path =
+        std::env::var("STACYVM_AGENT").expect("STACYVM_AGENT names the static agent; run `make agent`");
+    std::fs::canonicalize(path).expect("the agent is there")
+}
+
+impl World {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let config = dir.path().join("nats.conf");
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n",
+            dir.path().join("nats").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let nats = Process::new("nats-server")
+            .arg("--config")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server is installed; run scripts/setup");
+        let nats = Nats(nats);
+        let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}")))
+            .await
+            .unwrap();
+        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display()))
+            .await
+            .unwrap();
+        tokio::spawn(serve_queries_forever(log.clone(), store.clone()));
+        tokio::spawn(recorder::run(
+            JetStreamTransport::new(&log),
+            store.clone(),
+            CancellationToken::new(),
+        ));
+        let feed = Feed::start(&log, store).await.unwrap();
+        let node: NodeId = "node-1".parse().unwrap();
+        let mut docker = DockerConfig::new(dir.path().join("docker"), agent(), node.clone()).unwrap();
+        docker.deployment = format!("test-{port}-{}", std::process::id());
+        let docker: Arc<dyn Provider> = Arc::new(DockerProvider::new(docker).unwrap());
+        let mut world = Self {
+            log,
+            feed,
+            node,
+            docker,
+            executor: None,
+            _dir: dir,
+            _nats: nats,
+        };
+        world.start_executor();
+        world
+    }
+
+    fn start_executor(&mut self) {
+        let stop = CancellationToken::new();
+        let config = ExecutorConfig {
+            node: self.node.clone(),
+            capacity: 10,
+            max_output_bytes: 1 << 30,
+        };
+        let executor = Executor::new(
+            config,
+            self.log.clone(),
+            vec![Arc::clone(&self.docker)],
+            Arc::new(SystemClock),
+            stop.clone(),
+        );
+        let task = tokio::spawn(async move { executor.run().await.unwrap() });
+        self.executor = Some((stop, task));
+    }
+
+    async fn stop_executor(&mut self) {
+        let (stop, task) = self.executor.take().unwrap();
+        stop.cancel();
+        task.await.unwrap();
+    }
+
+    fn envelope(&self, sandbox: SandboxId, command: Command) -> CommandEnvelope {
+        CommandEnvelope {
+            id: CommandId::new(),
+            tenant: TenantId::default_tenant(),
+            actor: Actor::Client {
+                key: None,
+                user: None,
+            },
+            request_id: None,
+            traceparent: None,
+            sandbox,
+            command,
+        }
+    }
+
+    async fn create(&self, image: &str) -> SandboxId {
+        let sandbox = SandboxId::new();
+        let spec = SandboxSpec {
+            provider: "docker".parse().unwrap(),
+            image: image.to_owned(),
+            memory_mib: 128,
+            cpu_millis: 1000,
+            pids_limit: 64,
+            network: Network::None,
+            read_only_root: false,
+            runtime: None,
+            owner: None,
+            template: None,
+            metadata: Default::default(),
+            env_names: Vec::new(),
+            request_digest: None,
+        };
+        let now = SystemClock.now();
+        let expires_at = now + chrono::TimeDelta::minutes(5);
+        let requested = SandboxRequested {
+            spec: spec.clone(),
+            expires_at,
+            lifetime_ends_at: now + chrono::TimeDelta::hours(1),
+        };
+        let event = Event {
+            id: EventId::new(),
+            tenant: TenantId::default_tenant(),
+            sandbox: Some(sandbox),
+            time: now,
+            actor: Actor::Client {
+                key: None,
+                user: None,
+            },
+            cause: None,
+            request_id: None,
+            traceparent: None,
+            data: requested.into(),
+        };
+        self.log.publish(&[event]).await.unwrap();
+        let command = self.envelope(
+            sandbox,
+            Command::CreateSandbox {
+                spec: spec.clone(),
+                env: SecretMap::default(),
+                expires_at,
+            },
+        );
+        self.log
+            .send(Destination::Pool(&spec.provider), &command)
+            .await
+            .unwrap();
+        sandbox
+    }
+
+    async fn start_exec(&self, sandbox: SandboxId, script: &str) -> ExecId {
+        let exec = ExecId::new();
+        let spec = ExecSpec {
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            cwd: None,
+            user: None,
+            tty: None,
+            stdin: false,
+            timeout_ms: None,
+            request_digest: None,
+        };
+        let command = self.envelope(
+            sandbox,
+            Command::StartExec {
+                exec,
+                spec,
+                env: SecretMap::default(),
+            },
+        );
+        self.log
+            .send(Destination::Node(&self.node), &command)
+            .await
+            .unwrap();
+        exec
+    }
+
+    /// Reads the sandbox's events until one is of the type.
+    async fn until(&self, sandbox: SandboxId, type_name: &str) -> Vec<Arc<Recorded>> {
+        let mut reader = self
+            .feed
+            .subscribe(Topic::Sandbox(sandbox), After::Position(Position::ZERO));
+        let mut seen = Vec::new();
+        let read = async {
+            loop {
+                let recorded = reader.next().await.unwrap();
+                let found = recorded.event.data.type_name() == type_name;
+                seen.push(recorded);
+                if found {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(30), read).await.is_err() {
+            let types: Vec<_> = seen
+                .iter()
+                .map(|recorded| format!("{:?}", recorded.event.data))
+                .collect();
+            panic!("no {type_name} in {types:#?}");
+        }
+        seen
+    }
+
+    async fn output(&self, exec: ExecId) -> (Vec<u8>, ExecEnd) {
+        let mut reader = self.feed.exec_output(exec, 0, 0).await.unwrap();
+        let mut stdout = Vec::new();
+        loop {
+            match reader.next().await.unwrap().unwrap() {
+                OutputItem::Output { bytes, .. } => stdout.extend_from_slice(&bytes),
+                OutputItem::Ended(end) => return (stdout, end),
+            }
+        }
+    }
+}
+
+async fn serve_queries_forever(log: Log, store: Arc<dyn EventStore>) {
+    serve_queries(&log, store, CancellationToken::new()).await;
+}
+
+fn types(events: &[Arc<Recorded>]) -> Vec<&'static str> {
+    events
+        .iter()
+        .map(|recorded| recorded.event.data.type_name())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_lives_from_its_request_to_its_end() {
+    let world = World::start().await;
+    let sandbox = world.create("alpine:latest").await;
+    assert_eq!(
+        types(&world.until(sandbox, "sandbox.running").await),
+        ["sandbox.requested", "sandbox.starting", "sandbox.running"]
+    );
+    let exec = world.start_exec(sandbox, "echo out; exit 4").await;
+    let (stdout, end) = world.output(exec).await;
+    assert_eq!(stdout, b"out\n");
+    assert_eq!(end.exit_code(), Some(4));
+
+    let running = world.start_exec(sandbox, "echo begun; sleep 600").await;
+    world.until(sandbox, "exec.exited").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let destroy = world.envelope(
+        sandbox,
+        Command::DestroySandbox {
+            reason: DestroyReason::User,
+        },
+    );
+    world
+        .log
+        .send(Destination::Node(&world.node), &destroy)
+        .await
+        .unwrap();
+    let all = world.until(sandbox, "sandbox.destroyed").await;
+    assert_eq!(
+        types(&all)[3..],
+        [
+            "exec.started",
+            "exec.output",
+            "exec.exited",
+            "exec.started",
+            "exec.output",
+            "exec.killed",
+            "sandbox.destroyed"
+        ]
+    );
+    assert_eq!(world.output(running).await.0, b"begun\n");
+    assert!(world.docker.list().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_goes_on_when_the_executor_is_replaced() {
+    let mut world = World::start().await;
+    let sandbox = world.create("alpine:latest").await;
+    world.until(sandbox, "sandbox.running").await;
+    let exec = world
+        .start_exec(sandbox, "for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.3; done")
+        .await;
+    world.until(sandbox, "exec.output").await;
+    world.stop_executor().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.start_executor();
+    let (stdout, end) = world.output(exec).await;
+    assert_eq!(String::from_utf8_lossy(&stdout), "1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    assert_eq!(end.exit_code(), Some(0));
+    world.docker.destroy(sandbox).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_image_fails_the_sandbox_and_says_so() {
+    let world = World::start().await;
+    let sandbox = world.create("localhost:1/no/such:image").await;
+    let all = world.until(sandbox, "sandbox.failed").await;
+    let EventData::SandboxFailed(failed) = &all.last().unwrap().event.data else {
+        panic!("{all:?}")
+    };
+    assert!(
+        matches!(
+            failed.code,
+            FailureCode::ImageNotFound | FailureCode::ImagePullFailed
+        ),
+        "{failed:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_comes_twice_has_one_effect() {
+    let world = World::start().await;
+    let sandbox = world.create("alpine:latest").await;
+    world.until(sandbox, "sandbox.running").await;
+    let exec = ExecId::new();
+    let spec = ExecSpec {
+        argv: [
+            "/bin/sh",
+            "-c",
+            "echo once >> /workspace/count; cat /workspace/count",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        cwd: None,
+        user: None,
+        tty: None,
+        stdin: false,
+        timeout_ms: None,
+        request_digest: None,
+    };
+    let began = Instant::now();
+    for _ in 0..3 {
+        // Another command id each time: JetStream takes them for different ones.
+        let command = Command::StartExec {
+            exec,
+            spec: spec.clone(),
+            env: SecretMap::default(),
+        };
+        world
+            .log
+            .send(Destination::Node(&world.node), &world.envelope(sandbox, command))
+            .await
+            .unwrap();
+    }
+    assert_eq!(world.output(exec).await.0, b"once\n");
+    assert!(began.elapsed() < Duration::from_secs(30));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let started = world.until(sandbox, "exec.exited").await;
+    assert_eq!(
+        types(&started)
+            .iter()
+            .filter(|name| **name == "exec.started")
+            .count(),
+        1
+    );
+    world.docker.destroy(sandbox).await.unwrap();
+}
