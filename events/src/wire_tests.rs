@@ -66,6 +66,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         vcpus: None,
         ttl_seconds: Some(60),
         metadata: BTreeMap::new(),
+        env: BTreeMap::new(),
         description: String::new(),
     };
     let text = || "/workspace/a".to_owned();

@@ -223,7 +223,8 @@ impl Inner {
         if frame.position.0 <= self.head.load(Ordering::Acquire) {
             return;
         }
-        let position = frame.position;
+        // Before it is given: a reader that begins to listen in between must see that it missed this one.
+        self.head.store(frame.position.0, Ordering::Release);
         if let Some(recorded) = Recorded::decode(frame) {
             let recorded = Arc::new(recorded);
             self.send(Topic::All, &recorded);
@@ -234,7 +235,6 @@ impl Inner {
                 self.send(Topic::Exec(exec), &recorded);
             }
         }
-        self.head.store(position.0, Ordering::Release);
     }
 
     fn send(&self, topic: Topic, recorded: &Arc<Recorded>) {

@@ -408,6 +408,7 @@ pub async fn templates_are_saved_and_deleted(subject: &Subject) {
         vcpus: None,
         ttl_seconds: None,
         metadata: Default::default(),
+        env: Default::default(),
         description: String::new(),
     };
     let saved = |name, image| {
@@ -488,6 +489,7 @@ pub async fn hostile_text_is_only_text(subject: &Subject) {
         vcpus: None,
         ttl_seconds: None,
         metadata: Default::default(),
+        env: Default::default(),
         description: String::new(),
     };
     let batch = log.batch(vec![
