@@ -1,1 +1,25 @@
+//! The gateway: REST, NDJSON, WebSocket and server-sent events in front of the log.
+//!
+//! It authenticates, checks, publishes commands and shows what is recorded. It knows nothing of containers and holds no
+//! state that it could not rebuild from the log. It is the only crate that sees axum.
 
+mod auth;
+mod config;
+mod error;
+mod exec;
+mod extract;
+mod gateway;
+mod idempotency;
+mod metrics;
+mod observe;
+mod openapi;
+mod origin;
+mod router;
+mod routes;
+mod server;
+mod stream;
+
+pub use config::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits};
+pub use gateway::Gateway;
+pub use openapi::document as openapi_document;
+pub use server::serve;

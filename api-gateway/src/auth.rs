@@ -1,0 +1,237 @@
+//! Who calls: the key says which tenant, `X-User-ID` says which of its users.
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{HeaderMap, header, request::Parts};
+use axum::middleware::Next;
+use axum::response::Response;
+use events::{Actor, ApiKeyId, RequestId, TenantId};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::config::ApiKey;
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+
+/// The longest user id, in characters.
+const MAX_USER_CHARS: usize = 128;
+
+/// The keys that open the door.
+#[derive(Debug, Default)]
+pub struct KeyRing(Vec<ApiKey>);
+
+impl KeyRing {
+    /// A ring of these keys. An empty one lets everybody in, as the default tenant.
+    pub fn new(keys: Vec<ApiKey>) -> Self {
+        Self(keys)
+    }
+
+    /// Whose key this is. Takes the same time whichever key it is, and whether it is one.
+    fn find(&self, presented: &[u8]) -> Option<&ApiKey> {
+        let digest: [u8; 32] = Sha256::digest(presented).into();
+        let mut found = None;
+        for key in &self.0 {
+            if bool::from(key.sha256.ct_eq(&digest)) {
+                found = Some(key);
+            }
+        }
+        found
+    }
+
+    fn identify(&self, headers: &HeaderMap) -> Result<(Option<ApiKeyId>, TenantId), ApiError> {
+        if self.0.is_empty() {
+            return Ok((None, TenantId::default_tenant()));
+        }
+        let key = presented(headers)
+            .and_then(|key| self.find(key))
+            .ok_or_else(ApiError::unauthorized)?;
+        Ok((Some(key.id.clone()), key.tenant.clone()))
+    }
+}
+
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    let named = headers
+        .get("x-api-key")
+        .or_else(|| headers.get("x-admin-api-key"));
+    if let Some(value) = named {
+        return Some(value.as_bytes());
+    }
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+}
+
+/// Who calls, known to be let in.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Whose sandboxes are meant.
+    pub tenant: TenantId,
+    /// The key that was shown; none where authentication is off.
+    pub key: Option<ApiKeyId>,
+    /// `X-User-ID`.
+    pub user: Option<String>,
+    /// The request's id.
+    pub request_id: RequestId,
+}
+
+impl Caller {
+    /// The same, as events and commands name it.
+    pub fn actor(&self) -> Actor {
+        Actor::Client {
+            key: self.key.clone(),
+            user: self.user.clone(),
+        }
+    }
+}
+
+/// The layer that lets in. Behind it, [`Caller`] is there.
+pub async fn require(
+    State(gateway): State<Gateway>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let headers = request.headers();
+    crate::origin::check(headers, &gateway.config().allowed_origins)?;
+    if gateway.keys().0.is_empty() {
+        crate::origin::check_loopback(headers)?;
+    }
+    let (key, tenant) = gateway.keys().identify(headers)?;
+    let user = match headers.get("x-user-id") {
+        None => None,
+        Some(value) => {
+            let text = std::str::from_utf8(value.as_bytes())
+                .map_err(|_| ApiError::bad_request("X-User-ID is not UTF-8"))?;
+            user_id(text, "X-User-ID")?
+        }
+    };
+    let request_id = request
+        .extensions()
+        .get::<RequestId>()
+        .cloned()
+        .unwrap_or_else(RequestId::new);
+    request.extensions_mut().insert(Caller {
+        tenant,
+        key,
+        user,
+        request_id,
+    });
+    Ok(next.run(request).await)
+}
+
+/// Reads the name of a user, from the header or from a body. Empty means nobody.
+pub fn user_id(text: &str, source: &'static str) -> Result<Option<String>, ApiError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == '\\';
+    if text.chars().count() > MAX_USER_CHARS || text.contains(forbidden) {
+        return Err(ApiError::bad_request(format!(
+            "{source} must be at most {MAX_USER_CHARS} characters without whitespace, control characters or path separators"
+        )));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        // A route that forgot the layer must not be open.
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(ApiError::unauthorized)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::error::ErrorCode;
+
+    fn ring() -> KeyRing {
+        let key = |id: &str, tenant: &str, secret: &str| ApiKey {
+            id: id.parse().unwrap(),
+            tenant: tenant.parse().unwrap(),
+            sha256: Sha256::digest(secret).into(),
+        };
+        KeyRing::new(vec![
+            key("k1", "red", "secret-one"),
+            key("k2", "blue", "secret-two"),
+        ])
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse().unwrap(),
+                    HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_key_is_taken_in_three_headers_and_says_the_tenant() {
+        for pair in [
+            ("x-api-key", "secret-two"),
+            ("x-admin-api-key", "secret-two"),
+            ("authorization", "Bearer secret-two"),
+            ("authorization", "bearer  secret-two"),
+        ] {
+            let (key, tenant) = ring().identify(&headers(&[pair])).unwrap();
+            assert_eq!(
+                (key.unwrap().as_str(), tenant.as_str()),
+                ("k2", "blue"),
+                "{pair:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_key_a_wrong_key_and_part_of_a_key_are_refused() {
+        for pairs in [
+            &[][..],
+            &[("x-api-key", "")],
+            &[("x-api-key", "secret-tw")],
+            &[("x-api-key", "secret-two!")],
+            &[("x-api-key", "é")],
+            &[("authorization", "Basic secret-two")],
+            &[("authorization", "Bearer")],
+            &[("authorization", "é")],
+        ] {
+            let error = ring().identify(&headers(pairs)).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::Unauthorized, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn without_keys_everybody_is_the_default_tenant() {
+        let (key, tenant) = KeyRing::default()
+            .identify(&headers(&[("x-api-key", "any")]))
+            .unwrap();
+        assert_eq!((key, tenant), (None, TenantId::default_tenant()));
+    }
+
+    #[test]
+    fn user_ids_are_trimmed_and_checked() {
+        assert_eq!(
+            user_id(" alice@example.com ", "x").unwrap().as_deref(),
+            Some("alice@example.com")
+        );
+        assert_eq!(user_id("  ", "x").unwrap(), None);
+        assert!(user_id(&"ü".repeat(128), "x").is_ok());
+        for bad in ["a/b", "a\\b", "a b", "a\tb", "a\0b", &"x".repeat(129)] {
+            assert_eq!(
+                user_id(bad, "x").unwrap_err().code(),
+                ErrorCode::BadRequest,
+                "{bad:?}"
+            );
+        }
+    }
+}

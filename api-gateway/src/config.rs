@@ -1,0 +1,179 @@
+//! What the operator decides. The CLI reads it from files, environment and flags; here it is only said.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use events::{ApiKeyId, ProviderName, TenantId};
+
+/// A key that clients may present, known by its hash only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The public name, which events and logs may show.
+    pub id: ApiKeyId,
+    /// Whose sandboxes it opens.
+    pub tenant: TenantId,
+    /// SHA-256 of the key as the client sends it.
+    pub sha256: [u8; 32],
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey")
+            .field("id", &self.id)
+            .field("tenant", &self.tenant)
+            .finish_non_exhaustive()
+    }
+}
+
+/// All that the gateway is told at its start.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// The keys. None at all turns authentication off: only for a listener on loopback.
+    pub keys: Vec<ApiKey>,
+    /// What a spawn gets that does not say otherwise, and what it may ask for.
+    pub sandboxes: SandboxLimits,
+    /// The same for execs.
+    pub execs: ExecLimits,
+    /// The largest JSON body, in bytes.
+    pub max_body_bytes: usize,
+    /// The largest JSON body that carries a file's content, in bytes. Larger files go through the streaming upload.
+    pub max_file_body_bytes: usize,
+    /// The largest streaming upload, in bytes; `None`: whatever fits into the sandbox.
+    pub max_upload_bytes: Option<u64>,
+    /// Origins of browsers that may call (`https://console.example`). Empty: none.
+    pub allowed_origins: Vec<String>,
+    /// The domain under which sandboxes show their ports. `None`: no preview URLs.
+    pub preview_domain: Option<String>,
+    /// How long a spawn waits until the sandbox runs, before it answers with state `creating`.
+    pub spawn_wait: Duration,
+    /// How long a destroy waits until the sandbox is gone, before it answers `destroying`.
+    pub destroy_wait: Duration,
+    /// How long open connections may take to end when the gateway stops.
+    pub shutdown_grace: Duration,
+    /// How often a silent stream shows that it lives. Clients give up after 30 s of silence.
+    pub heartbeat: Duration,
+}
+
+/// Defaults and maxima of sandboxes.
+#[derive(Debug, Clone)]
+pub struct SandboxLimits {
+    /// The box-maker of a spawn that names none.
+    pub default_provider: ProviderName,
+    /// All box-makers that this deployment means to have, alive or not.
+    pub known_providers: BTreeSet<ProviderName>,
+    /// The image of a spawn that names none.
+    pub default_image: String,
+    /// The time to live of a spawn that names none.
+    pub default_ttl: Duration,
+    /// The greatest time to live.
+    pub max_ttl: Duration,
+    /// The greatest age, which no extension passes.
+    pub max_lifetime: Duration,
+    /// The memory of a spawn that names none, in MiB.
+    pub default_memory_mib: u32,
+    /// The greatest memory, in MiB.
+    pub max_memory_mib: u32,
+    /// The CPU time of a spawn that names none, in thousandths of one CPU.
+    pub default_cpu_millis: u32,
+    /// The greatest CPU time, in thousandths of one CPU.
+    pub max_cpu_millis: u32,
+    /// The number of processes of a spawn that names none.
+    pub default_pids: u32,
+    /// The greatest number of processes.
+    pub max_pids: u32,
+    /// Whether sandboxes may ask for the provider's bridge network.
+    pub allow_bridge_network: bool,
+}
+
+/// Defaults and maxima of execs.
+#[derive(Debug, Clone)]
+pub struct ExecLimits {
+    /// When a sync exec that names no timeout is ended. Streams run until they end.
+    pub default_sync_timeout: Duration,
+    /// The greatest timeout.
+    pub max_timeout: Duration,
+    /// The most output of a sync reply, both streams together, in bytes. More has to be streamed.
+    pub max_sync_output_bytes: usize,
+    /// How much longer than its timeout a sync exec is waited for: the time a command may take to reach its node.
+    pub delivery_grace: Duration,
+}
+
+impl Default for SandboxLimits {
+    fn default() -> Self {
+        let docker = docker();
+        Self {
+            known_providers: BTreeSet::from([docker.clone()]),
+            default_provider: docker,
+            default_image: "alpine:latest".to_owned(),
+            default_ttl: Duration::from_secs(30 * 60),
+            max_ttl: Duration::from_secs(24 * 3600),
+            max_lifetime: Duration::from_secs(24 * 3600),
+            default_memory_mib: 512,
+            max_memory_mib: 64 * 1024,
+            default_cpu_millis: 1000,
+            max_cpu_millis: 64_000,
+            default_pids: 256,
+            max_pids: 32_768,
+            allow_bridge_network: true,
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a constant that a unit test reads")]
+fn docker() -> ProviderName {
+    "docker".parse().expect("a valid provider name")
+}
+
+impl Default for ExecLimits {
+    fn default() -> Self {
+        Self {
+            default_sync_timeout: Duration::from_secs(5 * 60),
+            max_timeout: Duration::from_secs(24 * 3600),
+            max_sync_output_bytes: 64 << 20,
+            delivery_grace: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            sandboxes: SandboxLimits::default(),
+            execs: ExecLimits::default(),
+            max_body_bytes: 1 << 20,
+            max_file_body_bytes: 64 << 20,
+            max_upload_bytes: None,
+            allowed_origins: Vec::new(),
+            preview_domain: None,
+            spawn_wait: Duration::from_secs(120),
+            destroy_wait: Duration::from_secs(25),
+            shutdown_grace: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_within_the_maxima() {
+        let limits = SandboxLimits::default();
+        assert!(limits.default_ttl <= limits.max_ttl);
+        assert!(limits.default_memory_mib <= limits.max_memory_mib);
+        assert!(limits.known_providers.contains(&limits.default_provider));
+    }
+
+    #[test]
+    fn a_key_does_not_show_its_hash() {
+        let key = ApiKey {
+            id: "k1".parse().unwrap(),
+            tenant: TenantId::default_tenant(),
+            sha256: [0xab; 32],
+        };
+        assert!(!format!("{key:?}").contains("171"));
+    }
+}

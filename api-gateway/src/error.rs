@@ -1,0 +1,280 @@
+//! The one place that turns errors into HTTP: a flat `{"code","message"}`, or RFC 9457 when Accept asks for it.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::{self, Write as _};
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use events::ExecId;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The kinds of errors that clients tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ErrorCode {
+    /// The request is wrong in itself.
+    BadRequest,
+    /// The key is missing or unknown.
+    Unauthorized,
+    /// The key is good, the wish is not allowed.
+    Forbidden,
+    /// There is no such thing, or it is another tenant's.
+    NotFound,
+    /// The route is there, the method is not.
+    MethodNotAllowed,
+    /// The exec's time was up.
+    Timeout,
+    /// The state of things does not allow it.
+    Conflict,
+    /// A body or a reply over its limit.
+    TooLarge,
+    /// A quota or a rate.
+    ResourceLimit,
+    /// Our fault. The log has the detail.
+    InternalError,
+    /// Not now. Trying again can help.
+    Unavailable,
+}
+
+const INTERNAL_TEXT: &str = "internal error: the server's log has the detail under this request's id";
+const UNAVAILABLE_TEXT: &str = "the service cannot do this at the moment: try again";
+
+impl ErrorCode {
+    /// The status that goes with it.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ResourceLimit => StatusCode::TOO_MANY_REQUESTS,
+            Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// The body of every error.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// What kind it is.
+    pub code: ErrorCode,
+    /// One sentence for people.
+    pub message: Cow<'static, str>,
+}
+
+/// RFC 9457.
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: ErrorCode,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<&'a str>,
+}
+
+/// What every handler fails with.
+#[derive(Debug)]
+pub struct ApiError {
+    body: ErrorBody,
+    /// For the log, never for the client.
+    detail: Option<String>,
+    exec: Option<ExecId>,
+}
+
+impl ApiError {
+    fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            body: ErrorBody {
+                code,
+                message: message.into(),
+            },
+            detail: None,
+            exec: None,
+        }
+    }
+
+    /// 400
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::BadRequest, message)
+    }
+
+    /// 401
+    pub fn unauthorized() -> Self {
+        Self::new(
+            ErrorCode::Unauthorized,
+            "a valid API key is needed: send it as X-API-Key",
+        )
+    }
+
+    /// 403
+    pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::Forbidden, message)
+    }
+
+    /// 404
+    pub fn not_found(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::NotFound, message)
+    }
+
+    /// 405
+    pub fn method_not_allowed() -> Self {
+        Self::new(
+            ErrorCode::MethodNotAllowed,
+            "this route does not have that method",
+        )
+    }
+
+    /// 408
+    pub fn timeout(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::Timeout, message)
+    }
+
+    /// 409
+    pub fn conflict(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::Conflict, message)
+    }
+
+    /// 413
+    pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::TooLarge, message)
+    }
+
+    /// 500. The client gets a fixed text, the log gets the error with all its causes.
+    pub fn internal(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            detail: Some(chain(error.into().as_ref())),
+            ..Self::new(ErrorCode::InternalError, INTERNAL_TEXT)
+        }
+    }
+
+    /// 503. The client gets a fixed text, the log gets the error with all its causes.
+    pub fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            detail: Some(chain(error.into().as_ref())),
+            ..Self::new(ErrorCode::Unavailable, UNAVAILABLE_TEXT)
+        }
+    }
+
+    /// Names the exec that it is about, so that its output can still be read.
+    pub fn with_exec(mut self, exec: ExecId) -> Self {
+        self.exec = Some(exec);
+        self
+    }
+
+    /// What kind it is.
+    pub fn code(&self) -> ErrorCode {
+        self.body.code
+    }
+
+    /// What the client is told. Writes the detail to the log, once.
+    pub fn into_body(self) -> ErrorBody {
+        if let Some(detail) = &self.detail {
+            tracing::error!(error = %detail, error.code = ?self.body.code, "request failed");
+        }
+        self.body
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.body.message)
+    }
+}
+
+impl Error for ApiError {}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let exec = self.exec;
+        let body = self.into_body();
+        let mut response = json_response(body.code.status(), "application/json", &body);
+        if let Some(exec) = exec
+            && let Ok(value) = HeaderValue::try_from(exec.to_string())
+        {
+            response.headers_mut().insert("x-exec-id", value);
+        }
+        response.extensions_mut().insert(body);
+        response
+    }
+}
+
+/// The same error as RFC 9457 wants it.
+pub fn problem(body: &ErrorBody, request_id: &str) -> Response {
+    let status = body.code.status();
+    let problem = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or_default(),
+        status: status.as_u16(),
+        detail: &body.message,
+        code: body.code,
+        instance: (!request_id.is_empty()).then_some(request_id),
+    };
+    json_response(status, "application/problem+json", &problem)
+}
+
+fn json_response(status: StatusCode, content_type: &'static str, body: &impl Serialize) -> Response {
+    // Texts and numbers always have a JSON form.
+    let bytes = serde_json::to_vec(body).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, content_type)], bytes).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_of_the_error_table_has_its_status_and_code() {
+        let rows = [
+            (ApiError::bad_request("x"), 400, "BAD_REQUEST"),
+            (ApiError::unauthorized(), 401, "UNAUTHORIZED"),
+            (ApiError::forbidden("x"), 403, "FORBIDDEN"),
+            (ApiError::not_found("x"), 404, "NOT_FOUND"),
+            (ApiError::method_not_allowed(), 405, "METHOD_NOT_ALLOWED"),
+            (ApiError::timeout("x"), 408, "TIMEOUT"),
+            (ApiError::conflict("x"), 409, "CONFLICT"),
+            (ApiError::too_large("x"), 413, "TOO_LARGE"),
+            (
+                ApiError::new(ErrorCode::ResourceLimit, "x"),
+                429,
+                "RESOURCE_LIMIT",
+            ),
+            (ApiError::internal("secret"), 500, "INTERNAL_ERROR"),
+            (ApiError::unavailable("secret"), 503, "UNAVAILABLE"),
+        ];
+        for (error, status, code) in rows {
+            assert_eq!(error.code().status().as_u16(), status);
+            let body = serde_json::to_value(error.into_body()).unwrap();
+            assert_eq!(body["code"], code);
+            assert!(!body["message"].as_str().unwrap().contains("secret"), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_log_gets_every_cause() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        let error = ApiError::internal(Outer(std::io::Error::other("inner")));
+        assert_eq!(error.detail.as_deref(), Some("outer: inner"));
+    }
+}

@@ -1,0 +1,78 @@
+//! What the ending of an exec or the failure of a sandbox means to a client.
+
+use events::{ExecId, FailureCode};
+
+use crate::error::ApiError;
+use crate::gateway::no_sandbox;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{code:?}: {message}")]
+struct Reported {
+    code: FailureCode,
+    message: String,
+}
+
+/// A failure that the log tells of, as a client gets it.
+pub fn failure(code: FailureCode, message: &str) -> ApiError {
+    let reported = || Reported {
+        code,
+        message: message.to_owned(),
+    };
+    match code {
+        FailureCode::ImageNotFound
+        | FailureCode::ImagePullFailed
+        | FailureCode::Unsupported
+        | FailureCode::Invalid => ApiError::bad_request(message.to_owned()),
+        FailureCode::DeadlinePassed => ApiError::conflict("its time to live was over before it was ready"),
+        FailureCode::SandboxGone => no_sandbox(),
+        FailureCode::ProviderUnavailable | FailureCode::AgentUnreachable => ApiError::unavailable(reported()),
+        FailureCode::Internal => ApiError::internal(reported()),
+    }
+}
+
+/// The sandbox went away while the exec ran.
+pub fn outcome_unknown(message: &str) -> ApiError {
+    ApiError::conflict(format!("nobody can say how the command ended: {message}"))
+}
+
+/// The exec's time was up.
+pub fn timed_out(exec: ExecId) -> ApiError {
+    ApiError::timeout(format!(
+        "the command's time was up and it was ended; what it wrote is at /api/v1/execs/{exec}/output"
+    ))
+    .with_exec(exec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[test]
+    fn each_failure_has_its_code() {
+        for (code, expected) in [
+            (FailureCode::ImageNotFound, ErrorCode::BadRequest),
+            (FailureCode::ImagePullFailed, ErrorCode::BadRequest),
+            (FailureCode::Unsupported, ErrorCode::BadRequest),
+            (FailureCode::Invalid, ErrorCode::BadRequest),
+            (FailureCode::DeadlinePassed, ErrorCode::Conflict),
+            (FailureCode::SandboxGone, ErrorCode::NotFound),
+            (FailureCode::ProviderUnavailable, ErrorCode::Unavailable),
+            (FailureCode::AgentUnreachable, ErrorCode::Unavailable),
+            (FailureCode::Internal, ErrorCode::InternalError),
+        ] {
+            assert_eq!(failure(code, "m").code(), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_the_log_may_know_stays_there() {
+        for code in [
+            FailureCode::ProviderUnavailable,
+            FailureCode::AgentUnreachable,
+            FailureCode::Internal,
+        ] {
+            assert!(!failure(code, "/var/lib/secret").to_string().contains("secret"));
+        }
+    }
+}

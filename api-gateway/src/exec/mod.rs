@@ -1,0 +1,6 @@
+//! Execs, from the request to their end. What runs is decided here; how it is shown is the business of `stream`.
+
+pub mod end;
+pub mod quoting;
+pub mod request;
+pub mod start;

@@ -1,0 +1,211 @@
+//! The body of an exec request, and what it means.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use events::{ExecSpec, SecretMap, TerminalSize, parse_go_duration};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::quoting::shell_line;
+use crate::config::ExecLimits;
+use crate::error::ApiError;
+
+/// The most arguments, and the most environment variables.
+const MAX_ENTRIES: usize = 4096;
+
+/// What to run.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+pub struct ExecRequest {
+    /// A line for `/bin/sh -c`, or in mode `argv` the program.
+    #[schema(example = "echo hello")]
+    pub command: Option<String>,
+    /// Arguments. In shell mode they are quoted and appended.
+    pub args: Option<Vec<String>>,
+    /// `shell` (the default) or `argv`.
+    pub mode: Option<String>,
+    /// Environment variables, over those of the sandbox. Their values are in no event and in no log.
+    pub env: Option<BTreeMap<String, String>>,
+    /// The working directory; `/workspace` by default.
+    pub workdir: Option<String>,
+    /// When to end it, as a Go duration (`30s`). A sync exec has a default, a stream has none.
+    pub timeout: Option<String>,
+    /// Whether to answer with NDJSON while it runs.
+    pub stream: Option<bool>,
+    /// `uid`, `uid:gid` or a name from the sandbox's /etc/passwd.
+    pub user: Option<String>,
+}
+
+/// A request that can be started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Runnable {
+    /// What runs.
+    pub spec: ExecSpec,
+    /// With which secrets.
+    pub env: SecretMap,
+}
+
+impl ExecRequest {
+    /// Checks it.
+    pub fn runnable(self, limits: &ExecLimits) -> Result<Runnable, ApiError> {
+        let command = self.command.unwrap_or_default();
+        let args = self.args.unwrap_or_default();
+        if command.is_empty() {
+            return Err(ApiError::bad_request("command is missing"));
+        }
+        if args.len() > MAX_ENTRIES {
+            return Err(ApiError::bad_request(format!(
+                "args has more than {MAX_ENTRIES} entries"
+            )));
+        }
+        if command.contains('\0') || args.iter().any(|arg| arg.contains('\0')) {
+            return Err(ApiError::bad_request(
+                "command and args must not contain NUL characters",
+            ));
+        }
+        let argv = match self.mode.as_deref() {
+            None | Some("" | "shell") => {
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), shell_line(&command, &args)]
+            }
+            Some("argv") => std::iter::once(command).chain(args).collect(),
+            Some(_) => return Err(ApiError::bad_request("mode must be shell or argv")),
+        };
+        let env = self.env.unwrap_or_default();
+        check_env(&env)?;
+        Ok(Runnable {
+            spec: ExecSpec {
+                argv,
+                cwd: checked_text(self.workdir, "workdir", 4096)?,
+                user: checked_text(self.user, "user", 256)?,
+                tty: None,
+                stdin: false,
+                timeout_ms: timeout_ms(self.timeout.as_deref(), limits)?,
+                request_digest: None,
+            },
+            env: SecretMap(env),
+        })
+    }
+}
+
+/// A terminal of a size that makes sense.
+pub fn terminal(rows: u16, cols: u16) -> Result<TerminalSize, ApiError> {
+    if rows == 0 || cols == 0 {
+        return Err(ApiError::bad_request("rows and cols must be 1 to 65535"));
+    }
+    Ok(TerminalSize { rows, cols })
+}
+
+/// Names without `=`, nothing with NUL.
+pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    if env.len() > MAX_ENTRIES {
+        return Err(ApiError::bad_request(format!(
+            "env has more than {MAX_ENTRIES} entries"
+        )));
+    }
+    for (name, value) in env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(ApiError::bad_request(
+                "env needs names that are not empty and hold no '=', and nothing may contain NUL characters",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn checked_text(text: Option<String>, name: &'static str, max: usize) -> Result<Option<String>, ApiError> {
+    match text {
+        Some(text) if text.is_empty() => Ok(None),
+        Some(text) if text.len() >= max || text.contains('\0') => Err(ApiError::bad_request(format!(
+            "{name} must be shorter than {max} bytes and must not contain NUL characters"
+        ))),
+        other => Ok(other),
+    }
+}
+
+fn timeout_ms(text: Option<&str>, limits: &ExecLimits) -> Result<Option<u64>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let timeout =
+        parse_go_duration(text).map_err(|error| ApiError::bad_request(format!("timeout: {error}")))?;
+    if timeout.is_zero() || timeout > limits.max_timeout {
+        return Err(ApiError::bad_request(format!(
+            "timeout must be more than 0s and at most {}",
+            events::format_go_duration(limits.max_timeout)
+        )));
+    }
+    // Below a millisecond there is nothing to time.
+    Ok(Some(
+        u64::try_from(timeout.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    fn read(json: &str) -> Result<Runnable, ApiError> {
+        let request: ExecRequest = crate::extract::parse_object(json.as_bytes())?;
+        request.runnable(&ExecLimits::default())
+    }
+
+    #[test]
+    fn shell_is_the_default_mode_and_argv_is_as_it_is() {
+        let argv = |json| read(json).unwrap().spec.argv;
+        assert_eq!(
+            argv(r#"{"command":"echo","args":["it's"]}"#),
+            ["/bin/sh", "-c", r"echo 'it'\''s'"]
+        );
+        assert_eq!(argv(r#"{"command":"echo","mode":""}"#), ["/bin/sh", "-c", "echo"]);
+        assert_eq!(
+            argv(r#"{"command":"echo","args":["$A",""],"mode":"argv"}"#),
+            ["echo", "$A", ""]
+        );
+    }
+
+    #[test]
+    fn the_timeout_is_in_go_syntax() {
+        let timeout = |json| read(json).unwrap().spec.timeout_ms;
+        assert_eq!(timeout(r#"{"command":"x","timeout":"1.5s"}"#), Some(1500));
+        assert_eq!(timeout(r#"{"command":"x","timeout":"1us"}"#), Some(1));
+        assert_eq!(timeout(r#"{"command":"x","timeout":""}"#), None);
+        assert_eq!(timeout(r#"{"command":"x","timeout":null}"#), None);
+    }
+
+    #[test]
+    fn bad_requests_are_told() {
+        for json in [
+            r#"{}"#,
+            r#"{"command":""}"#,
+            r#"{"command":5}"#,
+            r#"{"command":["echo"]}"#,
+            r#"{"command":"true","args":"x"}"#,
+            r#"{"command":"true","args":[1]}"#,
+            r#"{"command":"true","env":["A=b"]}"#,
+            r#"{"command":"true","env":{"A":1}}"#,
+            r#"{"command":"true","env":{"A=B":"c"}}"#,
+            r#"{"command":"true","env":{"":"c"}}"#,
+            r#"{"command":"true","env":{"A":"b\u0000c"}}"#,
+            r#"{"command":"true","mode":"fancy"}"#,
+            r#"{"command":"true","workdir":1}"#,
+            r#"{"command":"true","workdir":"/tmp\u0000"}"#,
+            r#"{"command":"true","timeout":5}"#,
+            r#"{"command":"true","timeout":"-1s"}"#,
+            r#"{"command":"true","timeout":"0s"}"#,
+            r#"{"command":"true","timeout":"25h"}"#,
+            r#"{"command":"true","timeout":"1d"}"#,
+            r#"{"command":"true","stream":"yes"}"#,
+            r#"{"command":"a\u0000b"}"#,
+            r#"{"command":"true","args":["a\u0000b"]}"#,
+        ] {
+            assert_eq!(read(json).unwrap_err().code(), ErrorCode::BadRequest, "{json}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let runnable = read(r#"{"command":"true","env":{"TOKEN":"hunter2"}}"#).unwrap();
+        assert!(!format!("{runnable:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,261 @@
+//! Input from outside, parsed once into types that cannot be wrong. Every refusal is a typed 4xx.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::{HeaderMap, header, request::Parts};
+use bytes::{Bytes, BytesMut};
+use events::{ExecId, SandboxId};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+
+/// A JSON object, whatever Content-Type says, of at most the configured size.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+/// The same with the size that a file's content may have.
+#[derive(Debug)]
+pub struct FileJsonBody<T>(pub T);
+
+/// A JSON object, or no body at all.
+#[derive(Debug)]
+pub struct OptionalJsonBody<T>(pub T);
+
+/// A JSON object together with its exact bytes, for the digest of an idempotent request.
+#[derive(Debug)]
+pub struct RawJsonBody<T> {
+    /// What it says.
+    pub value: T,
+    /// How it says it.
+    pub bytes: Bytes,
+}
+
+impl<T: DeserializeOwned> FromRequest<Gateway> for JsonBody<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
+        parse_object(&read_body(request, gateway.config().max_body_bytes).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Gateway> for FileJsonBody<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
+        parse_object(&read_body(request, gateway.config().max_file_body_bytes).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Gateway> for OptionalJsonBody<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
+        let bytes = read_body(request, gateway.config().max_body_bytes).await?;
+        let empty = bytes.iter().all(u8::is_ascii_whitespace);
+        parse_object(if empty { b"{}" } else { &bytes }).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Gateway> for RawJsonBody<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
+        let bytes = read_body(request, gateway.config().max_body_bytes).await?;
+        Ok(Self {
+            value: parse_object(&bytes)?,
+            bytes,
+        })
+    }
+}
+
+/// Reads a whole body, and refuses one that says it is too long before any of it was sent.
+async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::too_large(format!("the body is over the limit of {limit} bytes"));
+    if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let mut body: Body = request.into_body();
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::bad_request("the body broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let have = first.as_ref().map_or(0, Bytes::len) + rest.len();
+        if have + data.len() > limit {
+            return Err(too_large());
+        }
+        match first {
+            // Nearly every body is one frame, which is then not copied.
+            None => first = Some(data),
+            Some(_) => rest.extend_from_slice(&data),
+        }
+    }
+    match first {
+        None => Ok(Bytes::new()),
+        Some(first) if rest.is_empty() => Ok(first),
+        Some(first) => {
+            let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+            whole.extend_from_slice(&first);
+            whole.extend_from_slice(&rest);
+            Ok(whole.freeze())
+        }
+    }
+}
+
+/// `Content-Length`, if it is there and a number.
+pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Reads a JSON object. An array would also fill a struct, field by field, and is not what anybody means.
+pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::bad_request("the body must be a JSON object"));
+    }
+    serde_json::from_slice(bytes)
+        .map_err(|error| ApiError::bad_request(format!("invalid JSON body: {error}")))
+}
+
+/// The query, form-encoded.
+#[derive(Debug)]
+pub struct QueryOf<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(value)) => Ok(Self(value)),
+            Err(error) => Err(ApiError::bad_request(error.body_text())),
+        }
+    }
+}
+
+/// The sandbox that the path names. What cannot be an id is the id of nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct SandboxPath(pub SandboxId);
+
+impl<S: Send + Sync> FromRequestParts<S> for SandboxPath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id: SandboxId = path_segment(parts, state)
+            .await
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(crate::gateway::no_sandbox)?;
+        tracing::Span::current().record("sandbox.id", tracing::field::display(id));
+        Ok(Self(id))
+    }
+}
+
+/// The exec that the path names.
+#[derive(Debug, Clone, Copy)]
+pub struct ExecPath(pub ExecId);
+
+impl<S: Send + Sync> FromRequestParts<S> for ExecPath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id: ExecId = path_segment(parts, state)
+            .await
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| ApiError::not_found("exec not found"))?;
+        tracing::Span::current().record("exec.id", tracing::field::display(id));
+        Ok(Self(id))
+    }
+}
+
+/// The name of a template that the path names.
+#[derive(Debug, Clone)]
+pub struct TemplatePath(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for TemplatePath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        path_segment(parts, state)
+            .await
+            .map(Self)
+            .ok_or_else(crate::routes::templates::no_template)
+    }
+}
+
+async fn path_segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Option<String> {
+    Path::<String>::from_request_parts(parts, state)
+        .await
+        .ok()
+        .map(|Path(text)| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use axum::body::Body;
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[derive(Debug, Deserialize, Default)]
+    #[serde(default)]
+    struct Anything {
+        name: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_a_bad_request() {
+        let deep = format!("{{\"labels\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        for body in [
+            "",
+            "{",
+            "[]",
+            "\"x\"",
+            "5",
+            "null",
+            "{\"a\":1}}",
+            "{'a':1}",
+            "{\"name\":5}",
+            &deep,
+        ] {
+            let error = parse_object::<Anything>(body.as_bytes()).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::BadRequest, "{body:.40}");
+        }
+        assert!(parse_object::<Anything>(b"{\"name\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let body: Anything = parse_object(br#" {"name":"n","colour":{"a":[1]}}"#).unwrap();
+        assert_eq!((body.name.as_deref(), body.labels), (Some("n"), None));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_too_large_declared_or_not() {
+        let declared = Request::post("/")
+            .header("content-length", "1000000000000")
+            .body(Body::empty())
+            .unwrap();
+        let chunks =
+            futures::stream::iter((0..5).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"123"))));
+        let streamed = Request::post("/").body(Body::from_stream(chunks)).unwrap();
+        for request in [declared, streamed] {
+            let error = read_body(request, 14).await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::TooLarge);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_put_together() {
+        let chunks = futures::stream::iter(
+            ["ab", "", "cd", "e"].map(|part| Ok::<_, std::io::Error>(Bytes::from(part))),
+        );
+        let request = Request::post("/").body(Body::from_stream(chunks)).unwrap();
+        assert_eq!(read_body(request, 5).await.unwrap(), "abcde");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_object_or_a_bad_request(bytes: Vec<u8>) {
+            if let Err(error) = parse_object::<Anything>(&bytes) {
+                prop_assert_eq!(error.code(), ErrorCode::BadRequest);
+            }
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What every endpoint stands on: the log, the record, the live view, the link to executors, and the clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use events::{
+    Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventData, EventId, EventStore, Feed,
+    LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, NodeId, PublishError, SandboxId,
+    SandboxPhase, SandboxState, TenantId, View,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::{Caller, KeyRing};
+use crate::config::GatewayConfig;
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+/// How long a request waits for a sandbox that is still being made.
+const READY_WAIT: Duration = Duration::from_secs(25);
+
+/// The gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: GatewayConfig,
+    keys: KeyRing,
+    log: Log,
+    store: Arc<dyn EventStore>,
+    feed: Feed,
+    view: View,
+    link: LinkClient,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    started_at: Instant,
+    closing: CancellationToken,
+}
+
+/// What a tenant is told of what does not exist, is gone, or is another's.
+pub fn no_sandbox() -> ApiError {
+    ApiError::not_found("sandbox not found")
+}
+
+impl Gateway {
+    /// A gateway over these ports.
+    pub fn new(
+        config: GatewayConfig,
+        log: Log,
+        store: Arc<dyn EventStore>,
+        feed: Feed,
+        view: View,
+        link: LinkClient,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let keys = KeyRing::new(config.keys.clone());
+        Self {
+            inner: Arc::new(Inner {
+                config,
+                keys,
+                log,
+                store,
+                feed,
+                view,
+                link,
+                clock,
+                metrics: Metrics::install(),
+                started_at: Instant::now(),
+                closing: CancellationToken::new(),
+            }),
+        }
+    }
+
+    pub(crate) fn config(&self) -> &GatewayConfig {
+        &self.inner.config
+    }
+
+    pub(crate) fn keys(&self) -> &KeyRing {
+        &self.inner.keys
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.inner.log
+    }
+
+    pub(crate) fn store(&self) -> &dyn EventStore {
+        &*self.inner.store
+    }
+
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.inner.feed
+    }
+
+    pub(crate) fn view(&self) -> &View {
+        &self.inner.view
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// How long it has been there.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.inner.started_at.elapsed()
+    }
+
+    /// Cancelled when the gateway is about to stop: endless answers end then.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.inner.closing
+    }
+
+    /// The tenant's sandbox, whatever its state, as long as it was not destroyed.
+    pub(crate) async fn sandbox(
+        &self,
+        tenant: &TenantId,
+        id: SandboxId,
+    ) -> Result<Arc<SandboxState>, ApiError> {
+        let state = match self.view().sandbox(id) {
+            Some(state) => Some(state),
+            None => self
+                .store()
+                .sandbox(id)
+                .await
+                .map_err(ApiError::internal)?
+                .map(Arc::new),
+        };
+        state
+            .filter(|state| state.tenant == *tenant && !matches!(state.phase, SandboxPhase::Destroyed { .. }))
+            .ok_or_else(no_sandbox)
+    }
+
+    /// The tenant's sandbox with the node that has it. Waits a while for one that is still being made.
+    pub(crate) async fn placed_sandbox(
+        &self,
+        tenant: &TenantId,
+        id: SandboxId,
+    ) -> Result<(Arc<SandboxState>, NodeId), ApiError> {
+        let mut state = self.sandbox(tenant, id).await?;
+        if is_being_made(&state) {
+            state = self
+                .view()
+                .wait(id, |state| !is_being_made(state), READY_WAIT)
+                .await
+                .ok_or_else(|| ApiError::conflict("the sandbox is still being created: try again"))?;
+        }
+        if state.is_terminal() {
+            return Err(no_sandbox());
+        }
+        let node = state.node().cloned().ok_or_else(no_sandbox)?;
+        Ok((state, node))
+    }
+
+    /// Sends a command about a sandbox.
+    pub(crate) async fn send(
+        &self,
+        to: Destination<'_>,
+        caller: &Caller,
+        sandbox: SandboxId,
+        id: CommandId,
+        command: Command,
+    ) -> Result<(), ApiError> {
+        let envelope = CommandEnvelope {
+            id,
+            tenant: caller.tenant.clone(),
+            actor: caller.actor(),
+            request_id: Some(caller.request_id.clone()),
+            traceparent: None,
+            sandbox,
+            command,
+        };
+        self.log().send(to, &envelope).await.map_err(publish_failed)
+    }
+
+    /// Publishes one event. Durable on return.
+    pub(crate) async fn publish(
+        &self,
+        caller: &Caller,
+        sandbox: Option<SandboxId>,
+        id: EventId,
+        data: impl Into<EventData>,
+    ) -> Result<(), ApiError> {
+        let event = Event {
+            id,
+            tenant: caller.tenant.clone(),
+            sandbox,
+            time: self.clock().now(),
+            actor: caller.actor(),
+            cause: None,
+            request_id: Some(caller.request_id.clone()),
+            traceparent: None,
+            data: data.into(),
+        };
+        self.log().publish(&[event]).await.map_err(publish_failed)
+    }
+
+    /// Asks the executor that has the sandbox.
+    pub(crate) async fn call(
+        &self,
+        caller: &Caller,
+        sandbox: SandboxId,
+        op: LinkOp,
+    ) -> Result<LinkValue, ApiError> {
+        self.ask(caller, sandbox, op).await?.map_err(link_failed)
+    }
+
+    /// The same, for whoever wants to look at the refusal.
+    pub(crate) async fn ask(
+        &self,
+        caller: &Caller,
+        sandbox: SandboxId,
+        op: LinkOp,
+    ) -> Result<Result<LinkValue, LinkError>, ApiError> {
+        let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
+        let request = self.link_request(caller, sandbox, op);
+        Ok(self.inner.link.call(&node, &request).await)
+    }
+
+    /// Opens a stream of bytes to or from the sandbox.
+    pub(crate) async fn open(
+        &self,
+        caller: &Caller,
+        sandbox: SandboxId,
+        op: LinkOp,
+    ) -> Result<LinkStream, ApiError> {
+        let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
+        let request = self.link_request(caller, sandbox, op);
+        self.inner.link.open(&node, &request).await.map_err(link_failed)
+    }
+
+    fn link_request(&self, caller: &Caller, sandbox: SandboxId, op: LinkOp) -> LinkRequest {
+        LinkRequest {
+            tenant: caller.tenant.clone(),
+            actor: caller.actor(),
+            request_id: Some(caller.request_id.clone()),
+            sandbox,
+            op,
+        }
+    }
+}
+
+fn is_being_made(state: &SandboxState) -> bool {
+    matches!(
+        state.phase,
+        SandboxPhase::Requested | SandboxPhase::Starting { .. }
+    )
+}
+
+fn publish_failed(error: PublishError) -> ApiError {
+    match error {
+        PublishError::Full | PublishError::Unavailable(_) => ApiError::unavailable(error),
+        PublishError::Encode(_) => ApiError::internal(error),
+    }
+}
+
+/// What a failure of the link means to a client.
+pub(crate) fn link_failed(error: LinkError) -> ApiError {
+    use events::FaultCode as Fault;
+    let LinkError::Refused(fault) = error else {
+        return ApiError::unavailable(error);
+    };
+    let message = fault.message.clone();
+    match fault.code {
+        Fault::NotFound => ApiError::not_found(message),
+        Fault::InvalidPath | Fault::IsADirectory | Fault::NotADirectory | Fault::Unsupported => {
+            ApiError::bad_request(message)
+        }
+        Fault::PermissionDenied => ApiError::forbidden(message),
+        Fault::AlreadyExists | Fault::DirectoryNotEmpty | Fault::ExecGone => ApiError::conflict(message),
+        Fault::NoSpace => ApiError::too_large(message),
+        Fault::SandboxGone => no_sandbox(),
+        Fault::Internal => ApiError::internal(fault),
+    }
+}
+
+/// An executor that answers something else than it was asked for.
+pub(crate) fn unexpected_answer() -> ApiError {
+    ApiError::internal("the executor gave an answer that does not fit the request")
+}
+
+#[cfg(test)]
+mod tests {
+    use events::{FaultCode, LinkFault};
+
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[test]
+    fn each_refusal_of_an_executor_has_its_code() {
+        for (fault, code) in [
+            (FaultCode::NotFound, ErrorCode::NotFound),
+            (FaultCode::InvalidPath, ErrorCode::BadRequest),
+            (FaultCode::PermissionDenied, ErrorCode::Forbidden),
+            (FaultCode::IsADirectory, ErrorCode::BadRequest),
+            (FaultCode::NotADirectory, ErrorCode::BadRequest),
+            (FaultCode::AlreadyExists, ErrorCode::Conflict),
+            (FaultCode::DirectoryNotEmpty, ErrorCode::Conflict),
+            (FaultCode::NoSpace, ErrorCode::TooLarge),
+            (FaultCode::SandboxGone, ErrorCode::NotFound),
+            (FaultCode::ExecGone, ErrorCode::Conflict),
+            (FaultCode::Unsupported, ErrorCode::BadRequest),
+            (FaultCode::Internal, ErrorCode::InternalError),
+        ] {
+            let error = LinkError::Refused(LinkFault::new(fault, "m"));
+            assert_eq!(link_failed(error).code(), code, "{fault:?}");
+        }
+        assert_eq!(link_failed(LinkError::Unreachable).code(), ErrorCode::Unavailable);
+        assert_eq!(link_failed(LinkError::Broken("x")).code(), ErrorCode::Unavailable);
+    }
+}

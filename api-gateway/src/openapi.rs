@@ -1,0 +1,77 @@
+//! The OpenAPI document, generated from the endpoints.
+
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "StacyVM",
+        description = "Sandboxes for agents and developer tools: spawn, exec, stream, files, events. Errors are `{\"code\",\"message\"}`, or RFC 9457 problem+json when Accept asks for it. `X-User-ID` names the user on whose behalf a request is made; `X-Request-ID` comes back in the answer.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    security(("api_key" = []), ("admin_api_key" = []), ("bearer" = [])),
+    modifiers(&Schemes),
+    tags(
+        (name = "sandboxes", description = "Isolated workspaces with a deadline"),
+        (name = "execs", description = "Runs of commands, which outlive the connection that asked for them"),
+        (name = "files", description = "Files in a sandbox"),
+        (name = "templates", description = "Named sets of defaults"),
+        (name = "events", description = "The log"),
+        (name = "providers", description = "Box-makers"),
+        (name = "pool", description = "Shared machines"),
+        (name = "quotas", description = "Limits of owners"),
+        (name = "metrics", description = "Numbers about the server"),
+        (name = "health", description = "Probes, which need no key"),
+    ),
+)]
+pub(crate) struct Api;
+
+struct Schemes;
+
+impl Modify for Schemes {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let components = openapi.components.get_or_insert_default();
+        for (name, header) in [("api_key", "X-API-Key"), ("admin_api_key", "X-Admin-API-Key")] {
+            let scheme = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(header)));
+            components.add_security_scheme(name, scheme);
+        }
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    }
+}
+
+/// The whole document as JSON.
+pub fn document() -> Result<String, serde_json::Error> {
+    crate::router::document().to_pretty_json()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_is_frozen() {
+        insta::assert_snapshot!(super::document().unwrap());
+    }
+
+    #[test]
+    fn it_is_3_1_and_every_reference_resolves() {
+        let document: serde_json::Value = serde_json::from_str(&super::document().unwrap()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        let mut stack = vec![&document];
+        while let Some(node) = stack.pop() {
+            match node {
+                serde_json::Value::Object(map) => {
+                    if let Some(reference) = map.get("$ref").and_then(|it| it.as_str()) {
+                        assert!(
+                            document.pointer(reference.strip_prefix('#').unwrap()).is_some(),
+                            "{reference}"
+                        );
+                    }
+                    stack.extend(map.values());
+                }
+                serde_json::Value::Array(items) => stack.extend(items),
+                _ => {}
+            }
+        }
+    }
+}

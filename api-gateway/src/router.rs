@@ -1,0 +1,144 @@
+//! All routes, on one page.
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::{Json, Router};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+use crate::openapi::Api;
+use crate::routes::{events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates};
+use crate::{auth, observe};
+
+const PREFIX: &str = "/api/v1";
+
+/// What anybody may ask.
+#[rustfmt::skip]
+fn open() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(health::health::health))
+        .routes(routes!(health::live::live))
+        .routes(routes!(health::ready::ready))
+}
+
+/// What needs a key.
+#[rustfmt::skip]
+fn keyed() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new()
+        .routes(routes!(sandboxes::spawn::spawn, sandboxes::list::list, sandboxes::prune::prune))
+        .routes(routes!(sandboxes::admission::admission))
+        .routes(routes!(sandboxes::get::get, sandboxes::destroy::destroy))
+        .routes(routes!(sandboxes::extend::extend))
+        .routes(routes!(sandboxes::logs::logs))
+        .routes(routes!(sandboxes::stats::stats))
+
+        .routes(routes!(execs::run::run))
+        .routes(routes!(execs::ws::ws))
+        .routes(routes!(execs::get::get))
+        .routes(routes!(execs::output::output))
+        .routes(routes!(execs::stream::stream))
+        .routes(routes!(execs::signal::signal))
+
+        .routes(routes!(files::read::read, files::write::write, files::upload::upload, files::delete::delete))
+        .routes(routes!(files::list::list))
+        .routes(routes!(files::stat::stat))
+        .routes(routes!(files::glob::glob))
+        .routes(routes!(files::rename::rename))
+        .routes(routes!(files::chmod::chmod))
+
+        .routes(routes!(templates::list::list, templates::save::save))
+        .routes(routes!(templates::get::get, templates::delete::delete))
+        .routes(routes!(templates::spawn::spawn))
+
+        .routes(routes!(events::follow::follow))
+        .routes(routes!(providers::list::list))
+        .routes(routes!(providers::test::test))
+        .routes(routes!(pool::status::status))
+        .routes(routes!(quotas::summary::summary))
+        .routes(routes!(metrics::summary::summary))
+        .routes(routes!(metrics::prometheus::prometheus))
+}
+
+/// The OpenAPI document.
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
+    let api = OpenApiRouter::<Gateway>::with_openapi(Api::openapi());
+    api.nest(PREFIX, open().merge(keyed())).into_openapi()
+}
+
+/// The routes with all that stands in front of them. Paths come in normalised: see [`normalise`].
+pub(crate) fn router(gateway: Gateway) -> Router {
+    let document = document();
+    let keyed: Router<Gateway> =
+        Router::from(keyed()).route_layer(from_fn_with_state(gateway.clone(), auth::require));
+    let open: Router<Gateway> = Router::from(open()).route(
+        "/openapi.json",
+        axum::routing::get(move || std::future::ready(Json(document))),
+    );
+    let cors = cors(&gateway.config().allowed_origins);
+    let router = Router::new()
+        .nest(PREFIX, open.merge(keyed))
+        .fallback(|| std::future::ready(ApiError::not_found("no such route").into_response()))
+        .method_not_allowed_fallback(|| std::future::ready(ApiError::method_not_allowed().into_response()))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(from_fn(observe::observe))
+        .with_state(gateway);
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+/// Closed, unless the operator names origins.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins
+        .iter()
+        .filter_map(|origin| origin.trim_end_matches('/').parse().ok())
+        .collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let request_headers = [
+        "x-api-key",
+        "x-user-id",
+        "x-request-id",
+        "idempotency-key",
+        "last-event-id",
+    ];
+    let mut headers: Vec<HeaderName> = request_headers.map(HeaderName::from_static).into();
+    headers.extend([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]);
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_headers(headers)
+            .expose_headers(["x-request-id", "x-exec-id"].map(HeaderName::from_static)),
+    )
+}
+
+/// `/a/` is `/a`. Before routing, because clients follow no redirects.
+pub(crate) fn normalise<B>(mut request: Request<B>) -> Request<B> {
+    let path = request.uri().path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() == path.len() || trimmed.is_empty() {
+        return request;
+    }
+    let target = match request.uri().query() {
+        Some(query) => format!("{trimmed}?{query}"),
+        None => trimmed.to_owned(),
+    };
+    // A path without its last slash is a path still.
+    if let Ok(uri) = target.parse::<Uri>() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+#[cfg(test)]
+#[path = "router_tests.rs"]
+mod tests;

@@ -1,0 +1,3 @@
+//! The log, as clients may read it.
+
+pub mod follow;

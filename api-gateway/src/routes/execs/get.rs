@@ -1,0 +1,114 @@
+//! `GET /execs/{id}`
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use events::{ExecEnd, ExecState, format_go_duration};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::find;
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::ExecPath;
+use crate::gateway::Gateway;
+use crate::stream::record::{is_zero, outcome};
+
+/// An exec, as the record knows it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Exec {
+    /// Its id.
+    pub id: String,
+    /// Where it runs.
+    pub sandbox_id: String,
+    /// `running`, `exited`, `timed_out`, `killed`, `failed` or `outcome_unknown`.
+    pub state: &'static str,
+    /// As in a shell; absent while it runs, and where nothing ran to an end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The program and its arguments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub argv: Vec<String>,
+    /// The working directory, if one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<DateTime<Utc>>,
+    /// How long it ran, as a Go duration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// Bytes of stdout in the record.
+    pub stdout_bytes: u64,
+    /// Bytes of stderr in the record.
+    pub stderr_bytes: u64,
+    /// Bytes past the output limit, which were thrown away.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub truncated_bytes: u64,
+    /// Why it did not run, or why nobody can say how it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl Exec {
+    /// The exec as clients see it.
+    pub fn of(state: &ExecState) -> Self {
+        let end = state.end.as_ref();
+        let ended = end.and_then(ExecEnd::ended);
+        let (signal, ended_at, message) = match end {
+            None => (None, None, None),
+            Some(ExecEnd::Exited { signal, at, .. }) => (*signal, Some(*at), None),
+            Some(ExecEnd::Killed { signal, at, .. }) => (Some(*signal), Some(*at), None),
+            Some(ExecEnd::TimedOut { at, .. }) => (None, Some(*at), None),
+            Some(ExecEnd::Failed { message, at, .. } | ExecEnd::OutcomeUnknown { message, at }) => {
+                (None, Some(*at), Some(message.clone()))
+            }
+        };
+        Self {
+            id: state.id.to_string(),
+            sandbox_id: state.sandbox.to_string(),
+            state: end.map_or("running", outcome),
+            exit_code: end.and_then(ExecEnd::exit_code),
+            signal,
+            argv: state
+                .spec
+                .as_ref()
+                .map(|spec| spec.argv.clone())
+                .unwrap_or_default(),
+            workdir: state.spec.as_ref().and_then(|spec| spec.cwd.clone()),
+            started_at: state.started_at,
+            ended_at,
+            duration: ended.map(|ended| format_go_duration(Duration::from_micros(ended.duration_us))),
+            stdout_bytes: state.stdout_bytes,
+            stderr_bytes: state.stderr_bytes,
+            truncated_bytes: ended.map_or(0, |ended| ended.truncated_bytes),
+            message,
+        }
+    }
+}
+
+/// One exec, running or ended, also after its sandbox is gone.
+#[utoipa::path(
+    get,
+    path = "/execs/{id}",
+    tag = "execs",
+    params(("id" = String, Path, description = "The exec")),
+    responses(
+        (status = 200, description = "The exec", body = Exec),
+        (status = 404, description = "No such exec, or it has not started yet", body = ErrorBody),
+    )
+)]
+pub(crate) async fn get(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    ExecPath(id): ExecPath,
+) -> Result<Json<Exec>, ApiError> {
+    Ok(Json(Exec::of(&*find(&gateway, &caller.tenant, id).await?)))
+}

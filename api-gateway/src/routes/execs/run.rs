@@ -1,0 +1,290 @@
+//! `POST /sandboxes/{id}/exec`
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use events::{ExecEnd, ExecEnded, ExecId, OutputItem, OutputReader, OutputStream, format_go_duration};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::exec::end::{failure, outcome_unknown, timed_out};
+use crate::exec::request::ExecRequest;
+use crate::exec::start::{Started, start, verify};
+use crate::extract::{RawJsonBody, SandboxPath};
+use crate::gateway::Gateway;
+use crate::idempotency::IdempotencyKey;
+use crate::stream::exec::ExecRecords;
+use crate::stream::ndjson;
+use crate::stream::record::is_zero;
+
+/// What a sync exec gave.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExecReply {
+    /// The exec.
+    pub exec_id: String,
+    /// As in a shell: 128 plus the number of the signal that ended it.
+    pub exit_code: i32,
+    /// What it wrote to stdout, with U+FFFD in place of bytes that are not UTF-8.
+    pub stdout: String,
+    /// The same for stderr.
+    pub stderr: String,
+    /// How long it ran, as a Go duration.
+    #[schema(example = "1.002s")]
+    pub duration: String,
+    /// The signal that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Bytes past the output limit, which were thrown away.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub truncated_bytes: u64,
+}
+
+/// Why a sync exec has no reply.
+#[derive(Debug, thiserror::Error)]
+enum CollectError {
+    #[error("the command wrote more than {limit} bytes, which is more than a reply holds")]
+    TooMuch { exec: ExecId, limit: usize },
+    #[error("the command did not end within {0:?}, the time for its way to the node included")]
+    Late(Duration),
+    #[error("cannot read the exec")]
+    Feed(#[from] events::FeedError),
+}
+
+impl From<CollectError> for ApiError {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::TooMuch { exec, .. } => Self::too_large(format!(
+                "{error}: use \"stream\": true; all of it is at /api/v1/execs/{exec}/output"
+            )),
+            CollectError::Late(_) | CollectError::Feed(_) => Self::unavailable(error),
+        }
+    }
+}
+
+/// Runs a command: answers with all of its output when it is over, or with `"stream": true` as NDJSON while it runs.
+///
+/// NDJSON: the first record is `{"exec_id"}`; then `{"stream","data","offset","next_offset"}`, with `data_b64` beside
+/// `data` for bytes that are not UTF-8; the last has no `stream` and carries `exec_id`, `outcome`, `exit_code` and the
+/// lengths of both streams. `offset` is where the first byte of the chunk stands in its stream, `next_offset` where to go
+/// on from. Blank lines keep the connection alive.
+///
+/// A client that goes away does not end the command. It is read again by its id: `/execs/{id}`, `/execs/{id}/output`,
+/// `/execs/{id}/stream`.
+#[utoipa::path(
+    post,
+    path = "/sandboxes/{id}/exec",
+    tag = "execs",
+    params(
+        ("id" = String, Path, description = "The sandbox"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body runs once and gives the first result again"),
+    ),
+    request_body = ExecRequest,
+    responses(
+        (status = 200, description = "It ended; an exit code that is not 0 is no error", content(
+            (ExecReply = "application/json"),
+            (String = "application/x-ndjson"),
+        )),
+        (status = 400, description = "A field is wrong, or the command cannot be run", body = ErrorBody),
+        (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 408, description = "Its time was up, and it was ended", body = ErrorBody),
+        (status = 409, description = "The key was used with another body, or nobody can say how it ended", body = ErrorBody),
+        (status = 413, description = "More output than a reply holds", body = ErrorBody),
+    )
+)]
+pub(crate) async fn run(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    SandboxPath(id): SandboxPath,
+    key: IdempotencyKey,
+    body: RawJsonBody<ExecRequest>,
+) -> Result<Response, ApiError> {
+    let (sandbox, node) = gateway.placed_sandbox(&caller.tenant, id).await?;
+    let idempotent = key.with(&caller.tenant, &format!("exec {id}"), &body.bytes);
+    let limits = &gateway.config().execs;
+    let stream = body.value.stream == Some(true);
+    let mut runnable = body.value.runnable(limits)?;
+    if stream {
+        let Started { exec, output } = start(
+            &gateway,
+            &caller,
+            (&sandbox, &node),
+            runnable,
+            idempotent.as_ref(),
+        )
+        .await?;
+        let closing = gateway.closing().clone();
+        return Ok(ndjson::respond(ExecRecords::new(
+            exec,
+            output,
+            gateway.config().heartbeat,
+            closing,
+        )));
+    }
+    let timeout = match runnable.spec.timeout_ms {
+        Some(ms) => Duration::from_millis(ms),
+        None => limits.default_sync_timeout,
+    };
+    runnable.spec.timeout_ms = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+    let Started { exec, output } = start(
+        &gateway,
+        &caller,
+        (&sandbox, &node),
+        runnable,
+        idempotent.as_ref(),
+    )
+    .await?;
+    let patience = timeout + limits.delivery_grace;
+    let reply = tokio::time::timeout(patience, collect(exec, output, limits.max_sync_output_bytes))
+        .await
+        .unwrap_or(Err(CollectError::Late(patience)))
+        .map_err(ApiError::from)
+        .map_err(|error| error.with_exec(exec))?;
+    verify(&gateway, exec, idempotent.as_ref()).await?;
+    respond(exec, reply)
+}
+
+struct Collected {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    end: ExecEnd,
+}
+
+async fn collect(exec: ExecId, mut output: OutputReader, limit: usize) -> Result<Collected, CollectError> {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    loop {
+        match output.next().await? {
+            Some(OutputItem::Output { stream, bytes, .. }) => {
+                if stdout.len() + stderr.len() + bytes.len() > limit {
+                    return Err(CollectError::TooMuch { exec, limit });
+                }
+                match stream {
+                    OutputStream::Stdout => stdout.extend_from_slice(&bytes),
+                    OutputStream::Stderr => stderr.extend_from_slice(&bytes),
+                }
+            }
+            Some(OutputItem::Ended(end)) => return Ok(Collected { stdout, stderr, end }),
+            None => return Err(events::FeedError::Disconnected.into()),
+        }
+    }
+}
+
+fn respond(exec: ExecId, collected: Collected) -> Result<Response, ApiError> {
+    let reply = |exit_code: i32, signal: Option<i32>, ended: &ExecEnded| ExecReply {
+        exec_id: exec.to_string(),
+        exit_code,
+        stdout: text(collected.stdout),
+        stderr: text(collected.stderr),
+        duration: format_go_duration(Duration::from_micros(ended.duration_us)),
+        signal,
+        truncated_bytes: ended.truncated_bytes,
+    };
+    let reply = match &collected.end {
+        ExecEnd::Exited {
+            code, signal, ended, ..
+        } => reply(*code, *signal, ended),
+        ExecEnd::Killed { signal, ended, .. } => reply(128 + *signal, Some(*signal), ended),
+        ExecEnd::TimedOut { .. } => return Err(timed_out(exec)),
+        ExecEnd::Failed { code, message, .. } => return Err(failure(*code, message).with_exec(exec)),
+        ExecEnd::OutcomeUnknown { message, .. } => return Err(outcome_unknown(message).with_exec(exec)),
+    };
+    let id = HeaderValue::try_from(reply.exec_id.as_str()).map_err(ApiError::internal)?;
+    let body = serde_json::to_vec(&reply).map_err(ApiError::internal)?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (HeaderName::from_static("x-exec-id"), id),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// Text is not copied; the rest is made text.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use events::FailureCode;
+
+    use super::*;
+    use crate::error::ErrorCode;
+
+    fn collected(end: ExecEnd) -> Collected {
+        Collected {
+            stdout: b"a\xffb".to_vec(),
+            stderr: Vec::new(),
+            end,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_exit_is_a_reply_whatever_its_code() {
+        let end = ExecEnd::Exited {
+            code: 7,
+            signal: None,
+            at: DateTime::UNIX_EPOCH,
+            ended: ExecEnded {
+                duration_us: 127_000,
+                ..ExecEnded::default()
+            },
+        };
+        let response = respond(ExecId::from_bytes([0; 16]), collected(end)).unwrap();
+        assert_eq!(response.headers()["x-exec-id"], "ex-00000000000000000000000000");
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "exec_id": "ex-00000000000000000000000000", "exit_code": 7, "stdout": "a\u{fffd}b", "stderr": "", "duration": "127ms"
+            })
+        );
+    }
+
+    #[test]
+    fn other_endings_are_errors_that_name_the_exec() {
+        let at = DateTime::UNIX_EPOCH;
+        for (end, code) in [
+            (
+                ExecEnd::TimedOut {
+                    at,
+                    ended: ExecEnded::default(),
+                },
+                ErrorCode::Timeout,
+            ),
+            (
+                ExecEnd::OutcomeUnknown {
+                    message: "m".to_owned(),
+                    at,
+                },
+                ErrorCode::Conflict,
+            ),
+            (
+                ExecEnd::Failed {
+                    code: FailureCode::Invalid,
+                    message: "m".to_owned(),
+                    at,
+                },
+                ErrorCode::BadRequest,
+            ),
+        ] {
+            let error = respond(ExecId::from_bytes([0; 16]), collected(end)).unwrap_err();
+            assert_eq!(error.code(), code);
+            assert!(error.into_response().headers().contains_key("x-exec-id"));
+        }
+    }
+
+    #[test]
+    fn too_much_output_points_to_where_it_is() {
+        let error: ApiError = CollectError::TooMuch {
+            exec: ExecId::from_bytes([0; 16]),
+            limit: 5,
+        }
+        .into();
+        assert_eq!(error.code(), ErrorCode::TooLarge);
+        assert!(error.to_string().contains("/api/v1/execs/ex-0"), "{error}");
+    }
+}

@@ -1,0 +1,133 @@
+//! `POST /execs/{id}/signal`
+
+use axum::Json;
+use axum::extract::State;
+use events::LinkOp;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::find;
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{ExecPath, JsonBody};
+use crate::gateway::Gateway;
+use crate::routes::Status;
+
+/// Which signal.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct SignalRequest {
+    /// A name with or without SIG (`SIGTERM`, `KILL`), or a number.
+    #[schema(value_type = String, required, example = "SIGINT")]
+    pub signal: Option<SignalName>,
+}
+
+/// A signal, by name or by number.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum SignalName {
+    /// 1 to 64.
+    Number(i32),
+    /// `SIGTERM` or `TERM`.
+    Name(String),
+}
+
+/// Names and numbers as Linux has them.
+const NAMES: [(&str, i32); 19] = [
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ILL", 4),
+    ("TRAP", 5),
+    ("ABRT", 6),
+    ("BUS", 7),
+    ("FPE", 8),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("SEGV", 11),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("CHLD", 17),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("WINCH", 28),
+];
+
+impl SignalName {
+    /// Its number.
+    pub fn number(&self) -> Result<i32, ApiError> {
+        let known = match self {
+            Self::Number(number) => Some(*number),
+            Self::Name(name) => {
+                let upper = name.to_ascii_uppercase();
+                let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+                NAMES
+                    .iter()
+                    .find(|(known, _)| *known == short)
+                    .map(|(_, number)| *number)
+                    .or_else(|| name.parse().ok())
+            }
+        };
+        known
+            .filter(|number| (1..=64).contains(number))
+            .ok_or_else(|| ApiError::bad_request("signal must be a name such as SIGTERM, or 1 to 64"))
+    }
+}
+
+/// Sends a signal to the process group of a running exec.
+#[utoipa::path(
+    post,
+    path = "/execs/{id}/signal",
+    tag = "execs",
+    params(("id" = String, Path, description = "The exec")),
+    request_body = SignalRequest,
+    responses(
+        (status = 200, description = "It was sent", body = Status),
+        (status = 400, description = "No such signal", body = ErrorBody),
+        (status = 404, description = "No such exec", body = ErrorBody),
+        (status = 409, description = "It has ended", body = ErrorBody),
+    )
+)]
+pub(crate) async fn signal(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    ExecPath(id): ExecPath,
+    JsonBody(request): JsonBody<SignalRequest>,
+) -> Result<Json<Status>, ApiError> {
+    let signal = request
+        .signal
+        .ok_or_else(|| ApiError::bad_request("signal is missing"))?
+        .number()?;
+    let state = find(&gateway, &caller.tenant, id).await?;
+    if state.end.is_some() {
+        return Err(ApiError::conflict("the exec has ended"));
+    }
+    gateway
+        .call(&caller, state.sandbox, LinkOp::Signal { exec: id, signal })
+        .await?;
+    Ok(Status::json("signalled"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (json, number) in [
+            ("\"SIGTERM\"", 15),
+            ("\"kill\"", 9),
+            ("2", 2),
+            ("\"28\"", 28),
+            ("64", 64),
+        ] {
+            let name: SignalName = serde_json::from_str(json).unwrap();
+            assert_eq!(name.number().unwrap(), number, "{json}");
+        }
+        for json in ["\"SIGNO\"", "0", "65", "-9", "\"\""] {
+            let name: SignalName = serde_json::from_str(json).unwrap();
+            assert!(name.number().is_err(), "{json}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `POST /sandboxes/{id}/files/chmod`
+
+use axum::Json;
+use axum::extract::State;
+use events::LinkOp;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::path::{mode, path};
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{JsonBody, SandboxPath};
+use crate::gateway::Gateway;
+use crate::routes::Status;
+
+/// Which permissions.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct ChmodRequest {
+    /// Absolute, or relative to /workspace.
+    #[schema(required)]
+    pub path: Option<String>,
+    /// Permission bits in octal.
+    #[schema(required, example = "0755")]
+    pub mode: Option<String>,
+}
+
+/// Changes the permission bits of a file or a folder.
+#[utoipa::path(
+    post,
+    path = "/sandboxes/{id}/files/chmod",
+    tag = "files",
+    params(("id" = String, Path, description = "The sandbox")),
+    request_body = ChmodRequest,
+    responses(
+        (status = 200, description = "They are changed", body = Status),
+        (status = 400, description = "No path, or a bad mode", body = ErrorBody),
+        (status = 404, description = "No such sandbox or file", body = ErrorBody),
+    )
+)]
+pub(crate) async fn chmod(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    SandboxPath(id): SandboxPath,
+    JsonBody(request): JsonBody<ChmodRequest>,
+) -> Result<Json<Status>, ApiError> {
+    let path = path(request.path, "path")?;
+    let mode = mode(&request.mode.unwrap_or_default())?;
+    gateway
+        .call(&caller, id, LinkOp::ChangeMode { path, mode })
+        .await?;
+    Ok(Status::json("chmod applied"))
+}

@@ -1,0 +1,53 @@
+//! `DELETE /sandboxes/{id}/files`
+
+use axum::Json;
+use axum::extract::State;
+use events::LinkOp;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::path::path;
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{QueryOf, SandboxPath};
+use crate::gateway::Gateway;
+use crate::routes::Status;
+use crate::routes::execs::output::flag;
+
+/// What to delete.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteQuery {
+    /// Absolute, or relative to /workspace.
+    #[param(required)]
+    pub path: Option<String>,
+    /// `true`: a folder goes with all that is in it.
+    pub recursive: Option<String>,
+}
+
+/// Deletes a file or a folder.
+#[utoipa::path(
+    delete,
+    path = "/sandboxes/{id}/files",
+    tag = "files",
+    params(("id" = String, Path, description = "The sandbox"), DeleteQuery),
+    responses(
+        (status = 200, description = "It is deleted", body = Status),
+        (status = 400, description = "No path", body = ErrorBody),
+        (status = 404, description = "No such sandbox or file", body = ErrorBody),
+        (status = 409, description = "The folder is not empty", body = ErrorBody),
+    )
+)]
+pub(crate) async fn delete(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    SandboxPath(id): SandboxPath,
+    QueryOf(query): QueryOf<DeleteQuery>,
+) -> Result<Json<Status>, ApiError> {
+    let path = path(query.path, "path")?;
+    let recursive = flag(query.recursive.as_deref(), "recursive")?;
+    gateway
+        .call(&caller, id, LinkOp::DeleteFile { path, recursive })
+        .await?;
+    Ok(Status::json("deleted"))
+}

@@ -1,0 +1,56 @@
+//! `GET /sandboxes/{id}/files/list`
+
+use axum::Json;
+use axum::extract::State;
+use events::{LinkOp, LinkValue};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{File, path::path};
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{QueryOf, SandboxPath};
+use crate::gateway::{Gateway, unexpected_answer};
+
+/// Which folder.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// Absolute, or relative to /workspace; `/` by default.
+    pub path: Option<String>,
+}
+
+/// The entries of a folder, by name.
+#[utoipa::path(
+    get,
+    path = "/sandboxes/{id}/files/list",
+    tag = "files",
+    params(("id" = String, Path, description = "The sandbox"), ListQuery),
+    responses(
+        (status = 200, description = "The entries", body = [File]),
+        (status = 400, description = "Not a folder", body = ErrorBody),
+        (status = 404, description = "No such sandbox or folder", body = ErrorBody),
+    )
+)]
+pub(crate) async fn list(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    SandboxPath(id): SandboxPath,
+    QueryOf(query): QueryOf<ListQuery>,
+) -> Result<Json<Vec<File>>, ApiError> {
+    let path = path(
+        Some(
+            query
+                .path
+                .filter(|path| !path.is_empty())
+                .unwrap_or_else(|| "/".to_owned()),
+        ),
+        "path",
+    )?;
+    match gateway.call(&caller, id, LinkOp::ListFiles { path }).await? {
+        LinkValue::Files(entries) => Ok(Json(entries.into_iter().map(File::from).collect())),
+        LinkValue::Done | LinkValue::File(_) | LinkValue::Paths(_) | LinkValue::Stats(_) => {
+            Err(unexpected_answer())
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Files in a sandbox. Paths are resolved inside the sandbox by its agent, so nothing here can lead to the host.
+
+pub mod chmod;
+pub mod delete;
+pub mod glob;
+pub mod list;
+pub mod path;
+pub mod read;
+pub mod rename;
+pub mod stat;
+pub mod upload;
+pub mod write;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+/// One entry of a directory.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct File {
+    /// The last part of the path.
+    pub name: String,
+    /// The whole path inside the sandbox.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// Permission bits in octal: `0644`.
+    #[schema(example = "0644")]
+    pub mode: String,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// When its content last changed.
+    pub mod_time: DateTime<Utc>,
+}
+
+impl From<events::FileEntry> for File {
+    fn from(entry: events::FileEntry) -> Self {
+        Self {
+            name: entry.name,
+            path: entry.path,
+            size: entry.size,
+            mode: format!("{:04o}", entry.mode & 0o7777),
+            is_dir: entry.is_dir,
+            mod_time: entry.modified_at,
+        }
+    }
+}
+
+/// Which file.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PathQuery {
+    /// Absolute, or relative to /workspace.
+    #[param(required)]
+    pub path: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_has_its_mode_in_octal() {
+        let file = File::from(events::FileEntry {
+            name: "f".to_owned(),
+            path: "/tmp/f".to_owned(),
+            size: 3,
+            mode: 0o100_640,
+            is_dir: false,
+            modified_at: DateTime::UNIX_EPOCH,
+        });
+        assert_eq!(
+            serde_json::to_value(file).unwrap(),
+            serde_json::json!({
+                "name": "f", "path": "/tmp/f", "size": 3, "mode": "0640", "is_dir": false, "mod_time": "1970-01-01T00:00:00Z"
+            })
+        );
+    }
+}

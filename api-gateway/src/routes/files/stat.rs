@@ -1,0 +1,38 @@
+//! `GET /sandboxes/{id}/files/stat`
+
+use axum::Json;
+use axum::extract::State;
+use events::{LinkOp, LinkValue};
+
+use super::{File, PathQuery, path::path};
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{QueryOf, SandboxPath};
+use crate::gateway::{Gateway, unexpected_answer};
+
+/// One entry.
+#[utoipa::path(
+    get,
+    path = "/sandboxes/{id}/files/stat",
+    tag = "files",
+    params(("id" = String, Path, description = "The sandbox"), PathQuery),
+    responses(
+        (status = 200, description = "The entry", body = File),
+        (status = 400, description = "No path", body = ErrorBody),
+        (status = 404, description = "No such sandbox or file", body = ErrorBody),
+    )
+)]
+pub(crate) async fn stat(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    SandboxPath(id): SandboxPath,
+    QueryOf(query): QueryOf<PathQuery>,
+) -> Result<Json<File>, ApiError> {
+    let path = path(query.path, "path")?;
+    match gateway.call(&caller, id, LinkOp::StatFile { path }).await? {
+        LinkValue::File(entry) => Ok(Json(entry.into())),
+        LinkValue::Done | LinkValue::Files(_) | LinkValue::Paths(_) | LinkValue::Stats(_) => {
+            Err(unexpected_answer())
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `GET /health`
+
+use axum::Json;
+use axum::extract::State;
+use events::format_go_duration;
+use serde::Serialize;
+use std::time::Duration;
+use utoipa::ToSchema;
+
+use crate::gateway::Gateway;
+
+/// How the gateway is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`
+    pub status: &'static str,
+    /// Of the server.
+    pub version: &'static str,
+    /// Since its start, as a Go duration.
+    pub uptime: String,
+}
+
+/// How the gateway is. For a probe that decides on traffic use `/ready`.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "health",
+    security(()),
+    responses((status = 200, description = "It answers", body = Health))
+)]
+pub(crate) async fn health(State(gateway): State<Gateway>) -> Json<Health> {
+    let uptime = Duration::from_millis(u64::try_from(gateway.uptime().as_millis()).unwrap_or(u64::MAX));
+    Json(Health {
+        status: "ok",
+        version: env!("CARGO_PKG_VERSION"),
+        uptime: format_go_duration(uptime),
+    })
+}

@@ -1,0 +1,5 @@
+//! Probes. They need no key.
+
+pub mod health;
+pub mod live;
+pub mod ready;

@@ -1,0 +1,37 @@
+//! `GET /ready`
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+
+use crate::error::{ApiError, ErrorBody};
+use crate::gateway::Gateway;
+use crate::routes::Status;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether requests can be carried out: the transport is connected and the record can be read.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    tag = "health",
+    security(()),
+    responses(
+        (status = 200, description = "They can", body = Status),
+        (status = 503, description = "They cannot", body = ErrorBody),
+    )
+)]
+pub(crate) async fn ready(State(gateway): State<Gateway>) -> Result<Json<Status>, ApiError> {
+    if gateway.closing().is_cancelled() {
+        return Err(ApiError::unavailable("the gateway stops"));
+    }
+    if !gateway.log().is_connected() {
+        return Err(ApiError::unavailable("NATS is not connected"));
+    }
+    match tokio::time::timeout(PATIENCE, gateway.store().head()).await {
+        Ok(Ok(_)) => Ok(Status::json("ready")),
+        Ok(Err(error)) => Err(ApiError::unavailable(error)),
+        Err(_) => Err(ApiError::unavailable("the event store does not answer")),
+    }
+}

@@ -1,0 +1,4 @@
+//! Numbers about the server.
+
+pub mod prometheus;
+pub mod summary;

@@ -1,0 +1,3 @@
+//! The pool of shared machines of the Go server.
+
+pub mod status;

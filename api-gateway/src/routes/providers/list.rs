@@ -1,0 +1,19 @@
+//! `GET /providers`
+
+use axum::Json;
+use axum::extract::State;
+
+use super::{Provider, all};
+use crate::auth::Caller;
+use crate::gateway::Gateway;
+
+/// All providers, as a bare array.
+#[utoipa::path(
+    get,
+    path = "/providers",
+    tag = "providers",
+    responses((status = 200, description = "The providers", body = [Provider]))
+)]
+pub(crate) async fn list(State(gateway): State<Gateway>, _: Caller) -> Json<Vec<Provider>> {
+    Json(all(&gateway))
+}

@@ -1,0 +1,149 @@
+//! Providers: the box-makers, as the executors report them.
+
+pub mod list;
+pub mod test;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, SubsecRound, Utc};
+use events::{NodeStatus, ProviderName};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::gateway::Gateway;
+
+/// A box-maker, over all nodes that have it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Provider {
+    /// Its name.
+    pub name: String,
+    /// Whether some node can make boxes with it.
+    pub healthy: bool,
+    /// Whether it is the one of a spawn that names none.
+    pub default: bool,
+    /// How long the last check took on the fastest node, in milliseconds.
+    pub latency_ms: u64,
+    /// When a node last told of it.
+    pub last_checked: DateTime<Utc>,
+    /// What it can do.
+    pub capabilities: BTreeSet<String>,
+    /// What is wrong with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// How many boxes it has, over all nodes.
+    pub runtime_count: u32,
+}
+
+/// What is known of each provider: those that the deployment means to have, and those that nodes report.
+pub(crate) fn all(gateway: &Gateway) -> Vec<Provider> {
+    let limits = &gateway.config().sandboxes;
+    merge(
+        &limits.known_providers,
+        &limits.default_provider,
+        &gateway.view().nodes(),
+        gateway.clock().now(),
+    )
+}
+
+fn merge(
+    known: &BTreeSet<ProviderName>,
+    default: &ProviderName,
+    nodes: &[NodeStatus],
+    now: DateTime<Utc>,
+) -> Vec<Provider> {
+    let mut providers: BTreeMap<&ProviderName, Provider> = BTreeMap::new();
+    for node in nodes {
+        let checked = (now - node.silent_for).trunc_subsecs(6);
+        for report in &node.heartbeat.providers {
+            let fresh = || Provider {
+                last_checked: checked,
+                latency_ms: report.latency_ms,
+                ..nobody(&report.name, default, now)
+            };
+            let provider = providers.entry(&report.name).or_insert_with(fresh);
+            provider.healthy |= report.healthy;
+            provider.latency_ms = provider.latency_ms.min(report.latency_ms);
+            provider.last_checked = provider.last_checked.max(checked);
+            provider.capabilities.extend(report.capabilities.iter().cloned());
+            provider.runtime_count += report.boxes;
+            provider.error = report.error.clone().or(provider.error.take());
+        }
+    }
+    for name in known.iter().chain([default]) {
+        providers.entry(name).or_insert_with(|| Provider {
+            error: Some("no executor with this provider shows signs of life".to_owned()),
+            ..nobody(name, default, now)
+        });
+    }
+    let mut all: Vec<Provider> = providers.into_values().collect();
+    for provider in all.iter_mut().filter(|provider| provider.healthy) {
+        // One node that fails is its operator's business as long as another works.
+        provider.error = None;
+    }
+    all
+}
+
+fn nobody(name: &ProviderName, default: &ProviderName, now: DateTime<Utc>) -> Provider {
+    Provider {
+        name: name.to_string(),
+        healthy: false,
+        default: name == default,
+        latency_ms: 0,
+        last_checked: now,
+        capabilities: BTreeSet::new(),
+        error: None,
+        runtime_count: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use events::{Heartbeat, ProviderHealth};
+
+    use super::*;
+
+    fn node(name: &str, healthy: bool, latency_ms: u64) -> NodeStatus {
+        NodeStatus {
+            heartbeat: Heartbeat {
+                node: name.parse().unwrap(),
+                providers: vec![ProviderHealth {
+                    name: "docker".parse().unwrap(),
+                    healthy,
+                    latency_ms,
+                    error: (!healthy).then(|| "the daemon does not answer".to_owned()),
+                    capabilities: vec![name.to_owned()],
+                    boxes: 2,
+                }],
+                capacity: 10,
+                used: 2,
+                draining: false,
+            },
+            silent_for: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn reports_of_nodes_are_merged_and_missing_ones_are_unhealthy() {
+        let docker: ProviderName = "docker".parse().unwrap();
+        let bwrap: ProviderName = "bubblewrap".parse().unwrap();
+        let now = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        let known = BTreeSet::from([docker.clone(), bwrap]);
+        let all = merge(&known, &docker, &[node("a", false, 9), node("b", true, 3)], now);
+        assert_eq!(
+            all.iter()
+                .map(|it| (it.name.as_str(), it.healthy, it.default))
+                .collect::<Vec<_>>(),
+            [("bubblewrap", false, false), ("docker", true, true)]
+        );
+        assert!(all[0].error.is_some());
+        let docker = &all[1];
+        assert_eq!(
+            (docker.latency_ms, docker.runtime_count, &docker.error),
+            (3, 4, &None)
+        );
+        assert_eq!(docker.capabilities.len(), 2);
+        assert_eq!(docker.last_checked, now - Duration::from_secs(1));
+    }
+}

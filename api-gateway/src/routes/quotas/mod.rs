@@ -1,0 +1,3 @@
+//! Quotas.
+
+pub mod summary;

@@ -1,0 +1,78 @@
+//! `POST /sandboxes/admission`
+
+use axum::Json;
+use axum::extract::State;
+use events::format_go_duration;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::plan::{SpawnRequest, check_ttl, plan};
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::OptionalJsonBody;
+use crate::gateway::Gateway;
+
+/// Whether a spawn would be let in. Exactly these fields: the SDK takes no other. A maximum of 0 means that there is none.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Admission {
+    /// Whether it would be.
+    pub allowed: bool,
+    /// Whether it would wait in a queue instead.
+    pub queueable: bool,
+    /// Why not: `max_ttl`, `max_sandboxes`, `max_sandboxes_per_owner` or `worker_unavailable`; else empty.
+    pub reason: &'static str,
+    /// Live sandboxes of the tenant.
+    pub active_sandboxes: usize,
+    /// How many it may have.
+    pub max_sandboxes: usize,
+    /// Live sandboxes of the owner.
+    pub active_owner_sandboxes: usize,
+    /// How many the owner may have.
+    pub max_owner_sandboxes: usize,
+    /// The greatest time to live, as a Go duration.
+    pub max_ttl: String,
+}
+
+/// Asks whether a spawn would be let in, and makes nothing.
+#[utoipa::path(
+    post,
+    path = "/sandboxes/admission",
+    tag = "sandboxes",
+    request_body = SpawnRequest,
+    responses(
+        (status = 200, description = "The decision", body = Admission),
+        (status = 400, description = "A field is wrong", body = ErrorBody),
+        (status = 404, description = "No such provider", body = ErrorBody),
+    )
+)]
+pub(crate) async fn admission(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    OptionalJsonBody(request): OptionalJsonBody<SpawnRequest>,
+) -> Result<Json<Admission>, ApiError> {
+    let limits = &gateway.config().sandboxes;
+    let plan = plan(request, None, caller.user.as_deref(), limits)?;
+    let mut live = gateway.view().live_sandboxes();
+    live.retain(|state| state.tenant == caller.tenant);
+    let owned = match &plan.spec.owner {
+        None => 0,
+        owner @ Some(_) => live.iter().filter(|state| state.spec.owner == *owner).count(),
+    };
+    let reason = if check_ttl(plan.ttl, limits).is_err() {
+        "max_ttl"
+    } else if !gateway.view().pool_is_served(&plan.spec.provider) {
+        "worker_unavailable"
+    } else {
+        ""
+    };
+    Ok(Json(Admission {
+        allowed: reason.is_empty(),
+        queueable: false,
+        reason,
+        active_sandboxes: live.len(),
+        max_sandboxes: 0,
+        active_owner_sandboxes: owned,
+        max_owner_sandboxes: 0,
+        max_ttl: format_go_duration(limits.max_ttl),
+    }))
+}

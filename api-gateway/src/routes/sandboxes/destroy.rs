@@ -1,0 +1,78 @@
+//! `DELETE /sandboxes/{id}`
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use events::{Command, CommandId, Destination, DestroyReason, SandboxState};
+
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::SandboxPath;
+use crate::gateway::{Gateway, no_sandbox};
+use crate::routes::Status;
+
+/// Destroys a sandbox with all that is in it, and answers when it is gone.
+#[utoipa::path(
+    delete,
+    path = "/sandboxes/{id}",
+    tag = "sandboxes",
+    params(("id" = String, Path, description = "The sandbox")),
+    responses(
+        (status = 200, description = "It is gone", body = Status),
+        (status = 202, description = "It will be gone: its node is slow or away", body = Status),
+        (status = 404, description = "No such sandbox", body = ErrorBody),
+    )
+)]
+pub(crate) async fn destroy(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    SandboxPath(id): SandboxPath,
+) -> Result<(StatusCode, Json<Status>), ApiError> {
+    let state = gateway.sandbox(&caller.tenant, id).await?;
+    if state.is_terminal() {
+        // It could not be made, so there is nothing to destroy.
+        return Err(no_sandbox());
+    }
+    if ask_and_wait(
+        &gateway,
+        &caller,
+        &state,
+        DestroyReason::User,
+        gateway.config().destroy_wait,
+    )
+    .await?
+    {
+        Ok((StatusCode::OK, Status::json("destroyed")))
+    } else {
+        Ok((StatusCode::ACCEPTED, Status::json("destroying")))
+    }
+}
+
+/// Asks the node that has it to destroy it, and waits until the log says so. False: not yet.
+pub(crate) async fn ask_and_wait(
+    gateway: &Gateway,
+    caller: &Caller,
+    state: &SandboxState,
+    reason: DestroyReason,
+    patience: Duration,
+) -> Result<bool, ApiError> {
+    let id = state.id;
+    let placed = |state: &SandboxState| state.node().is_some() || state.is_terminal();
+    let state = match gateway.view().wait(id, placed, patience).await {
+        Some(state) => state,
+        // Nobody has taken it, so nobody can be asked; its deadline will end it.
+        None => return Err(ApiError::conflict("the sandbox is not placed yet: try again")),
+    };
+    let Some(node) = state.node() else { return Ok(true) };
+    let destroy = Command::DestroySandbox { reason };
+    gateway
+        .send(Destination::Node(node), caller, id, CommandId::new(), destroy)
+        .await?;
+    Ok(gateway
+        .view()
+        .wait(id, SandboxState::is_terminal, patience)
+        .await
+        .is_some())
+}

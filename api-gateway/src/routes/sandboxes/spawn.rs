@@ -1,0 +1,199 @@
+//! `POST /sandboxes`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::SubsecRound;
+use events::{
+    Command, CommandId, Destination, EventId, ProviderName, SandboxId, SandboxPhase, SandboxRequested,
+    SandboxState,
+};
+
+use super::Sandbox;
+use super::plan::{Plan, SpawnRequest, check_ttl, no_provider, plan};
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::RawJsonBody;
+use crate::gateway::{Gateway, no_sandbox};
+use crate::idempotency::{IdempotencyKey, Idempotent};
+
+/// Makes a sandbox and answers when it runs. After two minutes it answers with state `creating`. When the client goes
+/// away meanwhile, the sandbox lives on till its deadline.
+#[utoipa::path(
+    post,
+    path = "/sandboxes",
+    tag = "sandboxes",
+    request_body = SpawnRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body is the same sandbox")),
+    responses(
+        (status = 201, description = "It runs, or is still being made", body = Sandbox),
+        (status = 400, description = "A field is wrong, or the image cannot be had", body = ErrorBody),
+        (status = 404, description = "No such provider or template", body = ErrorBody),
+        (status = 409, description = "The key was used with another body", body = ErrorBody),
+        (status = 503, description = "No executor of the provider lives", body = ErrorBody),
+    )
+)]
+pub(crate) async fn spawn(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    key: IdempotencyKey,
+    body: RawJsonBody<SpawnRequest>,
+) -> Result<(StatusCode, Json<Sandbox>), ApiError> {
+    let idempotent = key.with(&caller.tenant, "spawn", &body.bytes);
+    let sandbox = run(&gateway, &caller, body.value, idempotent).await?;
+    Ok((StatusCode::CREATED, Json(sandbox)))
+}
+
+/// Plans, asks for and waits for a sandbox.
+pub(crate) async fn run(
+    gateway: &Gateway,
+    caller: &Caller,
+    mut request: SpawnRequest,
+    idempotent: Option<Idempotent>,
+) -> Result<Sandbox, ApiError> {
+    let template = match request.template.take().filter(|name| !name.is_empty()) {
+        None => None,
+        Some(name) => Some(crate::routes::templates::find(gateway, &caller.tenant, &name).await?),
+    };
+    let limits = &gateway.config().sandboxes;
+    let plan = plan(request, template, caller.user.as_deref(), limits)?;
+    check_ttl(plan.ttl, limits)?;
+    let id = match &idempotent {
+        None => SandboxId::new(),
+        Some(idempotent) => SandboxId::derived(&idempotent.parts()),
+    };
+    tracing::Span::current().record("sandbox.id", tracing::field::display(id));
+    if let Some(idempotent) = &idempotent
+        && let Some(state) = known(gateway, id).await?
+    {
+        idempotent.check(state.spec.request_digest.as_deref())?;
+        // One that ended long ago is not in the view, and will not come into it.
+        let waited = if state.is_terminal() {
+            None
+        } else {
+            wait(gateway, id).await
+        };
+        return answer(gateway, waited.as_deref().unwrap_or(&state));
+    }
+    check_provider(gateway, &plan.spec.provider)?;
+    // In a task of its own: a client that goes away must not leave a request that nobody carries out.
+    let asked = tokio::spawn(ask(
+        gateway.clone(),
+        caller.clone(),
+        id,
+        plan.clone(),
+        idempotent.clone(),
+    ));
+    asked.await.map_err(ApiError::internal)??;
+    let Some(state) = wait(gateway, id).await else {
+        // Not even the request has come back from the log: the recorder is behind.
+        return Err(ApiError::unavailable(
+            "the recorder does not follow: a spawn is not recorded",
+        ));
+    };
+    if let Some(idempotent) = &idempotent {
+        idempotent.check(state.spec.request_digest.as_deref())?;
+    }
+    answer(gateway, &state)
+}
+
+fn check_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiError> {
+    if gateway.view().pool_is_served(provider) {
+        return Ok(());
+    }
+    if gateway.config().sandboxes.known_providers.contains(provider) {
+        return Err(ApiError::unavailable(format!(
+            "no executor with provider {provider} takes sandboxes"
+        )));
+    }
+    // A node that drains has it still.
+    let seen = gateway
+        .view()
+        .nodes()
+        .iter()
+        .any(|node| node.heartbeat.providers.iter().any(|it| it.name == *provider));
+    if seen {
+        Err(ApiError::unavailable(format!(
+            "all executors with provider {provider} are draining"
+        )))
+    } else {
+        Err(no_provider())
+    }
+}
+
+async fn ask(
+    gateway: Gateway,
+    caller: Caller,
+    id: SandboxId,
+    plan: Plan,
+    idempotent: Option<Idempotent>,
+) -> Result<(), ApiError> {
+    let Plan { mut spec, env, ttl } = plan;
+    let limits = &gateway.config().sandboxes;
+    let now = gateway.clock().now();
+    let lifetime_ends_at = (now + limits.max_lifetime).trunc_subsecs(6);
+    let expires_at = (now + ttl).trunc_subsecs(6).min(lifetime_ends_at);
+    let (event, command) = match &idempotent {
+        None => (EventId::new(), CommandId::new()),
+        Some(idempotent) => {
+            spec.request_digest = Some(idempotent.digest.clone());
+            (
+                EventId::derived(&idempotent.parts()),
+                CommandId::derived(&idempotent.parts()),
+            )
+        }
+    };
+    let requested = SandboxRequested {
+        spec: spec.clone(),
+        expires_at,
+        lifetime_ends_at,
+    };
+    gateway.publish(&caller, Some(id), event, requested).await?;
+    let provider = spec.provider.clone();
+    let create = Command::CreateSandbox {
+        spec,
+        env,
+        expires_at,
+    };
+    gateway
+        .send(Destination::Pool(&provider), &caller, id, command, create)
+        .await
+}
+
+async fn known(gateway: &Gateway, id: SandboxId) -> Result<Option<Arc<SandboxState>>, ApiError> {
+    match gateway.view().sandbox(id) {
+        Some(state) => Ok(Some(state)),
+        None => Ok(gateway
+            .store()
+            .sandbox(id)
+            .await
+            .map_err(ApiError::internal)?
+            .map(Arc::new)),
+    }
+}
+
+/// Waits until it is made or cannot be. When that takes too long: how far it is.
+async fn wait(gateway: &Gateway, id: SandboxId) -> Option<Arc<SandboxState>> {
+    let made = |state: &SandboxState| {
+        !matches!(
+            state.phase,
+            SandboxPhase::Requested | SandboxPhase::Starting { .. }
+        )
+    };
+    let waited = gateway.view().wait(id, made, gateway.config().spawn_wait).await;
+    waited.or_else(|| gateway.view().sandbox(id))
+}
+
+fn answer(gateway: &Gateway, state: &SandboxState) -> Result<Sandbox, ApiError> {
+    match &state.phase {
+        SandboxPhase::Failed { code, message, .. } => Err(crate::exec::end::failure(*code, message)),
+        SandboxPhase::Destroyed { .. } => Err(no_sandbox()),
+        SandboxPhase::Requested
+        | SandboxPhase::Starting { .. }
+        | SandboxPhase::Running { .. }
+        | SandboxPhase::Unhealthy { .. }
+        | SandboxPhase::Lost { .. } => Ok(Sandbox::of(state, gateway)),
+    }
+}

@@ -1,0 +1,38 @@
+//! `DELETE /templates/{name}`
+
+use axum::Json;
+use axum::extract::State;
+use events::{After, EventId, TemplateDeleted, Topic};
+
+use super::{find, recorded};
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::TemplatePath;
+use crate::gateway::Gateway;
+use crate::routes::Status;
+
+/// Deletes a template. Sandboxes that were made from it live on.
+#[utoipa::path(
+    delete,
+    path = "/templates/{name}",
+    tag = "templates",
+    params(("name" = String, Path, description = "The template")),
+    responses(
+        (status = 200, description = "It is deleted", body = Status),
+        (status = 404, description = "No such template", body = ErrorBody),
+    )
+)]
+pub(crate) async fn delete(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    TemplatePath(name): TemplatePath,
+) -> Result<Json<Status>, ApiError> {
+    find(&gateway, &caller.tenant, &name).await?;
+    let id = EventId::new();
+    let reader = gateway.feed().subscribe(Topic::All, After::Now);
+    gateway
+        .publish(&caller, None, id, TemplateDeleted { name })
+        .await?;
+    recorded(reader, id).await?;
+    Ok(Status::json("deleted"))
+}

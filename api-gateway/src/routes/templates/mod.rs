@@ -1,0 +1,115 @@
+//! Templates: named sets of defaults for sandboxes.
+
+pub mod delete;
+pub mod get;
+pub mod list;
+pub mod save;
+pub mod spawn;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use events::{EventId, FeedReader, TenantId, format_go_duration};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+
+/// How long a change may take to be recorded.
+const RECORD_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A template, with the field names of the SDK and of the Go server.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Template {
+    /// The name, unique in its tenant.
+    pub name: String,
+    /// The image.
+    pub image: String,
+    /// The box-maker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The memory limit, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// The CPU limit, in whole CPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    /// The same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_cores: Option<u32>,
+    /// The time to live, as a Go duration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// The same, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds: Option<u64>,
+    /// Labels for every sandbox made from it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Environment variables of every exec in a sandbox made from it. No place for secrets: they are in the log.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// One line for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+impl From<events::Template> for Template {
+    fn from(template: events::Template) -> Self {
+        Self {
+            name: template.name,
+            image: template.image,
+            provider: template.provider,
+            memory_mb: template.memory_mib,
+            vcpus: template.vcpus,
+            cpu_cores: template.vcpus,
+            ttl: template
+                .ttl_seconds
+                .map(|seconds| format_go_duration(Duration::from_secs(seconds))),
+            ttl_seconds: template.ttl_seconds,
+            metadata: template.metadata,
+            env: template.env,
+            description: template.description,
+        }
+    }
+}
+
+/// There is no such template, or it is another tenant's.
+pub(crate) fn no_template() -> ApiError {
+    ApiError::not_found("template not found")
+}
+
+/// One template of the tenant, from the record: what was just saved is there, through whichever gateway.
+pub(crate) async fn find(
+    gateway: &Gateway,
+    tenant: &TenantId,
+    name: &str,
+) -> Result<events::Template, ApiError> {
+    let templates = gateway
+        .store()
+        .templates(tenant)
+        .await
+        .map_err(ApiError::internal)?;
+    templates
+        .into_iter()
+        .find(|template| template.name == name)
+        .ok_or_else(no_template)
+}
+
+/// Waits until an event is in the record. The reader must be older than the event.
+pub(crate) async fn recorded(mut reader: FeedReader, id: EventId) -> Result<(), ApiError> {
+    let seen = async {
+        loop {
+            if reader.next().await?.event.id == id {
+                return Ok::<(), events::FeedError>(());
+            }
+        }
+    };
+    match tokio::time::timeout(RECORD_PATIENCE, seen).await {
+        Ok(seen) => seen.map_err(ApiError::unavailable),
+        Err(_) => Err(ApiError::unavailable(
+            "the recorder does not follow: a change of templates is not recorded",
+        )),
+    }
+}

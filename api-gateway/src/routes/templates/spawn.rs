@@ -1,0 +1,36 @@
+//! `POST /templates/{name}/spawn`
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{OptionalJsonBody, TemplatePath};
+use crate::gateway::Gateway;
+use crate::routes::sandboxes::Sandbox;
+use crate::routes::sandboxes::plan::SpawnRequest;
+
+/// Makes a sandbox from a template. A body is not needed; what it says wins over the template, but for the image.
+#[utoipa::path(
+    post,
+    path = "/templates/{name}/spawn",
+    tag = "templates",
+    params(("name" = String, Path, description = "The template")),
+    request_body = Option<SpawnRequest>,
+    responses(
+        (status = 201, description = "It runs, or is still being made", body = Sandbox),
+        (status = 404, description = "No such template", body = ErrorBody),
+        (status = 503, description = "No executor of the provider lives", body = ErrorBody),
+    )
+)]
+pub(crate) async fn spawn(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    TemplatePath(name): TemplatePath,
+    OptionalJsonBody(mut request): OptionalJsonBody<SpawnRequest>,
+) -> Result<(StatusCode, Json<Sandbox>), ApiError> {
+    request.template = Some(name);
+    let sandbox = crate::routes::sandboxes::spawn::run(&gateway, &caller, request, None).await?;
+    Ok((StatusCode::CREATED, Json(sandbox)))
+}

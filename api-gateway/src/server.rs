@@ -1,0 +1,109 @@
+//! From a listening socket to answered requests, and to a stop that does not cut anybody short without need.
+
+use std::io;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceExt};
+
+use crate::gateway::Gateway;
+use crate::router::{normalise, router};
+
+/// How long a client may take to send the head of a request; also how long an idle connection is kept.
+const HEAD_PATIENCE: Duration = Duration::from_secs(75);
+/// The largest head of a request, in bytes, and the most headers.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEADERS: usize = 128;
+/// How often histograms are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown`, then lets open requests end: streams at once and in order, others within the grace.
+pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: CancellationToken) -> io::Result<()> {
+    let service = router(gateway.clone()).map_request(normalise::<axum::body::Body>);
+    let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
+    let mut upkeep = tokio::time::interval(UPKEEP);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            _ = upkeep.tick() => {
+                gateway.metrics().upkeep();
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (service, closing, cut) = (service.clone(), gateway.closing().clone(), cut.clone());
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = serve_connection(stream, service, closing) => {}
+                        () = cut.cancelled() => {}
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, or a client that left before it was accepted. Neither ends the server.
+                tracing::warn!(error = %error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    drop(listener);
+    gateway.closing().cancel();
+    connections.close();
+    if tokio::time::timeout(gateway.config().shutdown_grace, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = connections.len(),
+            "requests are cut off: they did not end in time"
+        );
+        cut.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+async fn serve_connection<S>(stream: TcpStream, service: S, closing: CancellationToken)
+where
+    S: Service<axum::extract::Request, Response = axum::response::Response, Error = std::convert::Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+{
+    // Answers are written whole: waiting for more would only make them late.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(error = %error, "a connection ended before it began");
+        return;
+    }
+    let service = service
+        .map_request(|request: hyper::Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(MAX_HEAD_BYTES.max(128 << 10))
+        .max_headers(MAX_HEADERS)
+        .half_close(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .with_upgrades();
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = %error, "a connection broke");
+    }
+}

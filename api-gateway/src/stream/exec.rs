@@ -1,0 +1,176 @@
+//! An exec as a sequence of records, whatever they are wrapped in: NDJSON lines or WebSocket frames.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use events::{ExecId, OutputItem, OutputReader, OutputStream};
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use super::record::{EndRecord, OutputRecord};
+use super::utf8::{Chunk, Utf8Splitter};
+use crate::error::ApiError;
+
+/// What comes next.
+#[derive(Debug)]
+pub enum ExecRecord {
+    /// Whole characters of one stream.
+    Output(OutputStream, Chunk),
+    /// Nothing has come for a while.
+    Silence,
+    /// It is over, or at least this stream is. Nothing follows.
+    End(Box<EndRecord>),
+}
+
+/// Reads an exec and cuts its output into records.
+pub struct ExecRecords {
+    exec: ExecId,
+    output: OutputReader,
+    stdout: Utf8Splitter,
+    stderr: Utf8Splitter,
+    heartbeat: Duration,
+    closing: CancellationToken,
+    /// What has to go out before anything new is read.
+    waiting: Vec<ExecRecord>,
+    done: bool,
+}
+
+impl ExecRecords {
+    /// The records of an exec, with [`ExecRecord::Silence`] after each `heartbeat` without any. Ends early when `closing`
+    /// is cancelled.
+    pub fn new(exec: ExecId, output: OutputReader, heartbeat: Duration, closing: CancellationToken) -> Self {
+        Self {
+            exec,
+            output,
+            stdout: Utf8Splitter::default(),
+            stderr: Utf8Splitter::default(),
+            heartbeat,
+            closing,
+            waiting: Vec::new(),
+            done: false,
+        }
+    }
+
+    /// The exec.
+    pub const fn exec(&self) -> ExecId {
+        self.exec
+    }
+
+    /// The next record; `None` after the end. Cancel safe.
+    pub async fn next(&mut self) -> Option<ExecRecord> {
+        loop {
+            if let Some(record) = self.waiting.pop() {
+                return Some(record);
+            }
+            if self.done {
+                return None;
+            }
+            let item = tokio::select! {
+                biased;
+                item = self.output.next() => item,
+                () = self.closing.cancelled() => {
+                    self.interrupt(ApiError::unavailable("the gateway stops"));
+                    continue;
+                }
+                () = tokio::time::sleep(self.heartbeat) => return Some(ExecRecord::Silence),
+            };
+            match item {
+                Ok(Some(item)) => {
+                    if let Some(record) = self.take(item) {
+                        return Some(record);
+                    }
+                }
+                Ok(None) => self.done = true,
+                Err(error) => self.interrupt(ApiError::unavailable(error)),
+            }
+        }
+    }
+
+    /// The next record, if it is recorded already.
+    pub async fn next_recorded(&mut self) -> Option<ExecRecord> {
+        while self.waiting.is_empty() && !self.done {
+            let item = match self.output.next_recorded().await {
+                // Nothing in the backlog; perhaps something has been announced already.
+                Ok(None) => self.output.next().now_or_never().and_then(Result::ok).flatten(),
+                Ok(item) => item,
+                // An error comes again when somebody waits.
+                Err(_) => None,
+            };
+            let Some(item) = item else { break };
+            if let Some(record) = self.take(item) {
+                return Some(record);
+            }
+        }
+        self.waiting.pop()
+    }
+
+    fn take(&mut self, item: OutputItem) -> Option<ExecRecord> {
+        match item {
+            OutputItem::Output {
+                stream,
+                offset,
+                bytes,
+                ..
+            } => {
+                let splitter = match stream {
+                    OutputStream::Stdout => &mut self.stdout,
+                    OutputStream::Stderr => &mut self.stderr,
+                };
+                splitter
+                    .push(offset, bytes)
+                    .map(|chunk| ExecRecord::Output(stream, chunk))
+            }
+            OutputItem::Ended(end) => {
+                let (stdout, stderr) = self.offsets();
+                self.finish(EndRecord::new(self.exec, &end, stdout, stderr));
+                None
+            }
+        }
+    }
+
+    fn interrupt(&mut self, error: ApiError) {
+        let (stdout, stderr) = self.offsets();
+        self.finish(EndRecord::interrupted(
+            self.exec,
+            error.into_body(),
+            stdout,
+            stderr,
+        ));
+    }
+
+    fn offsets(&self) -> (u64, u64) {
+        (
+            self.output.offset(OutputStream::Stdout),
+            self.output.offset(OutputStream::Stderr),
+        )
+    }
+
+    fn finish(&mut self, end: EndRecord) {
+        self.done = true;
+        // Popped from the back: the rest of both streams comes before the end.
+        self.waiting.push(ExecRecord::End(Box::new(end)));
+        self.waiting.extend(
+            self.stderr
+                .finish()
+                .map(|chunk| ExecRecord::Output(OutputStream::Stderr, chunk)),
+        );
+        self.waiting.extend(
+            self.stdout
+                .finish()
+                .map(|chunk| ExecRecord::Output(OutputStream::Stdout, chunk)),
+        );
+    }
+}
+
+impl ExecRecord {
+    /// Appends the record as a line of NDJSON.
+    pub fn write_line(&self, into: &mut BytesMut) {
+        match self {
+            Self::Output(stream, chunk) => {
+                super::record::write_line(&OutputRecord::new(*stream, chunk), into)
+            }
+            Self::Silence => into.extend_from_slice(b"\n"),
+            Self::End(end) => super::record::write_line(end, into),
+        }
+    }
+}
