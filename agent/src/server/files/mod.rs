@@ -123,6 +123,8 @@ pub async fn write(
     reader: &mut Reader,
     writer: &mut Writer,
 ) -> Result<(), FrameError> {
+    // The caller waits for our Hello before it sends the first bytes.
+    writer.flush().await?;
     let received = receive(agent, write, reader).await?;
     let refused = received.is_err();
     let answer = reply(received, |size| Reply::Written { size });
