@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -88,6 +89,8 @@ pub struct ApiError {
     /// For the log, never for the client.
     detail: Option<String>,
     exec: Option<ExecId>,
+    /// When trying again makes sense, in seconds.
+    retry_after: Option<u32>,
 }
 
 impl ApiError {
@@ -99,6 +102,7 @@ impl ApiError {
             },
             detail: None,
             exec: None,
+            retry_after: None,
         }
     }
 
@@ -148,6 +152,16 @@ impl ApiError {
         Self::new(ErrorCode::TooLarge, message)
     }
 
+    /// 429. Trying again helps after a while.
+    pub fn resource_limit(message: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
+        // Rounded up: too early would be refused again.
+        let seconds = retry_after.as_secs_f64().ceil().max(1.0);
+        Self {
+            retry_after: Some(seconds as u32),
+            ..Self::new(ErrorCode::ResourceLimit, message)
+        }
+    }
+
     /// 500. The client gets a fixed text, the log gets the error with all its causes.
     pub fn internal(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
@@ -171,6 +185,7 @@ impl ApiError {
     }
 
     /// What kind it is.
+    #[cfg(test)]
     pub fn code(&self) -> ErrorCode {
         self.body.code
     }
@@ -205,13 +220,16 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let exec = self.exec;
+        let (exec, retry_after) = (self.exec, self.retry_after);
         let body = self.into_body();
         let mut response = json_response(body.code.status(), "application/json", &body);
         if let Some(exec) = exec
             && let Ok(value) = HeaderValue::try_from(exec.to_string())
         {
             response.headers_mut().insert("x-exec-id", value);
+        }
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response.extensions_mut().insert(body);
         response
@@ -254,7 +272,7 @@ mod tests {
             (ApiError::conflict("x"), 409, "CONFLICT"),
             (ApiError::too_large("x"), 413, "TOO_LARGE"),
             (
-                ApiError::new(ErrorCode::ResourceLimit, "x"),
+                ApiError::resource_limit("x", Duration::from_millis(1100)),
                 429,
                 "RESOURCE_LIMIT",
             ),
@@ -267,6 +285,12 @@ mod tests {
             assert_eq!(body["code"], code);
             assert!(!body["message"].as_str().unwrap().contains("secret"), "{body}");
         }
+    }
+
+    #[test]
+    fn a_limit_says_when_to_come_again() {
+        let response = ApiError::resource_limit("x", Duration::from_millis(1100)).into_response();
+        assert_eq!(response.headers()["retry-after"], "2");
     }
 
     #[test]

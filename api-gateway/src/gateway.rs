@@ -253,7 +253,11 @@ fn is_being_made(state: &SandboxState) -> bool {
 
 fn publish_failed(error: PublishError) -> ApiError {
     match error {
-        PublishError::Full | PublishError::Unavailable(_) => ApiError::unavailable(error),
+        PublishError::Full => {
+            tracing::warn!("a queue is full: the recorder or the executors are behind");
+            ApiError::resource_limit("too much is waiting already: try again", Duration::from_secs(1))
+        }
+        PublishError::Unavailable(_) => ApiError::unavailable(error),
         PublishError::Encode(_) => ApiError::internal(error),
     }
 }

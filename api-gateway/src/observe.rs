@@ -31,8 +31,10 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     if wants_problem && let Some(body) = response.extensions_mut().remove::<ErrorBody>() {
         let headers = std::mem::take(response.headers_mut());
         response = problem(&body, request_id.as_str());
-        if let Some(exec) = headers.get("x-exec-id") {
-            response.headers_mut().insert("x-exec-id", exec.clone());
+        for name in ["x-exec-id", "retry-after"] {
+            if let Some(value) = headers.get(name) {
+                response.headers_mut().insert(name, value.clone());
+            }
         }
     }
     if let Ok(value) = HeaderValue::from_str(request_id.as_str()) {

@@ -59,19 +59,12 @@ mod tests {
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         let mut stack = vec![&document];
         while let Some(node) = stack.pop() {
-            match node {
-                serde_json::Value::Object(map) => {
-                    if let Some(reference) = map.get("$ref").and_then(|it| it.as_str()) {
-                        assert!(
-                            document.pointer(reference.strip_prefix('#').unwrap()).is_some(),
-                            "{reference}"
-                        );
-                    }
-                    stack.extend(map.values());
-                }
-                serde_json::Value::Array(items) => stack.extend(items),
-                _ => {}
+            if let Some(reference) = node.get("$ref").and_then(|it| it.as_str()) {
+                let target = document.pointer(reference.strip_prefix('#').unwrap());
+                assert!(target.is_some(), "{reference}");
             }
+            stack.extend(node.as_object().into_iter().flat_map(|map| map.values()));
+            stack.extend(node.as_array().into_iter().flatten());
         }
     }
 }

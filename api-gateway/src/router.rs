@@ -22,7 +22,7 @@ const PREFIX: &str = "/api/v1";
 #[rustfmt::skip]
 fn open() -> OpenApiRouter<Gateway> {
     OpenApiRouter::new()
-        .routes(routes!(health::health::health))
+        .routes(routes!(health::check::check))
         .routes(routes!(health::live::live))
         .routes(routes!(health::ready::ready))
 }

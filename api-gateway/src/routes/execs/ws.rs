@@ -230,14 +230,10 @@ impl Session {
         Ok(())
     }
 
-    /// False: it ended before it started.
+    /// False: it ended before it started. The first event of an exec is one or the other.
     async fn wait_until_started(&self, events: &mut FeedReader) -> bool {
-        loop {
-            match events.next().await {
-                Ok(recorded) if matches!(recorded.event.data, EventData::ExecStarted(_)) => return true,
-                Ok(_) | Err(_) => return false,
-            }
-        }
+        let first = events.next().await;
+        first.is_ok_and(|recorded| matches!(recorded.event.data, EventData::ExecStarted(_)))
     }
 
     async fn drain(&self, mut stream: SplitStream<WebSocket>) -> Result<(), ApiError> {

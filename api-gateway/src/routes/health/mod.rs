@@ -1,5 +1,5 @@
 //! Probes. They need no key.
 
-pub mod health;
+pub mod check;
 pub mod live;
 pub mod ready;

@@ -28,7 +28,7 @@ pub struct Health {
     security(()),
     responses((status = 200, description = "It answers", body = Health))
 )]
-pub(crate) async fn health(State(gateway): State<Gateway>) -> Json<Health> {
+pub(crate) async fn check(State(gateway): State<Gateway>) -> Json<Health> {
     let uptime = Duration::from_millis(u64::try_from(gateway.uptime().as_millis()).unwrap_or(u64::MAX));
     Json(Health {
         status: "ok",
