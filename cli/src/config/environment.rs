@@ -48,12 +48,11 @@ pub fn merge(mut figment: Figment, read: impl Fn(&str) -> Option<String>) -> any
 
 /// Numbers and truth values come as such; all else is text, a key that looks like a number included (see `schema`).
 fn value(text: &str) -> Value {
-    match text.parse() {
-        Ok(number) if text.len() < 10 => Value::from::<u32>(number),
-        _ => match text {
-            "true" => Value::from(true),
-            "false" => Value::from(false),
-            _ => Value::from(text.to_owned()),
-        },
+    match (text.parse::<u32>(), text) {
+        // "007" is not 7: only what comes back the same is a number.
+        (Ok(number), _) if number.to_string() == text => Value::from(number),
+        (_, "true") => Value::from(true),
+        (_, "false") => Value::from(false),
+        _ => Value::from(text.to_owned()),
     }
 }

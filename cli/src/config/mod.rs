@@ -12,8 +12,7 @@ use anyhow::{Context, bail};
 use figment::Figment;
 use figment::providers::{Format, Serialized, Yaml};
 
-pub use schema::{AuthConfig, Config, KeyConfig};
-pub use values::{Bytes, GoDuration};
+pub use schema::{AuthConfig, Config};
 
 use crate::args::ServerArgs;
 

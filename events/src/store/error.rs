@@ -80,3 +80,13 @@ pub enum OpenError {
     #[error("could not bring the schema of the database up to date")]
     Migrate(#[source] Source),
 }
+
+impl OpenError {
+    /// Whether a later try can succeed.
+    pub const fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Url(_) | Self::Directory(_) | Self::Migrate(_) => false,
+        }
+    }
+}
