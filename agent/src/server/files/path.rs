@@ -70,7 +70,7 @@ fn kind(error: &io::Error) -> FileErrorKind {
         ErrorKind::IsADirectory => FileErrorKind::IsADirectory,
         ErrorKind::NotADirectory => FileErrorKind::NotADirectory,
         ErrorKind::DirectoryNotEmpty => FileErrorKind::DirectoryNotEmpty,
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => FileErrorKind::NoSpace,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => FileErrorKind::NoSpace,
         _ => FileErrorKind::Other,
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use agent::protocol::FileRefusal;
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::path::refusal;
 use crate::server::spool::random;
@@ -75,7 +76,7 @@ impl Upload {
             return Ok(());
         };
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, size) {
-            Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => Err(error.into()),
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
             // Not every file system can.
             Ok(()) | Err(_) => Ok(()),
         }
