@@ -1,6 +1,7 @@
 //! `POST /sandboxes`
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
@@ -77,7 +78,7 @@ pub(crate) async fn run(
         };
         return answer(gateway, waited.as_deref().unwrap_or(&state));
     }
-    check_provider(gateway, &plan.spec.provider)?;
+    await_provider(gateway, &plan.spec.provider).await?;
     // In a task of its own: a client that goes away must not leave a request that nobody carries out.
     let asked = tokio::spawn(ask(
         gateway.clone(),
@@ -97,6 +98,21 @@ pub(crate) async fn run(
         idempotent.check(state.spec.request_digest.as_deref())?;
     }
     answer(gateway, &state)
+}
+
+/// How long a spawn waits for an executor to appear: about as long as one takes to be replaced.
+const PROVIDER_PATIENCE: Duration = Duration::from_secs(5);
+
+async fn await_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiError> {
+    let asked = Instant::now();
+    loop {
+        let checked = check_provider(gateway, provider);
+        let known = gateway.config().sandboxes.known_providers.contains(provider);
+        if checked.is_ok() || !known || asked.elapsed() >= PROVIDER_PATIENCE {
+            return checked;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn check_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiError> {
