@@ -1,0 +1,82 @@
+//! One measurement a file. Variants are interleaved within each, so that both see the same weather.
+
+mod exec;
+mod fanout;
+mod files;
+mod growth;
+mod memory;
+mod recorder;
+mod spawn;
+mod stream;
+mod throughput;
+
+use crate::report::Row;
+use crate::rig::Rig;
+
+/// All there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Measurement {
+    /// Sandboxes from nothing.
+    Spawn,
+    /// One short exec after another.
+    Exec,
+    /// Short execs of 8 clients in one sandbox.
+    Throughput,
+    /// 500 MB of output to one client.
+    Stream,
+    /// 100 MB up and down.
+    Files,
+    /// Small events into the database.
+    Recorder,
+    /// 100 viewers of one exec.
+    Fanout,
+    /// Resident memory with 100 idle sandboxes.
+    Memory,
+    /// Execs with many live sandboxes against execs with one.
+    Growth,
+}
+
+impl Measurement {
+    /// In the order of measuring: the two that need a crowd of sandboxes last.
+    pub const ALL: [Self; 9] = [
+        Self::Recorder,
+        Self::Spawn,
+        Self::Exec,
+        Self::Throughput,
+        Self::Stream,
+        Self::Files,
+        Self::Fanout,
+        Self::Memory,
+        Self::Growth,
+    ];
+
+    /// As given on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spawn => "spawn",
+            Self::Exec => "exec",
+            Self::Throughput => "throughput",
+            Self::Stream => "stream",
+            Self::Files => "files",
+            Self::Recorder => "recorder",
+            Self::Fanout => "fanout",
+            Self::Memory => "memory",
+            Self::Growth => "growth",
+        }
+    }
+
+    /// Measures.
+    pub async fn run(self, rig: &Rig) -> anyhow::Result<Vec<Row>> {
+        match self {
+            Self::Spawn => spawn::run(rig).await,
+            Self::Exec => exec::run(rig).await,
+            Self::Throughput => throughput::run(rig).await,
+            Self::Stream => stream::run(rig).await,
+            Self::Files => files::run(rig).await,
+            Self::Recorder => recorder::run(rig).await,
+            Self::Fanout => fanout::run(rig).await,
+            Self::Memory => memory::run(rig).await,
+            Self::Growth => growth::run(rig).await,
+        }
+    }
+}

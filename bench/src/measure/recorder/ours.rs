@@ -1,0 +1,102 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use async_trait::async_trait;
+use bytes::Bytes;
+use events::recorder::{self, Messages, Transport};
+use events::{
+    Frame, Head, Position, PublishError, SourceError, SourceMessage, encode_recorded_batch, open_store,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::workload::Workload;
+
+/// Records all of it into an empty database: how long it took.
+pub async fn record(url: &str, work: &Workload) -> anyhow::Result<Duration> {
+    let store = open_store(url).await?;
+    let (heads, mut seen) = mpsc::unbounded_channel();
+    let transport = FromMemory {
+        messages: Arc::new(work.messages.clone()),
+        heads,
+    };
+    let stop = CancellationToken::new();
+    let began = Instant::now();
+    let running = tokio::spawn(recorder::run(transport, Arc::clone(&store), stop.clone()));
+    let end = work.events as u64;
+    while let Some(head) = seen.recv().await {
+        if head.0 >= end {
+            break;
+        }
+    }
+    let took = began.elapsed();
+    stop.cancel();
+    running.await?;
+    let head = store.head().await?.position.0;
+    ensure!(head == end, "{head} of {end} events are in the log");
+    Ok(took)
+}
+
+/// A transport whose messages are all here already.
+struct FromMemory {
+    messages: Arc<Vec<Bytes>>,
+    heads: mpsc::UnboundedSender<Position>,
+}
+
+struct Reader {
+    messages: Arc<Vec<Bytes>>,
+    next: usize,
+}
+
+#[async_trait]
+impl Transport for FromMemory {
+    type Messages = Reader;
+
+    async fn messages(&self, head: &Head) -> Result<Reader, SourceError> {
+        Ok(Reader {
+            messages: Arc::clone(&self.messages),
+            next: head.stream_sequence as usize,
+        })
+    }
+
+    async fn announce(&self, frames: &[Frame]) {
+        std::hint::black_box(encode_recorded_batch(frames));
+    }
+
+    async fn announce_head(&self, head: Position) {
+        let _ = self.heads.send(head);
+    }
+
+    async fn bury(&self, _payload: Bytes) -> Result<(), PublishError> {
+        // Then the head falls short, and the measurement fails.
+        Ok(())
+    }
+
+    async fn forget(&self, _sequence: u64) -> Result<(), SourceError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Messages for Reader {
+    fn incarnation(&self) -> &str {
+        "bench"
+    }
+
+    async fn next(&mut self) -> Result<SourceMessage, SourceError> {
+        match self.next_ready() {
+            Some(message) => message,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
+        let payload = self.messages.get(self.next)?.clone();
+        self.next += 1;
+        Some(Ok(SourceMessage {
+            sequence: self.next as u64,
+            payload,
+        }))
+    }
+}
