@@ -41,7 +41,7 @@ pub trait Provider: Send + Sync + 'static {
     /// Makes the box and waits until its agent answers. If the box is there already and its agent answers, that box
     /// is returned as it is: its limits and its deadline are those of the first call.
     ///
-    /// On an error nothing of this box is left running.
+    /// On an error nothing that this call made is left; a box that was there before stays.
     async fn create(&self, order: &BoxOrder, progress: &dyn PullProgress) -> Result<BoxHandle, CreateError>;
 
     /// Ends everything in the box and removes every trace of it. Returns when it is gone.

@@ -1,5 +1,6 @@
 //! The box-makers.
 
+pub mod bubblewrap;
 pub mod docker;
 
 mod arrival;

@@ -1,18 +1,20 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, NetworkCreateRequest};
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
 use events::{Network, SandboxId};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::errors::{Meaning, create_error, meaning};
 use super::{DockerProvider, PullPolicy, body};
 use crate::provider::{BoxHandle, BoxOrder, CreateError, PullProgress, Source};
 use crate::providers::arrival::agent_answers;
 
-/// How often a create is begun anew because what stood in its way went away meanwhile.
-const ATTEMPTS: u32 = 5;
+/// How long to wait for another create or removal of the same box to get out of the way.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl DockerProvider {
     pub(super) async fn create_box(
@@ -22,20 +24,24 @@ impl DockerProvider {
     ) -> Result<BoxHandle, CreateError> {
         self.check(order)?;
         let made = AtomicBool::new(false);
-        let outcome = tokio::time::timeout(order.time_left, self.bring_up(order, progress, &made))
-            .await
-            .unwrap_or(Err(CreateError::DeadlinePassed));
-        // Only what this call made: a box that was there before is not ours to take away.
-        if outcome.is_err() && made.into_inner()
-            && let Err(error) = self.remove_box(order.id).await
-        {
+        let outcome = self.bring_up(order, progress, &made).await;
+        if outcome.is_err() {
+            self.take_back(order.id, made.into_inner()).await;
+        }
+        outcome
+    }
+
+    /// Only what this call made: a box that was there before is not ours to take away.
+    async fn take_back(&self, id: SandboxId, made: bool) {
+        if !made {
+            self.drop_run_dir(id).await;
+        } else if let Err(error) = self.remove_box(id).await {
             tracing::warn!(
-                sandbox.id = %order.id,
+                sandbox.id = %id,
                 error = &error as &dyn std::error::Error,
                 "a half-made sandbox could not be removed"
             );
         }
-        outcome
     }
 
     fn check(&self, order: &BoxOrder) -> Result<(), CreateError> {
@@ -44,7 +50,9 @@ impl DockerProvider {
         }
         match &order.spec.runtime {
             Some(runtime) if !self.config.runtimes.is_empty() && !self.config.runtimes.contains(runtime) => {
-                Err(CreateError::Unsupported { what: format!("runtime {runtime:?}") })
+                Err(CreateError::Unsupported {
+                    what: format!("runtime {runtime:?}"),
+                })
             }
             Some(_) | None => Ok(()),
         }
@@ -56,14 +64,25 @@ impl DockerProvider {
         progress: &dyn PullProgress,
         made: &AtomicBool,
     ) -> Result<BoxHandle, CreateError> {
+        // Not around the calls that create and start: the engine goes on with them when nobody listens any more, and
+        // what it makes then would be nobody's.
+        let deadline = Instant::now() + order.time_left;
         let engine = self.engine().await.map_err(|error| create_error(error, None))?;
-        let runtime_id = self.create_container(engine, order, progress, made).await?;
+        let runtime_id = self
+            .create_container(engine, order, deadline, progress, made)
+            .await?;
         self.start_container(engine, order).await?;
         let handle = self.handle(order.id, runtime_id, true);
-        agent_answers(&handle.socket, || self.ended(engine, order.id))
-            .await
-            .map_err(CreateError::AgentUnreachable)?;
-        Ok(handle)
+        match timeout_at(
+            deadline,
+            agent_answers(&handle.socket, || self.ended(engine, order.id)),
+        )
+        .await
+        {
+            Ok(Ok(())) => Ok(handle),
+            Ok(Err(reason)) => Err(CreateError::AgentUnreachable(reason)),
+            Err(_) => Err(CreateError::DeadlinePassed),
+        }
     }
 
     /// Asks for the container first and looks into it only when the engine says no: the usual way is one call.
@@ -71,56 +90,57 @@ impl DockerProvider {
         &self,
         engine: &Docker,
         order: &BoxOrder,
+        deadline: Instant,
         progress: &dyn PullProgress,
         made: &AtomicBool,
     ) -> Result<String, CreateError> {
         let name = self.container_name(order.id);
         let run_dir = self.run_dir(order.id);
         let body = body::create_body(&self.config, &self.seccomp, &run_dir, order);
-        let runtime = order.spec.runtime.as_deref();
+        let image = &order.spec.image;
+        let give_up_at = Instant::now() + PATIENCE;
         let mut pulled = false;
-        for _ in 0..ATTEMPTS {
+        loop {
             make_run_dir(&run_dir).map_err(|error| CreateError::Failed(Box::new(error)))?;
+            // Until the engine says otherwise: if the answer gets lost, the container may be there.
+            made.store(true, Ordering::Relaxed);
             let error = match ask(engine, &name, body.clone()).await {
-                Ok(id) => {
-                    made.store(true, Ordering::Relaxed);
-                    return Ok(id);
-                }
+                Ok(id) => return Ok(id),
                 Err(error) => error,
             };
             match meaning(&error) {
                 Meaning::NoSuchImage if pulled || self.config.pull == PullPolicy::Never => {
-                    self.drop_run_dir(order.id).await;
+                    let source = Some(Box::new(error).into());
                     return Err(CreateError::ImageNotFound {
-                        image: order.spec.image.clone(),
-                        source: Some(Box::new(error)),
+                        image: image.clone(),
+                        source,
                     });
                 }
                 Meaning::NoSuchImage => {
-                    let outcome = self.pulls.pull(engine, &order.spec.image, progress).await;
-                    if outcome.is_err() {
-                        self.drop_run_dir(order.id).await;
-                    }
-                    outcome?;
+                    made.store(false, Ordering::Relaxed);
+                    let pull = timeout_at(deadline, self.pulls.pull(engine, image, progress)).await;
+                    pull.unwrap_or(Err(CreateError::DeadlinePassed))?;
                     pulled = true;
                 }
                 Meaning::NoSuchNetwork => self.make_network(engine).await?,
                 Meaning::Conflict => {
+                    made.store(false, Ordering::Relaxed);
                     if let Some(id) = self.adopt(engine, order.id).await? {
                         return Ok(id);
                     }
+                    if Instant::now() >= give_up_at {
+                        return Err(CreateError::Failed(Box::new(error)));
+                    }
+                    // The engine takes the name some time before the container can be seen.
+                    sleep(Duration::from_millis(5)).await;
                 }
                 Meaning::Unreachable
                 | Meaning::NoSuchContainer
                 | Meaning::NoSuchRuntime
                 | Meaning::BadRequest
-                | Meaning::Other => {
-                    self.drop_run_dir(order.id).await;
-                    return Err(create_error(error, runtime));
-                }
+                | Meaning::Other => return Err(create_error(error, order.spec.runtime.as_deref())),
             }
         }
-        Err(CreateError::Failed("the container's name stays taken".into()))
     }
 
     async fn start_container(&self, engine: &Docker, order: &BoxOrder) -> Result<(), CreateError> {
@@ -140,16 +160,23 @@ impl DockerProvider {
     /// The container that has the name already, if it can still become or be our box. Otherwise it is removed.
     async fn adopt(&self, engine: &Docker, id: SandboxId) -> Result<Option<String>, CreateError> {
         let name = self.container_name(id);
-        let found = match engine.inspect_container(&name, None::<InspectContainerOptions>).await {
+        let found = match engine
+            .inspect_container(&name, None::<InspectContainerOptions>)
+            .await
+        {
             Ok(found) => found,
             Err(error) if meaning(&error) == Meaning::NoSuchContainer => return Ok(None),
             Err(error) => return Err(create_error(error, None)),
         };
         let status = found.state.and_then(|state| state.status);
         match (status, found.id) {
-            (Some(ContainerStateStatusEnum::CREATED | ContainerStateStatusEnum::RUNNING), Some(id)) => Ok(Some(id)),
+            (Some(ContainerStateStatusEnum::CREATED | ContainerStateStatusEnum::RUNNING), Some(id)) => {
+                Ok(Some(id))
+            }
             _ => {
-                self.remove_container(engine, id).await.map_err(|error| create_error(error, None))?;
+                self.remove_container(engine, id)
+                    .await
+                    .map_err(|error| create_error(error, None))?;
                 Ok(None)
             }
         }
@@ -160,7 +187,13 @@ impl DockerProvider {
         let request = NetworkCreateRequest {
             name: self.config.bridge_network.clone(),
             driver: Some("bridge".to_owned()),
-            options: Some([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into()),
+            options: Some(
+                [(
+                    "com.docker.network.bridge.enable_icc".to_owned(),
+                    "false".to_owned(),
+                )]
+                .into(),
+            ),
             ..NetworkCreateRequest::default()
         };
         match engine.create_network(request).await {
@@ -173,11 +206,17 @@ impl DockerProvider {
     /// Why the agent will never answer, if the box is over.
     async fn ended(&self, engine: &Docker, id: SandboxId) -> Option<Source> {
         let name = self.container_name(id);
-        match engine.inspect_container(&name, None::<InspectContainerOptions>).await {
+        match engine
+            .inspect_container(&name, None::<InspectContainerOptions>)
+            .await
+        {
             Ok(found) => {
                 let state = found.state.unwrap_or_default();
-                let over = state.running == Some(false) && state.status != Some(ContainerStateStatusEnum::CREATED);
-                over.then(|| format!("the agent ended with exit code {}", state.exit_code.unwrap_or(-1)).into())
+                let over =
+                    state.running == Some(false) && state.status != Some(ContainerStateStatusEnum::CREATED);
+                over.then(|| {
+                    format!("the agent ended with exit code {}", state.exit_code.unwrap_or(-1)).into()
+                })
             }
             Err(error) if meaning(&error) == Meaning::NoSuchContainer => {
                 Some("the agent ended at once, and the container is gone".into())
@@ -187,8 +226,15 @@ impl DockerProvider {
     }
 }
 
-async fn ask(engine: &Docker, name: &str, body: ContainerCreateBody) -> Result<String, bollard::errors::Error> {
-    let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
+async fn ask(
+    engine: &Docker,
+    name: &str,
+    body: ContainerCreateBody,
+) -> Result<String, bollard::errors::Error> {
+    let options = CreateContainerOptions {
+        name: Some(name.to_owned()),
+        ..CreateContainerOptions::default()
+    };
     Ok(engine.create_container(Some(options), body).await?.id)
 }
 

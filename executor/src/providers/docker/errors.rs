@@ -26,7 +26,9 @@ pub(super) enum Meaning {
 /// Statuses are not enough: the engine's 404 does not say in a field what it did not find.
 pub(super) fn meaning(error: &Error) -> Meaning {
     let (status, message) = match error {
-        Error::DockerResponseServerError { status_code, message } => (*status_code, message.to_ascii_lowercase()),
+        Error::DockerResponseServerError { status_code, message } => {
+            (*status_code, message.to_ascii_lowercase())
+        }
         Error::IOError { .. }
         | Error::HyperResponseError { .. }
         | Error::HyperLegacyError { .. }
@@ -50,10 +52,12 @@ pub(super) fn meaning(error: &Error) -> Meaning {
 pub(super) fn create_error(error: Error, runtime: Option<&str>) -> CreateError {
     match meaning(&error) {
         Meaning::Unreachable => CreateError::Unavailable(Box::new(error)),
-        Meaning::NoSuchRuntime => {
-            CreateError::Unsupported { what: format!("runtime {:?}", runtime.unwrap_or("the default")) }
-        }
-        Meaning::BadRequest => CreateError::Invalid { reason: reason(&error) },
+        Meaning::NoSuchRuntime => CreateError::Unsupported {
+            what: format!("runtime {:?}", runtime.unwrap_or("the default")),
+        },
+        Meaning::BadRequest => CreateError::Invalid {
+            reason: reason(&error),
+        },
         Meaning::NoSuchImage
         | Meaning::NoSuchNetwork
         | Meaning::NoSuchContainer

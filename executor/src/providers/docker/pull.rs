@@ -73,7 +73,11 @@ impl Pulls {
         tokio::spawn(async move {
             let outcome = fetch(&engine, &image, &sender).await.map_err(Arc::new);
             // Out of the map first: whoever comes now starts anew and does not read an old outcome.
-            pulls.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&image);
+            pulls
+                .running
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&image);
             sender.send_modify(|state| state.outcome = Some(outcome));
         });
         receiver
@@ -81,7 +85,9 @@ impl Pulls {
 }
 
 async fn fetch(engine: &Docker, image: &str, state: &watch::Sender<State>) -> Result<(), PullFailure> {
-    let options = CreateImageOptionsBuilder::new().from_image(&with_tag(image)).build();
+    let options = CreateImageOptionsBuilder::new()
+        .from_image(&with_tag(image))
+        .build();
     let mut messages = engine.create_image(Some(options), None, None);
     let mut layers = Layers::default();
     loop {
@@ -105,7 +111,11 @@ async fn fetch(engine: &Docker, image: &str, state: &watch::Sender<State>) -> Re
 /// Without a tag the engine would pull all of them.
 fn with_tag(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
-    if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
+    if name.contains([':', '@']) {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
 }
 
 /// Bytes fetched and bytes in all, by layer.
@@ -115,10 +125,14 @@ struct Layers(HashMap<String, (u64, u64)>);
 impl Layers {
     /// Whether the message changed a sum.
     fn note(&mut self, message: &CreateImageInfo) -> bool {
-        let (Some(layer), Some(status)) = (&message.id, &message.status) else { return false };
+        let (Some(layer), Some(status)) = (&message.id, &message.status) else {
+            return false;
+        };
         match status.as_str() {
             "Downloading" => {
-                let Some(detail) = &message.progress_detail else { return false };
+                let Some(detail) = &message.progress_detail else {
+                    return false;
+                };
                 let current = detail.current.unwrap_or_default().try_into().unwrap_or_default();
                 let total = detail.total.unwrap_or_default().try_into().unwrap_or_default();
                 self.0.insert(layer.clone(), (current, u64::max(total, current)));
@@ -136,7 +150,9 @@ impl Layers {
     }
 
     fn sum(&self) -> (u64, u64) {
-        self.0.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1))
+        self.0
+            .values()
+            .fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1))
     }
 }
 
@@ -147,11 +163,23 @@ fn create_error(image: &str, failure: Arc<PullFailure>) -> CreateError {
         PullFailure::Engine(_) | PullFailure::Stalled | PullFailure::Dropped => String::new(),
     };
     // A registry that hides what one may not see says "denied" of what does not exist.
-    let unknown = ["manifest unknown", "not found", "no such image", "pull access denied", "name unknown"];
+    let unknown = [
+        "manifest unknown",
+        "not found",
+        "no such image",
+        "pull access denied",
+        "name unknown",
+    ];
     if unknown.iter().any(|text| message.contains(text)) {
-        CreateError::ImageNotFound { image: image.to_owned(), source: Some(Box::new(failure)) }
+        CreateError::ImageNotFound {
+            image: image.to_owned(),
+            source: Some(Box::new(failure)),
+        }
     } else {
-        CreateError::ImagePullFailed { image: image.to_owned(), source: Box::new(failure) }
+        CreateError::ImagePullFailed {
+            image: image.to_owned(),
+            source: Box::new(failure),
+        }
     }
 }
 

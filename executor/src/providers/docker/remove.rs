@@ -20,7 +20,9 @@ impl DockerProvider {
         self.remove_container(engine, id).await.map_err(destroy_error)?;
         // Last: while it is there, the box is listed, and a destroy that was interrupted is taken up again.
         match tokio::fs::remove_dir_all(self.run_dir(id)).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DestroyError::Failed(Box::new(error))),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(DestroyError::Failed(Box::new(error)))
+            }
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -49,7 +51,10 @@ impl DockerProvider {
     async fn wait_until_gone(&self, engine: &Docker, name: &str, busy: Error) -> Result<(), Error> {
         let give_up_at = Instant::now() + PATIENCE;
         loop {
-            match engine.inspect_container(name, None::<InspectContainerOptions>).await {
+            match engine
+                .inspect_container(name, None::<InspectContainerOptions>)
+                .await
+            {
                 Err(error) if meaning(&error) == Meaning::NoSuchContainer => return Ok(()),
                 Err(error) => return Err(error),
                 Ok(_) if Instant::now() >= give_up_at => return Err(busy),

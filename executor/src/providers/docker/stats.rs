@@ -15,7 +15,10 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 impl DockerProvider {
     pub(super) async fn box_stats(&self, id: SandboxId) -> Result<BoxStats, StatsError> {
-        let engine = self.engine().await.map_err(|error| StatsError::Failed(Box::new(error)))?;
+        let engine = self
+            .engine()
+            .await
+            .map_err(|error| StatsError::Failed(Box::new(error)))?;
         let name = self.container_name(id);
         let (first, began) = (sample(engine, &name).await?, Instant::now());
         tokio::time::sleep(INTERVAL).await;
@@ -24,7 +27,10 @@ impl DockerProvider {
         let memory = second.memory_stats.unwrap_or_default();
         Ok(BoxStats {
             cpu_pct: used as f64 / elapsed.as_nanos() as f64 * 100.0,
-            mem_bytes: memory.usage.unwrap_or_default().saturating_sub(reclaimable(&memory)),
+            mem_bytes: memory
+                .usage
+                .unwrap_or_default()
+                .saturating_sub(reclaimable(&memory)),
             mem_limit_bytes: memory.limit.unwrap_or_default(),
         })
     }
@@ -34,7 +40,9 @@ async fn sample(engine: &Docker, name: &str) -> Result<ContainerStatsResponse, S
     let options = StatsOptionsBuilder::new().stream(false).one_shot(true).build();
     let stats = match engine.stats(name, Some(options)).next().await {
         Some(Ok(stats)) => stats,
-        Some(Err(error)) if meaning(&error) == Meaning::NoSuchContainer => return Err(StatsError::NotRunning),
+        Some(Err(error)) if meaning(&error) == Meaning::NoSuchContainer => {
+            return Err(StatsError::NotRunning);
+        }
         Some(Err(error)) => return Err(StatsError::Failed(Box::new(error))),
         None => return Err(StatsError::Failed("the engine sent no stats".into())),
     };
@@ -55,5 +63,7 @@ fn cpu_time(stats: &ContainerStatsResponse) -> u64 {
 fn reclaimable(memory: &ContainerMemoryStats) -> u64 {
     let stats = memory.stats.as_ref();
     let read = |name| stats.and_then(|stats| stats.get(name)).copied();
-    read("total_inactive_file").or_else(|| read("inactive_file")).unwrap_or_default()
+    read("total_inactive_file")
+        .or_else(|| read("inactive_file"))
+        .unwrap_or_default()
 }

@@ -1,0 +1,369 @@
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use agent::client::Client;
+use events::{Network, SandboxId};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use tokio::process::Child;
+use tokio::sync::watch;
+
+use super::cgroup::Limits;
+use super::record::{BoxDir, Process, Record};
+use super::{BubblewrapProvider, launch};
+use crate::provider::{
+    BoxHandle, BoxOrder, BoxStats, CreateError, DestroyError, ListError, Source, StatsError,
+};
+use crate::providers::arrival::agent_answers;
+use crate::providers::inside;
+
+/// Where the boxes are in the data directory.
+pub(super) const DIRECTORY: &str = "boxes";
+/// Between the two samples of a rate.
+const STATS_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a killed agent may take to go. It takes milliseconds, unless the disk hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How much of what bwrap said goes into an error.
+const LOG_EXCERPT: usize = 500;
+
+impl BubblewrapProvider {
+    pub(super) async fn create_box(&self, order: &BoxOrder) -> Result<BoxHandle, CreateError> {
+        self.check(order)?;
+        let deadline = tokio::time::Instant::now() + order.time_left;
+        let late = |_| CreateError::DeadlinePassed;
+        // Outside the lock of the box: this may take long, and other boxes have the same image.
+        let rootfs = self
+            .images
+            .rootfs(&self.config, self.outside.as_ref(), &order.spec.image);
+        let rootfs = tokio::time::timeout_at(deadline, rootfs).await.map_err(late)??;
+        let failed = |error: io::Error| CreateError::Failed(Box::new(error));
+        let lock = tokio::time::timeout_at(deadline, self.lock(order.id, true))
+            .await
+            .map_err(late)?;
+        let _lock = lock.map_err(failed)?;
+        if let Some(handle) = self.existing(order.id).await? {
+            return Ok(handle);
+        }
+        let outcome = tokio::time::timeout_at(deadline, self.bring_up(order, &rootfs))
+            .await
+            .map_err(late);
+        let outcome = outcome.and_then(|made| made);
+        if outcome.is_err()
+            && let Err(error) = self.clear(order.id, Keep::Nothing).await
+        {
+            tracing::warn!(
+                sandbox.id = %order.id,
+                error = &error as &dyn std::error::Error,
+                "a half-made sandbox could not be removed"
+            );
+        }
+        outcome
+    }
+
+    fn check(&self, order: &BoxOrder) -> Result<(), CreateError> {
+        if order.time_left.is_zero() {
+            return Err(CreateError::DeadlinePassed);
+        }
+        if let Some(runtime) = &order.spec.runtime {
+            return Err(CreateError::Unsupported {
+                what: format!("runtime {runtime:?}"),
+            });
+        }
+        match order.spec.network {
+            Network::Bridge if !self.config.host_network => Err(CreateError::Unsupported {
+                what: "network \"bridge\"".to_owned(),
+            }),
+            Network::Bridge | Network::None => Ok(()),
+        }
+    }
+
+    /// The box that a former call made, if it runs.
+    async fn existing(&self, id: SandboxId) -> Result<Option<BoxHandle>, CreateError> {
+        let handle = self
+            .handle(id)
+            .map_err(|error| CreateError::Failed(Box::new(error)))?;
+        if !handle.running {
+            return Ok(None);
+        }
+        match Client::connect(&handle.socket).await {
+            Ok(_) => Ok(Some(handle)),
+            Err(error) => Err(CreateError::AgentUnreachable(Box::new(error))),
+        }
+    }
+
+    async fn bring_up(&self, order: &BoxOrder, rootfs: &Path) -> Result<BoxHandle, CreateError> {
+        let failed = |error: io::Error| CreateError::Failed(Box::new(error));
+        let files = self.files(order.id);
+        self.clear(order.id, Keep::Directory).await.map_err(failed)?;
+        launch::prepare(&files, self.outside.as_ref()).map_err(failed)?;
+        let mode = *self
+            .root_mode
+            .get_or_init(|| launch::root_mode(&self.config.data_dir, self.outside.as_ref()))
+            .await;
+        if mode == launch::RootMode::Copy {
+            launch::copy_root(rootfs, &files, self.outside.as_ref())
+                .await
+                .map_err(failed)?;
+        }
+        let cgroups = match &*self.cgroups {
+            Ok(cgroups) => cgroups
+                .create(order.id, Limits::of(&order.spec))
+                .map_err(failed)?,
+            Err(_) => Vec::new(),
+        };
+        let child = launch::launch(
+            &self.config,
+            self.outside.as_ref(),
+            mode,
+            rootfs,
+            &files,
+            cgroups,
+            order,
+        )
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CreateError::Unavailable(Box::new(error)),
+            _ => CreateError::Failed(with_log(error, &files)),
+        })?;
+        let ended = watch_child(child);
+        let socket = files.run().join(inside::SOCKET_NAME);
+        let look = || std::future::ready(ended.borrow().map(|status| over(status, &files)));
+        agent_answers(&socket, look)
+            .await
+            .map_err(CreateError::AgentUnreachable)?;
+        let agent = files.agent().map_err(failed)?;
+        files
+            .write_record(&Record {
+                agent,
+                spec: order.spec.clone(),
+            })
+            .map_err(failed)?;
+        self.handle(order.id).map_err(failed)
+    }
+
+    pub(super) async fn destroy_box(&self, id: SandboxId) -> Result<(), DestroyError> {
+        let failed = |error: io::Error| DestroyError::Failed(Box::new(error));
+        let _lock = match self.lock(id, false).await {
+            Ok(lock) => Some(lock),
+            // Only a control group may be left then.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        self.clear(id, Keep::Nothing).await.map_err(failed)
+    }
+
+    /// Ends whatever runs of the box and removes its files. The caller holds the box's lock.
+    async fn clear(&self, id: SandboxId, keep: Keep) -> io::Result<()> {
+        let files = self.files(id);
+        let agent = files
+            .record()?
+            .map(|record| record.agent)
+            .or_else(|| files.agent().ok());
+        let cgroups = self.cgroups.clone();
+        let trash = self
+            .boxes_dir()
+            .join(format!("trash-{}", uuid::Uuid::now_v7().simple()));
+        let work = move || {
+            if let Some(agent) = agent {
+                end(&agent)?;
+            }
+            if let Ok(cgroups) = &*cgroups {
+                cgroups.destroy(id)?;
+            }
+            match keep {
+                Keep::Directory => empty(files.path()),
+                Keep::Nothing => discard(files.path(), &trash),
+            }
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(io::Error::other)?
+    }
+
+    pub(super) fn list_boxes(&self) -> Result<Vec<BoxHandle>, ListError> {
+        let failed = |error: io::Error| ListError(Box::new(error));
+        let mut boxes = Vec::new();
+        for entry in std::fs::read_dir(self.boxes_dir()).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if let Some(id) = name.to_str().and_then(|name| name.parse().ok()) {
+                boxes.push(self.handle(id).map_err(failed)?);
+            }
+        }
+        Ok(boxes)
+    }
+
+    pub(super) async fn box_stats(&self, id: SandboxId) -> Result<BoxStats, StatsError> {
+        let failed = |error: io::Error| StatsError::Failed(Box::new(error));
+        let cgroups = (*self.cgroups).as_ref().map_err(|_| StatsError::Unsupported)?;
+        if !self.handle(id).map_err(failed)?.running {
+            return Err(StatsError::NotRunning);
+        }
+        let sample = || cgroups.usage(id).map_err(failed)?.ok_or(StatsError::NotRunning);
+        let (first, began) = (sample()?, Instant::now());
+        tokio::time::sleep(STATS_INTERVAL).await;
+        let (second, elapsed) = (sample()?, began.elapsed());
+        Ok(BoxStats {
+            cpu_pct: second.cpu.saturating_sub(first.cpu).as_secs_f64() / elapsed.as_secs_f64() * 100.0,
+            mem_bytes: second.memory_bytes,
+            mem_limit_bytes: second.memory_limit_bytes,
+        })
+    }
+
+    /// What the files of a box say.
+    fn handle(&self, id: SandboxId) -> io::Result<BoxHandle> {
+        let files = self.files(id);
+        let agent = files.record()?.map(|record| record.agent);
+        Ok(BoxHandle {
+            id,
+            provider: self.config.name.clone(),
+            running: agent.as_ref().is_some_and(Process::runs),
+            runtime_id: agent.as_ref().map(Process::runtime_id).unwrap_or_default(),
+            socket: files.run().join(inside::SOCKET_NAME),
+        })
+    }
+
+    pub(super) fn boxes_dir(&self) -> PathBuf {
+        self.config.data_dir.join(DIRECTORY)
+    }
+
+    fn files(&self, id: SandboxId) -> BoxDir {
+        BoxDir::new(self.boxes_dir().join(id.to_string()))
+    }
+
+    /// Keeps other creates and destroys of this box out, those of other processes too. Without `make` it fails with
+    /// `NotFound` for a box that is not there.
+    async fn lock(&self, id: SandboxId, make: bool) -> io::Result<Lock> {
+        let path = self.files(id).path().to_owned();
+        loop {
+            if make
+                && let Err(error) = std::fs::create_dir(&path)
+                && error.kind() != io::ErrorKind::AlreadyExists
+            {
+                return Err(error);
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = match rustix::fs::open(&path, flags, Mode::empty()) {
+                Ok(directory) => directory,
+                Err(rustix::io::Errno::NOENT) if make => continue,
+                Err(error) => return Err(error.into()),
+            };
+            match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                // It may have been removed, and made anew, since it was opened.
+                Ok(()) if same(&directory, &path) => return Ok(Lock(directory)),
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// What `clear` leaves.
+enum Keep {
+    Nothing,
+    /// The box's directory, empty: the caller's lock is on it.
+    Directory,
+}
+
+struct Lock(OwnedFd);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough while a child that was just forked still has a copy.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+fn same(directory: &OwnedFd, path: &Path) -> bool {
+    let (Ok(opened), Ok(there)) = (rustix::fs::fstat(directory), std::fs::metadata(path)) else {
+        return false;
+    };
+    (opened.st_dev, opened.st_ino) == (there.dev(), there.ino())
+}
+
+fn end(agent: &Process) -> io::Result<()> {
+    agent.kill()?;
+    let give_up_at = Instant::now() + PATIENCE;
+    while agent.runs() {
+        if Instant::now() >= give_up_at {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the agent does not go"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Out of sight first: removing many files takes a while, and a box must not show up half removed.
+fn discard(directory: &Path, trash: &Path) -> io::Result<()> {
+    match std::fs::rename(directory, trash) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => remove_tree(trash),
+    }
+}
+
+/// Removes a directory with all that is in it, directories without permissions too.
+pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Root is never refused; others may have to open a directory that work in the box closed.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(directory)?;
+            std::fs::remove_dir_all(directory)
+        }
+        outcome => outcome,
+    }
+}
+
+fn open_up(directory: &Path) -> io::Result<()> {
+    std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        // A link is not a directory here, whatever it points to.
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Reaps bwrap whenever it ends, and tells who is still interested.
+fn watch_child(mut child: Child) -> watch::Receiver<Option<ExitStatus>> {
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        let status = child.wait().await.unwrap_or_default();
+        sender.send_replace(Some(status));
+    });
+    receiver
+}
+
+fn over(status: ExitStatus, files: &BoxDir) -> Source {
+    with_log(
+        io::Error::other(format!("the box ended at once: {status}")),
+        files,
+    )
+}
+
+fn with_log(error: io::Error, files: &BoxDir) -> Source {
+    let log = std::fs::read(files.log()).unwrap_or_default();
+    let said = String::from_utf8_lossy(&log[..log.len().min(LOG_EXCERPT)]).into_owned();
+    if said.is_empty() {
+        Box::new(error)
+    } else {
+        format!("{error}: {}", said.trim_end()).into()
+    }
+}

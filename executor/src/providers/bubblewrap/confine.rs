@@ -1,0 +1,234 @@
+//! What happens between fork and exec.
+//!
+//! As root, a box is put together in a mount namespace of its own, which goes when the box does: a crash leaves no
+//! mounts on the host, and the user that the box runs as needs no way to the data directory.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::thread::{Gid, Uid, UnshareFlags};
+use tokio::process::Command;
+
+/// Where a confined process may find what was mounted for it: directories of the file system standard, one of which
+/// holds nothing that we need. The process gets its own instance.
+const STAGES: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
+
+/// Before anything else on a host that runs out of memory; within a box the agent goes last.
+const OOM_SCORE_ADJ: &[u8] = b"500";
+
+/// Whom and where boxes are on the host, when this process is root and may choose.
+#[derive(Debug, Clone)]
+pub(super) struct Outside {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    stage: PathBuf,
+}
+
+impl Outside {
+    /// Nothing when each possible stage holds one of `needed`.
+    pub(super) fn new((uid, gid): (u32, u32), needed: &[&Path]) -> Option<Self> {
+        let free =
+            |stage: &&str| Path::new(stage).is_dir() && !needed.iter().any(|path| path.starts_with(stage));
+        STAGES.iter().find(|stage| free(stage)).map(|stage| Self {
+            uid,
+            gid,
+            stage: stage.into(),
+        })
+    }
+
+    /// Hands a file over to the boxes' user.
+    pub(super) fn give(&self, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
+    }
+}
+
+/// What a process is before it is executed.
+#[derive(Default)]
+pub(super) struct Confinement {
+    /// The user to become, and where to mount things. Without, nothing is mounted.
+    outside: Option<(Uid, Gid, CString)>,
+    stage: PathBuf,
+    /// `cgroup.procs` files to enter.
+    pub(super) cgroups: Vec<OwnedFd>,
+    /// Descriptors that stay open, under their own numbers.
+    pub(super) inherit: Vec<OwnedFd>,
+    mounts: Vec<Mount>,
+}
+
+struct Mount {
+    what: What,
+    target: CString,
+}
+
+enum What {
+    Directory(CString),
+    File(CString),
+    Overlay(CString),
+}
+
+impl Confinement {
+    /// A session of its own, as another user if there is one.
+    pub(super) fn new(outside: Option<&Outside>) -> io::Result<Self> {
+        let Some(Outside { uid, gid, stage }) = outside else {
+            return Ok(Self::default());
+        };
+        Ok(Self {
+            outside: Some((Uid::from_raw(*uid), Gid::from_raw(*gid), c_path(stage)?)),
+            stage: stage.clone(),
+            ..Self::default()
+        })
+    }
+
+    /// Shows a file or directory under a name; the path to use is returned.
+    pub(super) fn bind(&mut self, source: &Path, name: &str) -> io::Result<PathBuf> {
+        if self.outside.is_none() {
+            return Ok(source.to_owned());
+        }
+        let path = c_path(source)?;
+        let what = if source.is_dir() {
+            What::Directory(path)
+        } else {
+            What::File(path)
+        };
+        self.mount(what, name)
+    }
+
+    /// Shows `lower` with all changes going to `upper`. Only for a process with a user to become.
+    pub(super) fn overlay(
+        &mut self,
+        lower: &Path,
+        upper: &Path,
+        work: &Path,
+        name: &str,
+    ) -> io::Result<PathBuf> {
+        let mut options = Vec::new();
+        for (option, path) in [
+            (&b"lowerdir="[..], lower),
+            (b",upperdir=", upper),
+            (b",workdir=", work),
+        ] {
+            options.extend_from_slice(option);
+            for byte in path.as_os_str().as_bytes() {
+                if b"\\:,".contains(byte) {
+                    options.push(b'\\');
+                }
+                options.push(*byte);
+            }
+        }
+        self.mount(What::Overlay(CString::new(options)?), name)
+    }
+
+    fn mount(&mut self, what: What, name: &str) -> io::Result<PathBuf> {
+        let target = self.stage.join(name);
+        self.mounts.push(Mount {
+            what,
+            target: c_path(&target)?,
+        });
+        Ok(target)
+    }
+
+    /// Makes `command` enter this confinement, in a session of its own.
+    #[allow(unsafe_code)]
+    pub(super) fn apply(self, command: &mut Command) {
+        // SAFETY: `enter` only makes system calls with what was prepared here: no allocation, no locks.
+        unsafe { command.pre_exec(move || self.enter()) };
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        rustix::process::setsid().map_err(|error| failed(b"setsid", error))?;
+        for cgroup in &self.cgroups {
+            rustix::io::write(cgroup, b"0").map_err(|error| failed(b"enter a control group", error))?;
+        }
+        for descriptor in &self.inherit {
+            rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).map_err(|error| failed(b"fcntl", error))?;
+        }
+        if let Ok(file) = rustix::fs::open(
+            c"/proc/self/oom_score_adj",
+            OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            // Not worth failing for.
+            let _ = rustix::io::write(file, OOM_SCORE_ADJ);
+        }
+        if let Some((uid, gid, stage)) = &self.outside {
+            self.mount_all(stage).map_err(|error| failed(b"mount", error))?;
+            become_user(*uid, *gid).map_err(|error| failed(b"change user", error))?;
+        }
+        Ok(())
+    }
+
+    fn mount_all(&self, stage: &CStr) -> rustix::io::Result<()> {
+        unshare_mounts()?;
+        // Slave, not private: what the host unmounts later must not stay busy because of us.
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", slave)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount(c"tmpfs", stage, c"tmpfs", flags, c"mode=0755,size=64k")?;
+        for Mount { what, target } in &self.mounts {
+            match what {
+                What::Directory(source) => {
+                    rustix::fs::mkdir(target, Mode::RWXU)?;
+                    rustix::mount::mount_bind(source, target)?;
+                }
+                What::File(source) => {
+                    rustix::fs::mknodat(rustix::fs::CWD, target, FileType::RegularFile, Mode::RUSR, 0)?;
+                    rustix::mount::mount_bind(source, target)?;
+                }
+                What::Overlay(options) => {
+                    rustix::fs::mkdir(target, Mode::RWXU)?;
+                    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+                    rustix::mount::mount(c"overlay", target, c"overlay", flags, Some(options.as_c_str()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[allow(unsafe_code)]
+fn unshare_mounts() -> rustix::io::Result<()> {
+    // SAFETY: this process has just been forked and has one thread; no descriptor table is unshared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
+}
+
+fn become_user(uid: Uid, gid: Gid) -> rustix::io::Result<()> {
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// Says on stderr which step failed: only the number of the error gets back to the parent.
+fn failed(step: &[u8], error: rustix::io::Errno) -> io::Error {
+    let stderr = own_stderr();
+    for text in [&b"cannot "[..], step, b"\n"] {
+        let _ = rustix::io::write(stderr, text);
+    }
+    error.into()
+}
+
+#[allow(unsafe_code)]
+fn own_stderr() -> BorrowedFd<'static> {
+    // SAFETY: descriptor 2 was opened by `Command` and nothing here closes it. `std::io::stderr` has a lock that
+    // another thread may have held at the fork.
+    unsafe { BorrowedFd::borrow_raw(2) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// A file in memory that a child can read from its beginning.
+pub(super) fn memory_file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::{Seek, Write};
+    let mut file = File::from(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file.into())
+}

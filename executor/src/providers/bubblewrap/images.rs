@@ -1,0 +1,143 @@
+use std::collections::HashMap;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::process::Command;
+
+use super::confine::{Confinement, Outside};
+use super::{BubblewrapConfig, RootfsSource};
+use crate::provider::{CreateError, Source};
+
+/// Root file systems, unpacked once.
+#[derive(Default)]
+pub(super) struct Images {
+    /// One unpacking at a time for each directory.
+    unpacking: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Images {
+    /// The directory with the image's root file system, unpacked if it was not yet.
+    pub(super) async fn rootfs(
+        &self,
+        config: &BubblewrapConfig,
+        outside: Option<&Outside>,
+        image: &str,
+    ) -> Result<PathBuf, CreateError> {
+        let not_found = |source: Option<Source>| CreateError::ImageNotFound {
+            image: image.to_owned(),
+            source,
+        };
+        match config.images.get(&with_tag(image)) {
+            None => Err(not_found(None)),
+            Some(RootfsSource::Directory(directory)) if directory.is_dir() => Ok(directory.clone()),
+            Some(RootfsSource::Directory(_)) => {
+                Err(not_found(Some("the configured directory is not there".into())))
+            }
+            Some(RootfsSource::Tar(tar)) => {
+                let file = File::open(tar).map_err(|error| not_found(Some(Box::new(error))))?;
+                let failed = |error: io::Error| CreateError::Failed(Box::new(error));
+                let directory = config.image_dir.join(key(tar, &file, outside).map_err(failed)?);
+                self.unpack_once(&directory, file, outside)
+                    .await
+                    .map_err(failed)?;
+                Ok(directory)
+            }
+        }
+    }
+
+    async fn unpack_once(&self, directory: &Path, tar: File, outside: Option<&Outside>) -> io::Result<()> {
+        if directory.is_dir() {
+            return Ok(());
+        }
+        let lock = {
+            let mut unpacking = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(unpacking.entry(directory.to_owned()).or_default())
+        };
+        let _one = lock.lock().await;
+        if directory.is_dir() {
+            return Ok(());
+        }
+        // Another process may be at it too: each has a directory of its own, and the first to finish wins.
+        let partial = directory.with_extension(format!("partial-{}", uuid::Uuid::now_v7().simple()));
+        let outcome =
+            unpack(&partial, tar, outside)
+                .await
+                .and_then(|()| match std::fs::rename(&partial, directory) {
+                    Err(_) if directory.is_dir() => Ok(()),
+                    outcome => outcome,
+                });
+        if partial.exists() {
+            let _ = tokio::fs::remove_dir_all(&partial).await;
+        }
+        outcome
+    }
+}
+
+/// Unpacks as the user that boxes run as, who then owns all of it.
+async fn unpack(directory: &Path, tar: File, outside: Option<&Outside>) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let mut confinement = Confinement::new(outside)?;
+    if let Some(outside) = outside {
+        outside.give(directory)?;
+    }
+    let target = confinement.bind(directory, "image")?;
+    let mut command = Command::new("tar");
+    command
+        .args([
+            "--extract",
+            "--file=-",
+            "--no-same-owner",
+            "--preserve-permissions",
+            "--delay-directory-restore",
+        ])
+        // Devices cannot be made without privileges, and a box gets its own.
+        .args(["--exclude=./dev/*", "--exclude=dev/*", "--directory"])
+        .arg(target)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .stdin(Stdio::from(tar))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    confinement.apply(&mut command);
+    let output = command.spawn()?.wait_with_output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!(
+        "tar: {}: {}",
+        output.status,
+        said.lines().next().unwrap_or_default()
+    )))
+}
+
+/// Names what was unpacked: another file, another owner, another directory.
+fn key(path: &Path, tar: &File, outside: Option<&Outside>) -> io::Result<String> {
+    let metadata = tar.metadata()?;
+    let mut hasher = DefaultHasher::new();
+    (
+        path,
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ino(),
+        outside.map(|outside| (outside.uid, outside.gid)),
+    )
+        .hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn with_tag(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    if name.contains([':', '@']) {
+        image.to_owned()
+    } else {
+        format!("{image}:latest")
+    }
+}

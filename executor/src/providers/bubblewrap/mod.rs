@@ -1,0 +1,242 @@
+//! Boxes made of namespaces by bubblewrap: no daemon, a few milliseconds a box.
+//!
+//! A box is a process tree in namespaces of its own, over a root file system that is the image plus what the box
+//! changed, with the system calls of [`seccomp`](super::seccomp), in control groups where the machine has them. It
+//! shares the kernel with the host, as a container does. Inside it is root without capabilities; on the host it is an
+//! unprivileged user.
+
+mod boxes;
+mod cgroup;
+mod config;
+mod confine;
+mod images;
+mod launch;
+mod record;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use events::{ProviderName, SandboxId};
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+pub use config::{BOX_USER, BubblewrapConfig, RootfsSource};
+
+use crate::provider::{
+    BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
+    Provider, PullProgress, StatsError,
+};
+
+/// Makes boxes with bubblewrap.
+pub struct BubblewrapProvider {
+    config: BubblewrapConfig,
+    /// Whom boxes run as; nobody else than this process when it is not root.
+    outside: Option<confine::Outside>,
+    images: images::Images,
+    /// Or why there are no limits.
+    cgroups: Arc<Result<cgroup::Cgroups, String>>,
+    root_mode: OnceCell<launch::RootMode>,
+}
+
+/// Why the provider cannot work as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum BubblewrapSetupError {
+    /// A path must be absolute.
+    #[error("{what} {path:?} must be an absolute path")]
+    Relative {
+        /// What the path is of.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The agent is not where it should be.
+    #[error("there is no agent at {path:?}")]
+    Agent {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A directory cannot be used.
+    #[error("cannot prepare {path:?}")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The control group must stay below the root of its tree.
+    #[error("{0:?} is not the name of a control group")]
+    CgroupParent(String),
+    /// Each directory that boxes could be put together in holds something that they need.
+    #[error(
+        "the data directory, the image directory, the agent and bwrap must leave one of /mnt, /media, /srv, /opt and /tmp free"
+    )]
+    NoStage,
+    /// Boxes must not run as root on the host.
+    #[error("boxes must not run as user or group 0")]
+    Root,
+}
+
+impl BubblewrapProvider {
+    /// Checks the configuration, makes the directories and finds the control groups.
+    pub fn new(mut config: BubblewrapConfig) -> Result<Self, BubblewrapSetupError> {
+        let paths = [
+            ("the data directory", &config.data_dir),
+            ("the image directory", &config.image_dir),
+            ("the agent", &config.agent_path),
+        ];
+        for (what, path) in paths {
+            if !path.is_absolute() {
+                return Err(BubblewrapSetupError::Relative {
+                    what,
+                    path: path.clone(),
+                });
+            }
+        }
+        if let Err(source) = std::fs::metadata(&config.agent_path) {
+            return Err(BubblewrapSetupError::Agent {
+                path: config.agent_path,
+                source,
+            });
+        }
+        let parent = &config.cgroup_parent;
+        if parent.is_empty()
+            || parent
+                .split('/')
+                .any(|part| part.is_empty() || part == "." || part == "..")
+        {
+            return Err(BubblewrapSetupError::CgroupParent(config.cgroup_parent));
+        }
+        if config.user.0 == 0 || config.user.1 == 0 {
+            return Err(BubblewrapSetupError::Root);
+        }
+        for path in [
+            config.data_dir.clone(),
+            config.image_dir.clone(),
+            config.data_dir.join(boxes::DIRECTORY),
+        ] {
+            let failed = |source| BubblewrapSetupError::Directory {
+                path: path.clone(),
+                source,
+            };
+            std::fs::create_dir_all(&path).map_err(failed)?;
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).map_err(failed)?;
+        }
+        for path in [
+            &mut config.data_dir,
+            &mut config.image_dir,
+            &mut config.agent_path,
+        ] {
+            // Without links: a path through one may lead where a box has something else mounted.
+            *path = std::fs::canonicalize(&*path).map_err(|source| BubblewrapSetupError::Directory {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        let outside = if rustix::process::geteuid().is_root() {
+            let mut needed = vec![
+                &*config.data_dir,
+                &*config.image_dir,
+                &*config.agent_path,
+                &*config.bwrap,
+            ];
+            needed.extend(config.images.values().filter_map(RootfsSource::directory));
+            Some(confine::Outside::new(config.user, &needed).ok_or(BubblewrapSetupError::NoStage)?)
+        } else {
+            None
+        };
+        let provider = Self {
+            outside,
+            images: images::Images::default(),
+            cgroups: Arc::new(cgroup::Cgroups::find(&config.cgroup_parent)),
+            root_mode: OnceCell::new(),
+            config,
+        };
+        provider.take_out_trash();
+        Ok(provider)
+    }
+
+    /// What an interrupted destroy left behind.
+    fn take_out_trash(&self) {
+        let Ok(entries) = std::fs::read_dir(self.boxes_dir()) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with("trash-") {
+                let _ = boxes::remove_tree(&entry.path());
+            }
+        }
+    }
+
+    async fn bwrap_version(&self) -> io::Result<String> {
+        let output = Command::new(&self.config.bwrap)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        Ok(said.trim().trim_start_matches("bubblewrap ").to_owned())
+    }
+}
+
+#[async_trait]
+impl Provider for BubblewrapProvider {
+    fn name(&self) -> &ProviderName {
+        &self.config.name
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            isolation: "namespaces",
+            image_pull: false,
+            network: self.config.host_network,
+            read_only_root: true,
+            limits: self.cgroups.is_ok(),
+            stats: self.cgroups.is_ok(),
+            runtimes: Vec::new(),
+        }
+    }
+
+    async fn create(&self, order: &BoxOrder, _progress: &dyn PullProgress) -> Result<BoxHandle, CreateError> {
+        self.create_box(order).await
+    }
+
+    async fn destroy(&self, id: SandboxId) -> Result<(), DestroyError> {
+        self.destroy_box(id).await
+    }
+
+    async fn list(&self) -> Result<Vec<BoxHandle>, ListError> {
+        self.list_boxes()
+    }
+
+    async fn stats(&self, id: SandboxId) -> Result<BoxStats, StatsError> {
+        self.box_stats(id).await
+    }
+
+    async fn health(&self) -> Result<Health, HealthError> {
+        let began = Instant::now();
+        let version = self.bwrap_version().await.map_err(|source| HealthError {
+            reason: "bubblewrap cannot be run".to_owned(),
+            source: Some(Box::new(source)),
+        })?;
+        let mut warnings = Vec::new();
+        if let Err(reason) = &*self.cgroups {
+            warnings.push(format!(
+                "sandboxes have no limits on memory, processes and CPU time: {reason}"
+            ));
+        }
+        Ok(Health {
+            latency: began.elapsed(),
+            version,
+            warnings,
+        })
+    }
+}

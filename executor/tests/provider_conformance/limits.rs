@@ -1,0 +1,46 @@
+use agent::client::Client;
+
+use crate::rig::{Rig, leave_running, python, shell};
+
+pub async fn processes_are_limited(rig: &Rig) {
+    let mut spec = rig.spec();
+    spec.pids_limit = 40;
+    let handle = rig.create(&rig.order(spec)).await;
+    let bomb = "import os, time\nforked = 0\ntry:\n while forked < 500:\n  if os.fork() == 0: time.sleep(60)\n  forked += 1\nexcept OSError as error:\n print(forked, error.errno, flush=True)";
+    let ran = python(&handle, &format!("{bomb}\nos.kill(0, 9)")).await;
+    let (forked, errno) = ran.stdout.trim().split_once(' ').expect("the bomb was stopped");
+    let forked: u32 = forked.parse().expect("a number");
+    assert!((10..40).contains(&forked), "{forked} processes");
+    assert_eq!(errno, libc::EAGAIN.to_string());
+    assert_eq!(shell(&handle, "echo still here").await.stdout, "still here\n");
+}
+
+pub async fn memory_is_limited_and_the_agent_survives(rig: &Rig) {
+    let mut spec = rig.spec();
+    spec.memory_mib = 96;
+    let handle = rig.create(&rig.order(spec)).await;
+    for _ in 0..3 {
+        let ran = python(&handle, "x = bytearray(400 << 20); print('got it')").await;
+        assert_eq!((ran.code(), ran.stdout.as_str()), (137, ""), "{ran:?}");
+        Client::new(&handle.socket)
+            .ping()
+            .await
+            .expect("the agent is alive");
+    }
+    let ran = python(&handle, "x = b'x' * (20 << 20); print(len(x))").await;
+    assert_eq!(ran.code(), 0, "{ran:?}");
+}
+
+pub async fn cpu_is_limited(rig: &Rig) {
+    let mut spec = rig.spec();
+    spec.cpu_millis = 200;
+    let handle = rig.create(&rig.order(spec)).await;
+    leave_running(&handle, "while :; do :; done & while :; do :; done").await;
+    let mut seen = Vec::new();
+    for _ in 0..15 {
+        seen.push(rig.provider.stats(handle.id).await.expect("read stats").cpu_pct);
+    }
+    // A sample of 100 ms holds one period's budget, two at the worst.
+    let mean = seen.iter().sum::<f64>() / seen.len() as f64;
+    assert!((2.0..60.0).contains(&mean), "{seen:?}");
+}

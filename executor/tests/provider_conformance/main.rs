@@ -1,0 +1,67 @@
+//! What every box-maker owes, run against each real one: a Docker engine, and bubblewrap.
+//!
+//! Needs the agent (`STACYVM_AGENT`, an absolute path; `make agent` builds it), a Docker engine with the image
+//! `alpine:latest`, and the base root file system that `scripts/setup` makes. What is missing fails the run.
+
+mod confinement;
+mod lifecycle;
+mod limits;
+mod rig;
+mod work;
+
+use rig::Rig;
+
+macro_rules! conformance {
+    ($($area:ident: $($fact:ident),+;)+) => {
+        mod docker {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $fact() {
+                    super::Rig::docker().run(|rig| async move { super::$area::$fact(&rig).await }).await;
+                }
+            )+)+
+        }
+        mod bubblewrap {
+            $($(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $fact() {
+                    super::Rig::bubblewrap().run(|rig| async move { super::$area::$fact(&rig).await }).await;
+                }
+            )+)+
+        }
+    };
+}
+
+conformance! {
+    lifecycle:
+        a_new_provider_finds_the_boxes_of_the_old_one,
+        a_box_that_died_is_listed_as_dead_and_can_be_made_again,
+        boxes_end_at_their_deadline_by_themselves,
+        creating_twice_makes_one_box,
+        creating_twice_at_once_makes_one_box,
+        destroy_ends_everything_and_can_be_repeated,
+        destroying_what_never_was_succeeds,
+        health_answers,
+        nothing_is_made_when_no_time_is_left,
+        nothing_stays_of_a_create_that_failed,
+        ten_at_once,
+        unknown_images_are_refused,
+        unknown_runtimes_are_refused;
+    work:
+        commands_run,
+        common_tools_work,
+        files_are_written_and_read,
+        stats_count,
+        the_root_is_private_and_writable;
+    limits:
+        cpu_is_limited,
+        memory_is_limited_and_the_agent_survives,
+        processes_are_limited;
+    confinement:
+        a_read_only_root_leaves_tmp_and_workspace,
+        boxes_do_not_see_one_another,
+        dangerous_calls_are_refused,
+        no_privileges_are_held_or_gained,
+        the_host_is_out_of_sight,
+        without_network_there_is_loopback_only;
+}

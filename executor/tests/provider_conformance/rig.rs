@@ -1,0 +1,231 @@
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::client::{Client, ExecEvent};
+use agent::protocol::{ExecId, ExecOutcome, StartExec, Stream};
+use events::{NodeId, SandboxId, SandboxSpec};
+use executor::provider::{BoxHandle, BoxOrder, NoProgress, Provider};
+use executor::providers::bubblewrap::{BubblewrapConfig, BubblewrapProvider, RootfsSource};
+use executor::providers::docker::{DockerConfig, DockerProvider, PullPolicy};
+
+/// One provider with a deployment and a data directory of its own.
+pub struct Rig {
+    pub provider: Arc<dyn Provider>,
+    again: Box<dyn Fn() -> Arc<dyn Provider> + Send + Sync>,
+    /// Made by the provider on machines that have control groups.
+    cgroup_parent: Option<String>,
+    data: tempfile::TempDir,
+}
+
+/// What a command in a box gave.
+#[derive(Debug)]
+pub struct Ran {
+    pub outcome: ExecOutcome,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn code(&self) -> i32 {
+        self.outcome.end.exit_code()
+    }
+}
+
+impl Rig {
+    pub fn docker() -> Self {
+        let data = tempfile::tempdir().expect("make a temporary directory");
+        let mut config = DockerConfig::new(data.path(), agent_path(), node()).expect("the names are valid");
+        config.deployment = format!("test-{}", SandboxId::new());
+        config.pull = PullPolicy::Never;
+        let again = move || -> Arc<dyn Provider> {
+            Arc::new(DockerProvider::new(config.clone()).expect("set up the Docker provider"))
+        };
+        Self::new(data, None, again)
+    }
+
+    pub fn bubblewrap() -> Self {
+        let data = tempfile::tempdir().expect("make a temporary directory");
+        let cache = std::env::var("STACYVM_CACHE").unwrap_or_else(|_| "/var/cache/stacyvm".to_owned());
+        let base = Path::new(&cache).join("base.tar");
+        assert!(
+            base.exists(),
+            "there is no {}: scripts/setup makes it",
+            base.display()
+        );
+        let mut config = BubblewrapConfig::new(data.path(), agent_path()).expect("the names are valid");
+        config.image_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bubblewrap-images");
+        config.cgroup_parent = format!("stacyvm-test-{}", SandboxId::new());
+        config
+            .images
+            .insert("alpine:latest".to_owned(), RootfsSource::Tar(base));
+        let parent = config.cgroup_parent.clone();
+        let again = move || -> Arc<dyn Provider> {
+            Arc::new(BubblewrapProvider::new(config.clone()).expect("set up the bubblewrap provider"))
+        };
+        Self::new(data, Some(parent), again)
+    }
+
+    fn new(
+        data: tempfile::TempDir,
+        cgroup_parent: Option<String>,
+        again: impl Fn() -> Arc<dyn Provider> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            provider: again(),
+            again: Box::new(again),
+            cgroup_parent,
+            data,
+        }
+    }
+
+    /// Runs a test and removes what it made, however it ends.
+    pub async fn run<F: Future<Output = ()> + Send + 'static>(self, test: impl FnOnce(Arc<Self>) -> F) {
+        let rig = Arc::new(self);
+        let outcome = tokio::spawn(test(Arc::clone(&rig))).await;
+        for left in rig.provider.list().await.expect("list what is left") {
+            rig.provider.destroy(left.id).await.expect("remove what is left");
+        }
+        assert_eq!(
+            rig.provider.list().await.expect("list again"),
+            [],
+            "something stays"
+        );
+        rig.remove_cgroups();
+        if let Err(failure) = outcome {
+            std::panic::resume_unwind(failure.into_panic());
+        }
+    }
+
+    /// The group of all boxes stays in real life. That it can be removed shows that nothing is left in it.
+    fn remove_cgroups(&self) {
+        let Some(parent) = &self.cgroup_parent else { return };
+        for tree in std::fs::read_dir("/sys/fs/cgroup")
+            .expect("read the control groups")
+            .flatten()
+        {
+            let group = tree.path().join(parent);
+            if group.exists() {
+                std::fs::remove_dir(&group).expect("remove the group of all boxes");
+            }
+        }
+    }
+
+    /// A provider as a new process would have it.
+    pub fn provider_again(&self) -> Arc<dyn Provider> {
+        (self.again)()
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
+    }
+
+    pub fn spec(&self) -> SandboxSpec {
+        // As it comes out of the log: what this suite does not care about takes its default.
+        serde_json::from_value(serde_json::json!({
+            "provider": self.provider.name(),
+            "image": "alpine:latest",
+            "memory_mib": 256,
+            "cpu_millis": 1000,
+            "pids_limit": 100,
+        }))
+        .expect("the spec is complete")
+    }
+
+    pub fn order(&self, spec: SandboxSpec) -> BoxOrder {
+        BoxOrder {
+            id: SandboxId::new(),
+            spec,
+            time_left: Duration::from_secs(300),
+        }
+    }
+
+    pub async fn create(&self, order: &BoxOrder) -> BoxHandle {
+        self.provider
+            .create(order, &NoProgress)
+            .await
+            .expect("create a box")
+    }
+
+    /// A box with the usual spec.
+    pub async fn any_box(&self) -> BoxHandle {
+        self.create(&self.order(self.spec())).await
+    }
+
+    pub async fn listed(&self, id: SandboxId) -> Option<BoxHandle> {
+        let boxes = self.provider.list().await.expect("list boxes");
+        boxes.into_iter().find(|found| found.id == id)
+    }
+}
+
+/// Runs a command to its end.
+pub async fn run(handle: &BoxHandle, argv: &[&str]) -> Ran {
+    let start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), argv.iter().copied());
+    let connection = Client::new(&handle.socket)
+        .start_exec(start)
+        .await
+        .expect("start a command");
+    let (mut reader, writer) = connection.split();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next().await.expect("read a command's output") {
+            Some(ExecEvent::Output {
+                stream,
+                offset,
+                bytes,
+            }) => {
+                match stream {
+                    Stream::Stdout => stdout.extend_from_slice(&bytes),
+                    Stream::Stderr => stderr.extend_from_slice(&bytes),
+                }
+                // The command may have ended meanwhile.
+                let _ = writer.ack(stream, offset + bytes.len() as u64).await;
+            }
+            Some(ExecEvent::Exited(outcome)) => {
+                return Ran {
+                    outcome,
+                    stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                    stderr: String::from_utf8_lossy(&stderr).into_owned(),
+                };
+            }
+            Some(ExecEvent::Superseded) => panic!("somebody else took the command's output"),
+            None => panic!("the output ended without an outcome"),
+        }
+    }
+}
+
+/// Runs a line of shell.
+pub async fn shell(handle: &BoxHandle, line: &str) -> Ran {
+    run(handle, &["/bin/sh", "-c", line]).await
+}
+
+/// Runs a Python program.
+pub async fn python(handle: &BoxHandle, program: &str) -> Ran {
+    run(handle, &["python3", "-c", program]).await
+}
+
+/// Starts a command and leaves it alone.
+pub async fn leave_running(handle: &BoxHandle, line: &str) {
+    let start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), ["/bin/sh", "-c", line]);
+    Client::new(&handle.socket)
+        .start_exec(start)
+        .await
+        .expect("start a command");
+}
+
+pub fn node() -> NodeId {
+    "test-node".parse().expect("the node id is valid")
+}
+
+pub fn agent_path() -> PathBuf {
+    let path = std::env::var_os("STACYVM_AGENT")
+        .expect("STACYVM_AGENT must hold the absolute path of stacyvm-agent: `make agent` builds it");
+    let path = PathBuf::from(path);
+    assert!(
+        path.is_absolute() && path.exists(),
+        "STACYVM_AGENT names {}, which is not there",
+        path.display()
+    );
+    path
+}
