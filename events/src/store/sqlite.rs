@@ -3,12 +3,18 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, Pool, Sqlite, SqliteConnection};
+use sqlx::error::BoxDynError;
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Pool, Sqlite, SqliteConnection, Type};
 
 use super::sql::{Dialect, SqlStore, failed, pieces, searchable, signed, state_json, stream_code};
-use super::{AppendBatch, AppendError, AppendEvent, EventStore, OpenError, StoreError, migrations};
-use crate::{ExecState, SandboxState};
+use super::{
+    AppendBatch, AppendError, AppendEvent, ChainHash, EventStore, OpenError, StoreError, TemplateChange,
+    migrations,
+};
+use crate::{ExecState, Position, SandboxState, TenantId};
 
 /// How long a writer waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,13 +37,16 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn EventStore>, OpenError> 
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
-        .foreign_keys(true);
+        .foreign_keys(true)
+        // Output is in pieces of up to 64 KiB: fewer, larger pages halve what they cost. New databases only.
+        .page_size(8 << 10)
+        .pragma("wal_autocheckpoint", "4000");
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_with(options.clone())
+        .connect_with(options.clone().pragma("cache_size", "-8000"))
         .await
         .map_err(|error| OpenError::Connect(error.into()))?;
     migrations::sqlite()
@@ -74,42 +83,23 @@ impl Dialect for Sqlite {
             transaction.rollback().await.map_err(&failed)?;
             return Err(AppendError::Conflict);
         }
+        let mut script = Script::new(&mut transaction, is_small(batch));
         for piece in pieces(batch.events.len(), EVENT_ROWS) {
-            insert_events(&mut transaction, &batch.events[piece])
-                .await
-                .map_err(&failed)?;
+            insert_events(&mut script, &batch.events[piece]).await?;
         }
         for sandbox in &batch.sandboxes {
-            put_sandbox(&mut transaction, sandbox).await?;
+            put_sandbox(&mut script, sandbox).await?;
         }
         for piece in pieces(batch.execs.len(), EXEC_ROWS) {
-            put_execs(&mut transaction, &batch.execs[piece]).await?;
+            put_execs(&mut script, &batch.execs[piece]).await?;
         }
         for change in &batch.templates {
-            let template = change.template.as_ref().map(state_json).transpose()?;
-            sqlx::query(
-                "INSERT INTO templates (tenant, name, template) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET template = excluded.template",
-            )
-            .bind(change.tenant.as_str())
-            .bind(searchable(&change.name))
-            .bind(template)
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
+            put_template(&mut script, change).await?;
         }
         for (tenant, hash) in &batch.chain_heads {
-            sqlx::query(
-                "INSERT INTO chain_heads (tenant, position, hash) VALUES (?1, ?2, ?3)
-                 ON CONFLICT DO UPDATE SET position = excluded.position, hash = excluded.hash",
-            )
-            .bind(tenant.as_str())
-            .bind(signed(batch.end().0))
-            .bind(&hash.0[..])
-            .execute(&mut *transaction)
-            .await
-            .map_err(&failed)?;
+            put_chain_head(&mut script, batch.end(), tenant, hash).await?;
         }
+        script.flush().await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(())
     }
@@ -124,38 +114,96 @@ impl Dialect for Sqlite {
     }
 }
 
-/// `INSERT ... VALUES (?,?),(?,?) ...` for every number of rows that is used.
-fn statements(sizes: &[usize], columns: usize, start: &str, end: &str) -> Vec<(usize, Arc<str>)> {
+/// The text of a statement for every number of rows that it is used with.
+type Statements = Vec<(usize, String)>;
+
+/// `INSERT ... VALUES (?,?),(?,?) ...`
+fn statements(sizes: &[usize], columns: usize, start: &str, end: &str) -> Statements {
     let row = format!("({})", vec!["?"; columns].join(","));
-    sizes
-        .iter()
-        .map(|size| {
-            (
-                *size,
-                format!("{start} VALUES {}{end}", vec![row.as_str(); *size].join(",")).into(),
-            )
-        })
-        .collect()
+    let text = |size| format!("{start} VALUES {}{end}", vec![row.as_str(); size].join(","));
+    sizes.iter().map(|size| (*size, text(*size))).collect()
 }
 
-fn statement(statements: &[(usize, Arc<str>)], rows: usize) -> AssertSqlSafe<Arc<str>> {
-    let sql = statements
-        .iter()
-        .find(|(size, _)| *size == rows)
-        .map(|(_, sql)| Arc::clone(sql));
-    AssertSqlSafe(sql.unwrap_or_else(|| "".into()))
+fn statement(statements: &Statements, rows: usize) -> &str {
+    let found = statements.iter().find(|(size, _)| *size == rows);
+    found.map_or("", |(_, sql)| sql)
 }
 
-async fn insert_events(connection: &mut SqliteConnection, events: &[AppendEvent]) -> Result<(), sqlx::Error> {
-    static STATEMENTS: LazyLock<Vec<(usize, Arc<str>)>> = LazyLock::new(|| {
+/// Whether all statements of the batch are sent together. Only for what is most common and quick: there are few such
+/// shapes, so that each is prepared once.
+fn is_small(batch: &AppendBatch) -> bool {
+    (1..=4).contains(&batch.events.len())
+        && batch.sandboxes.len() <= 1
+        && batch.execs.len() <= 1
+        && batch.templates.is_empty()
+        && batch.chain_heads.len() == 1
+}
+
+/// Statements on their way to the database. Each time that any are sent costs two switches between threads, which is more
+/// than a small statement itself.
+struct Script<'c> {
+    connection: &'c mut SqliteConnection,
+    together: bool,
+    sql: String,
+    arguments: SqliteArguments,
+    unbound: Option<BoxDynError>,
+}
+
+impl<'c> Script<'c> {
+    fn new(connection: &'c mut SqliteConnection, together: bool) -> Self {
+        Self {
+            connection,
+            together,
+            sql: String::new(),
+            arguments: SqliteArguments::default(),
+            unbound: None,
+        }
+    }
+
+    /// Binds the next parameter.
+    fn bind<'t>(&mut self, value: impl Encode<'t, Sqlite> + Type<Sqlite>) -> &mut Self {
+        if let Err(error) = Arguments::add(&mut self.arguments, value) {
+            self.unbound.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Adds the statement whose parameters have been bound. Its placeholders are plain question marks.
+    async fn add(&mut self, sql: &str) -> Result<(), StoreError> {
+        self.sql.push_str(sql);
+        self.sql.push(';');
+        if self.together {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        let failed = failed::<Sqlite>("append events");
+        let (sql, arguments) = (std::mem::take(&mut self.sql), std::mem::take(&mut self.arguments));
+        if let Some(error) = self.unbound.take() {
+            return Err(failed(sqlx::Error::Encode(error)));
+        }
+        if sql.is_empty() {
+            return Ok(());
+        }
+        sqlx::query_with(AssertSqlSafe(sql), arguments)
+            .execute(&mut *self.connection)
+            .await
+            .map_err(failed)?;
+        Ok(())
+    }
+}
+
+async fn insert_events(script: &mut Script<'_>, events: &[AppendEvent]) -> Result<(), StoreError> {
+    static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
         let start = "INSERT INTO events (position, id, tenant, sandbox, exec, type, time, stream, byte_offset, \
                      header, body, hash)";
         statements(EVENT_ROWS, 12, start, "")
     });
-    let mut query = sqlx::query(statement(&STATEMENTS, events.len()));
     for event in events {
         let body = &event.frame.body;
-        query = query
+        script
             .bind(signed(event.frame.position.0))
             .bind(&event.id.as_bytes()[..])
             .bind(event.tenant.as_str())
@@ -169,40 +217,34 @@ async fn insert_events(connection: &mut SqliteConnection, events: &[AppendEvent]
             .bind((!body.is_empty()).then_some(&body[..]))
             .bind(&event.hash.0[..]);
     }
-    query.execute(connection).await?;
-    Ok(())
+    script.add(statement(&STATEMENTS, events.len())).await
 }
 
-async fn put_sandbox(connection: &mut SqliteConnection, state: &SandboxState) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO sandboxes (id, tenant, owner, provider, node, ended, expires_at, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT DO UPDATE SET node = excluded.node, ended = excluded.ended,
-             expires_at = excluded.expires_at, state = excluded.state",
-    )
-    .bind(&state.id.as_bytes()[..])
-    .bind(state.tenant.as_str())
-    .bind(state.spec.owner.as_deref().map(searchable))
-    .bind(state.spec.provider.as_str())
-    .bind(state.node().map(|node| node.as_str()))
-    .bind(i16::from(state.is_terminal()))
-    .bind(state.expires_at.timestamp_micros())
-    .bind(state_json(state)?)
-    .execute(connection)
-    .await
-    .map_err(failed::<Sqlite>("append events"))?;
-    Ok(())
+async fn put_sandbox(script: &mut Script<'_>, state: &SandboxState) -> Result<(), StoreError> {
+    script
+        .bind(&state.id.as_bytes()[..])
+        .bind(state.tenant.as_str())
+        .bind(state.spec.owner.as_deref().map(searchable))
+        .bind(state.spec.provider.as_str())
+        .bind(state.node().map(|node| node.as_str()))
+        .bind(i16::from(state.is_terminal()))
+        .bind(state.expires_at.timestamp_micros())
+        .bind(state_json(state)?);
+    let sql = "INSERT INTO sandboxes (id, tenant, owner, provider, node, ended, expires_at, state)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT DO UPDATE SET node = excluded.node, ended = excluded.ended, expires_at = excluded.expires_at,
+            state = excluded.state";
+    script.add(sql).await
 }
 
-async fn put_execs(connection: &mut SqliteConnection, states: &[ExecState]) -> Result<(), StoreError> {
-    static STATEMENTS: LazyLock<Vec<(usize, Arc<str>)>> = LazyLock::new(|| {
+async fn put_execs(script: &mut Script<'_>, states: &[ExecState]) -> Result<(), StoreError> {
+    static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
         let start = "INSERT INTO execs (id, tenant, sandbox, ended, started_at, state)";
         let end = " ON CONFLICT DO UPDATE SET ended = excluded.ended, state = excluded.state";
         statements(EXEC_ROWS, 6, start, end)
     });
-    let mut query = sqlx::query(statement(&STATEMENTS, states.len()));
     for state in states {
-        query = query
+        script
             .bind(&state.id.as_bytes()[..])
             .bind(state.tenant.as_str())
             .bind(&state.sandbox.as_bytes()[..])
@@ -210,9 +252,28 @@ async fn put_execs(connection: &mut SqliteConnection, states: &[ExecState]) -> R
             .bind(state.started_at.timestamp_micros())
             .bind(state_json(state)?);
     }
-    query
-        .execute(connection)
-        .await
-        .map_err(failed::<Sqlite>("append events"))?;
-    Ok(())
+    script.add(statement(&STATEMENTS, states.len())).await
+}
+
+async fn put_template(script: &mut Script<'_>, change: &TemplateChange) -> Result<(), StoreError> {
+    let template = change.template.as_ref().map(state_json).transpose()?;
+    script
+        .bind(change.tenant.as_str())
+        .bind(searchable(&change.name))
+        .bind(template);
+    let sql = "INSERT INTO templates (tenant, name, template) VALUES (?, ?, ?)
+        ON CONFLICT DO UPDATE SET template = excluded.template";
+    script.add(sql).await
+}
+
+async fn put_chain_head(
+    script: &mut Script<'_>,
+    end: Position,
+    tenant: &TenantId,
+    hash: &ChainHash,
+) -> Result<(), StoreError> {
+    script.bind(tenant.as_str()).bind(signed(end.0)).bind(&hash.0[..]);
+    let sql = "INSERT INTO chain_heads (tenant, position, hash) VALUES (?, ?, ?)
+        ON CONFLICT DO UPDATE SET position = excluded.position, hash = excluded.hash";
+    script.add(sql).await
 }
