@@ -53,6 +53,9 @@ pub struct EventRecord<'a> {
     pub timestamp: String,
     /// Who did it.
     pub actor: String,
+    /// The request that it follows from: the `X-Request-ID` of whoever asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'a str>,
     /// The details, which depend on the type. Output comes without its bytes.
     #[schema(value_type = Object)]
     pub data: &'a RawValue,
@@ -251,6 +254,7 @@ fn write_event(recorded: &Recorded, out: &mut BytesMut) {
         sandbox_id: event.sandbox,
         timestamp: instant(event.time),
         actor: event.actor.to_string(),
+        request_id: event.request_id.as_ref().map(events::RequestId::as_str),
         data,
     };
     out.put_slice(b"id: ");

@@ -1,0 +1,147 @@
+//! `stacyvm cp`
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::api::Api;
+use super::arguments::Location;
+use super::error::ClientError;
+use super::signals::Signals;
+use super::transfer::{Source, Target, download, upload};
+
+/// Copy a file into or out of a sandbox.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CpArgs {
+    /// ID:PATH in a sandbox, a local path, or - for stdin.
+    #[arg(value_name = "SRC")]
+    pub source: OsString,
+    /// ID:PATH in a sandbox, a local path, or - for stdout. In a folder, the file keeps its name.
+    #[arg(value_name = "DST")]
+    pub target: OsString,
+}
+
+/// What the client reads of a file in a sandbox.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RemoteFile {
+    #[serde(default)]
+    pub size: u64,
+    #[serde(default)]
+    pub mode: String,
+    #[serde(default)]
+    pub is_dir: bool,
+}
+
+pub async fn cp(api: &Api, args: CpArgs) -> Result<ExitCode, ClientError> {
+    let source = Location::parse(&args.source).map_err(ClientError::Usage)?;
+    let target = Location::parse(&args.target).map_err(ClientError::Usage)?;
+    let mut signals = Signals::catch().map_err(ClientError::local("cannot catch signals"))?;
+    tokio::select! {
+        biased;
+        // What was copied so far goes: on our side when the copy is dropped, on the other when the connection breaks.
+        caught = signals.next() => Err(ClientError::Interrupted(caught.exit_code())),
+        copied = copy(api, source, target) => copied.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+async fn copy(api: &Api, source: Location, target: Location) -> Result<(), ClientError> {
+    match (source, target) {
+        (Location::Remote { sandbox, path }, Location::Local(local)) => {
+            let file = regular(api, &sandbox, &path).await?;
+            let local = into_folder(local, &path)?;
+            download(api, &sandbox, &path, &file, Target::File(local)).await
+        }
+        (Location::Remote { sandbox, path }, Location::Stdio) => {
+            let file = regular(api, &sandbox, &path).await?;
+            download(api, &sandbox, &path, &file, Target::Stdout).await
+        }
+        (Location::Local(local), Location::Remote { sandbox, path }) => {
+            let source = Source::open(&local).await?;
+            let name = file_name(&local)?;
+            let path = match folder(api, &sandbox, &path).await? {
+                Some(folder) => format!("{folder}/{name}"),
+                None => path,
+            };
+            upload(api, &sandbox, &path, source).await
+        }
+        (Location::Stdio, Location::Remote { sandbox, path }) => {
+            if folder(api, &sandbox, &path).await?.is_some() {
+                return Err(ClientError::Usage(format!(
+                    "{path} is a folder: name the file in it"
+                )));
+            }
+            upload(api, &sandbox, &path, Source::stdin()?).await
+        }
+        (Location::Remote { .. }, Location::Remote { .. }) => Err(ClientError::Usage(
+            "both sides are in a sandbox: copy by way of a local file, or -".to_owned(),
+        )),
+        (Location::Local(_) | Location::Stdio, Location::Local(_) | Location::Stdio) => Err(
+            ClientError::Usage("neither side is in a sandbox: write ID:/path for one of them".to_owned()),
+        ),
+    }
+}
+
+async fn stat(api: &Api, sandbox: &str, path: &str) -> Result<RemoteFile, ClientError> {
+    let url = api.url(&["sandboxes", sandbox, "files", "stat"]);
+    api.fetch(api.request(Method::GET, url).query(&[("path", path)]))
+        .await
+}
+
+async fn regular(api: &Api, sandbox: &str, path: &str) -> Result<RemoteFile, ClientError> {
+    let file = stat(api, sandbox, path).await?;
+    if file.is_dir {
+        return Err(ClientError::Failed(format!(
+            "{path} is a folder: only files are copied"
+        )));
+    }
+    Ok(file)
+}
+
+/// The folder that a path names, without the slash at its end; `None` if it names a file, or nothing yet.
+async fn folder(api: &Api, sandbox: &str, path: &str) -> Result<Option<String>, ClientError> {
+    let bare = path.trim_end_matches('/');
+    if bare.len() < path.len() {
+        return Ok(Some(bare.to_owned()));
+    }
+    match stat(api, sandbox, path).await {
+        Ok(file) => Ok(file.is_dir.then(|| bare.to_owned())),
+        // No such file, or no such sandbox: the upload will tell which.
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn into_folder(local: PathBuf, remote: &str) -> Result<PathBuf, ClientError> {
+    let names_folder = local.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if !names_folder && !local.is_dir() {
+        return Ok(local);
+    }
+    Ok(local.join(file_name(Path::new(remote))?))
+}
+
+fn file_name(path: &Path) -> Result<&str, ClientError> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| ClientError::Usage(format!("{} names no file", path.display())))?;
+    name.to_str()
+        .ok_or_else(|| ClientError::Usage(format!("{}: a name in a sandbox must be UTF-8", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_folder_a_file_keeps_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = into_folder(folder.path().to_owned(), "/etc/passwd").unwrap();
+        assert_eq!(inside, folder.path().join("passwd"));
+        let missing = folder.path().join("other");
+        assert_eq!(into_folder(missing.clone(), "/etc/passwd").unwrap(), missing);
+        assert!(into_folder(folder.path().to_owned(), "/").is_err());
+        assert!(into_folder(folder.path().to_owned(), "/etc/..").is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! Why a verb fails, and what the shell gets to know of it.
+
+use std::io;
+
+use reqwest::StatusCode;
+use serde::Deserialize;
+
+use crate::output::OutputClosed;
+
+/// The exit code when nobody reads stdout: what a shell shows for a program that SIGPIPE ended.
+const PIPE_CLOSED: u8 = 141;
+
+/// What can go wrong for a client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The command line is wrong in a way that only the verb can tell.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody listens there. Starting a server helps.
+    #[error(
+        "no server answers at {url}\nstart one with `stacyvm serve`, or name another with --url or STACYVM_URL\nthe reason"
+    )]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server answered, and said no.
+    #[error("{message} ({code}, request {request_id})")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The kind of error, as the API names it.
+        code: String,
+        /// The server's own words.
+        message: String,
+        /// To be found in the server's log.
+        request_id: String,
+    },
+    /// The connection broke. Trying again can help.
+    #[error("the connection to the server broke")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What came is not what this API answers.
+    #[error("unexpected answer from the server: {0}")]
+    Unexpected(String),
+    /// Something about a local file.
+    #[error("{what}")]
+    Local {
+        /// What, and which file.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The sandbox could not be made, or is gone.
+    #[error("{0}")]
+    Failed(String),
+    /// Nobody reads the output.
+    #[error(transparent)]
+    OutputClosed(#[from] OutputClosed),
+    /// A signal ended it.
+    #[error("interrupted")]
+    Interrupted(u8),
+    /// Some of several things failed, and each was told.
+    #[error("not everything was done")]
+    Told,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ErrorBody {
+    code: String,
+    message: String,
+}
+
+impl ClientError {
+    /// What a refusal says, whoever said it: a proxy may answer in its own words.
+    pub fn refused(status: StatusCode, request_id: &str, body: &[u8]) -> Self {
+        let body: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+        let or = |text: String, other: String| if text.is_empty() { other } else { text };
+        Self::Refused {
+            status: status.as_u16(),
+            code: or(body.code, format!("HTTP {}", status.as_u16())),
+            message: or(body.message, format!("the server answered {status}")),
+            request_id: request_id.to_owned(),
+        }
+    }
+
+    /// For the shell.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::OutputClosed(_) => PIPE_CLOSED,
+            Self::Interrupted(code) => *code,
+            Self::Unreachable { .. }
+            | Self::Refused { .. }
+            | Self::Broken(_)
+            | Self::Unexpected(_)
+            | Self::Local { .. }
+            | Self::Failed(_)
+            | Self::Told => 1,
+        }
+    }
+
+    /// Whether the user knows already.
+    pub const fn is_quiet(&self) -> bool {
+        matches!(self, Self::OutputClosed(_) | Self::Interrupted(_) | Self::Told)
+    }
+
+    /// Whether the same request may go through later.
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken(_) => true,
+            Self::Refused { status, .. } => matches!(*status, 429 | 500 | 502 | 503 | 504),
+            Self::Usage(_)
+            | Self::Unexpected(_)
+            | Self::Local { .. }
+            | Self::Failed(_)
+            | Self::OutputClosed(_)
+            | Self::Interrupted(_)
+            | Self::Told => false,
+        }
+    }
+
+    /// Whether the server said that there is no such thing.
+    pub const fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// For `map_err`.
+    pub fn local(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Local { what, source }
+    }
+
+    /// For `map_err`, after a write to stdout.
+    pub fn stdout(source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::BrokenPipe {
+            Self::OutputClosed(OutputClosed)
+        } else {
+            Self::Local {
+                what: "cannot write to stdout".to_owned(),
+                source,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_usage_from_failure() {
+        assert_eq!(ClientError::Usage("x".to_owned()).exit_code(), 2);
+        assert_eq!(ClientError::Failed("x".to_owned()).exit_code(), 1);
+        let pipe = ClientError::stdout(io::ErrorKind::BrokenPipe.into());
+        assert!(pipe.is_quiet());
+        assert_eq!(pipe.exit_code(), 141);
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_ours_is_told_by_its_status() {
+        for body in [&b""[..], b"<html>", b"[]", b"{\"code\":5}"] {
+            let error = ClientError::refused(StatusCode::BAD_GATEWAY, "r", body);
+            assert_eq!(
+                error.to_string(),
+                "the server answered 502 Bad Gateway (HTTP 502, request r)"
+            );
+            assert!(error.is_passing());
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_request() {
+        let error = ClientError::Refused {
+            status: 404,
+            code: "NOT_FOUND".to_owned(),
+            message: "sandbox not found".to_owned(),
+            request_id: "abc".to_owned(),
+        };
+        assert_eq!(error.to_string(), "sandbox not found (NOT_FOUND, request abc)");
+        assert!(error.is_not_found() && !error.is_passing());
+    }
+}

@@ -1,0 +1,38 @@
+//! `stacyvm logs`
+
+use std::process::ExitCode;
+
+use reqwest::Method;
+
+use super::api::Api;
+use super::error::ClientError;
+use crate::output::{self, Format, plain};
+
+/// Show what happened to a sandbox.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogsArgs {
+    /// Sandbox.
+    pub id: String,
+    /// The last so many lines.
+    #[arg(long, short = 'n', value_name = "NUMBER")]
+    pub lines: Option<u32>,
+}
+
+pub async fn logs(api: &Api, format: Format, args: LogsArgs) -> Result<ExitCode, ClientError> {
+    let mut request = api.request(Method::GET, api.url(&["sandboxes", &args.id, "logs"]));
+    if let Some(lines) = args.lines {
+        request = request.query(&[("lines", lines)]);
+    }
+    let lines: Vec<String> = api.fetch(request).await?;
+    match format {
+        Format::Json => output::print_json(&lines),
+        Format::Table => output::print(
+            &lines
+                .iter()
+                .map(|line| format!("{}\n", plain(line)))
+                .collect::<String>(),
+        ),
+    }
+    .map_err(ClientError::stdout)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,42 @@
+//! `stacyvm run`: a sandbox for one command.
+
+use std::process::ExitCode;
+
+use super::api::Api;
+use super::error::ClientError;
+use super::session::{self, CommandArgs, ExecRequest};
+use super::signals::Signals;
+use super::spawn::{SandboxArgs, SpawnRequest, create, give_back};
+use crate::output::{self, Format};
+
+/// Run one command in a sandbox of its own.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RunArgs {
+    /// Image.
+    pub image: String,
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub command_args: CommandArgs,
+    /// Leave the sandbox there; its id is told on stderr.
+    #[arg(long)]
+    pub keep: bool,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+pub async fn run(api: &Api, format: Format, args: RunArgs) -> Result<ExitCode, ClientError> {
+    let mut signals = Signals::catch().map_err(ClientError::local("cannot catch signals"))?;
+    let request = ExecRequest::new(args.command, &args.command_args)?;
+    let spawn = SpawnRequest::new(Some(args.image), None, args.sandbox, &[]);
+    let (sandbox, _) = create(api, &spawn, &mut signals).await?;
+    let interactive = args.command_args.interactive;
+    let outcome = session::run(api, &sandbox.id, &request, interactive, format, &mut signals).await;
+    if args.keep {
+        output::note(&format!("{} is kept", sandbox.id));
+    } else {
+        give_back(api, &sandbox.id, &mut signals).await;
+    }
+    Ok(ExitCode::from(outcome?.report()))
+}

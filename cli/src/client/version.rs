@@ -1,0 +1,54 @@
+//! `stacyvm version`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::api::Api;
+use super::error::ClientError;
+use crate::output::{self, Format, plain};
+
+/// A server that does not answer must not hold up our own version.
+const WAIT: Duration = Duration::from_secs(3);
+
+#[derive(Serialize)]
+struct Versions {
+    client: &'static str,
+    server: Option<String>,
+    url: String,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    version: String,
+}
+
+/// Succeeds without a server too: this program has a version by itself.
+pub async fn version(api: &Api, format: Format) -> Result<ExitCode, ClientError> {
+    let health = tokio::time::timeout(WAIT, api.get::<Health>(&["health"])).await;
+    let server = health.ok().and_then(Result::ok).map(|health| health.version);
+    let versions = Versions {
+        client: env!("CARGO_PKG_VERSION"),
+        server,
+        url: api.shown_url(),
+    };
+    match format {
+        Format::Json => output::print_json(&versions),
+        Format::Table => output::print(&text(&versions)),
+    }
+    .map_err(ClientError::stdout)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(versions: &Versions) -> String {
+    let url = plain(&versions.url);
+    match &versions.server {
+        Some(server) => format!(
+            "client  {}\nserver  {} at {url}\n",
+            versions.client,
+            plain(server)
+        ),
+        None => format!("client  {}\nserver  none answers at {url}\n", versions.client),
+    }
+}

@@ -1,0 +1,142 @@
+//! Output of a command in a sandbox, byte for byte, as it comes.
+//!
+//! A thread of its own writes it: a terminal that was stopped, or a pipe that nobody reads, must not hold up the handling
+//! of signals, nor the end of the program.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::thread;
+
+use bytes::Bytes;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::sync::{mpsc, oneshot};
+
+/// Chunks that wait for the writer. Beyond that, the server is made to wait.
+const QUEUE: usize = 8;
+
+/// Where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Nobody reads any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody reads the output any more")]
+pub struct OutputClosed;
+
+enum Job {
+    Write(Target, Bytes),
+    Flush(oneshot::Sender<()>),
+}
+
+/// The way to stdout and stderr.
+#[derive(Debug)]
+pub struct LiveOutput {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl LiveOutput {
+    /// Starts the writer.
+    pub fn start() -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        thread::Builder::new()
+            .name("output".to_owned())
+            .spawn(move || write_all(queue))?;
+        Ok(Self { jobs })
+    }
+
+    /// Passes bytes on to the writer. Waits while its queue is full.
+    pub async fn write(&self, target: Target, bytes: Bytes) -> Result<(), OutputClosed> {
+        self.jobs
+            .send(Job::Write(target, bytes))
+            .await
+            .map_err(|_| OutputClosed)
+    }
+
+    /// Waits until everything is written.
+    pub async fn flush(&self) -> Result<(), OutputClosed> {
+        let (done, written) = oneshot::channel();
+        self.jobs.send(Job::Flush(done)).await.map_err(|_| OutputClosed)?;
+        written.await.map_err(|_| OutputClosed)
+    }
+
+    /// Completes when nobody reads any more.
+    pub async fn closed(&self) {
+        self.jobs.closed().await;
+    }
+}
+
+fn write_all(mut queue: mpsc::Receiver<Job>) {
+    while let Some(job) = queue.blocking_recv() {
+        match job {
+            Job::Write(target, bytes) => {
+                if write(target, &bytes).is_err() {
+                    // The queue goes with this function, which is how the other side gets to know.
+                    return;
+                }
+            }
+            Job::Flush(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+fn write(target: Target, bytes: &[u8]) -> io::Result<()> {
+    match target {
+        Target::Stdout => write_to(io::stdout().as_fd(), bytes),
+        Target::Stderr => write_to(io::stderr().as_fd(), bytes),
+    }
+}
+
+/// Past the buffers of the standard library: what is written is out.
+fn write_to(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(fd, bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Another program that shares the terminal made it non-blocking.
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_does_not_block_gets_every_byte() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let sent: Vec<u8> = (0..1_000_000u32).map(|i| i as u8).collect();
+        let expected = sent.clone();
+        let sender = thread::spawn(move || write_to(writer.as_fd(), &sent).unwrap());
+        let mut got = Vec::new();
+        reader.read_to_end(&mut got).unwrap();
+        sender.join().unwrap();
+        assert!(got == expected);
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_an_error() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(
+            write_to(writer.as_fd(), b"x").unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+    }
+}

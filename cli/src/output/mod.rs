@@ -1,0 +1,78 @@
+//! What people and programs see: tables, JSON, progress bars, and errors on stderr.
+
+mod live;
+mod progress;
+mod style;
+mod table;
+mod text;
+
+pub use live::{LiveOutput, OutputClosed, Target};
+pub use progress::{PullBar, TransferBar};
+pub use style::Style;
+pub use table::Table;
+pub use text::{age, bytes, plain};
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Writes to stdout at once. This and [`LiveOutput`] are the only writers of stdout.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Prints a value as indented JSON.
+pub fn print_json(value: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Prints a value as one line of JSON.
+pub fn print_json_line(value: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_string(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Says something on stderr that is not a result.
+pub fn note(message: &str) {
+    // Where nobody reads stderr, there is nobody to tell either.
+    let _ = writeln!(io::stderr().lock(), "stacyvm: {}", plain(message));
+}
+
+/// Says on stderr what went wrong, with its causes.
+pub fn error(error: &anyhow::Error) {
+    let style = Style::of(&io::stderr());
+    let mut text = String::new();
+    let mut last = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // Many libraries repeat their source in their own text.
+        if !last.contains(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+        last = cause;
+    }
+    let _ = writeln!(
+        io::stderr().lock(),
+        "{} {}",
+        style.red("stacyvm:"),
+        text::lines(&text)
+    );
+}
