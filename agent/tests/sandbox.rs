@@ -403,3 +403,26 @@ async fn a_read_only_run_directory_only_means_less_room() {
     assert!(output.stdout == expected.into_bytes());
     drop(directory);
 }
+
+#[tokio::test]
+async fn a_busy_agent_becomes_small_again() {
+    let agent = Running::start().await;
+    let before = agent.client.stats().await.unwrap().agent_rss_bytes;
+    for _ in 0..4 {
+        assert_eq!(
+            agent.shell("head -c 50000000 /dev/zero").await.stdout.len(),
+            50_000_000
+        );
+    }
+    // A debug build has more pages of code to touch than the static one; it is the growth that counts.
+    let allowed = before + 3 * 1024 * 1024;
+    for round in 0.. {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let now = std::fs::read_to_string(format!("/proc/{}/statm", agent.process.id())).unwrap();
+        let pages: u64 = now.split_whitespace().nth(1).unwrap().parse().unwrap();
+        if pages * 4096 <= allowed {
+            break;
+        }
+        assert!(round < 50, "{before} bytes before, {} after", pages * 4096);
+    }
+}

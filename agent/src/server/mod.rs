@@ -6,6 +6,7 @@ mod execs;
 mod files;
 mod kill;
 mod listen;
+mod memory;
 mod options;
 mod processes;
 mod session;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use agent::protocol::MAX_CHUNK;
 use rustix::process::{Resource, Rlimit};
 use tokio::runtime::Builder;
+use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 /// What all tasks of the agent share. Everything runs on one thread; blocking file work goes to a few more.
@@ -43,6 +45,8 @@ struct Agent {
     deadline: ending::Deadline,
     /// Every read of output goes through this one buffer: an idle exec needs none of its own.
     scratch: RefCell<Vec<u8>>,
+    /// Told whenever a connection ends.
+    calmed: Notify,
     /// What children get back; the agent raises its own.
     descriptor_limit: Rlimit,
 }
@@ -59,6 +63,7 @@ impl Agent {
 
 pub fn run(options: Options) -> Result<Ending, RunError> {
     close_inherited();
+    memory::share_one_heap();
     // Bound before all else: whoever started the sandbox may connect the moment it runs.
     let listener = listen::bind(&options.socket).map_err(RunError::Bind)?;
     let descriptor_limit = rustix::process::getrlimit(Resource::Nofile);
@@ -83,9 +88,11 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
             ending: ending::Control::default(),
             deadline,
             scratch: RefCell::default(),
+            calmed: Notify::new(),
             descriptor_limit,
         });
         tokio::task::spawn_local(listener.serve(Rc::clone(&agent)));
+        tokio::task::spawn_local(memory::trim_when_quiet(Rc::clone(&agent)));
         tokio::task::spawn_local(signals.serve(Rc::clone(&agent)));
         Ok(ending::wait(&agent).await)
     })

@@ -32,6 +32,7 @@ pub async fn serve(agent: Rc<Agent>, stream: UnixStream) {
     };
     // A connection that breaks is the caller's to notice.
     let _ = answer(&agent, request, reader, writer).await;
+    agent.calmed.notify_one();
 }
 
 async fn handshake(reader: &mut Reader, writer: &mut Writer) -> Result<Option<Request>, FrameError> {

@@ -1,0 +1,196 @@
+//! The wire form, frozen: whoever changes it must raise `PROTOCOL_VERSION`.
+
+mod harness;
+
+use std::time::Duration;
+
+use agent::client::{CallError, Client, ExecEvent};
+use agent::protocol::{
+    AttachRefusal, ExecEnd, ExecId, ExecOutcome, ExecRefusal, FrameError, FrameReader, FrameWriter, Hello,
+    Input, MAX_FRAME, Message, PROTOCOL_VERSION, Reply, Request, StartExec, Started, Stream, TerminalSize,
+    decode, encode,
+};
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+
+const ID: ExecId = ExecId(*b"0123456789abcdef");
+
+fn hex<M: Message + Serialize>(message: &M) -> String {
+    let mut buffer = BytesMut::new();
+    encode(message, &mut buffer).unwrap();
+    buffer.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn the_wire_form_is_frozen() {
+    assert_eq!(PROTOCOL_VERSION, 1);
+    assert_eq!(hex(&Hello::ours()), "0000000573766d4101");
+    assert_eq!(hex(&Request::Ping), "0000000100");
+    let start = StartExec {
+        env: vec![("A".to_owned(), "b".to_owned())],
+        cwd: Some("/".to_owned()),
+        user: Some("u".to_owned()),
+        tty: Some(TerminalSize { rows: 24, cols: 80 }),
+        timeout: Some(Duration::from_millis(1500)),
+        stdin: true,
+        stdout_offset: 1,
+        stderr_offset: 2,
+        ..StartExec::new(ID, ["ls", "-l"])
+    };
+    let expected = "00000034043031323334353637383961626364656602026c73022d6c0101410162 01012f 010175 011850 010180cab5ee01 01 01 02";
+    assert_eq!(hex(&Request::StartExec(start)), expected.replace(' ', ""));
+    let write = Request::WriteStdin {
+        exec_id: ID,
+        offset: Some(5),
+        bytes: Bytes::from_static(b"hi"),
+    };
+    assert_eq!(
+        hex(&write),
+        "000000150730313233343536373839616263646566010568 69".replace(' ', "")
+    );
+    assert_eq!(
+        hex(&Request::OpenTcp { port: 8080 }),
+        "00000003 14 903f".replace(' ', "")
+    );
+    assert_eq!(
+        hex(&Input::Ack {
+            stream: Stream::Stderr,
+            offset: 300
+        }),
+        "000000040001ac02"
+    );
+    assert_eq!(hex(&Input::Commit), "0000000106");
+    let output = Reply::Output {
+        stream: Stream::Stdout,
+        offset: 1,
+        bytes: Bytes::from_static(b"x"),
+    };
+    assert_eq!(hex(&output), "0000000404000178");
+    assert_eq!(hex(&Reply::Refused(ExecRefusal::Ended.into())), "00000003010201");
+    assert_eq!(hex(&Reply::Connected), "000000010e");
+}
+
+#[test]
+fn raw_bytes_come_back_and_stray_ones_do_not_pass() {
+    let output = Reply::Output {
+        stream: Stream::Stderr,
+        offset: 7,
+        bytes: Bytes::from(vec![9; 5000]),
+    };
+    let mut buffer = BytesMut::new();
+    encode(&output, &mut buffer).unwrap();
+    assert_eq!(decode::<Reply>(&buffer.split_off(4).freeze()).unwrap(), output);
+    assert!(matches!(
+        decode::<Reply>(&Bytes::from_static(&[0, 0])),
+        Err(FrameError::Malformed(_))
+    ));
+    assert!(matches!(
+        decode::<Reply>(&Bytes::from_static(&[200])),
+        Err(FrameError::Malformed(_))
+    ));
+    let big = Reply::Chunk {
+        bytes: Bytes::from(vec![0; MAX_FRAME]),
+    };
+    let mut buffer = BytesMut::new();
+    assert!(matches!(encode(&big, &mut buffer), Err(FrameError::TooLarge(_))));
+    assert!(buffer.is_empty());
+}
+
+/// An agent that says what it is told to, whatever it is asked.
+async fn hostile(replies: Vec<Reply>, raw: &'static [u8]) -> (tempfile::TempDir, Client) {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("hostile.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let (read, write) = stream.into_split();
+        let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
+        writer.send(&Hello::ours()).await.unwrap();
+        for reply in replies {
+            writer.send(&reply).await.unwrap();
+        }
+        writer.flush().await.unwrap();
+        let mut write = writer.into_inner();
+        tokio::io::AsyncWriteExt::write_all(&mut write, raw)
+            .await
+            .unwrap();
+        // Stays until the caller goes.
+        while let Ok(Some(_)) = reader.receive::<Input>().await {}
+    });
+    (directory, Client::new(path))
+}
+
+fn started() -> Reply {
+    Reply::Started(Started {
+        pid: 1,
+        age: Duration::ZERO,
+        stdin_offset: 0,
+        fresh: true,
+    })
+}
+
+fn output(offset: u64, bytes: &'static [u8]) -> Reply {
+    Reply::Output {
+        stream: Stream::Stdout,
+        offset,
+        bytes: Bytes::from_static(bytes),
+    }
+}
+
+fn exited(stdout_len: u64) -> Reply {
+    Reply::Exited(ExecOutcome {
+        end: ExecEnd::Exited { code: 0 },
+        stdout_len,
+        stderr_len: 0,
+        duration: Duration::ZERO,
+        cpu_time: Duration::ZERO,
+        max_rss_bytes: 0,
+    })
+}
+
+#[tokio::test]
+async fn a_hostile_agent_gets_a_typed_error() {
+    let cases: [(Vec<Reply>, &'static [u8]); 9] = [
+        (vec![started(), output(5, b"gap")], b""),
+        (vec![started(), output(0, b"abc"), output(2, b"again")], b""),
+        (vec![started(), output(0, b"")], b""),
+        (vec![started(), output(0, b"abc"), exited(4)], b""),
+        (vec![started(), started()], b""),
+        (vec![started()], &[0xff, 0xff, 0xff, 0xff]),
+        (vec![started()], &[0, 0, 0, 2, 250, 250]),
+        (vec![started(), Reply::Done], b""),
+        (vec![started(), Reply::Refused(ExecRefusal::Ended.into())], b""),
+    ];
+    for (replies, raw) in cases {
+        let shown = format!("{replies:?} {raw:?}");
+        let (_directory, client) = hostile(replies, raw).await;
+        let mut connection = client.start_exec(StartExec::new(ID, ["true"])).await.unwrap();
+        let error = loop {
+            match connection.next().await {
+                Ok(Some(ExecEvent::Output { .. })) => {}
+                Ok(other) => panic!("{shown}: {other:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, CallError::Violation { .. }), "{shown}: {error:?}");
+        assert!(!error.is_retryable());
+    }
+    let (_directory, client) = hostile(vec![Reply::Superseded], b"").await;
+    assert!(matches!(client.ping().await, Err(CallError::Violation { .. })));
+    let (_directory, client) =
+        hostile(vec![Reply::Refused(AttachRefusal::UnknownExec(ID).into())], b"").await;
+    assert!(matches!(client.ping().await, Err(CallError::Violation { .. })));
+}
+
+#[tokio::test]
+async fn arguments_that_do_not_fit_a_frame_are_the_callers_error() {
+    let agent = harness::Running::start().await;
+    let error = agent
+        .client
+        .start_exec(StartExec::new(ID, ["x".repeat(MAX_FRAME)]))
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, CallError::InvalidCall { .. }), "{error:?}");
+    assert!(!error.is_retryable());
+}
