@@ -35,10 +35,15 @@ impl Ran {
 
 impl Rig {
     pub fn docker() -> Self {
+        Self::docker_with(|_| ())
+    }
+
+    pub fn docker_with(change: impl FnOnce(&mut DockerConfig)) -> Self {
         let data = tempfile::tempdir().expect("make a temporary directory");
         let mut config = DockerConfig::new(data.path(), agent_path(), node()).expect("the names are valid");
         config.deployment = format!("test-{}", SandboxId::new());
         config.pull = PullPolicy::Never;
+        change(&mut config);
         let again = move || -> Arc<dyn Provider> {
             Arc::new(DockerProvider::new(config.clone()).expect("set up the Docker provider"))
         };

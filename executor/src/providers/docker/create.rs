@@ -68,10 +68,22 @@ impl DockerProvider {
         // what it makes then would be nobody's.
         let deadline = Instant::now() + order.time_left;
         let engine = self.engine().await.map_err(|error| create_error(error, None))?;
-        let runtime_id = self
+        let mut runtime_id = self
             .create_container(engine, order, deadline, progress, made)
             .await?;
-        self.start_container(engine, order).await?;
+        if let Err(error) = self.start_container(engine, order.id).await {
+            // Older engines look for the network only now, and give the container up when it is missing.
+            if meaning(&error) != Meaning::NoSuchNetwork || order.spec.network != Network::Bridge {
+                return Err(create_error(error, order.spec.runtime.as_deref()));
+            }
+            self.make_network(engine).await?;
+            let failed = |error| create_error(error, order.spec.runtime.as_deref());
+            self.remove_container(engine, order.id).await.map_err(failed)?;
+            runtime_id = self
+                .create_container(engine, order, deadline, progress, made)
+                .await?;
+            self.start_container(engine, order.id).await.map_err(failed)?;
+        }
         let handle = self.handle(order.id, runtime_id, true);
         match timeout_at(
             deadline,
@@ -143,18 +155,8 @@ impl DockerProvider {
         }
     }
 
-    async fn start_container(&self, engine: &Docker, order: &BoxOrder) -> Result<(), CreateError> {
-        let name = self.container_name(order.id);
-        let mut outcome = engine.start_container(&name, None).await;
-        if let Err(error) = &outcome
-            && meaning(error) == Meaning::NoSuchNetwork
-            && order.spec.network == Network::Bridge
-        {
-            // Older engines look for the network only now.
-            self.make_network(engine).await?;
-            outcome = engine.start_container(&name, None).await;
-        }
-        outcome.map_err(|error| create_error(error, order.spec.runtime.as_deref()))
+    async fn start_container(&self, engine: &Docker, id: SandboxId) -> Result<(), bollard::errors::Error> {
+        engine.start_container(&self.container_name(id), None).await
     }
 
     /// The container that has the name already, if it can still become or be our box. Otherwise it is removed.

@@ -1,0 +1,319 @@
+//! What only boxes of a Docker engine have: image pulls, a bridge, and neighbours on the same engine.
+//!
+//! Needs what the conformance suite needs, and Debian's `docker-registry`.
+
+#[allow(dead_code)]
+#[path = "provider_conformance/rig.rs"]
+mod rig;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use events::{FailureCode, Network, SandboxId};
+use executor::provider::{CreateError, NoProgress, Provider, Pull, PullProgress};
+use executor::providers::docker::{DockerConfig, DockerProvider, PullPolicy};
+use rig::{Rig, agent_path, node, python, shell};
+
+/// Remembers what it hears.
+#[derive(Default)]
+struct Heard(Mutex<Vec<Pull>>);
+
+impl PullProgress for Heard {
+    fn pulling(&self, pull: &Pull) {
+        self.0.lock().unwrap().push(pull.clone());
+    }
+}
+
+/// A registry on a port of its own.
+struct Registry {
+    process: Child,
+    port: u16,
+    data: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config = data.path().join("config.yml");
+        let root = data.path().join("images");
+        let text = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            root.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let process = Command::new("docker-registry")
+            .args(["serve".as_ref(), config.as_os_str()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start docker-registry (apt-get install docker-registry)");
+        let registry = Self { process, port, data };
+        let began = Instant::now();
+        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "the registry does not listen"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        registry
+    }
+
+    fn image(&self, name: &str) -> String {
+        format!("127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Makes an image that no engine has seen, pushes it, and forgets it here.
+    fn publish(&self, name: &str) -> String {
+        let image = self.image(name);
+        let root = self.data.path().join("root");
+        std::fs::create_dir_all(root.join("bin")).unwrap();
+        let random = std::fs::File::open("/dev/urandom").unwrap();
+        let mut blob = std::fs::File::create(root.join("blob")).unwrap();
+        std::io::copy(&mut std::io::Read::take(random, 8 << 20), &mut blob).unwrap();
+        docker_ok(Command::new("sh").args(["-c", "cp \"$(command -v busybox)\" \"$1/bin/sh\" && tar -C \"$1\" -c . | docker import - \"$2\"", "sh"]).arg(&root).arg(&image));
+        docker_ok(Command::new("docker").args(["push", &image]));
+        docker_ok(Command::new("docker").args(["rmi", &image]));
+        image
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn docker_ok(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn pulling() -> Rig {
+    Rig::docker_with(|config| config.pull = PullPolicy::Missing)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_pulled_once_for_all_who_wait() {
+    let registry = Registry::start();
+    let image = registry.publish("tool:1");
+    let kept = image.clone();
+    pulling()
+        .run(|rig| async move {
+            let mut spec = rig.spec();
+            spec.image = kept;
+            let orders: Vec<_> = (0..3).map(|_| rig.order(spec.clone())).collect();
+            let heard: Vec<_> = orders.iter().map(|_| Heard::default()).collect();
+            let creates = orders
+                .iter()
+                .zip(&heard)
+                .map(|(order, heard)| rig.provider.create(order, heard));
+            for made in futures::future::join_all(creates).await {
+                let ran = shell(&made.expect("create a box"), "echo it runs").await;
+                assert_eq!(ran.stdout, "it runs\n");
+            }
+            for heard in heard {
+                let heard = heard.0.into_inner().unwrap();
+                let first = heard.first().expect("a pull is announced");
+                assert_eq!(
+                    (first.image.as_str(), first.fetched_bytes),
+                    (spec.image.as_str(), 0)
+                );
+                let sums: Vec<_> = heard.iter().map(|pull| pull.fetched_bytes).collect();
+                assert!(
+                    sums.is_sorted() && heard.iter().all(|pull| pull.fetched_bytes <= pull.total_bytes),
+                    "{sums:?}"
+                );
+                assert!(
+                    heard.last().is_some_and(|pull| pull.total_bytes > 8 << 20),
+                    "{heard:?}"
+                );
+            }
+            let quiet = Heard::default();
+            rig.provider
+                .create(&rig.order(spec), &quiet)
+                .await
+                .expect("create a box");
+            assert_eq!(quiet.0.into_inner().unwrap(), [], "the image is here now");
+        })
+        .await;
+    docker_ok(Command::new("docker").args(["rmi", &image]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_hangs_delays_nobody_else_and_ends_at_the_deadline() {
+    // Takes connections and says nothing.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    pulling()
+        .run(|rig| async move {
+            let mut spec = rig.spec();
+            spec.image = format!("127.0.0.1:{port}/slow:1");
+            let mut slow = rig.order(spec);
+            slow.time_left = Duration::from_secs(8);
+            let quick = async {
+                // The pull is under way by then.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                rig.any_box().await
+            };
+            let hanging = rig.provider.create(&slow, &NoProgress);
+            tokio::pin!(hanging);
+            tokio::select! {
+                made = quick => assert_eq!(shell(&made, "echo quick").await.stdout, "quick\n"),
+                outcome = &mut hanging => panic!("the pull ended: {outcome:?}"),
+            }
+            let outcome = hanging.await;
+            assert!(matches!(outcome, Err(CreateError::DeadlinePassed)), "{outcome:?}");
+            assert_eq!(rig.listed(slow.id).await, None);
+        })
+        .await;
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_that_cannot_be_had_are_told_apart() {
+    let registry = Registry::start();
+    let unknown = registry.image("no-such-thing:1");
+    let unreachable = format!("127.0.0.1:{}/thing:1", free_port());
+    pulling()
+        .run(|rig| async move {
+            for (image, code) in [
+                (unknown.as_str(), FailureCode::ImageNotFound),
+                (unreachable.as_str(), FailureCode::ImagePullFailed),
+                ("NOT A NAME", FailureCode::Invalid),
+            ] {
+                let mut spec = rig.spec();
+                spec.image = image.to_owned();
+                let error = rig
+                    .provider
+                    .create(&rig.order(spec), &NoProgress)
+                    .await
+                    .expect_err("no such image");
+                assert_eq!(error.code(), code, "{error:?}");
+            }
+            assert_eq!(rig.provider.list().await.unwrap(), []);
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_leads_outside_and_not_to_other_boxes() {
+    let network = format!("stacyvm-test-{}", SandboxId::new());
+    let name = network.clone();
+    Rig::docker_with(|config| config.bridge_network = name)
+        .run(|rig| async move {
+            let mut spec = rig.spec();
+            spec.network = Network::Bridge;
+            let (one, two) = (rig.create(&rig.order(spec.clone())).await, rig.create(&rig.order(spec)).await);
+            let address = "import socket\nip = socket.gethostbyname(socket.gethostname())\nprint(ip)";
+            let target = python(&one, address).await.stdout.trim().to_owned();
+            rig::leave_running(&one, "exec python3 -m http.server 8000").await;
+            let knock = |ip: &str, port: u16| {
+                format!("import socket\ntry:\n socket.create_connection((\"{ip}\", {port}), 2)\n print(\"open\")\nexcept ConnectionRefusedError:\n print(\"refused\")\nexcept OSError as error:\n print(error)")
+            };
+            let mut own = String::new();
+            for _ in 0..50 {
+                own = python(&one, &knock(&target, 8000)).await.stdout;
+                if own == "open\n" {
+                    break;
+                }
+            }
+            assert_eq!(own, "open\n");
+            let other = python(&two, &knock(&target, 8000)).await.stdout;
+            assert_eq!(other.trim(), "timed out");
+            // The host answers on the bridge: port 1 is closed there.
+            let gateway = target.rsplit_once('.').map(|(subnet, _)| format!("{subnet}.1")).unwrap();
+            assert_eq!(python(&two, &knock(&gateway, 1)).await.stdout, "refused\n");
+        })
+        .await;
+    docker_ok(Command::new("docker").args(["network", "rm", &network]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boxes_of_other_deployments_and_nodes_are_left_alone() {
+    let mut deployment = String::new();
+    let rig = Rig::docker_with(|config| deployment.clone_from(&config.deployment));
+    let data = tempfile::tempdir().unwrap();
+    let mut config = DockerConfig::new(data.path(), agent_path(), "other-node".parse().unwrap()).unwrap();
+    config.deployment = deployment;
+    let same_deployment = DockerProvider::new(config).unwrap();
+    rig.run(|rig| async move {
+        let handle = rig.any_box().await;
+        Rig::docker()
+            .run(|other| async move {
+                other.any_box().await;
+                assert_eq!(other.provider.list().await.unwrap().len(), 1);
+            })
+            .await;
+        assert_eq!(same_deployment.list().await.unwrap(), []);
+        assert_eq!(rig.provider.list().await.unwrap(), [handle]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_an_engine_errors_say_so() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = DockerConfig::new(data.path(), agent_path(), node()).unwrap();
+    config.socket = data.path().join("no.sock");
+    let provider = DockerProvider::new(config).unwrap();
+    let spec = serde_json::from_value(serde_json::json!({
+        "provider": "docker", "image": "alpine:latest", "memory_mib": 64, "cpu_millis": 1000, "pids_limit": 10,
+    }));
+    let order = executor::provider::BoxOrder {
+        id: SandboxId::new(),
+        spec: spec.unwrap(),
+        time_left: Duration::from_secs(10),
+    };
+    let error = provider
+        .create(&order, &NoProgress)
+        .await
+        .expect_err("there is no engine");
+    assert!(
+        error.code() == FailureCode::ProviderUnavailable && error.is_retryable(),
+        "{error:?}"
+    );
+    provider.health().await.expect_err("there is no engine");
+    provider.list().await.expect_err("there is no engine");
+    provider.destroy(order.id).await.expect_err("there is no engine");
+}
+
+#[test]
+fn wrong_configuration_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let good = DockerConfig::new(data.path(), agent_path(), node()).unwrap();
+    for deployment in ["", "a b", "-a", "ä", "a/b"] {
+        let config = DockerConfig {
+            deployment: deployment.to_owned(),
+            ..good.clone()
+        };
+        assert!(DockerProvider::new(config).is_err(), "{deployment:?}");
+    }
+    let config = DockerConfig {
+        agent_path: data.path().join("none"),
+        ..good.clone()
+    };
+    assert!(DockerProvider::new(config).is_err());
+    let config = DockerConfig {
+        data_dir: "relative".into(),
+        ..good
+    };
+    assert!(DockerProvider::new(config).is_err());
+}
