@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use events::{
     Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventData, EventId, EventStore, Feed,
     LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, NodeId, PublishError, SandboxId,
@@ -183,13 +184,14 @@ impl Gateway {
         caller: &Caller,
         sandbox: Option<SandboxId>,
         id: EventId,
+        time: DateTime<Utc>,
         data: impl Into<EventData>,
     ) -> Result<(), ApiError> {
         let event = Event {
             id,
             tenant: caller.tenant.clone(),
             sandbox,
-            time: self.clock().now(),
+            time,
             actor: caller.actor(),
             cause: None,
             request_id: Some(caller.request_id.clone()),

@@ -10,6 +10,7 @@ mod exec;
 mod extract;
 mod gateway;
 mod idempotency;
+mod linger;
 mod metrics;
 mod observe;
 mod openapi;

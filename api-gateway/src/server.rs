@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
 use crate::gateway::Gateway;
+use crate::linger::Lingering;
 use crate::router::{normalise, router};
 
 /// How long a client may take to send the head of a request; also how long an idle connection is kept.
@@ -85,8 +86,10 @@ where
         tracing::debug!(error = %error, "a connection ended before it began");
         return;
     }
-    let service = service
-        .map_request(|request: hyper::Request<hyper::body::Incoming>| request.map(axum::body::Body::new));
+    let service = service.map_request(|request: hyper::Request<hyper::body::Incoming>| {
+        let expects_continue = request.headers().contains_key(hyper::header::EXPECT);
+        request.map(|body| axum::body::Body::new(Lingering::new(body, expects_continue)))
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)

@@ -12,7 +12,6 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
 use crate::gateway::Gateway;
 use crate::routes::Status;
-use crate::routes::execs::output::flag;
 
 /// What to delete.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -45,7 +44,8 @@ pub(crate) async fn delete(
     QueryOf(query): QueryOf<DeleteQuery>,
 ) -> Result<Json<Status>, ApiError> {
     let path = path(query.path, "path")?;
-    let recursive = flag(query.recursive.as_deref(), "recursive")?;
+    // To the letter: what deletes whole folders must not be guessed.
+    let recursive = query.recursive.as_deref() == Some("true");
     gateway
         .call(&caller, id, LinkOp::DeleteFile { path, recursive })
         .await?;

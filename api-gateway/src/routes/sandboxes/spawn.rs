@@ -166,7 +166,7 @@ async fn ask(
         expires_at,
         lifetime_ends_at,
     };
-    gateway.publish(&caller, Some(id), event, requested).await?;
+    gateway.publish(&caller, Some(id), event, now, requested).await?;
     let provider = spec.provider.clone();
     let create = Command::CreateSandbox {
         spec,

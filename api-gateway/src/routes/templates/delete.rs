@@ -31,7 +31,7 @@ pub(crate) async fn delete(
     let id = EventId::new();
     let reader = gateway.feed().subscribe(Topic::All, After::Now);
     gateway
-        .publish(&caller, None, id, TemplateDeleted { name })
+        .publish(&caller, None, id, gateway.clock().now(), TemplateDeleted { name })
         .await?;
     recorded(reader, id).await?;
     Ok(Status::json("deleted"))

@@ -74,6 +74,7 @@ pub(crate) async fn save(
             &caller,
             None,
             id,
+            gateway.clock().now(),
             TemplateSaved {
                 template: template.clone(),
             },
