@@ -51,6 +51,10 @@ impl Rig {
     }
 
     pub fn bubblewrap() -> Self {
+        Self::bubblewrap_with(|_| ())
+    }
+
+    pub fn bubblewrap_with(change: impl FnOnce(&mut BubblewrapConfig)) -> Self {
         let data = tempfile::tempdir().expect("make a temporary directory");
         let cache = std::env::var("STACYVM_CACHE").unwrap_or_else(|_| "/var/cache/stacyvm".to_owned());
         let base = Path::new(&cache).join("base.tar");
@@ -65,6 +69,7 @@ impl Rig {
         config
             .images
             .insert("alpine:latest".to_owned(), RootfsSource::Tar(base));
+        change(&mut config);
         let parent = config.cgroup_parent.clone();
         let again = move || -> Arc<dyn Provider> {
             Arc::new(BubblewrapProvider::new(config.clone()).expect("set up the bubblewrap provider"))
