@@ -166,7 +166,7 @@ fn write_config(dir: &Path, port: u16, password: &str) -> anyhow::Result<PathBuf
     // "always": a write is on disk before it is acknowledged. The default loses two minutes with the power.
     write!(
         file,
-        "server_name: stacyvm\nlisten: \"127.0.0.1:{port}\"\nmax_payload: 8MB\nmax_pending: 256MB\n\
+        "server_name: stacyvm\nlisten: \"127.0.0.1:{port}\"\nmax_payload: 8MB\nmax_pending: 64MB\n\
          write_deadline: \"30s\"\n\
          authorization {{ user: \"{USER}\", password: \"{password}\" }}\n\
          jetstream {{ store_dir: \"{}\", sync_interval: always, max_memory_store: 64MB }}\n",

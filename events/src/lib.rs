@@ -31,8 +31,9 @@ pub use link::{
     LinkStream, LinkValue, ListenError, SandboxStats,
 };
 pub use log::{
-    CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, Heartbeat, Heartbeats,
-    Log, NatsConfig, PendingPublish, ProviderHealth, PublishError, SourceError, SourceMessage,
+    CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,
+    Heartbeats, Log, NatsConfig, PendingPublish, ProgressNews, ProviderHealth, PublishError, SourceError,
+    SourceMessage,
 };
 pub use query::{QueryError, SandboxRecord, serve_queries};
 pub use store::{

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{EventStore, ExecState, Log, NodeId, SandboxId, SandboxState};
+use crate::{EventStore, ExecId, ExecState, Log, NodeId, SandboxId, SandboxState};
 
 /// Sandboxes an answer. With execs an entry is about 2 KiB, and an answer must fit into one message.
 const PAGE: usize = 200;
@@ -17,11 +17,13 @@ const PAGE: usize = 200;
 enum Query {
     LiveOnNode { node: NodeId, after: Option<SandboxId> },
     Sandbox { id: SandboxId },
+    Exec { id: ExecId },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Sandboxes(Vec<SandboxRecord>),
+    Exec(Option<ExecState>),
     Failed(String),
 }
 
@@ -52,7 +54,7 @@ impl Log {
         loop {
             let after = all.last().map(|record: &SandboxRecord| record.sandbox.id);
             let page = self
-                .ask(&Query::LiveOnNode {
+                .ask_sandboxes(&Query::LiveOnNode {
                     node: node.clone(),
                     after,
                 })
@@ -67,21 +69,38 @@ impl Log {
 
     /// What the record says about one sandbox; `None` when it has never heard of it.
     pub async fn sandbox_record(&self, id: SandboxId) -> Result<Option<SandboxRecord>, QueryError> {
-        Ok(self.ask(&Query::Sandbox { id }).await?.into_iter().next())
+        Ok(self
+            .ask_sandboxes(&Query::Sandbox { id })
+            .await?
+            .into_iter()
+            .next())
     }
 
-    async fn ask(&self, query: &Query) -> Result<Vec<SandboxRecord>, QueryError> {
+    /// What the record says about one exec; `None` when it has never heard of it.
+    pub async fn exec_record(&self, id: ExecId) -> Result<Option<ExecState>, QueryError> {
+        match self.ask(&Query::Exec { id }).await? {
+            Answer::Exec(exec) => Ok(exec),
+            Answer::Failed(why) => Err(QueryError::Failed(why)),
+            Answer::Sandboxes(_) => Err(QueryError::Failed("an answer to another question".to_owned())),
+        }
+    }
+
+    async fn ask_sandboxes(&self, query: &Query) -> Result<Vec<SandboxRecord>, QueryError> {
+        match self.ask(query).await? {
+            Answer::Sandboxes(records) => Ok(records),
+            Answer::Failed(why) => Err(QueryError::Failed(why)),
+            Answer::Exec(_) => Err(QueryError::Failed("an answer to another question".to_owned())),
+        }
+    }
+
+    async fn ask(&self, query: &Query) -> Result<Answer, QueryError> {
         let payload = serde_json::to_vec(query).map_err(|error| QueryError::Failed(error.to_string()))?;
         let asked = self.client().request(self.subjects().query(), payload.into());
         let message = tokio::time::timeout(Duration::from_secs(5), asked)
             .await
             .map_err(|_| QueryError::NoAnswer)?
             .map_err(|_| QueryError::NoAnswer)?;
-        match serde_json::from_slice(&message.payload) {
-            Ok(Answer::Sandboxes(records)) => Ok(records),
-            Ok(Answer::Failed(why)) => Err(QueryError::Failed(why)),
-            Err(error) => Err(QueryError::Failed(error.to_string())),
-        }
+        serde_json::from_slice(&message.payload).map_err(|error| QueryError::Failed(error.to_string()))
     }
 }
 
@@ -134,6 +153,7 @@ async fn answer(store: &dyn EventStore, query: Query) -> Result<Answer, crate::S
             live.truncate(PAGE);
             live
         }
+        Query::Exec { id } => return Ok(Answer::Exec(store.exec(id).await?)),
         Query::Sandbox { id } => store.sandbox(id).await?.into_iter().collect(),
     };
     let mut execs = store.live_execs().await?;

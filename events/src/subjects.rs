@@ -83,6 +83,11 @@ impl Subjects {
         format!("{}.feed", self.prefix)
     }
 
+    /// How far execs are recorded, said by the recorder.
+    pub fn progress(&self) -> String {
+        format!("{}.progress", self.prefix)
+    }
+
     /// Requests that the recorder answers from the store.
     pub fn query(&self) -> String {
         format!("{}.query", self.prefix)

@@ -12,6 +12,7 @@ mod link;
 pub mod provider;
 pub mod providers;
 mod reconcile;
+mod recorded;
 mod service;
 
 pub use service::{Executor, ExecutorConfig, ExecutorError};

@@ -144,6 +144,7 @@ async fn resume(
                     hosted: Arc::clone(hosted),
                     context,
                     log: shared.log.clone(),
+                    recorded: Arc::clone(&shared.recorded),
                     max_output_bytes: shared
                         .config
                         .max_output_bytes
@@ -152,7 +153,7 @@ async fn resume(
                 };
                 hosted
                     .pumps
-                    .spawn(pumped.pump(connection, Resume::Recorded(recorded), read));
+                    .spawn(pumped.pump(connection, Resume::Recorded { recorded, read }));
                 return Ok(());
             }
             Err(CallError::Refused(AttachRefusal::Released {

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::hosted::Registry;
 use crate::provider::Provider;
 use crate::reconcile::{self, Strays};
+use crate::recorded::Recorded;
 use crate::{commands, link};
 
 /// How long commands that are being carried out get to finish.
@@ -48,6 +49,7 @@ pub struct Shared {
     pub providers: Vec<Arc<dyn Provider>>,
     pub clock: Arc<dyn Clock>,
     pub registry: Arc<Registry>,
+    pub recorded: Arc<Recorded>,
     pub shutdown: CancellationToken,
 }
 
@@ -95,6 +97,7 @@ impl Executor {
                 providers,
                 clock,
                 registry,
+                recorded: Arc::new(Recorded::default()),
                 shutdown,
             }),
             tasks: TaskTracker::new(),
@@ -104,6 +107,8 @@ impl Executor {
     /// Works until it is told to stop. Sandboxes and what runs in them live on.
     pub async fn run(self) -> Result<(), ExecutorError> {
         let shared = &self.shared;
+        let news = shared.log.progress().await?;
+        tokio::spawn(Arc::clone(&shared.recorded).listen(news, shared.shutdown.clone()));
         let mut strays = Strays::default();
         while let Err(error) = reconcile::reconcile(shared, &mut strays).await {
             tracing::warn!(error = %chain(&error), "waiting to learn what is on this node");

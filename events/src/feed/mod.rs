@@ -101,11 +101,13 @@ struct Inner {
 impl Feed {
     /// Follows the log from its present end on.
     pub async fn start(log: &Log, store: Arc<dyn EventStore>) -> Result<Self, FeedError> {
-        let subscription = log
-            .client()
+        let client = log.feed_client().await.map_err(|_| FeedError::Disconnected)?;
+        let subscription = client
             .subscribe(log.subjects().feed())
             .await
             .map_err(|_| FeedError::Disconnected)?;
+        // The subscription is there before the head is read, so that nothing falls between the two.
+        client.flush().await.map_err(|_| FeedError::Disconnected)?;
         let head = store.head().await?.position;
         let stop = CancellationToken::new();
         let feed = Self {

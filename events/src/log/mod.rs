@@ -5,6 +5,7 @@
 
 mod commands;
 mod heartbeat;
+mod progress;
 mod publish;
 mod source;
 mod streams;
@@ -15,6 +16,7 @@ use async_nats::jetstream;
 
 pub use commands::{CommandConsumer, ConsumeError, Delivery};
 pub use heartbeat::{Heartbeat, Heartbeats, ProviderHealth};
+pub use progress::{ExecProgress, ProgressNews};
 pub use publish::{Destination, PendingPublish, PublishError};
 pub use source::{EventSource, SourceError, SourceMessage};
 
@@ -97,10 +99,14 @@ pub enum ConnectError {
     },
 }
 
+/// How many announcements (of less than 1 MiB each) may wait in a process.
+const FEED_BACKLOG: usize = 32;
+
 /// A connection to the log. Cheap to clone; it reconnects by itself for ever.
 #[derive(Clone)]
 pub struct Log {
     client: async_nats::Client,
+    options: async_nats::ConnectOptions,
     jetstream: jetstream::Context,
     subjects: Subjects,
     config: std::sync::Arc<NatsConfig>,
@@ -113,7 +119,7 @@ impl Log {
             .name("stacyvm")
             .connection_timeout(Duration::from_secs(5))
             .ping_interval(Duration::from_secs(10))
-            .subscription_capacity(64 * 1024)
+            .subscription_capacity(8 * 1024)
             .reconnect_delay_callback(|attempts| {
                 Duration::from_millis(20u64.saturating_mul(1 << attempts.min(6)).min(1_000))
             });
@@ -141,6 +147,7 @@ impl Log {
             .build(client.clone());
         let log = Self {
             client,
+            options,
             jetstream,
             subjects: Subjects::new(&config.prefix),
             config: std::sync::Arc::new(config.clone()),
@@ -160,6 +167,18 @@ impl Log {
     /// The names that this deployment uses.
     pub fn subjects(&self) -> &Subjects {
         &self.subjects
+    }
+
+    /// A connection of its own for the feed. Whoever reads too slowly there loses messages instead of piling them up, and
+    /// reads what is missing from the store.
+    pub(crate) async fn feed_client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
+        let servers: Vec<String> = self.config.url.split(',').map(str::to_owned).collect();
+        self.options
+            .clone()
+            .name("stacyvm-feed")
+            .subscription_capacity(FEED_BACKLOG)
+            .connect(servers)
+            .await
     }
 
     pub(crate) fn client(&self) -> &async_nats::Client {

@@ -76,20 +76,18 @@ impl Log {
 
     /// Starts to publish an encoded batch whose first event is `first`, without waiting until it is durable. Messages
     /// of one caller reach the stream in the order of these calls, but any of them may fail: the caller goes back to
-    /// the first that failed and sends again from there, with a higher `attempt`, since a message that overtook a lost
-    /// one is stored but not recorded and must not be taken for a duplicate.
+    /// the first that failed and sends again from there. They carry no id for the server: a message that overtook a
+    /// lost one is stored but not recorded, and its second sending must not be taken for a duplicate.
     pub async fn publish_pipelined(
         &self,
         first: &Event,
-        count: usize,
-        attempt: u32,
         batch: Bytes,
     ) -> Result<PendingPublish, PublishError> {
         let subject = self
             .subjects()
             .event(&first.tenant, first.sandbox, first.data.category());
-        self.start(subject, &format!("{}+{count}.{attempt}", first.id), batch)
-            .await
+        let ack = self.jetstream.publish(subject, batch).await.map_err(classify)?;
+        Ok(PendingPublish { ack })
     }
 
     /// Sends a command. Durable on return.

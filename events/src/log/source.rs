@@ -8,6 +8,9 @@ use futures::{FutureExt, StreamExt};
 
 use super::Log;
 
+/// How many bytes may be under way to the recorder.
+const PULL_BYTES: usize = 16 << 20;
+
 /// Why the stream cannot be read. A later try can succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the stream of events: {context}")]
@@ -87,6 +90,7 @@ impl Log {
         let messages = consumer
             .stream()
             .max_messages_per_batch(2_000)
+            .max_bytes_per_batch(PULL_BYTES)
             .expires(Duration::from_secs(30))
             .heartbeat(Duration::from_secs(2))
             .messages()

@@ -2,7 +2,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::run::{Messages, Transport};
-use crate::{Announcer, EventSource, Frame, Head, Log, Position, PublishError, SourceError, SourceMessage};
+use crate::{
+    Announcer, EventSource, ExecState, Frame, Head, Log, Position, PublishError, SourceError, SourceMessage,
+};
 
 /// The real transport: JetStream in, core NATS out.
 #[derive(Clone)]
@@ -37,6 +39,12 @@ impl Transport for JetStreamTransport {
 
     async fn announce_head(&self, head: Position) {
         self.announcer.head(head).await;
+    }
+
+    async fn announce_progress(&self, execs: &[ExecState]) {
+        self.log
+            .say_progress(execs.iter().map(|exec| (exec.id, exec.into())))
+            .await;
     }
 
     async fn bury(&self, payload: Bytes) -> Result<(), PublishError> {

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::numberer::{Draft, Incoming, Known, Missing, Numberer};
 use crate::{
-    AppendError, EventStore, Frame, Head, Position, PublishError, SourceError, SourceMessage, StoreError,
-    StreamMark, decode_batch,
+    AppendError, EventStore, ExecState, Frame, Head, Position, PublishError, SourceError, SourceMessage,
+    StoreError, StreamMark, decode_batch,
 };
 
 /// A batch is full when it has this many events or bytes. What is ready is taken at once: the recorder never waits for a
 /// batch to fill.
 const BATCH_EVENTS: usize = 2_000;
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 /// How often listeners are told how far the log goes while nothing happens, and how often the transport is told what it
 /// may forget.
 const BEAT: Duration = Duration::from_secs(1);
@@ -52,6 +52,8 @@ pub trait Transport: Send + Sync + 'static {
     async fn announce(&self, frames: &[Frame]);
     /// Tells listeners how far the log goes.
     async fn announce_head(&self, head: Position);
+    /// Tells executors how far these execs are recorded. They ask when they miss it.
+    async fn announce_progress(&self, execs: &[ExecState]);
     /// Keeps a message that cannot be recorded, for a person to look at. Durable on return.
     async fn bury(&self, payload: Bytes) -> Result<(), PublishError>;
     /// Everything up to and including this message is recorded.
@@ -213,6 +215,7 @@ impl<T: Transport> Recorder<T> {
         if let Err(error) = self.store.append(&batch).await {
             return self.refused(error, batch.after, batch.stream, only).await;
         }
+        self.transport.announce_progress(&batch.execs).await;
         let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
         self.forgotten.0 = batch.stream.sequence;
         if !frames.is_empty() {

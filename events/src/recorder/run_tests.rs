@@ -86,6 +86,8 @@ impl Transport for Arc<Wire> {
         }
     }
 
+    async fn announce_progress(&self, _: &[ExecState]) {}
+
     async fn announce_head(&self, head: Position) {
         let mut last = self.head.lock().unwrap();
         *last = head.max(*last);

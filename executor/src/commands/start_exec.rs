@@ -68,12 +68,13 @@ async fn start(
         hosted: Arc::clone(&hosted),
         context: context.clone(),
         log: shared.log.clone(),
+        recorded: Arc::clone(&shared.recorded),
         max_output_bytes: shared.config.max_output_bytes,
         shutdown: shared.shutdown.clone(),
     };
     hosted
         .pumps
-        .spawn(pumped.pump(connection, Resume::Started { started, durable }, [0, 0]));
+        .spawn(pumped.pump(connection, Resume::Started { started, durable }));
     // Only now is it safe to forget the command: until the log knows of the exec, the command is all that does.
     is_durable
         .await

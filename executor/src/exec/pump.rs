@@ -1,4 +1,4 @@
-//! One pump an exec: reads what its agent says and hands it to the [`Outbox`].
+//! One pump an exec: reads what its agent says, hands it to the [`Outbox`], and lets the agent forget what is recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,15 +7,17 @@ use agent::client::{CallError, ExecConnection, ExecEvent, ExecReader, ExecWriter
 use agent::protocol::{self, Attach, AttachRefusal, ExecOutcome, KillCause, Stream};
 use bytes::Bytes;
 use events::{
-    Event, EventData, ExecEnded, ExecExited, ExecId, ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecStarted,
-    ExecTimedOut, Log, OutputStream,
+    Event, EventData, ExecEnded, ExecExited, ExecId, ExecKilled, ExecOutcomeUnknown, ExecOutput,
+    ExecProgress, ExecStarted, ExecTimedOut, Log, OutputStream,
 };
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::outbox::{Durable, Offsets, Outbox};
+use super::outbox::Outbox;
 use crate::context::Context;
 use crate::hosted::Hosted;
+use crate::recorded::{Following, Recorded};
 
 /// How long the news of a start waits for company: a short exec is one message.
 const COMPANY: Duration = Duration::from_millis(2);
@@ -24,13 +26,21 @@ const RETRIES: u32 = 20;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Output goes into events of at most this many bytes.
 const CHUNK: usize = 64 << 10;
+/// When nothing was recorded for this long though something should be, the record is asked.
+const SILENCE: Duration = Duration::from_secs(2);
+/// When it stands still for so many questions, what was published is lost, and is read again from the agent.
+const STALLS: u32 = 3;
 
-/// An exec that is being pumped.
+/// How much of the two streams: stdout, stderr.
+pub type Offsets = [u64; 2];
+
+/// An exec that is to be pumped.
 pub struct Exec {
     pub id: ExecId,
     pub hosted: Arc<Hosted>,
     pub context: Context,
     pub log: Log,
+    pub recorded: Arc<Recorded>,
     /// Past this many bytes of output, more is read and thrown away, and the end says how much.
     pub max_output_bytes: u64,
     pub shutdown: CancellationToken,
@@ -43,46 +53,67 @@ pub enum Resume {
         started: ExecStarted,
         durable: oneshot::Sender<()>,
     },
-    /// In the middle, with so much recorded already.
-    Recorded(Offsets),
+    /// In the middle: so much is recorded, and so much the agent has forgotten.
+    Recorded { recorded: Offsets, read: Offsets },
 }
 
 enum Ending {
-    /// All is said.
-    Told,
-    /// Somebody else pumps it, or this process stops: the agent keeps what is not published.
-    Left,
-    /// The agent is gone, with whatever it had not said.
+    /// Its end is recorded, or is somebody else's to tell.
+    Over,
+    /// The connection to the agent broke.
     Vanished,
+    /// What was published is lost; the agent has it.
+    Lost,
 }
 
 struct Pump {
     exec: Exec,
     outbox: Outbox,
+    following: Following,
     /// What has been gathered for the log, which is less than what was read once the limit is reached.
     gathered: Offsets,
     /// What has been read of the agent.
     read: Offsets,
+    /// The news of the start, until it is recorded.
+    started: Option<Event>,
     durable: Option<oneshot::Sender<()>>,
+    /// What the agent was told to forget.
+    released: Offsets,
+    /// The end has been gathered; there is nothing more to read.
+    over: bool,
+    /// When more was last recorded, and how often it was asked in vain since.
+    moved: (Instant, u32),
 }
 
 impl Exec {
-    /// Pumps until the exec has ended and its end is durable.
-    pub async fn pump(self, connection: ExecConnection, resume: Resume, read: Offsets) {
+    /// Pumps until the end of the exec is recorded.
+    pub async fn pump(self, connection: ExecConnection, resume: Resume) {
         let (id, hosted) = (self.id, Arc::clone(&self.hosted));
-        let (gathered, started, durable) = match resume {
-            Resume::Started { started, durable } => ([0, 0], Some(started), Some(durable)),
-            Resume::Recorded(offsets) => (offsets, None, None),
+        let (gathered, read, started, durable) = match resume {
+            Resume::Started { started, durable } => ([0, 0], [0, 0], Some(started), Some(durable)),
+            Resume::Recorded { recorded, read } => (recorded, read, None, None),
         };
+        let known = ExecProgress {
+            stdout_bytes: gathered[0],
+            stderr_bytes: gathered[1],
+            ended: false,
+        };
+        let known = started.is_none().then_some(known);
+        let following = self.recorded.follow(id, known);
+        let started = started.map(|started| self.context.event_once("started", started));
         let mut pump = Pump {
-            outbox: Outbox::new(&self.log, read),
-            exec: self,
+            outbox: Outbox::new(&self.log),
+            following,
             gathered,
             read,
+            started,
             durable,
+            released: read,
+            over: false,
+            moved: (Instant::now(), 0),
+            exec: self,
         };
-        if let Some(started) = started {
-            let event = pump.exec.context.event_once("started", started);
+        if let Some(event) = pump.started.clone() {
             pump.add(event, false);
         }
         pump.run(connection).await;
@@ -92,23 +123,33 @@ impl Exec {
 
 impl Pump {
     async fn run(&mut self, connection: ExecConnection) {
-        let mut connection = connection;
+        let mut connection = Some(connection);
         loop {
-            let (mut reader, writer) = connection.split();
-            match self.follow(&mut reader, &writer).await {
-                Ending::Told | Ending::Left => return,
+            let ending = match connection.take() {
+                Some(connection) => {
+                    let (mut reader, writer) = connection.split();
+                    self.follow(Some((&mut reader, &writer))).await
+                }
+                // The agent is gone and its end has been told: only the record is waited for.
+                None => self.follow(None).await,
+            };
+            match ending {
+                Ending::Over => return,
                 Ending::Vanished => {}
+                Ending::Lost => self.begin_again(),
             }
-            match self.attach_again().await {
-                Some(again) => connection = again,
-                None => return,
+            connection = self.attach_again().await;
+            if self.exec.shutdown.is_cancelled() {
+                return;
+            }
+            if connection.is_none() {
+                self.unknown();
             }
         }
     }
 
-    /// Reads and publishes until something ends it.
-    async fn follow(&mut self, reader: &mut ExecReader, writer: &ExecWriter) -> Ending {
-        let mut over = false;
+    /// Reads, publishes and releases until something ends it.
+    async fn follow(&mut self, mut agent: Option<(&mut ExecReader, &ExecWriter)>) -> Ending {
         let company = tokio::time::sleep(COMPANY);
         tokio::pin!(company);
         let mut waits = self.durable.is_some();
@@ -116,37 +157,47 @@ impl Pump {
             if !waits {
                 self.outbox.send_if_due().await;
             }
-            if over && self.outbox.is_idle() {
-                return Ending::Told;
+            let writer = agent.as_ref().map(|(_, writer)| *writer);
+            let progress = self.following.progress();
+            self.release(progress, writer).await;
+            if progress.is_some_and(|progress| progress.ended) {
+                return Ending::Over;
             }
+            let may_read = !self.over && self.outbox.has_room() && self.following.window_is_open();
+            let reading = async {
+                match agent.as_mut() {
+                    Some((reader, _)) if may_read => reader.next().await,
+                    _ => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = self.exec.shutdown.cancelled() => {
-                    self.settle(writer).await;
-                    return Ending::Left;
+                    self.settle().await;
+                    return Ending::Over;
                 }
                 () = &mut company, if waits => waits = false,
-                durable = self.outbox.durable(), if self.outbox.is_under_way() => {
-                    if let Some(durable) = durable {
-                        self.release(durable, writer).await;
+                () = self.outbox.durable(), if self.outbox.is_under_way() => {
+                    if let Some(started) = self.durable.take() {
+                        let _ = started.send(());
                     }
                 }
-                event = reader.next(), if !over && self.outbox.has_room() => match event {
-                    Ok(Some(ExecEvent::Output { stream, bytes, .. })) => {
-                        self.output(stream, bytes);
-                        if self.outbox.is_idle() {
-                            self.release(Durable { offsets: self.read, terminal: false }, writer).await;
-                        }
+                () = self.following.changed() => self.moved = (Instant::now(), 0),
+                () = tokio::time::sleep_until(self.moved.0 + SILENCE), if self.awaits_record() => {
+                    if self.ask().await {
+                        return Ending::Lost;
                     }
+                }
+                event = reading => match event {
+                    Ok(Some(ExecEvent::Output { stream, bytes, .. })) => self.output(stream, bytes),
                     Ok(Some(ExecEvent::Exited(outcome))) => {
                         self.ended(&outcome);
-                        over = true;
                         waits = false;
                     }
                     Ok(Some(ExecEvent::Superseded)) => {
                         tracing::info!(exec.id = %self.exec.id, "another executor took this exec over");
-                        return Ending::Left;
+                        return Ending::Over;
                     }
-                    Ok(None) => return Ending::Left,
+                    Ok(None) => return Ending::Vanished,
                     Err(error) => {
                         tracing::debug!(error = %error, exec.id = %self.exec.id, "lost the agent");
                         return Ending::Vanished;
@@ -156,38 +207,93 @@ impl Pump {
         }
     }
 
+    /// Whether something was published that is not recorded yet.
+    fn awaits_record(&self) -> bool {
+        self.over || self.started.is_some() || self.unrecorded() > 0
+    }
+
+    fn unrecorded(&self) -> u64 {
+        let progress = self.exec_progress();
+        (self.gathered[0] + self.gathered[1]).saturating_sub(progress[0] + progress[1])
+    }
+
+    fn exec_progress(&self) -> Offsets {
+        let known = self.following.progress().unwrap_or_default();
+        [known.stdout_bytes, known.stderr_bytes]
+    }
+
+    /// Asks the record how far it is. `true` when it stands still though everything was published: what was published
+    /// is lost, as after the loss of the transport's disk.
+    async fn ask(&mut self) -> bool {
+        self.moved.0 = Instant::now();
+        let before = self.following.progress();
+        let Ok(record) = self.exec.log.exec_record(self.exec.id).await else {
+            return false;
+        };
+        if let Some(state) = &record {
+            self.following.note(ExecProgress::from(state));
+        }
+        let still = record.as_ref().map(ExecProgress::from) == before;
+        if !still || self.outbox.is_under_way() {
+            self.moved.1 = 0;
+            return false;
+        }
+        self.moved.1 += 1;
+        self.moved.1 >= STALLS
+    }
+
+    /// Starts over from what is recorded.
+    fn begin_again(&mut self) {
+        tracing::warn!(exec.id = %self.exec.id, "what was published is lost: publishing it again");
+        self.moved = (Instant::now(), 0);
+        self.outbox = Outbox::new(&self.exec.log);
+        self.gathered = self.exec_progress();
+        self.read = self.gathered;
+        self.over = false;
+        self.following.count(0);
+        if let Some(event) = self.started.clone() {
+            self.add(event, false);
+        }
+    }
+
     /// Publishes what was read, as far as that goes quickly; the agent has the rest.
-    async fn settle(&mut self, writer: &ExecWriter) {
+    async fn settle(&mut self) {
         let publish = async {
             self.outbox.send_if_due().await;
-            while let Some(durable) = self.outbox.durable().await {
-                self.release(durable, writer).await;
+            while self.outbox.is_under_way() {
+                self.outbox.durable().await;
                 self.outbox.send_if_due().await;
             }
         };
         let _ = tokio::time::timeout(Duration::from_secs(2), publish).await;
     }
 
-    async fn release(&mut self, durable: Durable, writer: &ExecWriter) {
-        if let Some(started) = self.durable.take() {
-            let _ = started.send(());
+    /// Lets the agent forget what is recorded, and what is past the limit and thrown away.
+    async fn release(&mut self, progress: Option<ExecProgress>, writer: Option<&ExecWriter>) {
+        let recorded = self.exec_progress();
+        if progress.is_some() {
+            self.started = None;
         }
-        // With nothing under way all that was read is either durable or past the limit and thrown away.
-        let offsets = if self.outbox.is_idle() {
-            self.read
-        } else {
-            durable.offsets
-        };
-        for (stream, offset) in Stream::BOTH.into_iter().zip(offsets) {
-            // An agent that is gone has nothing to release; the reader will notice.
-            if offset > 0 {
+        let unrecorded = self.unrecorded();
+        self.following.count(unrecorded);
+        let Some(writer) = writer else { return };
+        for stream in Stream::BOTH {
+            let index = stream.index();
+            let offset = if recorded[index] >= self.gathered[index] {
+                self.read[index]
+            } else {
+                recorded[index]
+            };
+            if offset > self.released[index] {
+                self.released[index] = offset;
+                // An agent that is gone has nothing to release; the reader will notice.
                 let _ = writer.ack(stream, offset).await;
             }
         }
     }
 
-    fn add(&mut self, event: Event, terminal: bool) {
-        if let Err(error) = self.outbox.add(event, self.read, terminal) {
+    fn add(&mut self, event: Event, last: bool) {
+        if let Err(error) = self.outbox.add(event, last) {
             tracing::error!(error = %error, exec.id = %self.exec.id, "an event cannot be encoded");
         }
     }
@@ -200,6 +306,10 @@ impl Pump {
             .saturating_sub(self.gathered[0] + self.gathered[1]);
         let mut keep = bytes.slice(..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
         self.read[index] += bytes.len() as u64;
+        if self.unrecorded() == 0 {
+            // Silence counts from here.
+            self.moved = (Instant::now(), 0);
+        }
         while !keep.is_empty() {
             let chunk = keep.split_to(keep.len().min(CHUNK));
             let offset = self.gathered[index];
@@ -252,11 +362,31 @@ impl Pump {
             }
             .into(),
         };
+        self.tell_end(data);
+    }
+
+    /// Says that nobody knows how it ended: its agent is gone, with whatever it had not said.
+    fn unknown(&mut self) {
+        if !self.over {
+            let message = "the sandbox went away while the command ran".to_owned();
+            self.tell_end(
+                ExecOutcomeUnknown {
+                    exec: self.exec.id,
+                    message,
+                }
+                .into(),
+            );
+        }
+    }
+
+    fn tell_end(&mut self, data: EventData) {
         let event = self.exec.context.event(data);
+        self.moved = (Instant::now(), 0);
+        self.over = true;
         self.add(event, true);
     }
 
-    /// Finds the agent again after its connection broke; otherwise says that nobody knows how the exec ended.
+    /// Finds the agent again after its connection broke; `None` when it is gone for good.
     async fn attach_again(&mut self) -> Option<ExecConnection> {
         for _ in 0..RETRIES {
             if self.exec.shutdown.is_cancelled() {
@@ -280,18 +410,6 @@ impl Pump {
                 }
             }
         }
-        let message = "the sandbox went away while the command ran".to_owned();
-        let event = self.exec.context.event(ExecOutcomeUnknown {
-            exec: self.exec.id,
-            message,
-        });
-        self.add(event, true);
-        loop {
-            self.outbox.send_if_due().await;
-            match self.outbox.durable().await {
-                Some(_) if !self.outbox.is_idle() => {}
-                _ => return None,
-            }
-        }
+        None
     }
 }
