@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+
 mod harness;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
