@@ -3,6 +3,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
+use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 
@@ -42,23 +43,11 @@ impl Connect for UnixConnect {
     }
 }
 
-/// A socket address holds 107 bytes of path; a longer one is reached through a descriptor of its
-/// directory.
+/// The sandbox can write to the socket's directory. It may have put a link there, to a socket of the host; that is not
+/// followed, and what is connected to is what was opened. Paths may be longer than the 107 bytes of a socket address.
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    const LONGEST: usize = 107;
-    if path.as_os_str().len() <= LONGEST {
-        return UnixStream::connect(path).await;
-    }
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let directory = std::fs::File::open(directory)?;
-    UnixStream::connect(
-        Path::new("/proc/self/fd")
-            .join(directory.as_raw_fd().to_string())
-            .join(name),
-    )
-    .await
+    let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    UnixStream::connect(Path::new("/proc/self/fd").join(socket.as_raw_fd().to_string())).await
 }
 
 pub(super) type Reader = FrameReader<ReadHalf<Box<dyn Connection>>>;

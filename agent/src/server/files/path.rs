@@ -77,7 +77,7 @@ fn kind(error: &io::Error) -> FileErrorKind {
 
 /// Names that are not UTF-8 are shown with replacement characters; they can be listed, not addressed.
 pub fn entry_of(path: &Path, metadata: &Metadata, is_symlink: bool) -> Entry {
-    let name = path.file_name().unwrap_or_else(|| path.as_os_str());
+    let name = path.file_name().unwrap_or(path.as_os_str());
     Entry {
         name: name.to_string_lossy().into_owned(),
         path: path.to_string_lossy().into_owned(),
