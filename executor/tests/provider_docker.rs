@@ -2,6 +2,12 @@
 //!
 //! Needs what the conformance suite needs, and Debian's `docker-registry`.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 #[allow(dead_code)]
 #[path = "provider_conformance/rig.rs"]
 mod rig;

@@ -46,7 +46,11 @@ impl Connect for UnixConnect {
 /// The sandbox can write to the socket's directory. It may have put a link there, to a socket of the host; that is not
 /// followed, and what is connected to is what was opened. Paths may be longer than the 107 bytes of a socket address.
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let socket = rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     UnixStream::connect(Path::new("/proc/self/fd").join(socket.as_raw_fd().to_string())).await
 }
 

@@ -1,3 +1,5 @@
+use agent::client::Client;
+
 use crate::rig::{Rig, leave_running, python, run, shell};
 
 pub async fn no_privileges_are_held_or_gained(rig: &Rig) {
@@ -58,6 +60,19 @@ for number, *arguments in ((165, b"none", b"/tmp", b"tmpfs", 0, 0), (272, 0x1000
 "#;
     let ran = python(&handle, calls).await;
     assert_eq!((ran.code(), ran.stdout.as_str()), (0, ""), "{ran:?}");
+}
+
+pub async fn calls_of_another_abi_end_the_process(rig: &Rig) {
+    let handle = rig.any_box().await;
+    // getpid, the 32-bit way: mov eax, 20; int 0x80; ret.
+    let program = "import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write(bytes.fromhex(\"b814000000cd80c3\"))\n\
+                   print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))())";
+    let ran = python(&handle, program).await;
+    assert_eq!(
+        (ran.code(), ran.stdout.as_str()),
+        (128 + libc::SIGSYS, ""),
+        "{ran:?}"
+    );
 }
 
 pub async fn without_network_there_is_loopback_only(rig: &Rig) {
@@ -132,6 +147,21 @@ pub async fn boxes_do_not_see_one_another(rig: &Rig) {
             .map(|n| n < 8),
         Ok(true)
     );
+}
+
+pub async fn a_socket_of_the_host_cannot_be_passed_off_as_the_agent(rig: &Rig) {
+    let handle = rig.any_box().await;
+    let target = rig.data_dir().join("host.sock");
+    let host = std::os::unix::net::UnixListener::bind(&target).expect("listen");
+    host.set_nonblocking(true).expect("do not wait");
+    let line = format!(
+        "rm /.stacyvm/run/agent.sock && ln -s {} /.stacyvm/run/agent.sock",
+        target.display()
+    );
+    assert_eq!(shell(&handle, &line).await.code(), 0);
+    assert!(Client::new(&handle.socket).ping().await.is_err());
+    let nobody = host.accept().expect_err("the link was followed");
+    assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
 }
 
 pub async fn the_host_is_out_of_sight(rig: &Rig) {

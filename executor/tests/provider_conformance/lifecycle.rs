@@ -23,7 +23,10 @@ pub async fn creating_twice_at_once_makes_one_box(rig: &Rig) {
     let other = rig.provider_again();
     let (first, second) = tokio::join!(rig.create(&order), other.create(&order, &NoProgress));
     assert_eq!(first, second.expect("the second create succeeds"));
-    assert_eq!(rig.provider.list().await.expect("list"), [first.clone()]);
+    assert_eq!(
+        rig.provider.list().await.expect("list"),
+        std::slice::from_ref(&first)
+    );
     assert_eq!(shell(&first, "echo one").await.stdout, "one\n");
 }
 

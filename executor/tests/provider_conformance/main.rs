@@ -3,6 +3,12 @@
 //! Needs the agent (`STACYVM_AGENT`, an absolute path; `make agent` builds it), a Docker engine with the image
 //! `alpine:latest`, and the base root file system that `scripts/setup` makes. What is missing fails the run.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod confinement;
 mod lifecycle;
 mod limits;
@@ -59,7 +65,9 @@ conformance! {
         processes_are_limited;
     confinement:
         a_read_only_root_leaves_tmp_and_workspace,
+        a_socket_of_the_host_cannot_be_passed_off_as_the_agent,
         boxes_do_not_see_one_another,
+        calls_of_another_abi_end_the_process,
         dangerous_calls_are_refused,
         no_privileges_are_held_or_gained,
         the_host_is_out_of_sight,

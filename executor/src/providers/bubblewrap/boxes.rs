@@ -114,7 +114,7 @@ impl BubblewrapProvider {
                 .map_err(failed)?,
             Err(_) => Vec::new(),
         };
-        let child = launch::launch(
+        let launched = launch::launch(
             &self.config,
             self.outside.as_ref(),
             mode,
@@ -122,10 +122,13 @@ impl BubblewrapProvider {
             &files,
             cgroups,
             order,
-        )
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => CreateError::Unavailable(Box::new(error)),
-            _ => CreateError::Failed(with_log(error, &files)),
+        );
+        let child = launched.map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                CreateError::Unavailable(Box::new(error))
+            } else {
+                CreateError::Failed(with_log(error, &files))
+            }
         })?;
         let ended = watch_child(child);
         let socket = files.run().join(inside::SOCKET_NAME);

@@ -24,6 +24,10 @@ pub(super) enum Meaning {
 }
 
 /// Statuses are not enough: the engine's 404 does not say in a field what it did not find.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "which variants bollard has depends on its features"
+)]
 pub(super) fn meaning(error: &Error) -> Meaning {
     let (status, message) = match error {
         Error::DockerResponseServerError { status_code, message } => {
@@ -34,7 +38,6 @@ pub(super) fn meaning(error: &Error) -> Meaning {
         | Error::HyperLegacyError { .. }
         | Error::RequestTimeoutError
         | Error::SocketNotFoundError(_) => return Meaning::Unreachable,
-        // Not ours to enumerate: bollard's variants depend on its features.
         _ => return Meaning::Other,
     };
     match status {
