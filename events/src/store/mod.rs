@@ -8,6 +8,7 @@ mod error;
 mod migrations;
 mod open;
 mod postgres;
+mod reads;
 mod sql;
 mod sqlite;
 

@@ -18,7 +18,7 @@ impl Postgres {
     pub fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("pg-").tempdir_in("/tmp").unwrap();
         let data = directory.path().join("data");
-        if rustix_is_root() {
+        if is_root() {
             // Postgres refuses to run as root.
             let postgres = user_ids("postgres");
             chown(directory.path(), Some(postgres.0), Some(postgres.1)).unwrap();
@@ -149,7 +149,7 @@ impl Drop for Postgres {
     }
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -165,7 +165,7 @@ fn user_ids(name: &str) -> (u32, u32) {
 
 fn as_postgres(program: &str) -> Command {
     let program = binary(program);
-    if !rustix_is_root() {
+    if !is_root() {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");

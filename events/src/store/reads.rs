@@ -1,0 +1,387 @@
+//! Every read, for both databases. The SQL is plain enough to be the same text for both, so that there is one query to
+//! get right and not two.
+
+use futures::TryStreamExt;
+use serde::de::DeserializeOwned;
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Row, Type};
+
+use super::sql::{Dialect, SqlStore, damaged, failed, pieces, signed, stream_code};
+use super::{
+    AppendBatch, AppendError, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OutputChunk, StoreError,
+};
+use crate::{
+    EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,
+};
+
+/// The greatest number of pieces that one read of output returns.
+const OUTPUT_PIECES: i64 = 4_096;
+/// How many ids one query looks up. Fixed, so that its prepared statement is reused.
+const ID_CHUNKS: [usize; 3] = [512, 32, 1];
+
+fn position(value: i64) -> Position {
+    Position(u64::try_from(value).unwrap_or_default())
+}
+
+fn chain_hash(bytes: &[u8]) -> Result<ChainHash, StoreError> {
+    bytes
+        .try_into()
+        .map(ChainHash)
+        .map_err(|_| damaged("read the hash chain", "a hash is not 32 bytes long"))
+}
+
+#[async_trait::async_trait]
+impl<DB> EventStore for SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    async fn head(&self) -> Result<Head, StoreError> {
+        let failed = failed::<DB>("read the head of the log");
+        let row = sqlx::query::<DB>("SELECT position, stream_sequence, incarnation FROM head")
+            .fetch_one(&self.readers)
+            .await
+            .map_err(&failed)?;
+        Ok(Head {
+            position: position(row.try_get(0).map_err(&failed)?),
+            stream_sequence: position(row.try_get(1).map_err(&failed)?).0,
+            incarnation: row.try_get::<&str, _>(2).map_err(&failed)?.to_owned(),
+        })
+    }
+
+    async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError> {
+        DB::append(&self.writer, batch).await
+    }
+
+    async fn read(
+        &self,
+        filter: &EventFilter,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<Frame>, StoreError> {
+        let sql = read_sql(filter);
+        let mut query = sqlx::query::<DB>(AssertSqlSafe(sql))
+            .bind(signed(after.0))
+            .bind(i64::from(limit));
+        if let Some(exec) = &filter.exec {
+            query = query.bind(&exec.as_bytes()[..]);
+        }
+        if let Some(sandbox) = &filter.sandbox {
+            query = query.bind(&sandbox.as_bytes()[..]);
+        }
+        if let Some(tenant) = &filter.tenant {
+            query = query.bind(tenant.as_str());
+        }
+        for name in &filter.types {
+            query = query.bind(name.as_str());
+        }
+        let failed = failed::<DB>("read events");
+        let mut rows = query.fetch(&self.readers);
+        let mut frames = Vec::new();
+        while let Some(row) = rows.try_next().await.map_err(&failed)? {
+            frames.push(frame::<DB>(&row).map_err(&failed)?);
+        }
+        Ok(frames)
+    }
+
+    async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError> {
+        let failed = failed::<DB>("read events");
+        let mut rows = sqlx::query::<DB>(
+            "SELECT position, header, body, tenant, hash FROM events WHERE position > $1 ORDER BY position LIMIT $2",
+        )
+        .bind(signed(after.0))
+        .bind(i64::from(limit))
+        .fetch(&self.readers);
+        let mut frames = Vec::new();
+        while let Some(row) = rows.try_next().await.map_err(&failed)? {
+            let frame = frame::<DB>(&row).map_err(&failed)?;
+            let tenant: &str = row.try_get(3).map_err(&failed)?;
+            let tenant = tenant.parse().map_err(|error| damaged("read events", error))?;
+            let hash = chain_hash(row.try_get(4).map_err(&failed)?)?;
+            frames.push(ChainedFrame { frame, tenant, hash });
+        }
+        Ok(frames)
+    }
+
+    async fn output_start(
+        &self,
+        exec: ExecId,
+        stdout_offset: u64,
+        stderr_offset: u64,
+    ) -> Result<Option<Position>, StoreError> {
+        let failed = failed::<DB>("find output");
+        let mut first: Option<Position> = None;
+        for (stream, offset) in [
+            (OutputStream::Stdout, stdout_offset),
+            (OutputStream::Stderr, stderr_offset),
+        ] {
+            let row = sqlx::query::<DB>(OUTPUT_START)
+                .bind(&exec.as_bytes()[..])
+                .bind(stream_code(stream))
+                .bind(signed(offset))
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(&failed)?;
+            if let Some(row) = row {
+                let found = position(row.try_get(0).map_err(&failed)?);
+                first = Some(first.map_or(found, |first| first.min(found)));
+            }
+        }
+        Ok(first)
+    }
+
+    async fn output(
+        &self,
+        exec: ExecId,
+        stream: OutputStream,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<OutputChunk>, StoreError> {
+        let failed = failed::<DB>("read output");
+        // Output has no holes and no overlaps, so the offsets alone say which events hold the wanted bytes.
+        let end = offset.saturating_add(max_bytes.max(1) as u64);
+        let rows = sqlx::query::<DB>(OUTPUT)
+            .bind(&exec.as_bytes()[..])
+            .bind(stream_code(stream))
+            .bind(signed(offset))
+            .bind(signed(end))
+            .bind(OUTPUT_PIECES)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(&failed)?;
+        let mut chunks = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let at = position(row.try_get(0).map_err(&failed)?);
+            let start = position(row.try_get(1).map_err(&failed)?).0;
+            let body: &[u8] = row.try_get(2).map_err(&failed)?;
+            let skip = usize::try_from(offset.saturating_sub(start))
+                .unwrap_or(usize::MAX)
+                .min(body.len());
+            let stop = usize::try_from(end.saturating_sub(start))
+                .unwrap_or(usize::MAX)
+                .min(body.len());
+            chunks.push(OutputChunk {
+                offset: start + skip as u64,
+                bytes: body[skip..stop].to_vec().into(),
+                position: at,
+            });
+        }
+        Ok(chunks)
+    }
+
+    async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxState>, StoreError> {
+        let query = sqlx::query::<DB>("SELECT state FROM sandboxes WHERE id = $1").bind(&id.as_bytes()[..]);
+        Ok(states(query, &self.readers, "read a sandbox").await?.pop())
+    }
+
+    async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError> {
+        // One statement sees one snapshot: the head belongs to the states.
+        let failed = failed::<DB>("read live sandboxes");
+        let rows = sqlx::query::<DB>(
+            "SELECT h.position, s.state FROM head h LEFT JOIN sandboxes s ON s.ended = 0 ORDER BY s.id",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(&failed)?;
+        let mut head = Position::ZERO;
+        let mut sandboxes = Vec::with_capacity(rows.len());
+        for row in &rows {
+            head = position(row.try_get(0).map_err(&failed)?);
+            if let Some(state) = row.try_get::<Option<&str>, _>(1).map_err(&failed)? {
+                let state =
+                    serde_json::from_str(state).map_err(|error| damaged("read live sandboxes", error))?;
+                sandboxes.push(state);
+            }
+        }
+        Ok((head, sandboxes))
+    }
+
+    async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
+        let query = sqlx::query::<DB>("SELECT state FROM execs WHERE id = $1").bind(&id.as_bytes()[..]);
+        Ok(states(query, &self.readers, "read an exec").await?.pop())
+    }
+
+    async fn execs(&self, sandbox: SandboxId, limit: u32) -> Result<Vec<ExecState>, StoreError> {
+        let query = sqlx::query::<DB>(
+            "SELECT state FROM execs WHERE sandbox = $1 ORDER BY started_at DESC, id DESC LIMIT $2",
+        )
+        .bind(&sandbox.as_bytes()[..])
+        .bind(i64::from(limit));
+        states(query, &self.readers, "read the execs of a sandbox").await
+    }
+
+    async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError> {
+        let query = sqlx::query::<DB>("SELECT state FROM execs WHERE ended = 0 ORDER BY id");
+        states(query, &self.readers, "read live execs").await
+    }
+
+    async fn known_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError> {
+        let failed = failed::<DB>("look up event ids");
+        let mut known = Vec::new();
+        for piece in pieces(ids.len(), &ID_CHUNKS) {
+            let sql = format!(
+                "SELECT id FROM events WHERE id IN ({})",
+                placeholders(1, piece.len())
+            );
+            let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
+            for id in &ids[piece] {
+                query = query.bind(&id.as_bytes()[..]);
+            }
+            for row in query.fetch_all(&self.readers).await.map_err(&failed)? {
+                let id: &[u8] = row.try_get(0).map_err(&failed)?;
+                let id = id
+                    .try_into()
+                    .map_err(|_| damaged("look up event ids", "an id is not 16 bytes long"))?;
+                known.push(EventId::from_bytes(id));
+            }
+        }
+        Ok(known)
+    }
+
+    async fn templates(&self, tenant: &TenantId) -> Result<Vec<Template>, StoreError> {
+        let query = sqlx::query::<DB>(
+            "SELECT template FROM templates WHERE tenant = $1 AND template IS NOT NULL ORDER BY name",
+        )
+        .bind(tenant.as_str());
+        states(query, &self.readers, "read templates").await
+    }
+
+    async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError> {
+        const OPERATION: &str = "read templates";
+        let failed = failed::<DB>(OPERATION);
+        let rows = sqlx::query::<DB>(
+            "SELECT tenant, template FROM templates WHERE template IS NOT NULL ORDER BY tenant, name",
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(&failed)?;
+        rows.iter()
+            .map(|row| {
+                let tenant: &str = row.try_get(0).map_err(&failed)?;
+                let template: &str = row.try_get(1).map_err(&failed)?;
+                let tenant = tenant.parse().map_err(|error| damaged(OPERATION, error))?;
+                let template = serde_json::from_str(template).map_err(|error| damaged(OPERATION, error))?;
+                Ok((tenant, template))
+            })
+            .collect()
+    }
+
+    async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError> {
+        let failed = failed::<DB>("read the hash chain");
+        let row = sqlx::query::<DB>("SELECT hash FROM chain_heads WHERE tenant = $1")
+            .bind(tenant.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(&failed)?;
+        match row {
+            Some(row) => chain_hash(row.try_get(0).map_err(&failed)?),
+            None => Ok(ChainHash::GENESIS),
+        }
+    }
+}
+
+/// The first event of a stream that ends after an offset: either the last that begins at or before it, or the one after
+/// that.
+const OUTPUT_START: &str = "
+SELECT position FROM events
+WHERE exec = $1 AND stream = $2 AND stream IS NOT NULL
+  AND byte_offset >= COALESCE((
+      SELECT byte_offset FROM events
+      WHERE exec = $1 AND stream = $2 AND stream IS NOT NULL AND byte_offset <= $3
+      ORDER BY byte_offset DESC LIMIT 1), 0)
+  AND byte_offset + length(body) > $3
+ORDER BY byte_offset LIMIT 1";
+
+const OUTPUT: &str = "
+SELECT position, byte_offset, body FROM events
+WHERE exec = $1 AND stream = $2 AND stream IS NOT NULL
+  AND byte_offset >= COALESCE((
+      SELECT byte_offset FROM events
+      WHERE exec = $1 AND stream = $2 AND stream IS NOT NULL AND byte_offset <= $3
+      ORDER BY byte_offset DESC LIMIT 1), 0)
+  AND byte_offset < $4
+  AND byte_offset + length(body) > $3
+ORDER BY byte_offset LIMIT $5";
+
+fn read_sql(filter: &EventFilter) -> String {
+    let mut sql = String::from("SELECT position, header, body FROM events WHERE position > $1");
+    let mut next = 3;
+    for (column, wanted) in [
+        ("exec", filter.exec.is_some()),
+        ("sandbox", filter.sandbox.is_some()),
+        ("tenant", filter.tenant.is_some()),
+    ] {
+        if wanted {
+            sql.push_str(&format!(" AND {column} = ${next}"));
+            next += 1;
+        }
+    }
+    if !filter.types.is_empty() {
+        sql.push_str(&format!(
+            " AND type IN ({})",
+            placeholders(next, filter.types.len())
+        ));
+    }
+    sql.push_str(" ORDER BY position LIMIT $2");
+    sql
+}
+
+fn placeholders(first: usize, count: usize) -> String {
+    let mut sql = String::with_capacity(count * 5);
+    for number in first..first + count {
+        if number > first {
+            sql.push(',');
+        }
+        sql.push_str(&format!("${number}"));
+    }
+    sql
+}
+
+fn frame<DB>(row: &DB::Row) -> Result<Frame, sqlx::Error>
+where
+    DB: Database,
+    for<'q> i64: Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    let header: &[u8] = row.try_get(1)?;
+    let body: Option<&[u8]> = row.try_get(2)?;
+    Ok(Frame {
+        position: position(row.try_get(0)?),
+        header: header.to_vec().into(),
+        body: body.unwrap_or_default().to_vec().into(),
+    })
+}
+
+/// The read models in the first column of every row.
+async fn states<'q, DB, T>(
+    query: Query<'q, DB, DB::Arguments>,
+    readers: &Pool<DB>,
+    operation: &'static str,
+) -> Result<Vec<T>, StoreError>
+where
+    DB: Dialect,
+    T: DeserializeOwned,
+    DB::Arguments: IntoArguments<DB>,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    for<'r> &'r str: Decode<'r, DB> + Type<DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    let failed = failed::<DB>(operation);
+    let rows = query.fetch_all(readers).await.map_err(&failed)?;
+    rows.iter()
+        .map(|row| {
+            let state: &str = row.try_get(0).map_err(&failed)?;
+            serde_json::from_str(state).map_err(|error| damaged(operation, error))
+        })
+        .collect()
+}
