@@ -5,8 +5,6 @@ use std::io;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
-use crate::output::OutputClosed;
-
 /// The exit code when nobody reads stdout: what a shell shows for a program that SIGPIPE ended.
 const PIPE_CLOSED: u8 = 141;
 
@@ -18,7 +16,7 @@ pub enum ClientError {
     Usage(String),
     /// Nobody listens there. Starting a server helps.
     #[error(
-        "no server answers at {url}\nstart one with `stacyvm serve`, or name another with --url or STACYVM_URL\nthe reason"
+        "no server answers at {url}: {source}\nstart one with `stacyvm serve`, or name another with --url or STACYVM_URL"
     )]
     Unreachable {
         /// Where.
@@ -40,7 +38,7 @@ pub enum ClientError {
         request_id: String,
     },
     /// The connection broke. Trying again can help.
-    #[error("the connection to the server broke")]
+    #[error("the connection to the server broke: {0}")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What came is not what this API answers.
     #[error("unexpected answer from the server: {0}")]
@@ -58,8 +56,8 @@ pub enum ClientError {
     #[error("{0}")]
     Failed(String),
     /// Nobody reads the output.
-    #[error(transparent)]
-    OutputClosed(#[from] OutputClosed),
+    #[error("nobody reads the output any more")]
+    OutputClosed,
     /// A signal ended it.
     #[error("interrupted")]
     Interrupted(u8),
@@ -92,7 +90,7 @@ impl ClientError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::OutputClosed(_) => PIPE_CLOSED,
+            Self::OutputClosed => PIPE_CLOSED,
             Self::Interrupted(code) => *code,
             Self::Unreachable { .. }
             | Self::Refused { .. }
@@ -106,7 +104,7 @@ impl ClientError {
 
     /// Whether the user knows already.
     pub const fn is_quiet(&self) -> bool {
-        matches!(self, Self::OutputClosed(_) | Self::Interrupted(_) | Self::Told)
+        matches!(self, Self::OutputClosed | Self::Interrupted(_) | Self::Told)
     }
 
     /// Whether the same request may go through later.
@@ -118,7 +116,7 @@ impl ClientError {
             | Self::Unexpected(_)
             | Self::Local { .. }
             | Self::Failed(_)
-            | Self::OutputClosed(_)
+            | Self::OutputClosed
             | Self::Interrupted(_)
             | Self::Told => false,
         }
@@ -135,13 +133,13 @@ impl ClientError {
         move |source| Self::Local { what, source }
     }
 
-    /// For `map_err`, after a write to stdout.
-    pub fn stdout(source: io::Error) -> Self {
+    /// For `map_err`, after a write to stdout or stderr.
+    pub fn output(source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::BrokenPipe {
-            Self::OutputClosed(OutputClosed)
+            Self::OutputClosed
         } else {
             Self::Local {
-                what: "cannot write to stdout".to_owned(),
+                what: "cannot write the output".to_owned(),
                 source,
             }
         }
@@ -156,7 +154,7 @@ mod tests {
     fn exit_codes_tell_usage_from_failure() {
         assert_eq!(ClientError::Usage("x".to_owned()).exit_code(), 2);
         assert_eq!(ClientError::Failed("x".to_owned()).exit_code(), 1);
-        let pipe = ClientError::stdout(io::ErrorKind::BrokenPipe.into());
+        let pipe = ClientError::output(io::ErrorKind::BrokenPipe.into());
         assert!(pipe.is_quiet());
         assert_eq!(pipe.exit_code(), 141);
     }

@@ -50,7 +50,7 @@ pub async fn events(api: &Api, format: Format, args: EventsArgs) -> Result<ExitC
     let style = Style::of(&stdout());
     if format == Format::Table && stdout().is_terminal() {
         let heading = line("POSITION", "TIME", "TYPE", "SANDBOX", "DETAILS");
-        output::print(&format!("{}\n", style.bold(&heading))).map_err(ClientError::stdout)?;
+        output::print(&format!("{}\n", style.bold(&heading))).map_err(ClientError::output)?;
     }
     loop {
         let broken = loop {
@@ -69,7 +69,7 @@ pub async fn events(api: &Api, format: Format, args: EventsArgs) -> Result<ExitC
                     Err(error) => failed = Some(error),
                 }
             }
-            output::print(&text).map_err(ClientError::stdout)?;
+            output::print(&text).map_err(ClientError::output)?;
             if failed.is_some() {
                 break failed;
             }

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use super::api::Api;
+use super::command::{CommandArgs, ExecRequest};
 use super::error::ClientError;
-use super::session::{self, CommandArgs, ExecRequest};
+use super::session;
 use super::signals::Signals;
 use crate::output::Format;
 
@@ -23,7 +24,7 @@ pub struct ExecArgs {
 pub async fn exec(api: &Api, format: Format, args: ExecArgs) -> Result<ExitCode, ClientError> {
     let mut signals = Signals::catch().map_err(ClientError::local("cannot catch signals"))?;
     let request = ExecRequest::new(args.command, &args.command_args)?;
-    let interactive = args.command_args.interactive;
-    let finish = session::run(api, &args.id, &request, interactive, format, &mut signals).await?;
+    let input = args.command_args.input();
+    let finish = session::run(api, &args.id, &request, input, format, &mut signals).await?;
     Ok(ExitCode::from(finish.report()))
 }

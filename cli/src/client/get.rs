@@ -39,7 +39,7 @@ pub async fn get(api: &Api, format: Format, args: GetArgs) -> Result<ExitCode, C
         Format::Json => output::print_json(&value),
         Format::Table => output::print(&card(&value, Style::of(&stdout()))?),
     }
-    .map_err(ClientError::stdout)?;
+    .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)
 }
 

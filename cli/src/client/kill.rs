@@ -45,7 +45,7 @@ pub async fn kill(api: &Api, format: Format, args: KillArgs) -> Result<ExitCode,
             Format::Table => output::print(&format!("{}\n", output::plain(id))),
             Format::Json => output::print_json_line(&Outcome { id, status }),
         }
-        .map_err(ClientError::stdout)?;
+        .map_err(ClientError::output)?;
     }
     if failed {
         Err(ClientError::Told)

@@ -21,7 +21,7 @@ pub async fn list(api: &Api, format: Format) -> Result<ExitCode, ClientError> {
             output::print(&table(&sandboxes, SystemClock.now()).render(Style::of(&stdout())))
         }
     }
-    .map_err(ClientError::stdout)?;
+    .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)
 }
 

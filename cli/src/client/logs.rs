@@ -33,6 +33,6 @@ pub async fn logs(api: &Api, format: Format, args: LogsArgs) -> Result<ExitCode,
                 .collect::<String>(),
         ),
     }
-    .map_err(ClientError::stdout)?;
+    .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)
 }

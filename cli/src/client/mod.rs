@@ -3,6 +3,7 @@
 
 mod api;
 mod arguments;
+mod command;
 mod control;
 mod cp;
 mod details;
@@ -24,6 +25,7 @@ mod signals;
 mod spawn;
 mod sse;
 mod stdin;
+mod terminal;
 mod transfer;
 mod version;
 mod websocket;

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use super::api::Api;
+use super::command::{CommandArgs, ExecRequest};
 use super::error::ClientError;
-use super::session::{self, CommandArgs, ExecRequest};
+use super::session;
 use super::signals::Signals;
 use super::spawn::{SandboxArgs, SpawnRequest, create, give_back};
 use crate::output::{self, Format};
@@ -31,8 +32,8 @@ pub async fn run(api: &Api, format: Format, args: RunArgs) -> Result<ExitCode, C
     let request = ExecRequest::new(args.command, &args.command_args)?;
     let spawn = SpawnRequest::new(Some(args.image), None, args.sandbox, &[]);
     let (sandbox, _) = create(api, &spawn, &mut signals).await?;
-    let interactive = args.command_args.interactive;
-    let outcome = session::run(api, &sandbox.id, &request, interactive, format, &mut signals).await;
+    let input = args.command_args.input();
+    let outcome = session::run(api, &sandbox.id, &request, input, format, &mut signals).await;
     if args.keep {
         output::note(&format!("{} is kept", sandbox.id));
     } else {

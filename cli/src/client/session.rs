@@ -1,6 +1,5 @@
 //! One command in a sandbox, from its start to its exit code, over as many connections as that takes.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,54 +9,19 @@ use reqwest::Method;
 use serde::Serialize;
 
 use super::api::{Api, IDEMPOTENCY_KEY};
-use super::arguments::EnvPair;
+use super::command::{ExecRequest, Input};
 use super::control::{Control, Ended};
 use super::error::ClientError;
 use super::ndjson::{Records, records};
 use super::patience::Patience;
 use super::record::{End, OutputLine, Record};
 use super::signals::Signals;
+use super::terminal::{self, RawMode};
 use super::websocket;
 use crate::output::{self, Format, LiveOutput, Target};
 
 /// How long a server may be away before we stop asking for it.
 const RECONNECT: Duration = Duration::from_secs(120);
-
-/// How a command shall run.
-#[derive(Debug, Clone, clap::Args)]
-pub struct CommandArgs {
-    /// Environment variable for the command; NAME alone takes the value that it has here. May be repeated.
-    #[arg(long, short, value_name = "NAME=VALUE")]
-    pub env: Vec<EnvPair>,
-    /// Working directory [default: /workspace].
-    #[arg(long, short, value_name = "DIR")]
-    pub workdir: Option<String>,
-    /// End the command after this time (30s, 1h30m); the exit code is then 124.
-    #[arg(long, value_name = "DURATION")]
-    pub timeout: Option<String>,
-    /// Pass stdin on to the command.
-    #[arg(long, short)]
-    pub interactive: bool,
-    /// Hand the command to /bin/sh -c; further words are quoted and appended.
-    #[arg(long)]
-    pub shell: bool,
-}
-
-/// The body of an exec request.
-#[derive(Debug, Clone, Serialize)]
-pub struct ExecRequest {
-    command: String,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    args: Vec<String>,
-    mode: &'static str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    env: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    workdir: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeout: Option<String>,
-    stream: bool,
-}
 
 /// How the session is over.
 #[derive(Debug)]
@@ -66,31 +30,6 @@ pub enum Finish {
     Ended(End),
     /// We do not wait for it any more.
     Interrupted(u8),
-}
-
-impl ExecRequest {
-    /// The request that the command line means.
-    pub fn new(mut words: Vec<String>, args: &CommandArgs) -> Result<Self, ClientError> {
-        if words.is_empty() {
-            return Err(ClientError::Usage(
-                "the command is missing: put it after --".to_owned(),
-            ));
-        }
-        let command = words.remove(0);
-        Ok(Self {
-            command,
-            args: words,
-            mode: if args.shell { "shell" } else { "argv" },
-            env: args
-                .env
-                .iter()
-                .map(|pair| (pair.name.clone(), pair.value.clone()))
-                .collect(),
-            workdir: args.workdir.clone(),
-            timeout: args.timeout.clone(),
-            stream: true,
-        })
-    }
 }
 
 impl Finish {
@@ -144,14 +83,14 @@ pub async fn run(
     api: &Api,
     sandbox: &str,
     request: &ExecRequest,
-    interactive: bool,
+    input: Input,
     format: Format,
     signals: &mut Signals,
 ) -> Result<Finish, ClientError> {
     let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
     let mut control = Control::new(api, signals);
-    let outcome = converse(api, sandbox, request, interactive, format, &out, &mut control).await;
-    if let Err(Stop::Failed(ClientError::OutputClosed(_))) = &outcome {
+    let outcome = converse(api, sandbox, request, input, format, &out, &mut control).await;
+    if let Err(Stop::Failed(ClientError::OutputClosed | ClientError::Local { .. })) = &outcome {
         // As a process on this machine would be ended whose reader has gone away.
         control.kill("SIGTERM").await;
     }
@@ -183,18 +122,23 @@ async fn converse(
     api: &Api,
     sandbox: &str,
     request: &ExecRequest,
-    interactive: bool,
+    input: Input,
     format: Format,
     out: &LiveOutput,
     control: &mut Control<'_>,
 ) -> Result<End, Stop> {
     let key = RequestId::new();
     let first = async {
-        if interactive {
-            websocket::start(api, sandbox, request).await
-        } else {
-            start(api, sandbox, request, &key).await
+        match input {
+            Input::Nothing => start(api, sandbox, request, &key).await,
+            Input::Stdin => websocket::start(api, sandbox, request, None).await,
+            Input::Terminal => websocket::start(api, sandbox, request, Some(terminal::size())).await,
         }
+    };
+    // Given back whichever way this ends.
+    let mut raw_mode = match input {
+        Input::Terminal => Some(RawMode::enter()?),
+        Input::Nothing | Input::Stdin => None,
     };
     let mut records = control.attend(first).await??;
     let mut offsets = Offsets::default();
@@ -202,7 +146,7 @@ async fn converse(
         let next = async {
             tokio::select! {
                 record = records.next() => Ok(record),
-                () = out.closed() => Err(output::OutputClosed),
+                error = out.closed() => Err(ClientError::output(error)),
             }
         };
         let broken = match control.attend(next).await?? {
@@ -225,24 +169,37 @@ async fn converse(
             }
             Some(Ok(Record::Ended(end))) if !end.is_interruption() => {
                 if format == Format::Json {
+                    let line = json_line(&end)?;
                     control
-                        .attend(out.write(Target::Stdout, json_line(&end)?))
-                        .await??;
+                        .attend(out.write(Target::Stdout, line))
+                        .await?
+                        .map_err(ClientError::output)?;
                 }
-                control.attend(out.flush()).await??;
+                control.attend(out.flush()).await?.map_err(ClientError::output)?;
                 return Ok(end);
             }
-            Some(Ok(Record::Ended(end))) => end.error.map_or_else(String::new, |error| error.message),
+            Some(Ok(Record::Ended(end))) => end
+                .error
+                .map_or_else(|| "the server stops".to_owned(), |error| error.message),
             Some(Err(error)) if error.is_passing() => error.to_string(),
             Some(Err(error)) => return Err(error.into()),
-            None => "it ended before the command did".to_owned(),
+            None => "the stream ended before the command did".to_owned(),
         };
-        output::note(&format!("the stream broke ({broken}): going on where it stood"));
+        drop(raw_mode.take());
+        match input {
+            Input::Nothing => output::note(&format!("{broken}; going on where it stood")),
+            // What was on its way to the command is lost, and sending more would leave a hole.
+            Input::Stdin | Input::Terminal => {
+                output::note(&format!(
+                    "{broken}; going on where it stood, without further input"
+                ));
+            }
+        }
         let again = reconnect(
             api,
             sandbox,
             request,
-            interactive,
+            input,
             &key,
             control.exec().map(str::to_owned),
             offsets,
@@ -258,17 +215,17 @@ async fn write(
     offset: u64,
     bytes: Bytes,
 ) -> Result<(), ClientError> {
-    match format {
-        Format::Table => out.write(target, bytes).await?,
+    let written = match format {
+        Format::Table => out.write(target, bytes).await,
         Format::Json => {
             out.write(
                 Target::Stdout,
                 json_line(&OutputLine::new(target, offset, &bytes))?,
             )
-            .await?
+            .await
         }
-    }
-    Ok(())
+    };
+    written.map_err(ClientError::output)
 }
 
 fn json_line(value: &impl Serialize) -> Result<Bytes, ClientError> {
@@ -296,7 +253,7 @@ async fn reconnect(
     api: &Api,
     sandbox: &str,
     request: &ExecRequest,
-    interactive: bool,
+    input: Input,
     key: &RequestId,
     exec: Option<String>,
     offsets: Offsets,
@@ -305,7 +262,7 @@ async fn reconnect(
     loop {
         let outcome = match &exec {
             Some(exec) => resume(api, exec, offsets).await,
-            None if interactive => {
+            None if input != Input::Nothing => {
                 let message =
                     "the connection broke before the command had an id: nobody can say whether it runs";
                 return Err(ClientError::Failed(message.to_owned()));
@@ -337,46 +294,6 @@ async fn resume(api: &Api, exec: &str, offsets: Offsets) -> Result<Records, Clie
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn args() -> CommandArgs {
-        CommandArgs {
-            env: Vec::new(),
-            workdir: None,
-            timeout: None,
-            interactive: false,
-            shell: false,
-        }
-    }
-
-    fn words(words: &[&str]) -> Vec<String> {
-        words.iter().map(|word| (*word).to_owned()).collect()
-    }
-
-    #[test]
-    fn argv_is_the_default_and_shell_is_asked_for() {
-        let json = |args: &CommandArgs| {
-            serde_json::to_string(&ExecRequest::new(words(&["echo", "a b"]), args).unwrap()).unwrap()
-        };
-        assert_eq!(
-            json(&args()),
-            r#"{"command":"echo","args":["a b"],"mode":"argv","stream":true}"#
-        );
-        let full = CommandArgs {
-            env: vec!["A=1".parse().unwrap(), "A=2".parse().unwrap()],
-            workdir: Some("/tmp".to_owned()),
-            timeout: Some("3s".to_owned()),
-            interactive: true,
-            shell: true,
-        };
-        assert_eq!(
-            json(&full),
-            r#"{"command":"echo","args":["a b"],"mode":"shell","env":{"A":"2"},"workdir":"/tmp","timeout":"3s","stream":true}"#
-        );
-        assert!(matches!(
-            ExecRequest::new(Vec::new(), &args()),
-            Err(ClientError::Usage(_))
-        ));
-    }
 
     #[test]
     fn each_byte_is_taken_once() {

@@ -120,7 +120,7 @@ pub async fn spawn(api: &Api, format: Format, args: SpawnArgs) -> Result<ExitCod
         Format::Table => output::print(&format!("{}\n", output::plain(&sandbox.id))),
         Format::Json => output::print_json(&value),
     }
-    .map_err(ClientError::stdout)?;
+    .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -136,9 +136,11 @@ pub async fn download(
 async fn to_stdout(api: &Api, mut response: Response) -> Result<(), ClientError> {
     let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
     while let Some(bytes) = response.chunk().await.map_err(|error| api.lost(error))? {
-        out.write(output::Target::Stdout, bytes).await?;
+        out.write(output::Target::Stdout, bytes)
+            .await
+            .map_err(ClientError::output)?;
     }
-    Ok(out.flush().await?)
+    out.flush().await.map_err(ClientError::output)
 }
 
 async fn to_file(

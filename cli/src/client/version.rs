@@ -37,7 +37,7 @@ pub async fn version(api: &Api, format: Format) -> Result<ExitCode, ClientError>
         Format::Json => output::print_json(&versions),
         Format::Table => output::print(&text(&versions)),
     }
-    .map_err(ClientError::stdout)?;
+    .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,6 +9,7 @@ use futures::stream::{self, SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
 use reqwest::header::HeaderValue;
 use tokio::net::TcpStream;
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -16,11 +17,12 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{Api, REQUEST_ID};
+use super::command::ExecRequest;
 use super::error::ClientError;
 use super::ndjson::Records;
 use super::record::Record;
-use super::session::ExecRequest;
 use super::stdin::read_stdin;
+use super::terminal::{self, Size};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -28,27 +30,39 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 const SILENCE: Duration = Duration::from_secs(90);
 
 /// Starts a command that gets our stdin.
-pub async fn start(api: &Api, sandbox: &str, request: &ExecRequest) -> Result<Records, ClientError> {
+pub async fn start(
+    api: &Api,
+    sandbox: &str,
+    request: &ExecRequest,
+    terminal: Option<Size>,
+) -> Result<Records, ClientError> {
     let mut socket = connect(api, sandbox).await?;
     socket
-        .send(Message::text(first_frame(request)?))
+        .send(Message::text(first_frame(request, terminal)?))
         .await
         .map_err(broken)?;
     let (sink, stream) = socket.split();
     let input = read_stdin().map_err(ClientError::local("cannot start a thread"))?;
-    let pump = AbortOnDropHandle::new(tokio::spawn(pump(input, sink)));
+    let resizes = match terminal {
+        Some(_) => Some(terminal::resizes().map_err(ClientError::local("cannot catch signals"))?),
+        None => None,
+    };
+    let pump = AbortOnDropHandle::new(tokio::spawn(pump(input, resizes, sink)));
     Ok(records(stream, pump))
 }
 
-fn first_frame(request: &ExecRequest) -> Result<String, ClientError> {
+fn first_frame(request: &ExecRequest, terminal: Option<Size>) -> Result<String, ClientError> {
     #[derive(serde::Serialize)]
     struct Start<'a> {
         r#type: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tty: Option<Size>,
         #[serde(flatten)]
         request: &'a ExecRequest,
     }
     serde_json::to_string(&Start {
         r#type: "start",
+        tty: terminal,
         request,
     })
     .map_err(|error| ClientError::Unexpected(error.to_string()))
@@ -87,16 +101,40 @@ fn broken(error: tungstenite::Error) -> ClientError {
     ClientError::Broken(error.into())
 }
 
-/// Carries input to the server, then its end.
-async fn pump(mut input: mpsc::Receiver<io::Result<Bytes>>, mut sink: SplitSink<Socket, Message>) {
-    // Input that cannot be read is over for the command too.
-    while let Some(Ok(bytes)) = input.recv().await {
-        if sink.send(Message::Binary(bytes)).await.is_err() {
+/// Carries input to the server, then its end; and new sizes of the terminal.
+async fn pump(
+    mut input: mpsc::Receiver<io::Result<Bytes>>,
+    mut resizes: Option<Signal>,
+    mut sink: SplitSink<Socket, Message>,
+) {
+    let mut open = true;
+    while open || resizes.is_some() {
+        let resized = async {
+            match &mut resizes {
+                Some(resizes) => resizes.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let message = tokio::select! {
+            bytes = input.recv(), if open => match bytes {
+                Some(Ok(bytes)) => Message::Binary(bytes),
+                // Input that cannot be read is over for the command too.
+                Some(Err(_)) | None => {
+                    open = false;
+                    Message::text(r#"{"type":"stdin_close"}"#)
+                }
+            },
+            Some(()) = resized => {
+                let Size { rows, cols } = terminal::size();
+                Message::text(format!(r#"{{"type":"resize","rows":{rows},"cols":{cols}}}"#))
+            }
+            else => return,
+        };
+        if sink.send(message).await.is_err() {
             // The reading side gets to know why.
             return;
         }
     }
-    let _ = sink.send(Message::text(r#"{"type":"stdin_close"}"#)).await;
 }
 
 fn records(stream: SplitStream<Socket>, pump: AbortOnDropHandle<()>) -> Records {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use bytes::Bytes;
@@ -24,11 +25,6 @@ pub enum Target {
     Stderr,
 }
 
-/// Nobody reads any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("nobody reads the output any more")]
-pub struct OutputClosed;
-
 enum Job {
     Write(Target, Bytes),
     Flush(oneshot::Sender<()>),
@@ -38,53 +34,75 @@ enum Job {
 #[derive(Debug)]
 pub struct LiveOutput {
     jobs: mpsc::Sender<Job>,
+    /// Why the writer stopped.
+    failure: Arc<OnceLock<io::Error>>,
 }
 
 impl LiveOutput {
     /// Starts the writer.
     pub fn start() -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
-        thread::Builder::new()
-            .name("output".to_owned())
-            .spawn(move || write_all(queue))?;
-        Ok(Self { jobs })
+        let failure = Arc::new(OnceLock::new());
+        let told = Arc::clone(&failure);
+        thread::Builder::new().name("output".to_owned()).spawn(move || {
+            let mut queue = queue;
+            if let Err(error) = write_all(&mut queue) {
+                let _ = told.set(error);
+            }
+            // Last: the other side looks for the reason when it finds the queue closed.
+            drop(queue);
+        })?;
+        Ok(Self { jobs, failure })
     }
 
     /// Passes bytes on to the writer. Waits while its queue is full.
-    pub async fn write(&self, target: Target, bytes: Bytes) -> Result<(), OutputClosed> {
+    pub async fn write(&self, target: Target, bytes: Bytes) -> io::Result<()> {
         self.jobs
             .send(Job::Write(target, bytes))
             .await
-            .map_err(|_| OutputClosed)
+            .map_err(|_| self.failure())
     }
 
     /// Waits until everything is written.
-    pub async fn flush(&self) -> Result<(), OutputClosed> {
+    pub async fn flush(&self) -> io::Result<()> {
         let (done, written) = oneshot::channel();
-        self.jobs.send(Job::Flush(done)).await.map_err(|_| OutputClosed)?;
-        written.await.map_err(|_| OutputClosed)
+        self.jobs
+            .send(Job::Flush(done))
+            .await
+            .map_err(|_| self.failure())?;
+        match written.await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.closed().await),
+        }
     }
 
-    /// Completes when nobody reads any more.
-    pub async fn closed(&self) {
+    /// Completes when nothing can be written any more, with the reason.
+    pub async fn closed(&self) -> io::Error {
         self.jobs.closed().await;
+        self.failure()
+    }
+
+    fn failure(&self) -> io::Error {
+        match self.failure.get() {
+            Some(error) => match error.raw_os_error() {
+                Some(number) => io::Error::from_raw_os_error(number),
+                None => error.kind().into(),
+            },
+            None => io::ErrorKind::BrokenPipe.into(),
+        }
     }
 }
 
-fn write_all(mut queue: mpsc::Receiver<Job>) {
+fn write_all(queue: &mut mpsc::Receiver<Job>) -> io::Result<()> {
     while let Some(job) = queue.blocking_recv() {
         match job {
-            Job::Write(target, bytes) => {
-                if write(target, &bytes).is_err() {
-                    // The queue goes with this function, which is how the other side gets to know.
-                    return;
-                }
-            }
+            Job::Write(target, bytes) => write(target, &bytes)?,
             Job::Flush(done) => {
                 let _ = done.send(());
             }
         }
     }
+    Ok(())
 }
 
 fn write(target: Target, bytes: &[u8]) -> io::Result<()> {

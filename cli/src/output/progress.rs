@@ -8,6 +8,11 @@ use super::text::plain;
 
 const REDRAW: Duration = Duration::from_millis(120);
 
+const PULL_BEGINS: &str = "pulling {msg}";
+const PULL: &str = "pulling {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
+const TRANSFER: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+const TRANSFER_OF_UNKNOWN_LENGTH: &str = "{msg} {bytes} {bytes_per_sec}";
+
 /// The pull of an image.
 #[derive(Debug)]
 pub struct PullBar {
@@ -20,16 +25,20 @@ impl PullBar {
         Self { bar: None }
     }
 
-    /// How far the pull is. The total grows while layers are found.
+    /// How far the pull is. The total grows while layers are found, and is 0 until the first.
     pub fn update(&mut self, image: &str, fetched: u64, total: u64) {
         let bar = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::new(total).with_style(style(
-                "pulling {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
-            ));
+            let bar = ProgressBar::no_length().with_style(style(PULL_BEGINS));
             bar.set_message(plain(image).into_owned());
             bar.enable_steady_tick(REDRAW);
             bar
         });
+        if total == 0 {
+            return;
+        }
+        if bar.length().is_none() {
+            bar.set_style(style(PULL));
+        }
         bar.set_length(total.max(fetched));
         bar.set_position(fetched);
     }
@@ -58,10 +67,8 @@ impl TransferBar {
     /// A bar for a file of this size, if it is known.
     pub fn new(name: &str, total: Option<u64>) -> Self {
         let bar = match total {
-            Some(total) => ProgressBar::new(total).with_style(style(
-                "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            )),
-            None => ProgressBar::no_length().with_style(style("{msg} {bytes} {bytes_per_sec}")),
+            Some(total) => ProgressBar::new(total).with_style(style(TRANSFER)),
+            None => ProgressBar::no_length().with_style(style(TRANSFER_OF_UNKNOWN_LENGTH)),
         };
         bar.set_message(plain(name).into_owned());
         Self { bar }
@@ -99,14 +106,12 @@ mod tests {
             bar.finish();
         }
         let mut pull = PullBar::new();
+        pull.update("alpine", 0, 0);
+        assert_eq!(pull.bar.as_ref().unwrap().length(), None);
         pull.update("alpine", 5, 10);
         pull.update("alpine", 12, 10);
         assert_eq!(pull.bar.as_ref().unwrap().length(), Some(12));
-        for template in [
-            "pulling {msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}",
-            "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-            "{msg} {bytes} {bytes_per_sec}",
-        ] {
+        for template in [PULL_BEGINS, PULL, TRANSFER, TRANSFER_OF_UNKNOWN_LENGTH] {
             ProgressStyle::with_template(template).unwrap();
         }
     }
