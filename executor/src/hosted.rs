@@ -1,6 +1,5 @@
 //! What this executor has right now: a picture of boxes and agents, rebuilt at every start.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,18 +23,10 @@ pub struct Hosted {
     pub pumps: TaskTracker,
     /// Set when it is being destroyed: whatever ends from here on ends because of that.
     closing: AtomicBool,
-    /// What every exec gets beneath its own environment. Secret: it is in no event and in no log.
-    pub environment: BTreeMap<String, String>,
 }
 
 impl Hosted {
-    pub fn new(
-        id: SandboxId,
-        tenant: TenantId,
-        provider: Arc<dyn Provider>,
-        agent: Client,
-        environment: BTreeMap<String, String>,
-    ) -> Self {
+    pub fn new(id: SandboxId, tenant: TenantId, provider: Arc<dyn Provider>, agent: Client) -> Self {
         Self {
             id,
             tenant,
@@ -44,7 +35,6 @@ impl Hosted {
             execs: DashSet::new(),
             pumps: TaskTracker::new(),
             closing: AtomicBool::new(false),
-            environment,
         }
     }
 

@@ -83,13 +83,7 @@ async fn take_over(
         Some(hosted) => hosted,
         None => {
             let agent = Client::new(&handle.socket);
-            let hosted = Arc::new(Hosted::new(
-                state.id,
-                state.tenant.clone(),
-                provider,
-                agent,
-                Default::default(),
-            ));
+            let hosted = Arc::new(Hosted::new(state.id, state.tenant.clone(), provider, agent));
             shared.registry.insert(Arc::clone(&hosted));
             tracing::info!(sandbox.id = %state.id, execs = record.live_execs.len(), "took a sandbox over");
             hosted
@@ -204,7 +198,8 @@ async fn gone(
     remains: Option<(Arc<dyn Provider>, BoxHandle)>,
 ) -> Result<(), ReconcileError> {
     let state = &record.sandbox;
-    let expired = state.is_expired(shared.clock.now());
+    // Agents count on a clock of their own, and may be a moment ahead of the log's.
+    let expired = state.is_expired(shared.clock.now() + chrono::TimeDelta::seconds(2));
     if matches!(state.phase, SandboxPhase::Starting { .. }) && !expired {
         // Its command is not acknowledged and comes again.
         return Ok(());

@@ -128,6 +128,10 @@ impl World {
     }
 
     async fn create(&self, image: &str) -> SandboxId {
+        self.create_with(image, SecretMap::default()).await
+    }
+
+    async fn create_with(&self, image: &str, env: SecretMap) -> SandboxId {
         let sandbox = SandboxId::new();
         let spec = SandboxSpec {
             provider: "docker".parse().unwrap(),
@@ -141,7 +145,7 @@ impl World {
             owner: None,
             template: None,
             metadata: Default::default(),
-            env_names: Vec::new(),
+            env_names: env.names(),
             request_digest: None,
         };
         let now = SystemClock.now();
@@ -170,7 +174,7 @@ impl World {
             sandbox,
             Command::CreateSandbox {
                 spec: spec.clone(),
-                env: SecretMap::default(),
+                env,
                 expires_at,
             },
         );
@@ -381,5 +385,23 @@ async fn a_command_that_comes_twice_has_one_effect() {
             .count(),
         1
     );
+    world.docker.destroy(sandbox).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_outlives_the_executor_and_is_in_no_event() {
+    let mut world = World::start().await;
+    let secret = SecretMap([("TOKEN".to_owned(), "s3cr3t-value".to_owned())].into());
+    let sandbox = world.create_with("alpine:latest", secret).await;
+    world.until(sandbox, "sandbox.running").await;
+    world.stop_executor().await;
+    world.start_executor();
+    // The length proves that it is there without writing it down.
+    let exec = world.start_exec(sandbox, "printf %s \"$TOKEN\" | wc -c").await;
+    assert_eq!(world.output(exec).await.0, b"12\n");
+    for recorded in world.until(sandbox, "exec.exited").await {
+        let header = String::from_utf8_lossy(&recorded.frame.header).into_owned();
+        assert!(!header.contains("s3cr3t"), "{header}");
+    }
     world.docker.destroy(sandbox).await.unwrap();
 }

@@ -79,6 +79,14 @@ impl Client {
             .await
     }
 
+    /// Gives every exec that is started from now on this environment beneath its own.
+    pub async fn set_environment(&self, env: Vec<(String, String)>) -> Result<(), CallError<Infallible>> {
+        self.call("set environment", &Request::SetEnvironment { env })
+            .await?
+            .done()
+            .await
+    }
+
     /// Ends everything in the sandbox and the agent: SIGTERM, then SIGKILL after `grace`.
     pub async fn shutdown(&self, grace: Duration) -> Result<(), CallError<Infallible>> {
         self.call("shut down", &Request::Shutdown { grace })

@@ -224,6 +224,10 @@ pub enum Request {
     OpenTcp {
         port: u16,
     },
+    /// What every exec started from now on gets beneath its own environment. Kept in the agent's memory only.
+    SetEnvironment {
+        env: Vec<(String, String)>,
+    },
 }
 
 /// What a caller sends after its request.
@@ -439,7 +443,7 @@ payload!(Request:
     Self::AttachExec(_), Self::SignalExec { .. }, Self::CloseStdin { .. }, Self::ResizeExec { .. },
     Self::KillExec { .. }, Self::ListExecs, Self::ReadFile { .. }, Self::WriteFile { .. }, Self::List { .. },
     Self::Stat { .. }, Self::Delete { .. }, Self::Move { .. }, Self::Chmod { .. }, Self::Glob { .. },
-    Self::Mkdir { .. }, Self::OpenTcp { .. },
+    Self::Mkdir { .. }, Self::OpenTcp { .. }, Self::SetEnvironment { .. },
 );
 
 payload!(Input:

@@ -24,7 +24,7 @@
 //!
 //! | request | replies |
 //! |---|---|
-//! | `Ping`, `SetDeadline`, `Shutdown`, `SignalExec`, `WriteStdin`, `CloseStdin`, `ResizeExec`, `KillExec`, `Delete`, `Move`, `Chmod`, `Mkdir` | `Done` |
+//! | `Ping`, `SetDeadline`, `Shutdown`, `SignalExec`, `WriteStdin`, `CloseStdin`, `ResizeExec`, `KillExec`, `SetEnvironment`, `Delete`, `Move`, `Chmod`, `Mkdir` | `Done` |
 //! | `Stats` | `Stats` |
 //! | `StartExec`, `AttachExec` | `Started`, then `Output`\*, then `Exited` or `Superseded` |
 //! | `ListExecs` | `Execs`\*, `Done` |

@@ -43,6 +43,8 @@ struct Agent {
     execs: execs::Execs,
     ending: ending::Control,
     deadline: ending::Deadline,
+    /// What execs get beneath their own environment.
+    environment: RefCell<Vec<(String, String)>>,
     /// Every read of output goes through this one buffer: an idle exec needs none of its own.
     scratch: RefCell<Vec<u8>>,
     /// Told whenever a connection ends.
@@ -52,6 +54,15 @@ struct Agent {
 }
 
 impl Agent {
+    /// Puts the sandbox's own environment beneath that of an exec.
+    fn complete_environment(&self, env: &mut Vec<(String, String)>) {
+        for (name, value) in &*self.environment.borrow() {
+            if !env.iter().any(|(given, _)| given == name) {
+                env.push((name.clone(), value.clone()));
+            }
+        }
+    }
+
     fn with_scratch<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut scratch = self.scratch.borrow_mut();
         if scratch.is_empty() {
@@ -87,6 +98,7 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
             execs: execs::Execs::default(),
             ending: ending::Control::default(),
             deadline,
+            environment: RefCell::default(),
             scratch: RefCell::default(),
             calmed: Notify::new(),
             descriptor_limit,

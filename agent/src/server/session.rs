@@ -58,7 +58,10 @@ async fn answer(
     mut writer: Writer,
 ) -> Result<(), FrameError> {
     let reply = match request {
-        Request::StartExec(start) => return start_exec(agent, &start, &mut reader, &mut writer).await,
+        Request::StartExec(mut start) => {
+            agent.complete_environment(&mut start.env);
+            return start_exec(agent, &start, &mut reader, &mut writer).await;
+        }
         Request::AttachExec(attach) => return attach_exec(agent, attach, &mut reader, &mut writer).await,
         Request::ListExecs => {
             for batch in agent.execs.summaries().chunks(BATCH) {
@@ -95,6 +98,10 @@ async fn answer(
         Request::Stats => Reply::Stats(stats::collect(agent)),
         Request::SetDeadline { remaining } => {
             agent.deadline.set(remaining).map_err(FrameError::Io)?;
+            Reply::Done
+        }
+        Request::SetEnvironment { env } => {
+            *agent.environment.borrow_mut() = env;
             Reply::Done
         }
         Request::Shutdown { grace } => {

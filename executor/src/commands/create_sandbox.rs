@@ -13,6 +13,9 @@ use crate::hosted::Hosted;
 use crate::provider::{BoxOrder, CreateError, Provider, Pull, PullProgress};
 use crate::service::Shared;
 
+/// How much later than the log's the agent's deadline is: the reaper comes first, so that execs can tell their end; the
+/// agent's own deadline is for when nobody comes.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// How often a failure that may pass is tried again before the sandbox has failed.
 const ATTEMPTS: i64 = 3;
 
@@ -56,7 +59,7 @@ async fn create(
     let order = BoxOrder {
         id,
         spec: spec.clone(),
-        time_left,
+        time_left: time_left + GRACE,
     };
     let progress = Progress::new(shared, context);
     // The claim, the question whether it is still wanted, and the box take their time side by side. If it is not
@@ -86,13 +89,23 @@ async fn create(
         Ok(handle) => handle,
         Err(error) => return failed(shared, context, &error, attempt).await,
     };
-    shared.registry.insert(Arc::new(Hosted::new(
-        id,
-        context.tenant.clone(),
-        provider,
-        Client::new(&handle.socket),
-        env.0.clone(),
-    )));
+    let agent = Client::new(&handle.socket);
+    if !env.0.is_empty() {
+        // The agent keeps it: an executor that takes over has it from nowhere else.
+        let environment = env
+            .0
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if let Err(error) = agent.set_environment(environment).await {
+            tracing::warn!(sandbox.id = %id, error = %error, "the environment was not set");
+            discard(provider.as_ref(), context).await;
+            return Err(Outcome::Retry(Duration::from_secs(1)));
+        }
+    }
+    shared
+        .registry
+        .insert(Arc::new(Hosted::new(id, context.tenant.clone(), provider, agent)));
     let running = SandboxRunning {
         node: shared.config.node.clone(),
         runtime_id: handle.runtime_id,

@@ -3,6 +3,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use events::SandboxTtlExtended;
 
+use super::create_sandbox::GRACE;
 use super::{Outcome, tell};
 use crate::context::Context;
 use crate::service::Shared;
@@ -16,7 +17,7 @@ pub(super) async fn run(shared: &Shared, context: &Context, expires_at: DateTime
     if remaining.is_zero() {
         return Outcome::Done;
     }
-    if let Err(error) = hosted.agent.set_deadline(remaining).await {
+    if let Err(error) = hosted.agent.set_deadline(remaining + GRACE).await {
         tracing::warn!(sandbox.id = %context.sandbox, error = %error, "the deadline was not moved");
         return if hosted.is_closing() {
             Outcome::Done

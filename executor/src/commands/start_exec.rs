@@ -59,7 +59,7 @@ async fn start(
     let started = ExecStarted {
         exec,
         spec: spec.clone(),
-        env_names: hosted.environment.keys().chain(env.0.keys()).cloned().collect(),
+        env_names: env.names(),
         pid: connection.started.pid,
     };
     let (durable, is_durable) = oneshot::channel();
@@ -87,10 +87,12 @@ async fn connect(
     spec: &ExecSpec,
     env: &SecretMap,
 ) -> Result<ExecConnection, CallError<StartRefusal>> {
-    let mut environment = hosted.environment.clone();
-    environment.extend(env.0.clone());
     let start = StartExec {
-        env: environment.into_iter().collect(),
+        env: env
+            .0
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
         cwd: spec.cwd.clone(),
         user: spec.user.clone(),
         tty: spec.tty.map(|size| protocol::TerminalSize {

@@ -94,7 +94,7 @@ fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     Ok((file, metadata))
 }

@@ -68,6 +68,7 @@ fn kind(error: &io::Error) -> FileErrorKind {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => FileErrorKind::PermissionDenied,
         ErrorKind::AlreadyExists => FileErrorKind::AlreadyExists,
         ErrorKind::IsADirectory => FileErrorKind::IsADirectory,
+        ErrorKind::InvalidInput => FileErrorKind::InvalidPath,
         ErrorKind::NotADirectory => FileErrorKind::NotADirectory,
         ErrorKind::DirectoryNotEmpty => FileErrorKind::DirectoryNotEmpty,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => FileErrorKind::NoSpace,

@@ -43,7 +43,9 @@ impl Upload {
         let owner = match fs::symlink_metadata(&target) {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             // Replacing a device or a socket by a file is not what a write does.
-            Ok(metadata) if !metadata.is_file() => return Err(io::Error::other("not a regular file")),
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            }
             Ok(metadata) => Some((metadata.uid(), metadata.gid())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
