@@ -84,10 +84,13 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
         .enable_io()
         .enable_time()
         .max_blocking_threads(8)
-        .thread_keep_alive(Duration::from_secs(1))
+        // Kept, and the first one made now: when the processes of the box are used up no other can be had, and
+        // without any the runtime panics.
+        .thread_keep_alive(Duration::from_secs(365 * 24 * 60 * 60))
         .thread_stack_size(256 * 1024)
         .build()
         .map_err(RunError::Prepare)?;
+    let _made = runtime.spawn_blocking(|| ());
     LocalSet::new().block_on(&runtime, async move {
         let listener = listen::Listener::new(listener, options.any_peer).map_err(RunError::Prepare)?;
         let signals = signals::Signals::new(&signal_mask).map_err(RunError::Prepare)?;

@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use agent::client::Client;
+use agent::protocol::{ExecId, StartExec};
+use events::SandboxId;
 
 use crate::rig::{Rig, leave_running, python, shell};
 
@@ -43,4 +47,31 @@ pub async fn cpu_is_limited(rig: &Rig) {
     // A sample of 100 ms holds one period's budget, two at the worst.
     let mean = seen.iter().sum::<f64>() / seen.len() as f64;
     assert!((2.0..60.0).contains(&mean), "{seen:?}");
+}
+
+pub async fn the_agent_serves_when_processes_run_out(rig: &Rig) {
+    let mut spec = rig.spec();
+    spec.pids_limit = 40;
+    let handle = rig.create(&rig.order(spec)).await;
+    let bomb = "import os, time\nwhile True:\n try:\n  if os.fork() == 0: time.sleep(60)\n except OSError:\n  open(\"full\", \"w\"); time.sleep(0.01)";
+    let start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), ["python3", "-c", bomb]);
+    let client = Client::new(&handle.socket);
+    let bomb = start.exec_id;
+    client.start_exec(start).await.expect("start the bomb");
+    while client.stat("full").await.is_err() {
+        client.ping().await.expect("the agent is alive");
+    }
+    // Several at once: more than the agent has threads for.
+    let reads = (0..20).map(|_| client.stat("/etc/passwd"));
+    assert!(futures::future::join_all(reads).await.iter().all(Result::is_ok));
+    client
+        .kill_exec(bomb, Duration::ZERO)
+        .await
+        .expect("end the bomb");
+    // Until the last of it is gone, starting anything may be refused.
+    let fresh = || StartExec::new(ExecId(*SandboxId::new().as_bytes()), ["true"]);
+    while client.start_exec(fresh()).await.is_err() {
+        client.ping().await.expect("the agent is alive");
+    }
+    assert!(rig.listed(handle.id).await.is_some_and(|found| found.running));
 }

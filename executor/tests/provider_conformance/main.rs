@@ -62,7 +62,8 @@ conformance! {
     limits:
         cpu_is_limited,
         memory_is_limited_and_the_agent_survives,
-        processes_are_limited;
+        processes_are_limited,
+        the_agent_serves_when_processes_run_out;
     confinement:
         a_read_only_root_leaves_tmp_and_workspace,
         a_socket_of_the_host_cannot_be_passed_off_as_the_agent,
