@@ -185,6 +185,24 @@ impl BubblewrapProvider {
         let said = String::from_utf8_lossy(&output.stdout);
         Ok(said.trim().trim_start_matches("bubblewrap ").to_owned())
     }
+
+    /// Makes the namespaces of a box around nothing: many kernels are told to refuse them to users.
+    async fn try_namespaces(&self) -> io::Result<()> {
+        let mut command = Command::new(&self.config.bwrap);
+        command
+            .args(["--unshare-user", "--unshare-all", "--uid", "0", "--gid", "0"])
+            .args(["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"])
+            .current_dir("/")
+            .stdin(Stdio::null());
+        confine::Confinement::new(self.outside.as_ref())?.apply(&mut command);
+        let output = command.output().await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ))
+    }
 }
 
 #[async_trait]
@@ -223,10 +241,20 @@ impl Provider for BubblewrapProvider {
 
     async fn health(&self) -> Result<Health, HealthError> {
         let began = Instant::now();
-        let version = self.bwrap_version().await.map_err(|source| HealthError {
-            reason: "bubblewrap cannot be run".to_owned(),
-            source: Some(Box::new(source)),
-        })?;
+        let failed = |reason: &str| {
+            let reason = reason.to_owned();
+            move |source: io::Error| HealthError {
+                reason,
+                source: Some(Box::new(source)),
+            }
+        };
+        let version = self
+            .bwrap_version()
+            .await
+            .map_err(failed("bubblewrap cannot be run"))?;
+        self.try_namespaces()
+            .await
+            .map_err(failed("bubblewrap cannot make namespaces on this machine"))?;
         let mut warnings = Vec::new();
         if let Err(reason) = &*self.cgroups {
             warnings.push(format!(
