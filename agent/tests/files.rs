@@ -293,11 +293,11 @@ async fn devices_and_pipes_are_neither_read_nor_replaced() {
     for path in ["pipe", "/dev/null", "/dev/zero"] {
         assert_eq!(
             kind(agent.client.read_file(path, 0, Some(1)).await),
-            FileErrorKind::Other
+            FileErrorKind::InvalidPath
         );
         assert_eq!(
             kind(agent.client.put_file(WriteFile::new(path), Bytes::new()).await),
-            FileErrorKind::Other
+            FileErrorKind::InvalidPath
         );
     }
     assert_eq!(agent.client.stat("/dev/null").await.unwrap().name, "null");

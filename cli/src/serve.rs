@@ -21,8 +21,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Taken first: a port that is in use is the most common mistake, and nothing has been started yet.
     let listener = roles::listen(&config).await?;
     let providers = Providers::find(&config, &installation).await?;
-    let gateway_config =
-        roles::gateway_config(&config, listener.local_addr()?, providers.names(), providers.first())?;
+    let gateway_config = roles::gateway_config(
+        &config,
+        listener.local_addr()?,
+        providers.names(),
+        providers.first(),
+    )?;
     let (nats, log) = start_log(&config, &installation).await?;
     let store = roles::open_store(&config, Some(&installation.path(""))).await?;
 
@@ -35,18 +39,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (feed, view) = roles::follow(&log, store).await?;
     let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());
     let (gateway, executor, ()) = tokio::join!(
-        until_failure(roles::serve_gateway(gateway_config, &log, &feed, &view, listener, stop.clone()), &stop),
-        until_failure(roles::run_executor(&config, log.clone(), providers, stop.clone()), &stop),
+        until_failure(
+            roles::serve_gateway(gateway_config, &log, &feed, &view, listener, stop.clone()),
+            &stop
+        ),
+        until_failure(
+            roles::run_executor(&config, log.clone(), providers, stop.clone()),
+            &stop
+        ),
         reaper.run(),
     );
     tokio::time::sleep(roles::LAST_EVENTS).await;
     recorder_stop.cancel();
-    if tokio::time::timeout(Duration::from_secs(10), recorder).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(10), recorder)
+        .await
+        .is_err()
+    {
         tracing::warn!("the recorder did not finish; it goes on at the next start");
     }
     log.flush().await;
     if let Some(nats) = nats {
-        tokio::task::spawn_blocking(move || nats.stop()).await.context("stopping nats-server")?;
+        tokio::task::spawn_blocking(move || nats.stop())
+            .await
+            .context("stopping nats-server")?;
     }
     gateway.and(executor)
 }
@@ -64,9 +79,17 @@ async fn until_failure(
     outcome
 }
 
-async fn start_log(config: &Config, installation: &Installation) -> anyhow::Result<(Option<NatsServer>, Log)> {
+async fn start_log(
+    config: &Config,
+    installation: &Installation,
+) -> anyhow::Result<(Option<NatsServer>, Log)> {
     if let Some(url) = &config.nats.url {
-        return Ok((None, Log::connect(&roles::nats_config(config, url)?).await.context("cannot use NATS")?));
+        return Ok((
+            None,
+            Log::connect(&roles::nats_config(config, url)?)
+                .await
+                .context("cannot use NATS")?,
+        ));
     }
     let nats = NatsServer::start(&installation.path("nats"), config.nats.server_path.as_deref())?;
     let nats_config = events::NatsConfig {
@@ -74,7 +97,10 @@ async fn start_log(config: &Config, installation: &Installation) -> anyhow::Resu
         ..roles::nats_config(config, &nats.url)?
     };
     let log = Log::connect(&nats_config).await.with_context(|| {
-        format!("cannot use the nats-server that was started; see {}", installation.path("nats/nats-server.log").display())
+        format!(
+            "cannot use the nats-server that was started; see {}",
+            installation.path("nats/nats-server.log").display()
+        )
     })?;
     Ok((Some(nats), log))
 }

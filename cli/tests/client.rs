@@ -1,5 +1,9 @@
 //! The client verbs, as a shell uses them: real processes against a real server and real containers.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail where it stands"
+)]
 
 mod support;
 

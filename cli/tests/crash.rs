@@ -1,5 +1,11 @@
 //! What is killed comes back, and nothing is lost or doubled.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
 mod support;
 
 use std::time::Duration;
@@ -52,7 +58,10 @@ async fn read_to_the_end(api: &Api, exec: &str, output: &mut Vec<u8>) {
         if status == 200 && done.is_some() && state["exit_code"] == 9 {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(90), "the output does not end: {state}");
+        assert!(
+            began.elapsed() < Duration::from_secs(90),
+            "the output does not end: {state}"
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

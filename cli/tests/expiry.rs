@@ -1,5 +1,11 @@
 //! Nothing outlives its deadline, whoever is dead.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
 mod support;
 
 use std::time::Duration;

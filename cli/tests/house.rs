@@ -1,12 +1,29 @@
 //! The rules of the house, as far as a machine can check them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 7] = ["agent", "api-gateway", "bench", "cli", "events", "executor", "reaper"];
+const CRATES: [&str; 7] = [
+    "agent",
+    "api-gateway",
+    "bench",
+    "cli",
+    "events",
+    "executor",
+    "reaper",
+];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// What a crate depends on outside of its tests.
@@ -37,22 +54,36 @@ fn crates_depend_on_each_other_in_one_direction_only() {
         ("bench", &CRATES[..]),
     ]);
     for name in CRATES {
-        let ours: BTreeSet<String> =
-            dependencies(name).into_iter().filter(|other| CRATES.contains(&other.as_str())).collect();
+        let ours: BTreeSet<String> = dependencies(name)
+            .into_iter()
+            .filter(|other| CRATES.contains(&other.as_str()))
+            .collect();
         let allowed: BTreeSet<String> = allowed[name].iter().map(|other| (*other).to_owned()).collect();
-        assert!(ours.is_subset(&allowed), "{name} depends on {ours:?}, but only {allowed:?} is allowed");
+        assert!(
+            ours.is_subset(&allowed),
+            "{name} depends on {ours:?}, but only {allowed:?} is allowed"
+        );
     }
 }
 
 #[test]
 fn one_crate_each_sees_http_docker_nats_and_sql() {
-    for (library, owner) in
-        [("axum", "api-gateway"), ("bollard", "executor"), ("async-nats", "events"), ("sqlx", "events")]
-    {
+    for (library, owner) in [
+        ("axum", "api-gateway"),
+        ("bollard", "executor"),
+        ("async-nats", "events"),
+        ("sqlx", "events"),
+    ] {
         for name in CRATES.iter().filter(|name| **name != owner && **name != "bench") {
-            assert!(!dependencies(name).contains(library), "{name} must not see {library}: only {owner} does");
+            assert!(
+                !dependencies(name).contains(library),
+                "{name} must not see {library}: only {owner} does"
+            );
         }
-        assert!(dependencies(owner).contains(library), "{owner} does not use {library} any more: change this rule");
+        assert!(
+            dependencies(owner).contains(library),
+            "{owner} does not use {library} any more: change this rule"
+        );
     }
 }
 
@@ -61,10 +92,17 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() {
-            if !name.starts_with('.') && !name.starts_with("target") && name != "dist" && name != "node_modules" {
+            if !name.starts_with('.')
+                && !name.starts_with("target")
+                && name != "dist"
+                && name != "node_modules"
+            {
                 sources(&path, found);
             }
-        } else if ["rs", "py", "ts", "sh"].iter().any(|end| name.ends_with(&format!(".{end}"))) {
+        } else if ["rs", "py", "ts", "sh"]
+            .iter()
+            .any(|end| name.ends_with(&format!(".{end}")))
+        {
             found.push(path);
         }
     }
@@ -85,7 +123,10 @@ fn no_source_file_is_over_800_lines() {
 fn migrations_of_both_databases_have_the_same_numbers() {
     let names = |database: &str| -> BTreeSet<String> {
         let dir = root().join("migrations").join(database);
-        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     };
     assert_eq!(names("sqlite"), names("postgres"));
     assert!(!names("sqlite").is_empty());

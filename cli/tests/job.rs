@@ -1,5 +1,11 @@
 //! The main job, end to end: the same against one process and SQLite, and against four and Postgres.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
 mod support;
 
 use serde_json::json;

@@ -1,5 +1,11 @@
 //! Many at once, and some who do not play along.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -23,7 +23,7 @@ enum Query {
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Sandboxes(Vec<SandboxRecord>),
-    Exec(Option<ExecState>),
+    Exec(Option<Box<ExecState>>),
     Failed(String),
 }
 
@@ -79,7 +79,7 @@ impl Log {
     /// What the record says about one exec; `None` when it has never heard of it.
     pub async fn exec_record(&self, id: ExecId) -> Result<Option<ExecState>, QueryError> {
         match self.ask(&Query::Exec { id }).await? {
-            Answer::Exec(exec) => Ok(exec),
+            Answer::Exec(exec) => Ok(exec.map(|exec| *exec)),
             Answer::Failed(why) => Err(QueryError::Failed(why)),
             Answer::Sandboxes(_) => Err(QueryError::Failed("an answer to another question".to_owned())),
         }
@@ -153,7 +153,7 @@ async fn answer(store: &dyn EventStore, query: Query) -> Result<Answer, crate::S
             live.truncate(PAGE);
             live
         }
-        Query::Exec { id } => return Ok(Answer::Exec(store.exec(id).await?)),
+        Query::Exec { id } => return Ok(Answer::Exec(store.exec(id).await?.map(Box::new))),
         Query::Sandbox { id } => store.sandbox(id).await?.into_iter().collect(),
     };
     let mut execs = store.live_execs().await?;

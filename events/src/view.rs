@@ -196,16 +196,12 @@ fn slot(state: SandboxState) -> Slot {
 impl Inner {
     fn apply(&self, recorded: &Recorded) {
         let event = &recorded.event;
-        match &event.data {
-            EventData::TemplateSaved(saved) => {
-                let key = (event.tenant.clone(), saved.template.name.clone());
-                self.templates.insert(key, saved.template.clone());
-            }
-            EventData::TemplateDeleted(deleted) => {
-                self.templates
-                    .remove(&(event.tenant.clone(), deleted.name.clone()));
-            }
-            _ => {}
+        if let EventData::TemplateSaved(saved) = &event.data {
+            let key = (event.tenant.clone(), saved.template.name.clone());
+            self.templates.insert(key, saved.template.clone());
+        } else if let EventData::TemplateDeleted(deleted) = &event.data {
+            self.templates
+                .remove(&(event.tenant.clone(), deleted.name.clone()));
         }
         // Execs and files change nothing here, and they are the bulk.
         if event.data.category() != "sandbox" {

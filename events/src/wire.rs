@@ -89,9 +89,10 @@ impl Event {
             traceparent: self.traceparent.clone(),
             data,
         };
-        let body = match &self.data {
-            EventData::ExecOutput(output) => output.bytes.clone(),
-            _ => Bytes::new(),
+        let body = if let EventData::ExecOutput(output) = &self.data {
+            output.bytes.clone()
+        } else {
+            Bytes::new()
         };
         Ok(Frame {
             position: Position::ZERO,

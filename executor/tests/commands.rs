@@ -1,5 +1,11 @@
 //! Commands in, events out: a real nats-server, a real recorder on SQLite, a real Docker engine, real agents.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

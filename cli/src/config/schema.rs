@@ -101,7 +101,7 @@ pub struct DockerConfig {
     pub bridge_network: String,
     /// `missing` or `never`.
     pub pull: String,
-    /// Whether images are on a read-only root unless the sandbox says otherwise.
+    /// How many processes a sandbox may have.
     pub pids_limit: u32,
 }
 
@@ -114,6 +114,8 @@ pub struct BubblewrapConfig {
     pub rootfs: PathBuf,
     /// The image names that it has.
     pub images: Vec<String>,
+    /// Whether sandboxes that ask for a bridge get the network of the host, its loopback included; else they are refused.
+    pub host_network: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -203,7 +205,11 @@ impl Default for Config {
                 allowed_origins: Vec::new(),
                 max_upload: None,
             },
-            node: NodeConfig { id: None, capacity: 200, max_output: Bytes(4 << 30) },
+            node: NodeConfig {
+                id: None,
+                capacity: 200,
+                max_output: Bytes(4 << 30),
+            },
             nats: NatsConfig {
                 url: None,
                 user: None,
@@ -213,7 +219,12 @@ impl Default for Config {
                 max_events: Bytes(2 << 30),
                 server_path: None,
             },
-            database: DatabaseConfig { url: None, driver: "sqlite".to_owned(), path: None, dsn: None },
+            database: DatabaseConfig {
+                url: None,
+                driver: "sqlite".to_owned(),
+                path: None,
+                dsn: None,
+            },
             providers: ProvidersConfig {
                 default: None,
                 docker: DockerConfig {
@@ -228,7 +239,10 @@ impl Default for Config {
                 bubblewrap: BubblewrapConfig {
                     enabled: None,
                     rootfs: "/var/cache/stacyvm/base.tar".into(),
-                    images: ["alpine:latest", "python:3.12", "stacyvm/base:local"].map(str::to_owned).to_vec(),
+                    images: ["alpine:latest", "python:3.12", "stacyvm/base:local"]
+                        .map(str::to_owned)
+                        .to_vec(),
+                    host_network: false,
                 },
             },
             defaults: DefaultsConfig {
@@ -241,8 +255,16 @@ impl Default for Config {
                 default_exec_timeout: minutes(5),
                 max_exec_timeout: minutes(24 * 60),
             },
-            auth: AuthConfig { enabled: None, api_key: None, admin_api_key: None, keys: Vec::new() },
-            logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
+            auth: AuthConfig {
+                enabled: None,
+                api_key: None,
+                admin_api_key: None,
+                keys: Vec::new(),
+            },
+            logging: LoggingConfig {
+                level: "info".to_owned(),
+                format: "text".to_owned(),
+            },
         }
     }
 }
@@ -251,7 +273,9 @@ impl Config {
     /// The address to listen on.
     pub fn listen_address(&self) -> anyhow::Result<SocketAddr> {
         match &self.listen {
-            Some(listen) => listen.parse().with_context(|| format!("listen: {listen:?} is not ADDRESS:PORT")),
+            Some(listen) => listen
+                .parse()
+                .with_context(|| format!("listen: {listen:?} is not ADDRESS:PORT")),
             None => format!("{}:{}", self.server.host, self.server.port)
                 .parse()
                 .with_context(|| format!("server.host: {:?} is not an IP address", self.server.host)),
@@ -266,17 +290,24 @@ impl Config {
         if rustix::process::geteuid().is_root() {
             return "/var/lib/stacyvm".into();
         }
-        std::env::var_os("HOME").map_or_else(|| ".stacyvm".into(), |home| PathBuf::from(home).join(".stacyvm"))
+        std::env::var_os("HOME")
+            .map_or_else(|| ".stacyvm".into(), |home| PathBuf::from(home).join(".stacyvm"))
     }
 
     /// What no type can say.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         self.listen_address()?;
         if !matches!(self.logging.format.as_str(), "text" | "json") {
-            bail!("logging.format: {:?} is neither text nor json", self.logging.format);
+            bail!(
+                "logging.format: {:?} is neither text nor json",
+                self.logging.format
+            );
         }
         if !matches!(self.providers.docker.pull.as_str(), "missing" | "never") {
-            bail!("providers.docker.pull: {:?} is neither missing nor never", self.providers.docker.pull);
+            bail!(
+                "providers.docker.pull: {:?} is neither missing nor never",
+                self.providers.docker.pull
+            );
         }
         if self.node.capacity == 0 {
             bail!("node.capacity: must be at least 1");

@@ -17,7 +17,9 @@ impl Serialize for GoDuration {
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        events::parse_go_duration(&text).map(Self).map_err(de::Error::custom)
+        events::parse_go_duration(&text)
+            .map(Self)
+            .map_err(de::Error::custom)
     }
 }
 
@@ -41,16 +43,19 @@ impl<'de> Deserialize<'de> for Bytes {
         }
         match Either::deserialize(deserializer)? {
             Either::Number(number) => Ok(Self(number)),
-            Either::Text(text) => parse_bytes(&text)
-                .map(Self)
-                .ok_or_else(|| de::Error::custom(format!("invalid size {text:?}: use a form such as 512m or 2g"))),
+            Either::Text(text) => parse_bytes(&text).map(Self).ok_or_else(|| {
+                de::Error::custom(format!("invalid size {text:?}: use a form such as 512m or 2g"))
+            }),
         }
     }
 }
 
 fn parse_bytes(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
-    let lower = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
+    let lower = lower
+        .strip_suffix("ib")
+        .or_else(|| lower.strip_suffix('b'))
+        .unwrap_or(&lower);
     let (number, shift) = match lower.as_bytes().last()? {
         b'k' => (&lower[..lower.len() - 1], 10),
         b'm' => (&lower[..lower.len() - 1], 20),
@@ -66,9 +71,13 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        for (text, bytes) in
-            [("512m", Some(512 << 20)), ("2G", Some(2 << 30)), ("1024", Some(1024)), ("1kb", Some(1024)), ("4MiB", Some(4 << 20))]
-        {
+        for (text, bytes) in [
+            ("512m", Some(512 << 20)),
+            ("2G", Some(2 << 30)),
+            ("1024", Some(1024)),
+            ("1kb", Some(1024)),
+            ("4MiB", Some(4 << 20)),
+        ] {
             assert_eq!(parse_bytes(text), bytes, "{text}");
         }
         for text in ["", "m", "-1", "1.5g", "99999999999g", "b"] {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use events::ProviderName;
 use executor::provider::Provider;
+use executor::providers::bubblewrap::{BubblewrapConfig, BubblewrapProvider, RootfsSource};
 use executor::providers::docker::{DockerConfig, DockerProvider, PullPolicy};
 
 use crate::config::Config;
@@ -26,6 +27,11 @@ impl Providers {
         let socket = docker.socket.strip_prefix("unix://").unwrap_or(&docker.socket);
         if docker.enabled.unwrap_or_else(|| Path::new(socket).exists()) {
             all.push(Arc::new(make_docker(config, installation, &agent, socket)?));
+        }
+        let bubblewrap = &config.providers.bubblewrap;
+        let found = || in_path("bwrap") && bubblewrap.rootfs.is_file();
+        if bubblewrap.enabled.unwrap_or_else(found) {
+            all.push(Arc::new(make_bubblewrap(config, installation, &agent)?));
         }
         if all.is_empty() {
             bail!("no provider is on: start a Docker engine, or install bubblewrap and run scripts/setup");
@@ -62,7 +68,11 @@ fn make_docker(
         socket: socket.into(),
         deployment: installation.name.clone(),
         bridge_network: docker.bridge_network.clone(),
-        pull: if docker.pull == "never" { PullPolicy::Never } else { PullPolicy::Missing },
+        pull: if docker.pull == "never" {
+            PullPolicy::Never
+        } else {
+            PullPolicy::Missing
+        },
         runtimes: docker.runtimes.clone(),
         seccomp_profile: (docker.seccomp_profile != "default").then(|| docker.seccomp_profile.clone().into()),
         ..base
@@ -70,13 +80,51 @@ fn make_docker(
     .context("cannot use Docker")
 }
 
+fn make_bubblewrap(
+    config: &Config,
+    installation: &Installation,
+    agent: &Path,
+) -> anyhow::Result<BubblewrapProvider> {
+    let bubblewrap = &config.providers.bubblewrap;
+    if !bubblewrap.rootfs.is_file() {
+        bail!(
+            "providers.bubblewrap.rootfs: {} does not exist; scripts/setup makes one",
+            bubblewrap.rootfs.display()
+        );
+    }
+    let base = BubblewrapConfig::new(installation.path("bubblewrap"), agent).context("bubblewrap")?;
+    let rootfs = RootfsSource::Tar(bubblewrap.rootfs.clone());
+    BubblewrapProvider::new(BubblewrapConfig {
+        images: bubblewrap
+            .images
+            .iter()
+            .map(|name| (name.clone(), rootfs.clone()))
+            .collect(),
+        cgroup_parent: installation.name.clone(),
+        host_network: bubblewrap.host_network,
+        ..base
+    })
+    .context("cannot use bubblewrap")
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
 /// The agent as configured, or beside this binary.
 fn find_agent(config: &Config) -> anyhow::Result<PathBuf> {
     let path = match &config.agent {
         Some(path) => path.clone(),
-        None => std::env::current_exe()?.parent().context("this binary has no directory")?.join("stacyvm-agent"),
+        None => std::env::current_exe()?
+            .parent()
+            .context("this binary has no directory")?
+            .join("stacyvm-agent"),
     };
     path.canonicalize().with_context(|| {
-        format!("the agent {} is missing: build it with `make agent`, or name it with STACYVM_AGENT", path.display())
+        format!(
+            "the agent {} is missing: build it with `make agent`, or name it with STACYVM_AGENT",
+            path.display()
+        )
     })
 }

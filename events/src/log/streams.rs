@@ -89,7 +89,8 @@ impl Log {
 }
 
 fn check_config(wanted: &Config, found: &Config) -> Result<(), ConnectError> {
-    let options: [(&'static str, fn(&Config) -> String); 5] = [
+    type Option = (&'static str, fn(&Config) -> String);
+    let options: [Option; 5] = [
         ("storage", |config| format!("{:?}", config.storage)),
         ("retention", |config| format!("{:?}", config.retention)),
         ("discard", |config| format!("{:?}", config.discard)),

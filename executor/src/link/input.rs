@@ -62,7 +62,10 @@ fn fault(hosted: &Hosted, error: CallError<ExecRefusal>) -> LinkFault {
             };
             LinkFault::new(code, refusal.to_string())
         }
-        error => {
+        error @ (CallError::Transport { .. }
+        | CallError::InvalidCall { .. }
+        | CallError::Violation { .. }
+        | CallError::Version { .. }) => {
             tracing::warn!(sandbox.id = %hosted.id, error = %crate::service::chain(&error), "input was not passed on");
             internal()
         }
