@@ -19,9 +19,14 @@ pub struct JsonBody<T>(pub T);
 #[derive(Debug)]
 pub struct FileJsonBody<T>(pub T);
 
-/// A JSON object, or no body at all.
+/// The same, or no body at all, which is an empty object.
 #[derive(Debug)]
-pub struct OptionalJsonBody<T>(pub T);
+pub struct OptionalJsonBody<T> {
+    /// What it says.
+    pub value: T,
+    /// How it says it.
+    pub bytes: Bytes,
+}
 
 /// A JSON object together with its exact bytes, for the digest of an idempotent request.
 #[derive(Debug)]
@@ -51,7 +56,11 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for OptionalJsonBody<T> {
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
         let bytes = read_body(request, gateway.config().max_body_bytes).await?;
         let empty = bytes.iter().all(u8::is_ascii_whitespace);
-        parse_object(if empty { b"{}" } else { &bytes }).map(Self)
+        let bytes = if empty { Bytes::from_static(b"{}") } else { bytes };
+        Ok(Self {
+            value: parse_object(&bytes)?,
+            bytes,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use events::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::auth::{Caller, KeyRing};
 use crate::config::GatewayConfig;
@@ -38,6 +39,7 @@ struct Inner {
     metrics: Metrics,
     started_at: Instant,
     closing: CancellationToken,
+    sessions: TaskTracker,
 }
 
 /// What a tenant is told of what does not exist, is gone, or is another's.
@@ -70,6 +72,7 @@ impl Gateway {
                 metrics: Metrics::install(),
                 started_at: Instant::now(),
                 closing: CancellationToken::new(),
+                sessions: TaskTracker::new(),
             }),
         }
     }
@@ -114,6 +117,11 @@ impl Gateway {
     /// Cancelled when the gateway is about to stop: endless answers end then.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.inner.closing
+    }
+
+    /// WebSockets, which live on when their connection has become one.
+    pub(crate) fn sessions(&self) -> &TaskTracker {
+        &self.inner.sessions
     }
 
     /// The tenant's sandbox, whatever its state, as long as it was not destroyed.

@@ -58,13 +58,17 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
     }
     drop(listener);
     gateway.closing().cancel();
+    let sessions = gateway.sessions();
     connections.close();
-    if tokio::time::timeout(gateway.config().shutdown_grace, connections.wait())
+    sessions.close();
+    let ended = async { tokio::join!(connections.wait(), sessions.wait()) };
+    if tokio::time::timeout(gateway.config().shutdown_grace, ended)
         .await
         .is_err()
     {
         tracing::warn!(
             connections = connections.len(),
+            sessions = sessions.len(),
             "requests are cut off: they did not end in time"
         );
         cut.cancel();

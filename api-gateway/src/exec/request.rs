@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use events::{ExecSpec, SecretMap, TerminalSize, parse_go_duration};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::quoting::shell_line;
@@ -13,6 +13,10 @@ use crate::error::ApiError;
 
 /// The most arguments, and the most environment variables.
 const MAX_ENTRIES: usize = 4096;
+/// Linux takes no longer argument or variable (MAX_ARG_STRLEN), the closing NUL included.
+const MAX_ARG_BYTES: usize = 128 << 10;
+/// The most that a request may put into one message: it must fit into 1 MiB with all that goes with it.
+const MAX_MESSAGE_BYTES: usize = 768 << 10;
 
 /// What to run.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -70,8 +74,14 @@ impl ExecRequest {
             Some("argv") => std::iter::once(command).chain(args).collect(),
             Some(_) => return Err(ApiError::bad_request("mode must be shell or argv")),
         };
+        if argv.iter().any(|arg| arg.len() >= MAX_ARG_BYTES) {
+            return Err(ApiError::bad_request(format!(
+                "Linux takes no argument of {MAX_ARG_BYTES} bytes or more: write a file and run that"
+            )));
+        }
         let env = self.env.unwrap_or_default();
         check_env(&env)?;
+        check_message(&(&argv, &env))?;
         Ok(Runnable {
             spec: ExecSpec {
                 argv,
@@ -108,8 +118,39 @@ pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
                 "env needs names that are not empty and hold no '=', and nothing may contain NUL characters",
             ));
         }
+        if name.len() + value.len() + 2 > MAX_ARG_BYTES {
+            return Err(ApiError::bad_request(format!(
+                "Linux takes no environment variable of {MAX_ARG_BYTES} bytes or more"
+            )));
+        }
     }
     Ok(())
+}
+
+/// Refuses what does not fit into one message.
+pub fn check_message(parts: &impl Serialize) -> Result<(), ApiError> {
+    let mut size = Counter(0);
+    // Counting cannot fail.
+    let _ = serde_json::to_writer(&mut size, parts);
+    if size.0 > MAX_MESSAGE_BYTES {
+        return Err(ApiError::too_large(format!(
+            "the request is over the limit of {MAX_MESSAGE_BYTES} bytes: large content belongs into a file"
+        )));
+    }
+    Ok(())
+}
+
+struct Counter(usize);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn checked_text(text: Option<String>, name: &'static str, max: usize) -> Result<Option<String>, ApiError> {
@@ -201,6 +242,26 @@ mod tests {
         ] {
             assert_eq!(read(json).unwrap_err().code(), ErrorCode::BadRequest, "{json}");
         }
+    }
+
+    #[test]
+    fn what_no_kernel_and_no_message_takes_is_refused() {
+        let long = format!(
+            r#"{{"command":"true","mode":"argv","args":["{}"]}}"#,
+            "x".repeat(MAX_ARG_BYTES)
+        );
+        assert_eq!(read(&long).unwrap_err().code(), ErrorCode::BadRequest);
+        let long = format!(
+            r#"{{"command":"true","env":{{"A":"{}"}}}}"#,
+            "x".repeat(MAX_ARG_BYTES)
+        );
+        assert_eq!(read(&long).unwrap_err().code(), ErrorCode::BadRequest);
+        let part = format!("\"{}\"", "x".repeat(100 << 10));
+        let many = format!(
+            r#"{{"command":"true","mode":"argv","args":[{}]}}"#,
+            vec![part; 8].join(",")
+        );
+        assert_eq!(read(&many).unwrap_err().code(), ErrorCode::TooLarge);
     }
 
     #[test]

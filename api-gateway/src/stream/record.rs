@@ -116,11 +116,16 @@ impl EndRecord {
         record
     }
 
+    /// Whether the stream ends here, and the exec does not.
+    pub fn is_interrupted(&self) -> bool {
+        self.outcome == INTERRUPTED
+    }
+
     /// The record of a stream that ends before its exec does.
     pub fn interrupted(exec: ExecId, error: ErrorBody, stdout_bytes: u64, stderr_bytes: u64) -> Self {
         Self {
             exec_id: exec.to_string(),
-            outcome: "interrupted",
+            outcome: INTERRUPTED,
             stdout_bytes,
             stderr_bytes,
             error: Some(error),
@@ -128,6 +133,8 @@ impl EndRecord {
         }
     }
 }
+
+const INTERRUPTED: &str = "interrupted";
 
 /// The name of an ending on the wire.
 pub const fn outcome(end: &ExecEnd) -> &'static str {

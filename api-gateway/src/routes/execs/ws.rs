@@ -60,14 +60,20 @@ pub(crate) async fn ws(
     Ok(upgrade
         .max_message_size(MAX_FRAME_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
-        .on_upgrade(move |socket| serve(gateway, caller, place, socket).instrument(span)))
+        .on_upgrade(move |socket| {
+            let sessions = gateway.sessions().clone();
+            sessions.track_future(serve(gateway, caller, place, socket).instrument(span))
+        }))
 }
 
 async fn serve(gateway: Gateway, caller: Caller, place: (Arc<SandboxState>, NodeId), mut socket: WebSocket) {
-    let opened = match tokio::time::timeout(OPENING_PATIENCE, first_frame(&mut socket)).await {
-        Ok(Some(frame)) => opening(&frame, &gateway.config().execs),
-        Ok(None) => return,
-        Err(_) => Err(ApiError::bad_request("no exec request came")),
+    let opened = tokio::select! {
+        frame = first_frame(&mut socket) => match frame {
+            Some(frame) => opening(&frame, &gateway.config().execs),
+            None => return,
+        },
+        () = tokio::time::sleep(OPENING_PATIENCE) => Err(ApiError::bad_request("no exec request came")),
+        () = gateway.closing().cancelled() => Err(ApiError::unavailable("the gateway stops")),
     };
     let Opening { framing, runnable } = match opened {
         Ok(opening) => opening,
@@ -139,6 +145,7 @@ async fn send(
     {
         return;
     }
+    let mut last = close_code::NORMAL;
     loop {
         let record = tokio::select! {
             biased;
@@ -155,14 +162,19 @@ async fn send(
         let sent = match record {
             Some(ExecRecord::Output(stream, chunk)) => sink.send(framing.output(stream, &chunk)).await,
             Some(ExecRecord::Silence) => sink.send(Message::Ping(Bytes::new())).await,
-            Some(ExecRecord::End(end)) => sink.send(framing.end(*end)).await,
+            Some(ExecRecord::End(end)) => {
+                if end.is_interrupted() {
+                    last = close_code::RESTART;
+                }
+                sink.send(framing.end(*end)).await
+            }
             None => break,
         };
         if sent.is_err() {
             return;
         }
     }
-    if sink.send(close(close_code::NORMAL, "")).await.is_ok() {
+    if sink.send(close(last, "")).await.is_ok() {
         // Closing with unread frames would reset the connection, and the client could lose what it has not read yet.
         let _ = tokio::time::timeout(CLOSING_PATIENCE, input).await;
     }

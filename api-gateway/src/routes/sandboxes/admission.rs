@@ -48,10 +48,10 @@ pub struct Admission {
 pub(crate) async fn admission(
     State(gateway): State<Gateway>,
     caller: Caller,
-    OptionalJsonBody(request): OptionalJsonBody<SpawnRequest>,
+    body: OptionalJsonBody<SpawnRequest>,
 ) -> Result<Json<Admission>, ApiError> {
     let limits = &gateway.config().sandboxes;
-    let plan = plan(request, None, caller.user.as_deref(), limits)?;
+    let plan = plan(body.value, None, caller.user.as_deref(), limits)?;
     let mut live = gateway.view().live_sandboxes();
     live.retain(|state| state.tenant == caller.tenant);
     let owned = match &plan.spec.owner {

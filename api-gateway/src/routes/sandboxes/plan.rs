@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::auth::user_id;
 use crate::config::SandboxLimits;
 use crate::error::ApiError;
-use crate::exec::request::check_env;
+use crate::exec::request::{check_env, check_message};
 
 /// The most labels, and the longest name and value of one, in bytes.
 const MAX_LABELS: usize = 64;
@@ -113,6 +113,7 @@ pub fn plan(
     let mut env = template.env;
     env.extend(request.env.unwrap_or_default());
     check_env(&env)?;
+    check_message(&(&metadata, &env))?;
     let ttl = match filled(request.ttl) {
         Some(text) => ttl(&text)?,
         None => template

@@ -8,6 +8,7 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{OptionalJsonBody, TemplatePath};
 use crate::gateway::Gateway;
+use crate::idempotency::IdempotencyKey;
 use crate::routes::sandboxes::Sandbox;
 use crate::routes::sandboxes::plan::SpawnRequest;
 
@@ -16,7 +17,10 @@ use crate::routes::sandboxes::plan::SpawnRequest;
     post,
     path = "/templates/{name}/spawn",
     tag = "templates",
-    params(("name" = String, Path, description = "The template")),
+    params(
+        ("name" = String, Path, description = "The template"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body is the same sandbox"),
+    ),
     request_body = Option<SpawnRequest>,
     responses(
         (status = 201, description = "It runs, or is still being made", body = Sandbox),
@@ -28,9 +32,14 @@ pub(crate) async fn spawn(
     State(gateway): State<Gateway>,
     caller: Caller,
     TemplatePath(name): TemplatePath,
-    OptionalJsonBody(mut request): OptionalJsonBody<SpawnRequest>,
+    key: IdempotencyKey,
+    body: OptionalJsonBody<SpawnRequest>,
 ) -> Result<(StatusCode, Json<Sandbox>), ApiError> {
-    request.template = Some(name);
-    let sandbox = crate::routes::sandboxes::spawn::run(&gateway, &caller, request, None).await?;
+    let idempotent = key.with(&caller.tenant, &format!("spawn template {name}"), &body.bytes);
+    let request = SpawnRequest {
+        template: Some(name),
+        ..body.value
+    };
+    let sandbox = crate::routes::sandboxes::spawn::run(&gateway, &caller, request, idempotent).await?;
     Ok((StatusCode::CREATED, Json(sandbox)))
 }

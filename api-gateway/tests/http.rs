@@ -1,0 +1,15 @@
+//! The gateway over HTTP: a real nats-server, a real recorder on SQLite, and an executor that plays by a script.
+
+mod http {
+    pub mod executor;
+    pub mod world;
+
+    mod access;
+    mod events;
+    mod execs;
+    mod limits;
+    mod sandboxes;
+    mod shutdown;
+    mod templates;
+    mod websocket;
+}

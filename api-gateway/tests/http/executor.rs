@@ -1,0 +1,288 @@
+//! An executor that makes nothing: it says that what was asked for happened, as its script has it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use events::{
+    Actor, Clock, Command, CommandEnvelope, Event, EventData, EventId, ExecEnded, ExecExited, ExecFailed,
+    ExecId, ExecOutcomeUnknown, ExecOutput, ExecSpec, ExecStarted, ExecTimedOut, FailureCode, FaultCode,
+    FileEntry, Heartbeat, LinkFault, LinkIncoming, LinkOp, LinkServer, LinkValue, Log, NodeId, OutputStream,
+    ProviderHealth, SandboxDestroyed, SandboxFailed, SandboxRunning, SandboxStarting, SandboxStats,
+    SandboxTtlExtended, SystemClock, View,
+};
+use tokio::task::JoinHandle;
+
+pub struct Executor(Vec<JoinHandle<()>>);
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[derive(Clone)]
+struct Script {
+    log: Log,
+    node: NodeId,
+}
+
+impl Executor {
+    pub async fn start(log: &Log, view: &View) -> Self {
+        let script = Script {
+            log: log.clone(),
+            node: "node-1".parse().unwrap(),
+        };
+        let docker = "docker".parse().unwrap();
+        let mut spawns = log.pool_commands(&docker);
+        let mut commands = log.node_commands(&script.node);
+        let mut link = LinkServer::listen(log, &script.node).await.unwrap();
+        let (spawner, runner, beater) = (script.clone(), script.clone(), script);
+        let tasks = vec![
+            tokio::spawn(async move { beater.beat().await }),
+            tokio::spawn(async move {
+                while let Ok(delivery) = spawns.next().await {
+                    spawner.carry_out(&delivery.envelope).await;
+                    delivery.ack().await;
+                }
+            }),
+            tokio::spawn(async move {
+                while let Ok(delivery) = commands.next().await {
+                    runner.carry_out(&delivery.envelope).await;
+                    delivery.ack().await;
+                }
+            }),
+            tokio::spawn(async move {
+                let mut files = HashMap::new();
+                while let Some(incoming) = link.next().await {
+                    answer(incoming, &mut files).await;
+                }
+            }),
+        ];
+        while !view.pool_is_served(&docker) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Self(tasks)
+    }
+}
+
+impl Script {
+    async fn beat(&self) {
+        loop {
+            let health = ProviderHealth {
+                name: "docker".parse().unwrap(),
+                healthy: true,
+                latency_ms: 1,
+                error: None,
+                capabilities: vec!["exec".to_owned()],
+                boxes: 0,
+            };
+            let heartbeat = Heartbeat {
+                node: self.node.clone(),
+                providers: vec![health],
+                capacity: 100,
+                used: 0,
+                draining: false,
+            };
+            self.log.beat(&heartbeat).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn carry_out(&self, envelope: &CommandEnvelope) {
+        let facts: Vec<EventData> = match &envelope.command {
+            Command::CreateSandbox { spec, .. } if spec.image == "no/such:image" => {
+                let message = "no registry has the image".to_owned();
+                vec![
+                    SandboxFailed {
+                        code: FailureCode::ImageNotFound,
+                        message,
+                    }
+                    .into(),
+                ]
+            }
+            Command::CreateSandbox { .. } => vec![
+                SandboxStarting {
+                    node: self.node.clone(),
+                }
+                .into(),
+                SandboxRunning {
+                    node: self.node.clone(),
+                    runtime_id: "r".to_owned(),
+                    took_us: 1,
+                }
+                .into(),
+            ],
+            Command::StartExec { exec, spec, env } => lines(*exec, spec, env.names()),
+            Command::ExtendTtl { expires_at } => vec![
+                SandboxTtlExtended {
+                    expires_at: *expires_at,
+                }
+                .into(),
+            ],
+            Command::DestroySandbox { reason } => vec![SandboxDestroyed { reason: *reason }.into()],
+        };
+        let events: Vec<Event> = facts
+            .into_iter()
+            .map(|data| Event {
+                id: EventId::new(),
+                tenant: envelope.tenant.clone(),
+                sandbox: Some(envelope.sandbox),
+                time: SystemClock.now(),
+                actor: Actor::Executor(self.node.clone()),
+                cause: Some(envelope.id),
+                request_id: envelope.request_id.clone(),
+                traceparent: None,
+                data,
+            })
+            .collect();
+        self.log.publish(&events).await.unwrap();
+    }
+}
+
+/// What a command "does".
+fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData> {
+    let line = spec.argv.last().unwrap().as_str();
+    let mut facts: Vec<EventData> = Vec::new();
+    let (mut stdout_bytes, mut stderr_bytes) = (0, 0);
+    let started = ExecStarted {
+        exec,
+        spec: spec.clone(),
+        env_names,
+        pid: 1,
+    };
+    let mut write = |stream, bytes: &[u8]| {
+        let written = match stream {
+            OutputStream::Stdout => &mut stdout_bytes,
+            OutputStream::Stderr => &mut stderr_bytes,
+        };
+        let offset = *written;
+        *written += bytes.len() as u64;
+        EventData::from(ExecOutput {
+            exec,
+            stream,
+            offset,
+            bytes: Bytes::copy_from_slice(bytes),
+        })
+    };
+    let mut code = 0;
+    if line != "fail" {
+        facts.push(started.into());
+    }
+    match line {
+        "hello" => {
+            facts.push(write(OutputStream::Stdout, b"hello\n"));
+            facts.push(write(OutputStream::Stderr, b"oops\n"));
+            code = 3;
+        }
+        "split" => {
+            facts.extend([b"a\xf0\x9f", &b"\x98\x80b\xff"[..]].map(|part| write(OutputStream::Stdout, part)))
+        }
+        "flood" => facts.extend((0..20).map(|_| write(OutputStream::Stdout, &[b'x'; 20_000]))),
+        "hang" => {
+            facts.push(write(OutputStream::Stdout, b"up\n"));
+            return facts;
+        }
+        "fail" => {
+            let message = "no such directory".to_owned();
+            return vec![
+                ExecFailed {
+                    exec,
+                    code: FailureCode::Invalid,
+                    message,
+                }
+                .into(),
+            ];
+        }
+        "vanish" => {
+            let message = "its sandbox went away".to_owned();
+            facts.push(ExecOutcomeUnknown { exec, message }.into());
+            return facts;
+        }
+        "late" => {
+            facts.push(
+                ExecTimedOut {
+                    exec,
+                    ended: ExecEnded::default(),
+                }
+                .into(),
+            );
+            return facts;
+        }
+        _ => {}
+    }
+    let ended = ExecEnded {
+        stdout_bytes,
+        stderr_bytes,
+        truncated_bytes: 0,
+        duration_us: 1500,
+    };
+    facts.push(
+        ExecExited {
+            exec,
+            code,
+            signal: None,
+            ended,
+        }
+        .into(),
+    );
+    facts
+}
+
+/// Files in memory.
+async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) {
+    let entry = |path: &str, size| FileEntry {
+        name: path.rsplit('/').next().unwrap().to_owned(),
+        path: path.to_owned(),
+        size,
+        mode: 0o644,
+        is_dir: false,
+        modified_at: SystemClock.now(),
+    };
+    let missing = || Err(LinkFault::new(FaultCode::NotFound, "no such file"));
+    let outcome = match incoming.request.op.clone() {
+        LinkOp::Stats => Ok(LinkValue::Stats(SandboxStats {
+            cpu_percent: 1.5,
+            memory_bytes: 10,
+            memory_limit_bytes: 20,
+        })),
+        LinkOp::WriteFile { path, .. } => {
+            incoming.accept(LinkValue::Done).await.unwrap();
+            let mut content = Vec::new();
+            loop {
+                match incoming.read().await {
+                    Ok(Some(bytes)) => content.extend_from_slice(&bytes),
+                    Ok(None) => break,
+                    Err(_) => return,
+                }
+            }
+            files.insert(path, content.into());
+            Ok(LinkValue::Done)
+        }
+        LinkOp::ReadFile { path } => match files.get(&path) {
+            None => missing(),
+            Some(content) => {
+                incoming
+                    .accept(LinkValue::File(entry(&path, content.len() as u64)))
+                    .await
+                    .unwrap();
+                incoming.write(content.clone()).await.unwrap();
+                Ok(LinkValue::Done)
+            }
+        },
+        LinkOp::StatFile { path } => match files.get(&path) {
+            None => missing(),
+            Some(content) => Ok(LinkValue::File(entry(&path, content.len() as u64))),
+        },
+        LinkOp::Glob { .. } => Ok(LinkValue::Paths(Vec::new())),
+        LinkOp::Signal { .. } => Ok(LinkValue::Done),
+        LinkOp::ListFiles { .. }
+        | LinkOp::DeleteFile { .. }
+        | LinkOp::MoveFile { .. }
+        | LinkOp::ChangeMode { .. }
+        | LinkOp::Input { .. }
+        | LinkOp::Resize { .. }
+        | LinkOp::Kill { .. } => Err(LinkFault::new(FaultCode::Unsupported, "not in the script")),
+    };
+    incoming.answer(outcome).await;
+}

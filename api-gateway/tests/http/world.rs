@@ -1,0 +1,193 @@
+//! One deployment, made for one test.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_gateway::{ApiKey, Gateway, GatewayConfig};
+use events::recorder::{self, JetStreamTransport};
+use events::{Feed, LinkClient, Log, NatsConfig, SystemClock, View, open_store};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::executor::Executor;
+
+pub const RED: &str = "red-secret";
+pub const BLUE: &str = "blue-secret";
+
+pub struct World {
+    pub address: std::net::SocketAddr,
+    pub stop: CancellationToken,
+    pub serving: Option<JoinHandle<std::io::Result<()>>>,
+    client: reqwest::Client,
+    _executor: Option<Executor>,
+    _nats: Nats,
+    _dir: tempfile::TempDir,
+}
+
+struct Nats(Child);
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl World {
+    /// With an executor and two tenants.
+    pub async fn start() -> Self {
+        Self::with(|_| {}, true).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut GatewayConfig), executor: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let config = dir.path().join("nats.conf");
+        let store_dir = dir.path().join("nats");
+        let text = format!(
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n",
+            store_dir.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let nats = Command::new("nats-server")
+            .arg("--config")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server is installed; run scripts/setup");
+        let nats = Nats(nats);
+        let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}")))
+            .await
+            .unwrap();
+        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display()))
+            .await
+            .unwrap();
+        tokio::spawn(recorder::run(
+            JetStreamTransport::new(&log),
+            store.clone(),
+            CancellationToken::new(),
+        ));
+        let feed = Feed::start(&log, store.clone()).await.unwrap();
+        let view = View::start(&log, &feed).await.unwrap();
+        let executor = if executor {
+            Some(Executor::start(&log, &view).await)
+        } else {
+            None
+        };
+        let mut config = GatewayConfig {
+            keys: vec![key("red", RED), key("blue", BLUE)],
+            ..GatewayConfig::default()
+        };
+        change(&mut config);
+        let link = LinkClient::new(&log);
+        let gateway = Gateway::new(
+            config,
+            log.clone(),
+            store,
+            feed,
+            view,
+            link,
+            Arc::new(SystemClock),
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(api_gateway::serve(listener, gateway, stop.clone()));
+        Self {
+            address,
+            stop,
+            serving: Some(serving),
+            client: reqwest::Client::builder()
+                .timeout(Duration::from_secs(60))
+                .build()
+                .unwrap(),
+            _executor: executor,
+            _nats: nats,
+            _dir: dir,
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}/api/v1{path}", self.address)
+    }
+
+    /// A request of tenant red.
+    pub fn ask(&self, method: Method, path: &str) -> RequestBuilder {
+        self.ask_as(RED, method, path)
+    }
+
+    pub fn ask_as(&self, key: &str, method: Method, path: &str) -> RequestBuilder {
+        self.ask_bare(method, path).header("X-API-Key", key)
+    }
+
+    /// A request without a key.
+    pub fn ask_bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        json(self.ask(Method::GET, path), 200).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value, status: u16) -> Value {
+        json(self.ask(Method::POST, path).json(&body), status).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Value {
+        json(self.ask(Method::DELETE, path), 200).await
+    }
+
+    /// The id of a running sandbox of tenant red.
+    pub async fn sandbox(&self) -> String {
+        let sandbox = self.post("/sandboxes", serde_json::json!({}), 201).await;
+        assert_eq!(sandbox["state"], "running", "{sandbox}");
+        sandbox["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn exec(&self, sandbox: &str, command: &str, status: u16) -> Value {
+        self.post(
+            &format!("/sandboxes/{sandbox}/exec"),
+            serde_json::json!({ "command": command }),
+            status,
+        )
+        .await
+    }
+}
+
+fn key(tenant: &str, secret: &str) -> ApiKey {
+    use sha2::Digest as _;
+    ApiKey {
+        id: format!("key-of-{tenant}").parse().unwrap(),
+        tenant: tenant.parse().unwrap(),
+        sha256: sha2::Sha256::digest(secret).into(),
+    }
+}
+
+/// The body of an answer that must have this status.
+pub async fn json(request: RequestBuilder, status: u16) -> Value {
+    let response = request.send().await.unwrap();
+    let (found, text) = text(response).await;
+    assert_eq!(found.as_u16(), status, "{text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The code of a flat error with this status.
+pub async fn error(request: RequestBuilder, status: u16) -> String {
+    let body = json(request, status).await;
+    assert_eq!(body.as_object().unwrap().len(), 2, "{body}");
+    assert!(!body["message"].as_str().unwrap().is_empty(), "{body}");
+    body["code"].as_str().unwrap().to_owned()
+}
+
+async fn text(response: Response) -> (StatusCode, String) {
+    (response.status(), response.text().await.unwrap())
+}
