@@ -10,7 +10,7 @@ async fn stream(request: reqwest::RequestBuilder) -> Vec<Value> {
     assert_eq!(
         (
             response.status().as_u16(),
-            &response.headers()["content-type"].to_str().unwrap()[..]
+            response.headers()["content-type"].to_str().unwrap()
         ),
         (200, "application/x-ndjson")
     );
