@@ -67,39 +67,18 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn EventStore>, OpenError> 
 #[async_trait]
 impl Dialect for Sqlite {
     async fn append(writer: &Pool<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
+        if is_small(batch) {
+            return append_at_once(writer, batch).await;
+        }
         let failed = failed::<Self>("append events");
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(&failed)?;
-        let moved = sqlx::query(
-            "UPDATE head SET position = ?1, stream_sequence = ?2, incarnation = ?3 WHERE position = ?4",
-        )
-        .bind(signed(batch.end().0))
-        .bind(signed(batch.stream.sequence))
-        .bind(batch.stream.incarnation.as_str())
-        .bind(signed(batch.after.0))
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        if moved.rows_affected() == 0 {
+        let mut transaction = writer.begin_with(BEGIN).await.map_err(&failed)?;
+        let mut script = Script::new(&mut transaction, false);
+        if let Err(error) = move_head(&mut script, batch).await {
+            drop(script);
             transaction.rollback().await.map_err(&failed)?;
-            return Err(AppendError::Conflict);
+            return Err(conflict_or(error));
         }
-        let mut script = Script::new(&mut transaction, is_small(batch));
-        for piece in pieces(batch.events.len(), EVENT_ROWS) {
-            insert_events(&mut script, &batch.events[piece]).await?;
-        }
-        for sandbox in &batch.sandboxes {
-            put_sandbox(&mut script, sandbox).await?;
-        }
-        for piece in pieces(batch.execs.len(), EXEC_ROWS) {
-            put_execs(&mut script, &batch.execs[piece]).await?;
-        }
-        for change in &batch.templates {
-            put_template(&mut script, change).await?;
-        }
-        for (tenant, hash) in &batch.chain_heads {
-            put_chain_head(&mut script, batch.end(), tenant, hash).await?;
-        }
-        script.flush().await?;
+        add_rows(&mut script, batch).await?;
         transaction.commit().await.map_err(&failed)?;
         Ok(())
     }
@@ -112,6 +91,73 @@ impl Dialect for Sqlite {
         // The lower byte is the primary code: BUSY, LOCKED, NOMEM, IOERR, FULL, CANTOPEN.
         matches!(code & 0xff, 5 | 6 | 7 | 10 | 13 | 14)
     }
+}
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+/// The whole transaction as one script: what a short exec costs is not the rows but the switches between threads.
+async fn append_at_once(writer: &Pool<Sqlite>, batch: &AppendBatch) -> Result<(), AppendError> {
+    let failed = failed::<Sqlite>("append events");
+    let mut connection = writer.acquire().await.map_err(&failed)?;
+    let mut script = Script::new(&mut connection, true);
+    script.add(BEGIN).await?;
+    move_head(&mut script, batch).await?;
+    add_rows(&mut script, batch).await?;
+    script.add("COMMIT").await?;
+    let Err(error) = script.flush().await else {
+        return Ok(());
+    };
+    // The script stops where it fails, inside the transaction that it began; or it could not begin, because an earlier
+    // one was left like that by a caller who went away.
+    if let Err(error) = sqlx::query("ROLLBACK").execute(&mut *connection).await {
+        tracing::debug!(error = %error, "nothing to roll back");
+    }
+    Err(conflict_or(error))
+}
+
+/// Moves the head if it stands where the batch begins; otherwise it would become NULL, which it must not be.
+async fn move_head(script: &mut Script<'_>, batch: &AppendBatch) -> Result<(), StoreError> {
+    script
+        .bind(signed(batch.after.0))
+        .bind(signed(batch.end().0))
+        .bind(signed(batch.stream.sequence))
+        .bind(batch.stream.incarnation.as_str());
+    let sql =
+        "UPDATE head SET position = CASE WHEN position = ? THEN ? END, stream_sequence = ?, incarnation = ?";
+    script.add(sql).await
+}
+
+fn conflict_or(error: StoreError) -> AppendError {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(inner) = cause {
+        if inner
+            .to_string()
+            .contains("NOT NULL constraint failed: head.position")
+        {
+            return AppendError::Conflict;
+        }
+        cause = inner.source();
+    }
+    error.into()
+}
+
+async fn add_rows(script: &mut Script<'_>, batch: &AppendBatch) -> Result<(), StoreError> {
+    for piece in pieces(batch.events.len(), EVENT_ROWS) {
+        insert_events(script, &batch.events[piece]).await?;
+    }
+    for sandbox in &batch.sandboxes {
+        put_sandbox(script, sandbox).await?;
+    }
+    for piece in pieces(batch.execs.len(), EXEC_ROWS) {
+        put_execs(script, &batch.execs[piece]).await?;
+    }
+    for change in &batch.templates {
+        put_template(script, change).await?;
+    }
+    for (tenant, hash) in &batch.chain_heads {
+        put_chain_head(script, batch.end(), tenant, hash).await?;
+    }
+    Ok(())
 }
 
 /// The text of a statement for every number of rows that it is used with.
