@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use events::recorder::{self, Messages, Transport};
 use events::{
-    Frame, Head, Position, PublishError, SourceError, SourceMessage, encode_recorded_batch, open_store,
+    ExecState, Frame, Head, Position, PublishError, SourceError, SourceMessage, encode_recorded_batch,
+    open_store,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
