@@ -27,13 +27,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         providers.names(),
         providers.first(),
     )?;
-    let (nats, log) = start_log(&config, &installation).await?;
+    let (nats, nats_config) = start_nats(&config, &installation)?;
+    // A connection a role: one is served by one task, and the roles work side by side.
+    let log = connect(&nats_config, &installation).await?;
+    let executor_log = connect(&nats_config, &installation).await?;
+    let recorder_log = connect(&nats_config, &installation).await?;
     let store = roles::open_store(&config, Some(&installation.path(""))).await?;
 
     // Stopped in this order: those who ask, those who do, and last the one who writes down.
     let recorder_stop = CancellationToken::new();
     let recorder = {
-        let (log, store, stop) = (log.clone(), store.clone(), recorder_stop.clone());
+        let (log, store, stop) = (recorder_log, store.clone(), recorder_stop.clone());
         tokio::spawn(async move { roles::run_recorder(&log, store, stop).await })
     };
     let (feed, view) = roles::follow(&log, store).await?;
@@ -44,7 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             &stop
         ),
         until_failure(
-            roles::run_executor(&config, log.clone(), providers, stop.clone()),
+            roles::run_executor(&config, executor_log, providers, stop.clone()),
             &stop
         ),
         reaper.run(),
@@ -79,28 +83,26 @@ async fn until_failure(
     outcome
 }
 
-async fn start_log(
+/// The nats-server of the configuration, or one of our own.
+fn start_nats(
     config: &Config,
     installation: &Installation,
-) -> anyhow::Result<(Option<NatsServer>, Log)> {
+) -> anyhow::Result<(Option<NatsServer>, events::NatsConfig)> {
     if let Some(url) = &config.nats.url {
-        return Ok((
-            None,
-            Log::connect(&roles::nats_config(config, url)?)
-                .await
-                .context("cannot use NATS")?,
-        ));
+        return Ok((None, roles::nats_config(config, url)?));
     }
     let nats = NatsServer::start(&installation.path("nats"), config.nats.server_path.as_deref())?;
+    let credentials = Some(nats.credentials.clone());
     let nats_config = events::NatsConfig {
-        credentials: Some(nats.credentials.clone()),
+        credentials,
         ..roles::nats_config(config, &nats.url)?
     };
-    let log = Log::connect(&nats_config).await.with_context(|| {
-        format!(
-            "cannot use the nats-server that was started; see {}",
-            installation.path("nats/nats-server.log").display()
-        )
-    })?;
-    Ok((Some(nats), log))
+    Ok((Some(nats), nats_config))
+}
+
+async fn connect(nats_config: &events::NatsConfig, installation: &Installation) -> anyhow::Result<Log> {
+    Log::connect(nats_config).await.with_context(|| {
+        let log = installation.path("nats/nats-server.log");
+        format!("cannot use NATS; if it is our own, see {}", log.display())
+    })
 }

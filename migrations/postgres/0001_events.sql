@@ -21,6 +21,8 @@ ALTER TABLE events ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE INDEX events_of_sandbox ON events (sandbox, position) WHERE sandbox IS NOT NULL;
 CREATE INDEX events_of_exec ON events (exec, position) WHERE exec IS NOT NULL;
 CREATE INDEX events_output ON events (exec, stream, byte_offset) WHERE stream IS NOT NULL;
+-- An exec starts once, and the database itself says so: the recorder takes a start for new without looking.
+CREATE UNIQUE INDEX events_one_start ON events (exec) WHERE type = 'exec.started';
 
 CREATE FUNCTION events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -18,6 +18,8 @@ CREATE TABLE events (
 CREATE INDEX events_of_sandbox ON events (sandbox, position) WHERE sandbox IS NOT NULL;
 CREATE INDEX events_of_exec ON events (exec, position) WHERE exec IS NOT NULL;
 CREATE INDEX events_output ON events (exec, stream, byte_offset) WHERE stream IS NOT NULL;
+-- An exec starts once, and the database itself says so: the recorder takes a start for new without looking.
+CREATE UNIQUE INDEX events_one_start ON events (exec) WHERE type = 'exec.started';
 
 CREATE TRIGGER events_refuse_update BEFORE UPDATE ON events
 BEGIN

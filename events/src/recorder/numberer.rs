@@ -103,7 +103,10 @@ impl Numberer {
     }
 
     /// What must be loaded before these events can be drafted.
-    pub fn missing(&mut self, incoming: &[Incoming]) -> Missing {
+    ///
+    /// With `trusting`, an exec that says that it starts is taken for a new one without a look: nearly all are. The
+    /// store refuses a second start of an exec; then the batch is drafted again without trust.
+    pub fn missing(&mut self, incoming: &[Incoming], trusting: bool) -> Missing {
         self.sandboxes.trim();
         self.execs.trim();
         let mut missing = Missing::default();
@@ -112,7 +115,12 @@ impl Numberer {
                 missing.tenants.insert(event.tenant.clone());
             }
             if let Some(exec) = event.data.exec() {
-                if !self.execs.contains(&exec) {
+                if self.execs.contains(&exec) || missing.execs.contains(&exec) {
+                    continue;
+                }
+                if trusting && matches!(event.data, EventData::ExecStarted(_)) {
+                    self.execs.insert(exec, None);
+                } else {
                     missing.execs.insert(exec);
                 }
             } else if let Some(sandbox) = changed_sandbox(event)

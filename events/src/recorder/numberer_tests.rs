@@ -114,7 +114,7 @@ impl Record {
             .into_iter()
             .map(|event| Incoming::decode(event.to_frame().unwrap()).unwrap())
             .collect();
-        let missing = self.numberer.missing(&incoming);
+        let missing = self.numberer.missing(&incoming, false);
         let known = Known {
             sandboxes: self.sandboxes.clone(),
             execs: self.execs.clone(),

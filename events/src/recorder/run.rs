@@ -29,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How often one message alone may be refused by a healthy database before it is put aside for a person.
 const REFUSALS: u32 = 3;
 
+/// Where one thing came twice more may: for so many batches after a refusal everything is looked up first.
+const WARY_BATCHES: u32 = 1_000;
+
 /// Messages of the transport, in order and without holes.
 #[async_trait]
 pub trait Messages: Send {
@@ -69,6 +72,7 @@ pub async fn run<T: Transport>(transport: T, store: Arc<dyn EventStore>, stop: C
         store,
         stop,
         refusals: 0,
+        wary: 0,
         suspect_until: 0,
         failures: 0,
         forgetting: None,
@@ -118,6 +122,8 @@ struct Recorder<T: Transport> {
     stop: CancellationToken,
     /// How often in a row a healthy database refused one message.
     refusals: u32,
+    /// Batches for which nothing is taken for new without a look.
+    wary: u32,
     /// Up to this message, messages are recorded one by one, because a batch that held them was refused.
     suspect_until: u64,
     /// Sessions in a row that recorded nothing.
@@ -176,6 +182,7 @@ impl<T: Transport> Recorder<T> {
             }
             self.record(&mut numberer, gathered).await?;
             (self.failures, self.refusals) = (0, 0);
+            self.wary = self.wary.saturating_sub(1);
             self.forget();
             if let Some(error) = failed {
                 return Err(error.into());
@@ -194,7 +201,7 @@ impl<T: Transport> Recorder<T> {
         for payload in unreadable {
             self.transport.bury(payload).await?;
         }
-        let missing = numberer.missing(&events);
+        let missing = numberer.missing(&events, self.wary == 0);
         let known = load(&*self.store, &missing).await?;
         numberer.learn(missing, known);
         let ids = if mark.sequence > self.suspect_until {
@@ -241,6 +248,7 @@ impl<T: Transport> Recorder<T> {
             return Err(error.into());
         };
         self.refusals += 1;
+        self.wary = WARY_BATCHES;
         if self.refusals <= REFUSALS {
             return Err(error.into());
         }

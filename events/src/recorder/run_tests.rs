@@ -430,3 +430,27 @@ async fn an_id_that_two_facts_share_does_not_hold_up_the_others() {
     setting.stop.cancel();
     recorder.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exec_starts_once_also_after_the_recorder_forgot_it() {
+    let setting = Setting::new().await;
+    let exec = ExecId::from_bytes([9; 16]);
+    let first = setting.recorder(Arc::clone(&setting.store));
+    setting
+        .wire
+        .send_events(&[started(exec), output(exec, 0, b"hello ")]);
+    setting.until_recorded(1).await;
+    first.abort();
+    // A recorder with nothing in memory takes the start for new; the store does not.
+    let second = setting.recorder(Arc::clone(&setting.store));
+    setting
+        .wire
+        .send_events(&[started(exec), output(exec, 0, b"hello world"), read("/a")]);
+    setting.until_recorded(2).await;
+    setting.stop.cancel();
+    second.await.unwrap();
+    let state = setting.store.exec(exec).await.unwrap().unwrap();
+    assert_eq!(state.stdout_bytes, 11);
+    // The start, two pieces and the read.
+    assert_eq!(super::super::verify(&*setting.store).await.unwrap(), Position(4));
+}

@@ -142,7 +142,7 @@ impl Recorder {
                 event,
             })
             .collect();
-        let missing = self.numberer.missing(&incoming);
+        let missing = self.numberer.missing(&incoming, false);
         self.numberer.learn(missing, Known::default());
         self.sequence += 1;
         let mark = StreamMark {

@@ -12,6 +12,9 @@ use crate::exec::{Exec, Resume};
 use crate::hosted::Hosted;
 use crate::service::Shared;
 
+/// How long a command that has started waits to be acknowledged.
+const ACK_PAUSE: Duration = Duration::from_millis(20);
+
 pub(super) async fn run(
     shared: &Arc<Shared>,
     context: &Context,
@@ -78,7 +81,10 @@ async fn start(
     // Only now is it safe to forget the command: until the log knows of the exec, the command is all that does.
     is_durable
         .await
-        .map_err(|_| Outcome::Retry(Duration::from_secs(1)))
+        .map_err(|_| Outcome::Retry(Duration::from_secs(1)))?;
+    // The acknowledgement is a write to disk as well: it need not compete with the events of a short exec.
+    tokio::time::sleep(ACK_PAUSE).await;
+    Ok(())
 }
 
 async fn connect(
