@@ -17,11 +17,7 @@ fn shell(script: &str) -> StartExec {
 }
 
 fn attach(start: &StartExec, stdout_offset: u64) -> Attach {
-    Attach {
-        exec_id: start.exec_id,
-        stdout_offset,
-        stderr_offset: 0,
-    }
+    Attach { exec_id: start.exec_id, stdout_offset, stderr_offset: 0 }
 }
 
 fn alive(pid: i32) -> bool {
@@ -34,10 +30,7 @@ fn alive(pid: i32) -> bool {
 async fn exit_codes_and_both_streams_arrive() {
     let agent = Running::start().await;
     let output = agent.shell("echo out; echo err >&2; exit 3").await;
-    assert_eq!(
-        (output.stdout().as_str(), output.stderr().as_str()),
-        ("out\n", "err\n")
-    );
+    assert_eq!((output.stdout().as_str(), output.stderr().as_str()), ("out\n", "err\n"));
     assert_eq!(output.outcome.end, ExecEnd::Exited { code: 3 });
     assert_eq!((output.outcome.stdout_len, output.outcome.stderr_len), (4, 4));
     assert!(output.outcome.max_rss_bytes > 0);
@@ -47,26 +40,17 @@ async fn exit_codes_and_both_streams_arrive() {
 #[tokio::test]
 async fn a_signal_that_ends_it_is_told() {
     let agent = Running::start().await;
-    assert_eq!(
-        agent.shell("kill -SEGV $$").await.outcome.end,
-        ExecEnd::Signaled { signal: 11 }
-    );
+    assert_eq!(agent.shell("kill -SEGV $$").await.outcome.end, ExecEnd::Signaled { signal: 11 });
 }
 
 #[tokio::test]
 async fn programs_that_cannot_run_end_as_in_a_shell() {
     let agent = Running::start().await;
     let missing = agent.run(["no-such-program"]).await;
-    assert_eq!(
-        (missing.code(), missing.stderr().as_str()),
-        (127, "no-such-program: command not found\n")
-    );
+    assert_eq!((missing.code(), missing.stderr().as_str()), (127, "no-such-program: command not found\n"));
     assert_eq!(agent.run(["/no/such/program"]).await.code(), 127);
     let forbidden = agent.run(["/etc/passwd"]).await;
-    assert_eq!(
-        (forbidden.code(), forbidden.stderr().as_str()),
-        (126, "/etc/passwd: Permission denied\n")
-    );
+    assert_eq!((forbidden.code(), forbidden.stderr().as_str()), (126, "/etc/passwd: Permission denied\n"));
     assert_eq!(agent.run(["/etc"]).await.code(), 126);
 }
 
@@ -76,45 +60,18 @@ async fn starts_that_make_no_sense_are_refused_with_a_reason() {
     let base = shell("true");
     let cases = [
         (
-            StartExec {
-                cwd: Some("/no/such/place".to_owned()),
-                ..base.clone()
-            },
+            StartExec { cwd: Some("/no/such/place".to_owned()), ..base.clone() },
             StartErrorKind::WorkingDirectory,
         ),
+        (StartExec { cwd: Some("/etc/passwd".to_owned()), ..base.clone() }, StartErrorKind::WorkingDirectory),
         (
-            StartExec {
-                cwd: Some("/etc/passwd".to_owned()),
-                ..base.clone()
-            },
-            StartErrorKind::WorkingDirectory,
-        ),
-        (
-            StartExec {
-                user: Some("nobody-by-this-name".to_owned()),
-                ..base.clone()
-            },
+            StartExec { user: Some("nobody-by-this-name".to_owned()), ..base.clone() },
             StartErrorKind::UnknownUser,
         ),
+        (StartExec { argv: Vec::new(), ..base.clone() }, StartErrorKind::InvalidArgument),
+        (StartExec { argv: vec!["a\0b".to_owned()], ..base.clone() }, StartErrorKind::InvalidArgument),
         (
-            StartExec {
-                argv: Vec::new(),
-                ..base.clone()
-            },
-            StartErrorKind::InvalidArgument,
-        ),
-        (
-            StartExec {
-                argv: vec!["a\0b".to_owned()],
-                ..base.clone()
-            },
-            StartErrorKind::InvalidArgument,
-        ),
-        (
-            StartExec {
-                env: vec![("A=B".to_owned(), String::new())],
-                ..base.clone()
-            },
+            StartExec { env: vec![("A=B".to_owned(), String::new())], ..base.clone() },
             StartErrorKind::InvalidArgument,
         ),
     ];
@@ -134,15 +91,10 @@ async fn starts_that_make_no_sense_are_refused_with_a_reason() {
 #[tokio::test]
 async fn the_environment_is_the_given_one() {
     let agent = Running::start().await;
-    let start = StartExec {
-        env: vec![("A".to_owned(), "b c".to_owned())],
-        ..StartExec::new(new_id(), ["env"])
-    };
+    let start =
+        StartExec { env: vec![("A".to_owned(), "b c".to_owned())], ..StartExec::new(new_id(), ["env"]) };
     let output = agent.run_exec(start).await.stdout();
-    let mut names: Vec<_> = output
-        .lines()
-        .map(|line| line.split('=').next().unwrap())
-        .collect();
+    let mut names: Vec<_> = output.lines().map(|line| line.split('=').next().unwrap()).collect();
     names.sort_unstable();
     assert_eq!(names, ["A", "HOME", "PATH"]);
     assert!(output.contains("A=b c\n"));
@@ -155,23 +107,14 @@ async fn the_process_is_clean() {
     let descriptors = agent.run(["ls", "/proc/self/fd"]).await.stdout();
     assert_eq!(descriptors, "0\n1\n2\n3\n");
     let status = agent.run(["cat", "/proc/self/status"]).await.stdout();
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap()
-            .trim()
-            .to_owned()
-    };
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     assert_eq!(field("SigBlk:"), "0000000000000000");
     assert_eq!(field("SigIgn:"), "0000000000000000");
     let session = agent.shell("cut -d' ' -f1,5,6 /proc/$$/stat").await.stdout();
     let ids: Vec<_> = session.split_whitespace().collect();
     assert!(ids[0] == ids[1] && ids[1] == ids[2], "{session}");
-    assert_eq!(
-        agent.run(["pwd"]).await.stdout().trim(),
-        agent.workspace().to_str().unwrap()
-    );
+    assert_eq!(agent.run(["pwd"]).await.stdout().trim(), agent.workspace().to_str().unwrap());
     assert_eq!(agent.run(["cat"]).await.stdout(), "");
 }
 
@@ -183,10 +126,7 @@ async fn it_runs_as_the_user_asked_for() {
         cwd: Some("/".to_owned()),
         ..shell("id -u; id -g; echo $HOME")
     };
-    assert_eq!(
-        agent.run_exec(as_user("4711:4712")).await.stdout(),
-        "4711\n4712\n/\n"
-    );
+    assert_eq!(agent.run_exec(as_user("4711:4712")).await.stdout(), "4711\n4712\n/\n");
     assert_eq!(agent.run_exec(as_user("root")).await.stdout(), "0\n0\n/root\n");
     let nobody = agent.run_exec(as_user("nobody")).await.stdout();
     assert!(nobody.starts_with("65534\n65534\n"), "{nobody}");
@@ -195,39 +135,22 @@ async fn it_runs_as_the_user_asked_for() {
 #[tokio::test]
 async fn output_comes_as_it_is_printed_and_stdin_goes_in() {
     let agent = Running::start().await;
-    let start = StartExec {
-        stdin: true,
-        ..shell("while read line; do echo \"got $line\"; done; echo end")
-    };
+    let start = StartExec { stdin: true, ..shell("while read line; do echo \"got $line\"; done; echo end") };
     let mut connection = agent.client.start_exec(start.clone()).await.unwrap();
     assert!(connection.started.fresh);
     for word in ["one", "two"] {
-        connection
-            .writer()
-            .stdin(Bytes::from(format!("{word}\n")))
-            .await
-            .unwrap();
+        connection.writer().stdin(Bytes::from(format!("{word}\n"))).await.unwrap();
         let (_, _, bytes) = next_output(&mut connection).await;
         assert_eq!(bytes, format!("got {word}\n"));
     }
     // Out of band, twice under the same offset: it is written once.
     for _ in 0..2 {
-        agent
-            .client
-            .write_stdin(start.exec_id, Some(8), Bytes::from_static(b"three\n"))
-            .await
-            .unwrap();
+        agent.client.write_stdin(start.exec_id, Some(8), Bytes::from_static(b"three\n")).await.unwrap();
     }
     let (_, _, bytes) = next_output(&mut connection).await;
     assert_eq!(bytes, "got three\n");
-    let gap = agent
-        .client
-        .write_stdin(start.exec_id, Some(99), Bytes::from_static(b"x"))
-        .await;
-    assert!(
-        matches!(gap, Err(CallError::Refused(ExecRefusal::StdinGap { taken: 14 }))),
-        "{gap:?}"
-    );
+    let gap = agent.client.write_stdin(start.exec_id, Some(99), Bytes::from_static(b"x")).await;
+    assert!(matches!(gap, Err(CallError::Refused(ExecRefusal::StdinGap { taken: 14 }))), "{gap:?}");
     agent.client.close_stdin(start.exec_id).await.unwrap();
     let output = collect(connection).await;
     assert_eq!((output.stdout().as_str(), output.code()), ("end\n", 0));
@@ -236,14 +159,10 @@ async fn output_comes_as_it_is_printed_and_stdin_goes_in() {
 #[tokio::test]
 async fn a_lot_of_stdin_comes_back_through_cat() {
     let agent = Running::start().await;
-    let start = StartExec {
-        stdin: true,
-        ..StartExec::new(new_id(), ["cat"])
-    };
+    let start = StartExec { stdin: true, ..StartExec::new(new_id(), ["cat"]) };
     let (mut reader, writer) = agent.client.start_exec(start).await.unwrap().split();
-    let sent: Vec<u8> = (0..20_000_000_u32)
-        .map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let sent: Vec<u8> =
+        (0..20_000_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let input = Bytes::from(sent.clone());
     let feeding = writer.clone();
     let feeder = tokio::spawn(async move {
@@ -251,12 +170,7 @@ async fn a_lot_of_stdin_comes_back_through_cat() {
         feeding.close_stdin().await.unwrap();
     });
     let mut received = Vec::new();
-    while let Some(ExecEvent::Output {
-        stream,
-        offset,
-        bytes,
-    }) = reader.next().await.unwrap()
-    {
+    while let Some(ExecEvent::Output { stream, offset, bytes }) = reader.next().await.unwrap() {
         received.extend_from_slice(&bytes);
         writer.ack(stream, offset + bytes.len() as u64).await.unwrap();
     }
@@ -267,19 +181,12 @@ async fn a_lot_of_stdin_comes_back_through_cat() {
 #[tokio::test]
 async fn stdin_that_nobody_reads_ends_with_the_exec() {
     let agent = Running::start().await;
-    let start = StartExec {
-        stdin: true,
-        ..shell("exec sleep 0.3")
-    };
+    let start = StartExec { stdin: true, ..shell("exec sleep 0.3") };
     let (mut reader, writer) = agent.client.start_exec(start).await.unwrap().split();
     let feeder = tokio::spawn(async move { writer.stdin(Bytes::from(vec![0; 8_000_000])).await });
     while reader.next().await.unwrap().is_some() {}
     // Whether the rest was thrown away before the end was heard or refused after it is a race; hanging is what it must not.
-    match tokio::time::timeout(Duration::from_secs(20), feeder)
-        .await
-        .unwrap()
-        .unwrap()
-    {
+    match tokio::time::timeout(Duration::from_secs(20), feeder).await.unwrap().unwrap() {
         Ok(()) => {}
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe),
     }
@@ -288,9 +195,7 @@ async fn stdin_that_nobody_reads_ends_with_the_exec() {
 /// A stream that is different at every offset, made without outside tools.
 fn counted(lines: u32) -> (String, Vec<u8>) {
     let script = format!("seq -f 'line number %010.0f of many' 1 {lines}");
-    let expected: String = (1..=lines)
-        .map(|line| format!("line number {line:010} of many\n"))
-        .collect();
+    let expected: String = (1..=lines).map(|line| format!("line number {line:010} of many\n")).collect();
     (script, expected.into_bytes())
 }
 
@@ -330,11 +235,7 @@ async fn nothing_is_lost_when_nobody_acks() {
         again.extend_from_slice(&next_output(&mut connection).await.2);
     }
     assert!(again == received && expected.starts_with(&again));
-    connection
-        .writer()
-        .ack(Stream::Stdout, held as u64)
-        .await
-        .unwrap();
+    connection.writer().ack(Stream::Stdout, held as u64).await.unwrap();
     let rest = collect(connection).await;
     again.extend_from_slice(&rest.stdout);
     assert!(again == expected);
@@ -357,17 +258,9 @@ async fn a_dropped_connection_goes_on_at_its_offset() {
         }
         if received.len() / 1_000_000 > drops {
             drops += 1;
-            connection
-                .writer()
-                .ack(Stream::Stdout, received.len() as u64 - 10_000)
-                .await
-                .unwrap();
+            connection.writer().ack(Stream::Stdout, received.len() as u64 - 10_000).await.unwrap();
             drop(connection);
-            connection = agent
-                .client
-                .attach_exec(attach(&start, received.len() as u64))
-                .await
-                .unwrap();
+            connection = agent.client.attach_exec(attach(&start, received.len() as u64)).await.unwrap();
             assert!(!connection.started.fresh);
         }
     };
@@ -388,10 +281,7 @@ async fn attaching_where_there_is_nothing_is_refused() {
     assert!(
         matches!(
             beyond,
-            CallError::Refused(AttachRefusal::BeyondEnd {
-                stream: Stream::Stdout,
-                produced: 6
-            })
+            CallError::Refused(AttachRefusal::BeyondEnd { stream: Stream::Stdout, produced: 6 })
         ),
         "{beyond:?}"
     );
@@ -405,13 +295,7 @@ async fn attaching_where_there_is_nothing_is_refused() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(
-        matches!(
-            refused,
-            Some(CallError::Refused(AttachRefusal::Released {
-                retained_from: 6,
-                ..
-            }))
-        ),
+        matches!(refused, Some(CallError::Refused(AttachRefusal::Released { retained_from: 6, .. }))),
         "{refused:?}"
     );
     // At the end there is the outcome.
@@ -430,20 +314,9 @@ async fn a_second_start_runs_nothing() {
     assert_eq!((second.started.fresh, second.started.pid), (false, pid));
     let output = collect(second).await;
     assert_eq!((output.stdout().as_str(), output.code()), ("out\n", 5));
-    let third = StartExec {
-        stdout_offset: 4,
-        ..start
-    };
-    assert_eq!(
-        collect(agent.client.start_exec(third).await.unwrap())
-            .await
-            .code(),
-        5
-    );
-    assert_eq!(
-        std::fs::read_to_string(agent.workspace().join("log")).unwrap(),
-        "ran\n"
-    );
+    let third = StartExec { stdout_offset: 4, ..start };
+    assert_eq!(collect(agent.client.start_exec(third).await.unwrap()).await.code(), 5);
+    assert_eq!(std::fs::read_to_string(agent.workspace().join("log")).unwrap(), "ran\n");
     let execs = agent.client.list_execs().await.unwrap();
     assert_eq!(execs.len(), 1);
     assert_eq!(execs[0].outcome.unwrap().end, ExecEnd::Exited { code: 5 });
@@ -452,10 +325,7 @@ async fn a_second_start_runs_nothing() {
 #[tokio::test]
 async fn the_newest_attach_cuts_off_the_older() {
     let agent = Running::start().await;
-    let start = StartExec {
-        stdin: true,
-        ..shell("echo ready; cat")
-    };
+    let start = StartExec { stdin: true, ..shell("echo ready; cat") };
     let mut old = agent.client.start_exec(start.clone()).await.unwrap();
     next_output(&mut old).await;
     let mut new = agent.client.attach_exec(attach(&start, 0)).await.unwrap();
@@ -480,18 +350,9 @@ async fn a_superseded_caller_that_does_not_read_is_cut_off_too() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut new = agent.client.attach_exec(attach(&start, 0)).await.unwrap();
     assert_eq!(next_output(&mut new).await.1, 0);
-    agent
-        .client
-        .kill_exec(start.exec_id, Duration::ZERO)
-        .await
-        .unwrap();
+    agent.client.kill_exec(start.exec_id, Duration::ZERO).await.unwrap();
     drop(old);
-    assert_eq!(
-        collect(new).await.outcome.end,
-        ExecEnd::Killed {
-            cause: KillCause::Request
-        }
-    );
+    assert_eq!(collect(new).await.outcome.end, ExecEnd::Killed { cause: KillCause::Request });
 }
 
 #[tokio::test]
@@ -508,24 +369,12 @@ async fn killing_takes_the_grandchildren_along() {
     }
     let pids: Vec<i32> = printed.lines().map(|line| line.parse().unwrap()).collect();
     assert!(pids.iter().all(|pid| alive(*pid)));
-    agent
-        .client
-        .kill_exec(start.exec_id, Duration::from_millis(100))
-        .await
-        .unwrap();
+    agent.client.kill_exec(start.exec_id, Duration::from_millis(100)).await.unwrap();
     let output = collect(connection).await;
-    assert_eq!(
-        output.outcome.end,
-        ExecEnd::Killed {
-            cause: KillCause::Request
-        }
-    );
+    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Request });
     eventually("grandchildren are gone", || !pids.iter().any(|pid| alive(*pid))).await;
     let again = agent.client.kill_exec(start.exec_id, Duration::ZERO).await;
-    assert!(
-        matches!(again, Err(CallError::Refused(ExecRefusal::Ended))),
-        "{again:?}"
-    );
+    assert!(matches!(again, Err(CallError::Refused(ExecRefusal::Ended))), "{again:?}");
 }
 
 #[tokio::test]
@@ -534,19 +383,10 @@ async fn a_process_may_end_by_itself_within_the_grace() {
     let start = shell("trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done");
     let mut connection = agent.client.start_exec(start.clone()).await.unwrap();
     next_output(&mut connection).await;
-    agent
-        .client
-        .kill_exec(start.exec_id, Duration::from_secs(20))
-        .await
-        .unwrap();
+    agent.client.kill_exec(start.exec_id, Duration::from_secs(20)).await.unwrap();
     let output = collect(connection).await;
     assert_eq!(output.stdout(), "bye\n");
-    assert_eq!(
-        output.outcome.end,
-        ExecEnd::Killed {
-            cause: KillCause::Request
-        }
-    );
+    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Request });
 }
 
 #[tokio::test]
@@ -560,10 +400,7 @@ async fn signals_reach_the_process() {
     connection.writer().signal(10).await.unwrap();
     assert_eq!(next_output(&mut connection).await.2, "usr1\n");
     let invalid = agent.client.signal_exec(start.exec_id, 12345).await;
-    assert!(matches!(
-        invalid,
-        Err(CallError::Refused(ExecRefusal::InvalidSignal(12345)))
-    ));
+    assert!(matches!(invalid, Err(CallError::Refused(ExecRefusal::InvalidSignal(12345)))));
     agent.client.signal_exec(start.exec_id, 2).await.unwrap();
     let output = collect(connection).await;
     assert_eq!((output.stdout().as_str(), output.code()), ("int\n", 9));
@@ -578,11 +415,7 @@ async fn a_timeout_kills_the_group() {
     };
     let output = agent.run_exec(start).await;
     assert_eq!(output.outcome.end, ExecEnd::TimedOut);
-    let pids: Vec<i32> = output
-        .stdout()
-        .lines()
-        .map(|line| line.parse().unwrap())
-        .collect();
+    let pids: Vec<i32> = output.stdout().lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(pids.len(), 2);
     eventually("the group is gone", || !pids.iter().any(|pid| alive(*pid))).await;
 }
@@ -590,9 +423,7 @@ async fn a_timeout_kills_the_group() {
 #[tokio::test]
 async fn something_left_in_the_background_does_not_hold_up_the_exit() {
     let agent = Running::start().await;
-    let output = agent
-        .shell("(while :; do sleep 2; echo late || exit; done) & echo $!; exit 4")
-        .await;
+    let output = agent.shell("(while :; do sleep 2; echo late || exit; done) & echo $!; exit 4").await;
     assert_eq!(output.code(), 4);
     let pid: i32 = output.stdout().trim().parse().unwrap();
     // It goes on, and its output goes nowhere instead of breaking its pipe.
@@ -606,9 +437,7 @@ async fn something_left_in_the_background_does_not_hold_up_the_exit() {
 async fn output_written_just_before_the_end_is_complete() {
     let agent = Running::start().await;
     for _ in 0..50 {
-        let output = agent
-            .shell("head -c 300000 /dev/zero; head -c 200000 /dev/zero >&2")
-            .await;
+        let output = agent.shell("head -c 300000 /dev/zero; head -c 200000 /dev/zero >&2").await;
         assert_eq!((output.stdout.len(), output.stderr.len()), (300_000, 200_000));
     }
 }
@@ -618,13 +447,7 @@ async fn byte_by_byte_output_is_kept_cheaply() {
     let agent = Running::start_with(&["--spool-memory-bytes", "1000"]).await;
     let script = "import os\nfor i in range(30000): os.write(1, b'%d' % (i % 10))";
     let output = agent.run(["python3", "-c", script]).await;
-    assert!(
-        output
-            .stdout
-            .iter()
-            .enumerate()
-            .all(|(index, byte)| *byte == b'0' + (index % 10) as u8)
-    );
+    assert!(output.stdout.iter().enumerate().all(|(index, byte)| *byte == b'0' + (index % 10) as u8));
     assert_eq!(output.stdout.len(), 30_000);
 }
 
@@ -638,16 +461,8 @@ async fn a_terminal_is_a_terminal() {
         )
     };
     let connection = agent.client.start_exec(start.clone()).await.unwrap();
-    connection
-        .writer()
-        .resize(TerminalSize { rows: 40, cols: 120 })
-        .await
-        .unwrap();
-    connection
-        .writer()
-        .stdin(Bytes::from_static(b"hello\n"))
-        .await
-        .unwrap();
+    connection.writer().resize(TerminalSize { rows: 40, cols: 120 }).await.unwrap();
+    connection.writer().stdin(Bytes::from_static(b"hello\n")).await.unwrap();
     connection.writer().close_stdin().await.unwrap();
     let output = collect(connection).await;
     let text = output.stdout().replace("\r\n", "\n");
@@ -655,14 +470,8 @@ async fn a_terminal_is_a_terminal() {
     assert_eq!((output.stderr.len(), output.code()), (0, 0));
     let plain = shell("exec sleep 5");
     let _connection = agent.client.start_exec(plain.clone()).await.unwrap();
-    let refused = agent
-        .client
-        .resize_exec(plain.exec_id, TerminalSize { rows: 1, cols: 1 })
-        .await;
-    assert!(matches!(
-        refused,
-        Err(CallError::Refused(ExecRefusal::NoTerminal))
-    ));
+    let refused = agent.client.resize_exec(plain.exec_id, TerminalSize { rows: 1, cols: 1 }).await;
+    assert!(matches!(refused, Err(CallError::Refused(ExecRefusal::NoTerminal))));
 }
 
 #[tokio::test]
@@ -677,9 +486,7 @@ async fn many_execs_at_once_keep_apart() {
     });
     for task in futures::future::join_all(tasks).await {
         let (index, output) = task.unwrap();
-        let expected: String = (index..=index + 5000)
-            .map(|number| format!("{number}\n"))
-            .collect();
+        let expected: String = (index..=index + 5000).map(|number| format!("{number}\n")).collect();
         assert!(output.stdout == expected.into_bytes());
         assert_eq!(output.code(), index);
     }

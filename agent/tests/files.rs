@@ -14,10 +14,7 @@ use harness::{Running, eventually};
 fn kind<T>(result: Result<T, CallError<FileRefusal>>) -> FileErrorKind {
     match result {
         Err(CallError::Refused(refusal)) => {
-            assert!(
-                !refusal.message.is_empty() && !refusal.message.contains("os error"),
-                "{refusal}"
-            );
+            assert!(!refusal.message.is_empty() && !refusal.message.contains("os error"), "{refusal}");
             refusal.kind
         }
         Err(other) => panic!("{other:?}"),
@@ -26,82 +23,37 @@ fn kind<T>(result: Result<T, CallError<FileRefusal>>) -> FileErrorKind {
 }
 
 async fn put(agent: &Running, path: &str, contents: &str) {
-    agent
-        .client
-        .put_file(WriteFile::new(path), Bytes::from(contents.to_owned()))
-        .await
-        .unwrap();
+    agent.client.put_file(WriteFile::new(path), Bytes::from(contents.to_owned())).await.unwrap();
 }
 
 async fn get(agent: &Running, path: &str) -> Vec<u8> {
-    agent
-        .client
-        .read_file(path, 0, None)
-        .await
-        .unwrap()
-        .collect(usize::MAX)
-        .await
-        .unwrap()
-        .unwrap()
+    agent.client.read_file(path, 0, None).await.unwrap().collect(usize::MAX).await.unwrap().unwrap()
 }
 
 #[tokio::test]
 async fn bytes_come_back_as_they_were_written() {
     let agent = Running::start().await;
-    let contents: Vec<u8> = (0..5_000_000_u32)
-        .map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
-    let write = WriteFile {
-        mode: 0o640,
-        sync: true,
-        ..WriteFile::new("some/new/dir/data.bin")
-    };
-    let size = agent
-        .client
-        .put_file(write, Bytes::from(contents.clone()))
-        .await
-        .unwrap();
+    let contents: Vec<u8> =
+        (0..5_000_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let write = WriteFile { mode: 0o640, sync: true, ..WriteFile::new("some/new/dir/data.bin") };
+    let size = agent.client.put_file(write, Bytes::from(contents.clone())).await.unwrap();
     assert_eq!(size, contents.len() as u64);
     assert!(get(&agent, "some/new/dir/data.bin").await == contents);
     let on_disk = agent.workspace().join("some/new/dir/data.bin");
     assert_eq!(std::fs::metadata(&on_disk).unwrap().mode() & 0o7777, 0o640);
     // By absolute path, from an offset, a part, as a stream.
-    let download = agent
-        .client
-        .read_file(on_disk.to_str().unwrap(), 1_000_000, Some(700_000))
-        .await
-        .unwrap();
-    assert_eq!(
-        (download.entry.size, download.entry.mode, download.entry.is_dir),
-        (5_000_000, 0o640, false)
-    );
+    let download = agent.client.read_file(on_disk.to_str().unwrap(), 1_000_000, Some(700_000)).await.unwrap();
+    assert_eq!((download.entry.size, download.entry.mode, download.entry.is_dir), (5_000_000, 0o640, false));
     let part: Vec<Bytes> = download.into_stream().try_collect().await.unwrap();
     assert!(part.concat() == contents[1_000_000..1_700_000]);
-    for (offset, limit, expected) in [
-        (5_000_000, None, 0),
-        (u64::MAX, None, 0),
-        (4_999_999, Some(9), 1),
-        (0, Some(0), 0),
-    ] {
-        let download = agent
-            .client
-            .read_file("some/new/dir/data.bin", offset, limit)
-            .await
-            .unwrap();
-        assert_eq!(
-            download.collect(usize::MAX).await.unwrap().unwrap().len(),
-            expected
-        );
+    for (offset, limit, expected) in
+        [(5_000_000, None, 0), (u64::MAX, None, 0), (4_999_999, Some(9), 1), (0, Some(0), 0)]
+    {
+        let download = agent.client.read_file("some/new/dir/data.bin", offset, limit).await.unwrap();
+        assert_eq!(download.collect(usize::MAX).await.unwrap().unwrap().len(), expected);
     }
     assert_eq!(
-        agent
-            .client
-            .read_file("some/new/dir/data.bin", 0, None)
-            .await
-            .unwrap()
-            .collect(10)
-            .await
-            .unwrap(),
+        agent.client.read_file("some/new/dir/data.bin", 0, None).await.unwrap().collect(10).await.unwrap(),
         None
     );
     put(&agent, "empty", "").await;
@@ -114,10 +66,7 @@ async fn bytes_come_back_as_they_were_written() {
 async fn an_upload_that_breaks_off_leaves_what_was_there() {
     let agent = Running::start().await;
     put(&agent, "file", "old").await;
-    let write = WriteFile {
-        size_hint: Some(200_000_000),
-        ..WriteFile::new("file")
-    };
+    let write = WriteFile { size_hint: Some(200_000_000), ..WriteFile::new("file") };
     let mut upload = agent.client.write_file(write).await.unwrap();
     for _ in 0..20 {
         upload.send(Bytes::from(vec![7; 1_000_000])).await.unwrap();
@@ -143,20 +92,13 @@ async fn a_write_replaces_at_once_and_keeps_the_owner() {
     put(&agent, "file", "old").await;
     std::os::unix::fs::chown(agent.workspace().join("file"), Some(4711), Some(4712)).unwrap();
     let held = std::fs::File::open(agent.workspace().join("file")).unwrap();
-    let write = WriteFile {
-        size_hint: Some(1_000_000),
-        mode: 0o755,
-        ..WriteFile::new("file")
-    };
+    let write = WriteFile { size_hint: Some(1_000_000), mode: 0o755, ..WriteFile::new("file") };
     let mut upload = agent.client.write_file(write).await.unwrap();
     upload.send(Bytes::from_static(b"new")).await.unwrap();
     upload.commit().await.unwrap();
     assert_eq!(std::io::read_to_string(held).unwrap(), "old");
     let metadata = std::fs::metadata(agent.workspace().join("file")).unwrap();
-    assert_eq!(
-        (metadata.uid(), metadata.gid(), metadata.mode() & 0o777),
-        (4711, 4712, 0o755)
-    );
+    assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (4711, 4712, 0o755));
     assert_eq!((metadata.len(), metadata.blocks() <= 8), (3, true));
 }
 
@@ -166,24 +108,14 @@ async fn writes_go_through_symlinks() {
     std::fs::create_dir(agent.workspace().join("real")).unwrap();
     symlink("real/target", agent.workspace().join("link")).unwrap();
     put(&agent, "link", "through").await;
-    assert_eq!(
-        std::fs::read_to_string(agent.workspace().join("real/target")).unwrap(),
-        "through"
-    );
-    assert!(
-        std::fs::symlink_metadata(agent.workspace().join("link"))
-            .unwrap()
-            .is_symlink()
-    );
+    assert_eq!(std::fs::read_to_string(agent.workspace().join("real/target")).unwrap(), "through");
+    assert!(std::fs::symlink_metadata(agent.workspace().join("link")).unwrap().is_symlink());
     symlink("loop", agent.workspace().join("loop")).unwrap();
     assert_eq!(
         kind(agent.client.put_file(WriteFile::new("loop"), Bytes::new()).await),
         FileErrorKind::InvalidPath
     );
-    assert_eq!(
-        kind(agent.client.read_file("loop", 0, None).await),
-        FileErrorKind::InvalidPath
-    );
+    assert_eq!(kind(agent.client.read_file("loop", 0, None).await), FileErrorKind::InvalidPath);
     let entry = agent.client.stat("loop").await.unwrap();
     assert!(entry.is_symlink && !entry.is_dir);
 }
@@ -197,50 +129,28 @@ async fn every_kind_of_refusal_is_typed() {
     std::fs::create_dir(agent.workspace().join("dir")).unwrap();
     let long = "x/".repeat(2500);
     for path in ["", "nul\0byte", &long, &"n".repeat(300)] {
+        assert_eq!(kind(client.read_file(path, 0, None).await), FileErrorKind::InvalidPath);
         assert_eq!(
-            kind(client.read_file(path, 0, None).await),
-            FileErrorKind::InvalidPath
-        );
-        assert_eq!(
-            kind(
-                client
-                    .put_file(WriteFile::new(path), Bytes::from(vec![0; 3_000_000]))
-                    .await
-            ),
+            kind(client.put_file(WriteFile::new(path), Bytes::from(vec![0; 3_000_000])).await),
             FileErrorKind::InvalidPath
         );
         assert_eq!(kind(client.stat(path).await), FileErrorKind::InvalidPath);
         assert_eq!(kind(client.list(path, true).await), FileErrorKind::InvalidPath);
         assert_eq!(kind(client.delete(path, true).await), FileErrorKind::InvalidPath);
-        assert_eq!(
-            kind(client.move_path("file", path).await),
-            FileErrorKind::InvalidPath
-        );
+        assert_eq!(kind(client.move_path("file", path).await), FileErrorKind::InvalidPath);
         assert_eq!(kind(client.mkdir(path, 0o755).await), FileErrorKind::InvalidPath);
         assert_eq!(kind(client.chmod(path, 0o755).await), FileErrorKind::InvalidPath);
     }
     for pattern in ["", "a\0b", "[", "{a"] {
         assert_eq!(kind(client.glob(pattern).await), FileErrorKind::InvalidPath);
     }
-    assert_eq!(
-        kind(client.read_file("missing", 0, None).await),
-        FileErrorKind::NotFound
-    );
+    assert_eq!(kind(client.read_file("missing", 0, None).await), FileErrorKind::NotFound);
     assert_eq!(kind(client.stat("missing").await), FileErrorKind::NotFound);
     assert_eq!(kind(client.list("missing", false).await), FileErrorKind::NotFound);
-    assert_eq!(
-        kind(client.delete("missing", true).await),
-        FileErrorKind::NotFound
-    );
-    assert_eq!(
-        kind(client.move_path("missing", "made/up").await),
-        FileErrorKind::NotFound
-    );
+    assert_eq!(kind(client.delete("missing", true).await), FileErrorKind::NotFound);
+    assert_eq!(kind(client.move_path("missing", "made/up").await), FileErrorKind::NotFound);
     assert!(!agent.workspace().join("made").exists());
-    assert_eq!(
-        kind(client.read_file("dir", 0, None).await),
-        FileErrorKind::IsADirectory
-    );
+    assert_eq!(kind(client.read_file("dir", 0, None).await), FileErrorKind::IsADirectory);
     for path in ["dir", "/", "..", "new/"] {
         assert_eq!(
             kind(client.put_file(WriteFile::new(path), Bytes::new()).await),
@@ -248,39 +158,21 @@ async fn every_kind_of_refusal_is_typed() {
         );
     }
     for path in ["file/below"] {
-        assert_eq!(
-            kind(client.read_file(path, 0, None).await),
-            FileErrorKind::NotADirectory
-        );
+        assert_eq!(kind(client.read_file(path, 0, None).await), FileErrorKind::NotADirectory);
         assert_eq!(
             kind(client.put_file(WriteFile::new(path), Bytes::new()).await),
             FileErrorKind::NotADirectory
         );
     }
-    assert_eq!(
-        kind(client.list("file", false).await),
-        FileErrorKind::NotADirectory
-    );
-    assert_eq!(
-        kind(client.delete("full", false).await),
-        FileErrorKind::DirectoryNotEmpty
-    );
-    assert_eq!(
-        kind(client.move_path("dir", "full").await),
-        FileErrorKind::DirectoryNotEmpty
-    );
-    assert_eq!(
-        kind(client.mkdir("file", 0o755).await),
-        FileErrorKind::AlreadyExists
-    );
+    assert_eq!(kind(client.list("file", false).await), FileErrorKind::NotADirectory);
+    assert_eq!(kind(client.delete("full", false).await), FileErrorKind::DirectoryNotEmpty);
+    assert_eq!(kind(client.move_path("dir", "full").await), FileErrorKind::DirectoryNotEmpty);
+    assert_eq!(kind(client.mkdir("file", 0o755).await), FileErrorKind::AlreadyExists);
     assert_eq!(
         kind(client.put_file(WriteFile::new("/proc/new"), Bytes::new()).await),
         FileErrorKind::NotFound
     );
-    let huge = WriteFile {
-        size_hint: Some(1 << 60),
-        ..WriteFile::new("huge")
-    };
+    let huge = WriteFile { size_hint: Some(1 << 60), ..WriteFile::new("huge") };
     let upload = client.write_file(huge).await.unwrap();
     assert_eq!(kind(upload.commit().await), FileErrorKind::NoSpace);
     assert!(!agent.workspace().join("huge").exists());
@@ -291,10 +183,7 @@ async fn devices_and_pipes_are_neither_read_nor_replaced() {
     let agent = Running::start().await;
     assert_eq!(agent.run(["mkfifo", "pipe"]).await.code(), 0);
     for path in ["pipe", "/dev/null", "/dev/zero"] {
-        assert_eq!(
-            kind(agent.client.read_file(path, 0, Some(1)).await),
-            FileErrorKind::InvalidPath
-        );
+        assert_eq!(kind(agent.client.read_file(path, 0, Some(1)).await), FileErrorKind::InvalidPath);
         assert_eq!(
             kind(agent.client.put_file(WriteFile::new(path), Bytes::new()).await),
             FileErrorKind::InvalidPath
@@ -307,10 +196,7 @@ async fn devices_and_pipes_are_neither_read_nor_replaced() {
 async fn dots_and_odd_names_mean_what_they_mean_in_the_sandbox() {
     let agent = Running::start().await;
     put(&agent, "a/../b/./c", "dots").await;
-    assert_eq!(
-        std::fs::read_to_string(agent.workspace().join("b/c")).unwrap(),
-        "dots"
-    );
+    assert_eq!(std::fs::read_to_string(agent.workspace().join("b/c")).unwrap(), "dots");
     for name in ["sp ace", "new\nline", "-rf", "ünï", "*", "...", "$(id)", "'\""] {
         put(&agent, name, name).await;
         assert_eq!(get(&agent, name).await, name.as_bytes());
@@ -332,39 +218,21 @@ async fn listing_stat_move_chmod_mkdir_delete() {
     symlink("a", agent.workspace().join("z")).unwrap();
     let (entries, truncated) = client.list(".", false).await.unwrap();
     assert!(!truncated);
-    let shown: Vec<_> = entries
-        .iter()
-        .map(|it| (it.name.as_str(), it.is_dir, it.is_symlink))
-        .collect();
-    assert_eq!(
-        shown,
-        [("a", true, false), ("b.txt", false, false), ("z", true, true)]
-    );
+    let shown: Vec<_> = entries.iter().map(|it| (it.name.as_str(), it.is_dir, it.is_symlink)).collect();
+    assert_eq!(shown, [("a", true, false), ("b.txt", false, false), ("z", true, true)]);
     assert_eq!((entries[1].size, entries[1].mode), (5, 0o644));
     assert!(entries[1].modified_unix_seconds > 1_600_000_000);
-    let (entries, _) = client
-        .list(agent.workspace().to_str().unwrap(), true)
-        .await
-        .unwrap();
+    let (entries, _) = client.list(agent.workspace().to_str().unwrap(), true).await.unwrap();
     let names: Vec<_> = entries.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["a", "deep", "er.txt", "b.txt", "z"]);
-    assert_eq!(
-        entries[2].path,
-        agent.workspace().join("a/deep/er.txt").to_str().unwrap()
-    );
+    assert_eq!(entries[2].path, agent.workspace().join("a/deep/er.txt").to_str().unwrap());
 
     client.move_path("a", "moved/to/here").await.unwrap();
     assert_eq!(get(&agent, "moved/to/here/deep/er.txt").await, b"1");
     assert!(!agent.workspace().join("a").exists());
-    client
-        .move_path("b.txt", "moved/to/here/deep/er.txt")
-        .await
-        .unwrap();
+    client.move_path("b.txt", "moved/to/here/deep/er.txt").await.unwrap();
     assert_eq!(get(&agent, "moved/to/here/deep/er.txt").await, b"12345");
-    assert_eq!(
-        kind(client.move_path("moved", "moved/into/itself").await),
-        FileErrorKind::InvalidPath
-    );
+    assert_eq!(kind(client.move_path("moved", "moved/into/itself").await), FileErrorKind::InvalidPath);
 
     client.chmod("moved/to/here/deep/er.txt", 0o4751).await.unwrap();
     let entry = client.stat("moved/to/here/deep/er.txt").await.unwrap();
@@ -372,10 +240,7 @@ async fn listing_stat_move_chmod_mkdir_delete() {
 
     client.mkdir("made/by/hand", 0o700).await.unwrap();
     client.mkdir("made/by/hand", 0o755).await.unwrap();
-    let mode = std::fs::metadata(agent.workspace().join("made/by/hand"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(agent.workspace().join("made/by/hand")).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o700);
 
     // The link goes, not what it leads to.
@@ -399,31 +264,17 @@ async fn moves_across_file_systems_copy() {
     agent.client.chmod("tree/a/file", 0o751).await.unwrap();
     symlink("a/file", agent.workspace().join("tree/link")).unwrap();
     let target = other.path().join("new/place");
-    agent
-        .client
-        .move_path("tree", target.to_str().unwrap())
-        .await
-        .unwrap();
+    agent.client.move_path("tree", target.to_str().unwrap()).await.unwrap();
     assert!(!agent.workspace().join("tree").exists());
     assert_eq!(std::fs::read_to_string(target.join("link")).unwrap(), "contents");
-    assert_eq!(
-        std::fs::metadata(target.join("a/file")).unwrap().mode() & 0o7777,
-        0o751
-    );
+    assert_eq!(std::fs::metadata(target.join("a/file")).unwrap().mode() & 0o7777, 0o751);
     assert_eq!(std::fs::read_dir(other.path().join("new")).unwrap().count(), 1);
 }
 
 #[tokio::test]
 async fn globs_find_what_a_shell_would() {
     let agent = Running::start().await;
-    for path in [
-        "a.py",
-        "b.txt",
-        "src/c.py",
-        "src/deep/er/d.py",
-        "src/deep/e.rs",
-        ".hidden.py",
-    ] {
+    for path in ["a.py", "b.txt", "src/c.py", "src/deep/er/d.py", "src/deep/e.rs", ".hidden.py"] {
         put(&agent, path, "x").await;
     }
     let workspace = agent.workspace();
@@ -431,21 +282,12 @@ async fn globs_find_what_a_shell_would() {
         let (paths, truncated) = agent.client.glob(pattern).await.unwrap();
         assert!(!truncated);
         let prefix = format!("{}/", workspace.display());
-        paths
-            .iter()
-            .map(|path| path.strip_prefix(&prefix).unwrap().to_owned())
-            .collect::<Vec<_>>()
+        paths.iter().map(|path| path.strip_prefix(&prefix).unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(found("*.py").await, [".hidden.py", "a.py"]);
-    assert_eq!(
-        found("**/*.py").await,
-        [".hidden.py", "a.py", "src/c.py", "src/deep/er/d.py"]
-    );
+    assert_eq!(found("**/*.py").await, [".hidden.py", "a.py", "src/c.py", "src/deep/er/d.py"]);
     assert_eq!(found("src/*").await, ["src/c.py", "src/deep"]);
-    assert_eq!(
-        found("src/**/*.{py,rs}").await,
-        ["src/c.py", "src/deep/e.rs", "src/deep/er/d.py"]
-    );
+    assert_eq!(found("src/**/*.{py,rs}").await, ["src/c.py", "src/deep/e.rs", "src/deep/er/d.py"]);
     assert_eq!(found("s?c/[a-c].py").await, ["src/c.py"]);
     assert_eq!(found("b.txt").await, ["b.txt"]);
     assert_eq!(found(&format!("{}/*.txt", workspace.display())).await, ["b.txt"]);

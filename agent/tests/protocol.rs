@@ -41,32 +41,12 @@ fn the_wire_form_is_frozen() {
     };
     let expected = "00000030043031323334353637383961626364656602026c73022d6c0101410162 01012f 010175 011850 010180cab5ee01 01 01 02";
     assert_eq!(hex(&Request::StartExec(start)), expected.replace(' ', ""));
-    let write = Request::WriteStdin {
-        exec_id: ID,
-        offset: Some(5),
-        bytes: Bytes::from_static(b"hi"),
-    };
-    assert_eq!(
-        hex(&write),
-        "000000150730313233343536373839616263646566010568 69".replace(' ', "")
-    );
-    assert_eq!(
-        hex(&Request::OpenTcp { port: 8080 }),
-        "00000003 15 903f".replace(' ', "")
-    );
-    assert_eq!(
-        hex(&Input::Ack {
-            stream: Stream::Stderr,
-            offset: 300
-        }),
-        "000000040001ac02"
-    );
+    let write = Request::WriteStdin { exec_id: ID, offset: Some(5), bytes: Bytes::from_static(b"hi") };
+    assert_eq!(hex(&write), "000000150730313233343536373839616263646566010568 69".replace(' ', ""));
+    assert_eq!(hex(&Request::OpenTcp { port: 8080 }), "00000003 15 903f".replace(' ', ""));
+    assert_eq!(hex(&Input::Ack { stream: Stream::Stderr, offset: 300 }), "000000040001ac02");
     assert_eq!(hex(&Input::Commit), "0000000106");
-    let output = Reply::Output {
-        stream: Stream::Stdout,
-        offset: 1,
-        bytes: Bytes::from_static(b"x"),
-    };
+    let output = Reply::Output { stream: Stream::Stdout, offset: 1, bytes: Bytes::from_static(b"x") };
     assert_eq!(hex(&output), "0000000404000178");
     assert_eq!(hex(&Reply::Refused(ExecRefusal::Ended.into())), "00000003010201");
     assert_eq!(hex(&Reply::Connected), "000000010f");
@@ -74,25 +54,13 @@ fn the_wire_form_is_frozen() {
 
 #[test]
 fn raw_bytes_come_back_and_stray_ones_do_not_pass() {
-    let output = Reply::Output {
-        stream: Stream::Stderr,
-        offset: 7,
-        bytes: Bytes::from(vec![9; 5000]),
-    };
+    let output = Reply::Output { stream: Stream::Stderr, offset: 7, bytes: Bytes::from(vec![9; 5000]) };
     let mut buffer = BytesMut::new();
     encode(&output, &mut buffer).unwrap();
     assert_eq!(decode::<Reply>(&buffer.split_off(4).freeze()).unwrap(), output);
-    assert!(matches!(
-        decode::<Reply>(&Bytes::from_static(&[0, 0])),
-        Err(FrameError::Malformed(_))
-    ));
-    assert!(matches!(
-        decode::<Reply>(&Bytes::from_static(&[200])),
-        Err(FrameError::Malformed(_))
-    ));
-    let big = Reply::Chunk {
-        bytes: Bytes::from(vec![0; MAX_FRAME]),
-    };
+    assert!(matches!(decode::<Reply>(&Bytes::from_static(&[0, 0])), Err(FrameError::Malformed(_))));
+    assert!(matches!(decode::<Reply>(&Bytes::from_static(&[200])), Err(FrameError::Malformed(_))));
+    let big = Reply::Chunk { bytes: Bytes::from(vec![0; MAX_FRAME]) };
     let mut buffer = BytesMut::new();
     assert!(matches!(encode(&big, &mut buffer), Err(FrameError::TooLarge(_))));
     assert!(buffer.is_empty());
@@ -113,9 +81,7 @@ async fn hostile(replies: Vec<Reply>, raw: &'static [u8]) -> (tempfile::TempDir,
         }
         writer.flush().await.unwrap();
         let mut write = writer.into_inner();
-        tokio::io::AsyncWriteExt::write_all(&mut write, raw)
-            .await
-            .unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut write, raw).await.unwrap();
         // Stays until the caller goes.
         while let Ok(Some(_)) = reader.receive::<Input>().await {}
     });
@@ -123,20 +89,11 @@ async fn hostile(replies: Vec<Reply>, raw: &'static [u8]) -> (tempfile::TempDir,
 }
 
 fn started() -> Reply {
-    Reply::Started(Started {
-        pid: 1,
-        age: Duration::ZERO,
-        stdin_offset: 0,
-        fresh: true,
-    })
+    Reply::Started(Started { pid: 1, age: Duration::ZERO, stdin_offset: 0, fresh: true })
 }
 
 fn output(offset: u64, bytes: &'static [u8]) -> Reply {
-    Reply::Output {
-        stream: Stream::Stdout,
-        offset,
-        bytes: Bytes::from_static(bytes),
-    }
+    Reply::Output { stream: Stream::Stdout, offset, bytes: Bytes::from_static(bytes) }
 }
 
 fn exited(stdout_len: u64) -> Reply {
@@ -187,12 +144,7 @@ async fn a_hostile_agent_gets_a_typed_error() {
 #[tokio::test]
 async fn arguments_that_do_not_fit_a_frame_are_the_callers_error() {
     let agent = harness::Running::start().await;
-    let error = agent
-        .client
-        .start_exec(StartExec::new(ID, ["x".repeat(MAX_FRAME)]))
-        .await
-        .err()
-        .unwrap();
+    let error = agent.client.start_exec(StartExec::new(ID, ["x".repeat(MAX_FRAME)])).await.err().unwrap();
     assert!(matches!(error, CallError::InvalidCall { .. }), "{error:?}");
     assert!(!error.is_retryable());
 }

@@ -60,9 +60,7 @@ async fn random_bytes_after_the_hello_do_no_harm() {
         let length = (seed % 60) as u8;
         message.extend_from_slice(&[0, 0, 0, length]);
         for index in 0..length {
-            seed = seed
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             // Not the ones that shut down, set deadlines or delete: those work as they should.
             let byte = (seed >> 33) as u8;
             message.extend_from_slice(&[if index == 0 {
@@ -103,25 +101,17 @@ async fn another_version_is_told_and_refused() {
     let error = Client::new(&path).ping().await.unwrap_err();
     assert!(matches!(error, CallError::Version { theirs: 99 }), "{error:?}");
     server.join().unwrap();
-    let gone = Client::new(directory.path().join("nobody"))
-        .ping()
-        .await
-        .unwrap_err();
+    let gone = Client::new(directory.path().join("nobody")).ping().await.unwrap_err();
     assert!(gone.is_retryable());
 }
 
 #[tokio::test]
 async fn the_socket_is_for_its_owner_and_may_have_a_long_path() {
     let agent = Running::start().await;
-    assert_eq!(
-        std::fs::metadata(agent.socket()).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(std::fs::metadata(agent.socket()).unwrap().permissions().mode() & 0o777, 0o600);
     let directory = tempfile::TempDir::new().unwrap();
-    let deep = directory
-        .path()
-        .join("a-directory-with-a-long-name".repeat(4))
-        .join("and-another-one".repeat(4));
+    let deep =
+        directory.path().join("a-directory-with-a-long-name".repeat(4)).join("and-another-one".repeat(4));
     std::fs::create_dir_all(&deep).unwrap();
     let socket = deep.join("agent.sock");
     let mut process = Command::new(BINARY)
@@ -146,24 +136,11 @@ async fn the_deadline_ends_everything() {
     // A daemon that left its exec long ago, deaf to SIGTERM.
     let daemon = agent.shell("trap '' TERM; setsid sh -c 'echo $$; exec sleep 1000' 2>/dev/null >daemon & sleep 0.2; cat daemon").await;
     let daemon: i32 = daemon.stdout().trim().parse().unwrap();
-    let running = agent
-        .client
-        .start_exec(shell("trap '' TERM; echo up; sleep 1000"))
-        .await
-        .unwrap();
+    let running = agent.client.start_exec(shell("trap '' TERM; echo up; sleep 1000")).await.unwrap();
     let pid = running.started.pid as i32;
-    agent
-        .client
-        .set_deadline(Duration::from_millis(300))
-        .await
-        .unwrap();
+    agent.client.set_deadline(Duration::from_millis(300)).await.unwrap();
     let output = collect(running).await;
-    assert_eq!(
-        output.outcome.end,
-        ExecEnd::Killed {
-            cause: KillCause::Shutdown
-        }
-    );
+    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Shutdown });
     assert_eq!(agent.ended().await, 3);
     for pid in [pid, daemon] {
         let gone = || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists();
@@ -178,12 +155,7 @@ async fn shutdown_gives_grace() {
     let mut running = agent.client.start_exec(start).await.unwrap();
     next_output(&mut running).await;
     agent.client.shutdown(Duration::from_secs(20)).await.unwrap();
-    assert_eq!(
-        collect(running).await.outcome.end,
-        ExecEnd::Killed {
-            cause: KillCause::Shutdown
-        }
-    );
+    assert_eq!(collect(running).await.outcome.end, ExecEnd::Killed { cause: KillCause::Shutdown });
     assert_eq!(agent.ended().await, 0);
     assert!(agent.workspace().join("saved").exists());
 }
@@ -224,10 +196,7 @@ async fn a_tunnel_carries_bytes_both_ways() {
     server.await.unwrap();
     let refused = agent.client.open_tcp(port).await.err();
     assert!(
-        matches!(
-            &refused,
-            Some(CallError::Refused(TunnelRefusal::ConnectionRefused { .. }))
-        ),
+        matches!(&refused, Some(CallError::Refused(TunnelRefusal::ConnectionRefused { .. }))),
         "{refused:?}"
     );
 }
@@ -243,15 +212,7 @@ impl Sandbox {
     async fn start() -> Self {
         let directory = tempfile::TempDir::new().unwrap();
         let process = Command::new("unshare")
-            .args([
-                "--pid",
-                "--fork",
-                "--mount-proc",
-                "--kill-child",
-                "--",
-                BINARY,
-                "--socket",
-            ])
+            .args(["--pid", "--fork", "--mount-proc", "--kill-child", "--", BINARY, "--socket"])
             .arg(directory.path().join("agent.sock"))
             .arg("--run-dir")
             .arg(directory.path())
@@ -261,11 +222,7 @@ impl Sandbox {
             .spawn()
             .unwrap();
         let client = connect(&directory.path().join("agent.sock")).await;
-        Self {
-            process,
-            directory,
-            client,
-        }
+        Self { process, directory, client }
     }
 
     async fn shell(&self, script: &str) -> harness::Output {
@@ -299,56 +256,33 @@ async fn processes_of_the_sandbox_cannot_talk_to_its_agent() {
     let sandbox = Sandbox::start().await;
     let socket = sandbox.directory.path().join("agent.sock");
     let knock = |runner: StartExec| StartExec {
-        argv: [
-            runner.argv,
-            ["python3", "-c", KNOCK, socket.to_str().unwrap()]
-                .map(str::to_owned)
-                .to_vec(),
-        ]
-        .concat(),
+        argv: [runner.argv, ["python3", "-c", KNOCK, socket.to_str().unwrap()].map(str::to_owned).to_vec()]
+            .concat(),
         ..runner
     };
     // From outside the same words are answered.
-    let outside = Command::new("python3")
-        .args(["-c", KNOCK])
-        .arg(&socket)
-        .output()
-        .unwrap();
+    let outside = Command::new("python3").args(["-c", KNOCK]).arg(&socket).output().unwrap();
     assert_eq!(String::from_utf8(outside.stdout).unwrap(), "14\n");
     // From inside they are not, also not from a pid namespace further in.
     for runner in [vec![], vec!["unshare", "--pid", "--fork"]] {
         let start = knock(StartExec::new(new_id(), runner));
         let inside = collect(sandbox.client.start_exec(start).await.unwrap()).await;
-        assert_eq!(
-            (inside.stdout().as_str(), inside.code()),
-            ("0\n", 0),
-            "{}",
-            inside.stderr()
-        );
+        assert_eq!((inside.stdout().as_str(), inside.code()), ("0\n", 0), "{}", inside.stderr());
     }
 }
 
 #[tokio::test]
 async fn as_pid_1_it_reaps_everything_and_cannot_be_killed_from_inside() {
     let sandbox = Sandbox::start().await;
-    assert_eq!(
-        sandbox.shell("cat /proc/1/comm").await.stdout(),
-        "stacyvm-agent\n"
-    );
+    assert_eq!(sandbox.shell("cat /proc/1/comm").await.stdout(), "stacyvm-agent\n");
     // Orphans, by the dozen.
     let orphans = sandbox
         .shell("for i in $(seq 50); do (sh -c 'exit 3' & ) ; (setsid sleep 0.1 &) ; done >/dev/null")
         .await;
     assert_eq!(orphans.code(), 0);
     for round in 0.. {
-        let zombies = sandbox
-            .shell("grep -l '^State:.Z' /proc/[0-9]*/status | wc -l")
-            .await
-            .stdout();
-        let sleepers = sandbox
-            .shell("cat /proc/[0-9]*/comm 2>/dev/null | grep -c sleep")
-            .await
-            .stdout();
+        let zombies = sandbox.shell("grep -l '^State:.Z' /proc/[0-9]*/status | wc -l").await.stdout();
+        let sleepers = sandbox.shell("cat /proc/[0-9]*/comm 2>/dev/null | grep -c sleep").await.stdout();
         if (zombies.trim(), sleepers.trim()) == ("0", "0") {
             break;
         }
@@ -357,9 +291,7 @@ async fn as_pid_1_it_reaps_everything_and_cannot_be_killed_from_inside() {
     }
     let stats = sandbox.client.stats().await.unwrap();
     assert_eq!(stats.processes, 1);
-    sandbox
-        .shell("kill -TERM 1; kill -KILL 1; kill -INT 1; kill -STOP 1; kill -HUP 1")
-        .await;
+    sandbox.shell("kill -TERM 1; kill -KILL 1; kill -INT 1; kill -STOP 1; kill -HUP 1").await;
     sandbox.shell("kill -TERM -1").await;
     assert_eq!(sandbox.shell("exit 9").await.code(), 9);
     // Nor looked at: neither its descriptors nor its memory.
@@ -375,23 +307,11 @@ async fn as_pid_1_it_reaps_everything_and_cannot_be_killed_from_inside() {
 #[tokio::test]
 async fn as_pid_1_its_end_is_the_end_of_the_sandbox() {
     let mut sandbox = Sandbox::start().await;
-    let running = sandbox
-        .client
-        .start_exec(shell("trap '' TERM; (setsid sleep 1000 &); sleep 1000"))
-        .await
-        .unwrap();
+    let running =
+        sandbox.client.start_exec(shell("trap '' TERM; (setsid sleep 1000 &); sleep 1000")).await.unwrap();
     let begin = Instant::now();
-    sandbox
-        .client
-        .set_deadline(Duration::from_millis(200))
-        .await
-        .unwrap();
-    assert_eq!(
-        collect(running).await.outcome.end,
-        ExecEnd::Killed {
-            cause: KillCause::Shutdown
-        }
-    );
+    sandbox.client.set_deadline(Duration::from_millis(200)).await.unwrap();
+    assert_eq!(collect(running).await.outcome.end, ExecEnd::Killed { cause: KillCause::Shutdown });
     assert_eq!(sandbox.process.wait().unwrap().code(), Some(3));
     assert!(begin.elapsed() >= Duration::from_millis(200));
 }
@@ -411,10 +331,7 @@ async fn a_busy_agent_becomes_small_again() {
     let agent = Running::start().await;
     let before = agent.client.stats().await.unwrap().agent_rss_bytes;
     for _ in 0..4 {
-        assert_eq!(
-            agent.shell("head -c 50000000 /dev/zero").await.stdout.len(),
-            50_000_000
-        );
+        assert_eq!(agent.shell("head -c 50000000 /dev/zero").await.stdout.len(), 50_000_000);
     }
     // A debug build has more pages of code to touch than the static one; it is the growth that counts.
     let allowed = before + 3 * 1024 * 1024;

@@ -41,17 +41,13 @@ impl KeyRing {
         if self.0.is_empty() {
             return Ok((None, TenantId::default_tenant()));
         }
-        let key = presented(headers)
-            .and_then(|key| self.find(key))
-            .ok_or_else(ApiError::unauthorized)?;
+        let key = presented(headers).and_then(|key| self.find(key)).ok_or_else(ApiError::unauthorized)?;
         Ok((Some(key.id.clone()), key.tenant.clone()))
     }
 }
 
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    let named = headers
-        .get("x-api-key")
-        .or_else(|| headers.get("x-admin-api-key"));
+    let named = headers.get("x-api-key").or_else(|| headers.get("x-admin-api-key"));
     if let Some(value) = named {
         return Some(value.as_bytes());
     }
@@ -76,10 +72,7 @@ pub struct Caller {
 impl Caller {
     /// The same, as events and commands name it.
     pub fn actor(&self) -> Actor {
-        Actor::Client {
-            key: self.key.clone(),
-            user: self.user.clone(),
-        }
+        Actor::Client { key: self.key.clone(), user: self.user.clone() }
     }
 }
 
@@ -103,17 +96,8 @@ pub async fn require(
             user_id(text, "X-User-ID")?
         }
     };
-    let request_id = request
-        .extensions()
-        .get::<RequestId>()
-        .cloned()
-        .unwrap_or_else(RequestId::new);
-    request.extensions_mut().insert(Caller {
-        tenant,
-        key,
-        user,
-        request_id,
-    });
+    let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
+    request.extensions_mut().insert(Caller { tenant, key, user, request_id });
     Ok(next.run(request).await)
 }
 
@@ -137,11 +121,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         // A route that forgot the layer must not be open.
-        parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(ApiError::unauthorized)
+        parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::unauthorized)
     }
 }
 
@@ -158,21 +138,13 @@ mod tests {
             tenant: tenant.parse().unwrap(),
             sha256: Sha256::digest(secret).into(),
         };
-        KeyRing::new(vec![
-            key("k1", "red", "secret-one"),
-            key("k2", "blue", "secret-two"),
-        ])
+        KeyRing::new(vec![key("k1", "red", "secret-one"), key("k2", "blue", "secret-two")])
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| {
-                (
-                    name.parse().unwrap(),
-                    HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-                )
-            })
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap()))
             .collect()
     }
 
@@ -185,11 +157,7 @@ mod tests {
             ("authorization", "bearer  secret-two"),
         ] {
             let (key, tenant) = ring().identify(&headers(&[pair])).unwrap();
-            assert_eq!(
-                (key.unwrap().as_str(), tenant.as_str()),
-                ("k2", "blue"),
-                "{pair:?}"
-            );
+            assert_eq!((key.unwrap().as_str(), tenant.as_str()), ("k2", "blue"), "{pair:?}");
         }
     }
 
@@ -212,26 +180,17 @@ mod tests {
 
     #[test]
     fn without_keys_everybody_is_the_default_tenant() {
-        let (key, tenant) = KeyRing::default()
-            .identify(&headers(&[("x-api-key", "any")]))
-            .unwrap();
+        let (key, tenant) = KeyRing::default().identify(&headers(&[("x-api-key", "any")])).unwrap();
         assert_eq!((key, tenant), (None, TenantId::default_tenant()));
     }
 
     #[test]
     fn user_ids_are_trimmed_and_checked() {
-        assert_eq!(
-            user_id(" alice@example.com ", "x").unwrap().as_deref(),
-            Some("alice@example.com")
-        );
+        assert_eq!(user_id(" alice@example.com ", "x").unwrap().as_deref(), Some("alice@example.com"));
         assert_eq!(user_id("  ", "x").unwrap(), None);
         assert!(user_id(&"ü".repeat(128), "x").is_ok());
         for bad in ["a/b", "a\\b", "a b", "a\tb", "a\0b", &"x".repeat(129)] {
-            assert_eq!(
-                user_id(bad, "x").unwrap_err().code(),
-                ErrorCode::BadRequest,
-                "{bad:?}"
-            );
+            assert_eq!(user_id(bad, "x").unwrap_err().code(), ErrorCode::BadRequest, "{bad:?}");
         }
     }
 }

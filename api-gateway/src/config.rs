@@ -19,10 +19,7 @@ pub struct ApiKey {
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey")
-            .field("id", &self.id)
-            .field("tenant", &self.tenant)
-            .finish_non_exhaustive()
+        f.debug_struct("ApiKey").field("id", &self.id).field("tenant", &self.tenant).finish_non_exhaustive()
     }
 }
 
@@ -169,11 +166,8 @@ mod tests {
 
     #[test]
     fn a_key_does_not_show_its_hash() {
-        let key = ApiKey {
-            id: "k1".parse().unwrap(),
-            tenant: TenantId::default_tenant(),
-            sha256: [0xab; 32],
-        };
+        let key =
+            ApiKey { id: "k1".parse().unwrap(), tenant: TenantId::default_tenant(), sha256: [0xab; 32] };
         assert!(!format!("{key:?}").contains("171"));
     }
 }

@@ -96,10 +96,7 @@ pub struct ApiError {
 impl ApiError {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            body: ErrorBody {
-                code,
-                message: message.into(),
-            },
+            body: ErrorBody { code, message: message.into() },
             detail: None,
             exec: None,
             retry_after: None,
@@ -113,10 +110,7 @@ impl ApiError {
 
     /// 401
     pub fn unauthorized() -> Self {
-        Self::new(
-            ErrorCode::Unauthorized,
-            "a valid API key is needed: send it as X-API-Key",
-        )
+        Self::new(ErrorCode::Unauthorized, "a valid API key is needed: send it as X-API-Key")
     }
 
     /// 403
@@ -131,10 +125,7 @@ impl ApiError {
 
     /// 405
     pub fn method_not_allowed() -> Self {
-        Self::new(
-            ErrorCode::MethodNotAllowed,
-            "this route does not have that method",
-        )
+        Self::new(ErrorCode::MethodNotAllowed, "this route does not have that method")
     }
 
     /// 408
@@ -156,10 +147,7 @@ impl ApiError {
     pub fn resource_limit(message: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
         // Rounded up: too early would be refused again.
         let seconds = retry_after.as_secs_f64().ceil().max(1.0);
-        Self {
-            retry_after: Some(seconds as u32),
-            ..Self::new(ErrorCode::ResourceLimit, message)
-        }
+        Self { retry_after: Some(seconds as u32), ..Self::new(ErrorCode::ResourceLimit, message) }
     }
 
     /// 500. The client gets a fixed text, the log gets the error with all its causes.
@@ -271,11 +259,7 @@ mod tests {
             (ApiError::timeout("x"), 408, "TIMEOUT"),
             (ApiError::conflict("x"), 409, "CONFLICT"),
             (ApiError::too_large("x"), 413, "TOO_LARGE"),
-            (
-                ApiError::resource_limit("x", Duration::from_millis(1100)),
-                429,
-                "RESOURCE_LIMIT",
-            ),
+            (ApiError::resource_limit("x", Duration::from_millis(1100)), 429, "RESOURCE_LIMIT"),
             (ApiError::internal("secret"), 500, "INTERNAL_ERROR"),
             (ApiError::unavailable("secret"), 503, "UNAVAILABLE"),
         ];

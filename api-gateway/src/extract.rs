@@ -57,10 +57,7 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for OptionalJsonBody<T> {
         let bytes = read_body(request, gateway.config().max_body_bytes).await?;
         let empty = bytes.iter().all(u8::is_ascii_whitespace);
         let bytes = if empty { Bytes::from_static(b"{}") } else { bytes };
-        Ok(Self {
-            value: parse_object(&bytes)?,
-            bytes,
-        })
+        Ok(Self { value: parse_object(&bytes)?, bytes })
     }
 }
 
@@ -68,10 +65,7 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for RawJsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
         let bytes = read_body(request, gateway.config().max_body_bytes).await?;
-        Ok(Self {
-            value: parse_object(&bytes)?,
-            bytes,
-        })
+        Ok(Self { value: parse_object(&bytes)?, bytes })
     }
 }
 
@@ -176,18 +170,12 @@ pub struct TemplatePath(pub String);
 impl<S: Send + Sync> FromRequestParts<S> for TemplatePath {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        path_segment(parts, state)
-            .await
-            .map(Self)
-            .ok_or_else(crate::routes::templates::no_template)
+        path_segment(parts, state).await.map(Self).ok_or_else(crate::routes::templates::no_template)
     }
 }
 
 async fn path_segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Option<String> {
-    Path::<String>::from_request_parts(parts, state)
-        .await
-        .ok()
-        .map(|Path(text)| text)
+    Path::<String>::from_request_parts(parts, state).await.ok().map(|Path(text)| text)
 }
 
 #[cfg(test)]
@@ -211,18 +199,7 @@ mod tests {
     #[test]
     fn what_is_not_an_object_is_a_bad_request() {
         let deep = format!("{{\"labels\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        for body in [
-            "",
-            "{",
-            "[]",
-            "\"x\"",
-            "5",
-            "null",
-            "{\"a\":1}}",
-            "{'a':1}",
-            "{\"name\":5}",
-            &deep,
-        ] {
+        for body in ["", "{", "[]", "\"x\"", "5", "null", "{\"a\":1}}", "{'a':1}", "{\"name\":5}", &deep] {
             let error = parse_object::<Anything>(body.as_bytes()).unwrap_err();
             assert_eq!(error.code(), ErrorCode::BadRequest, "{body:.40}");
         }
@@ -237,10 +214,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_too_large_declared_or_not() {
-        let declared = Request::post("/")
-            .header("content-length", "1000000000000")
-            .body(Body::empty())
-            .unwrap();
+        let declared =
+            Request::post("/").header("content-length", "1000000000000").body(Body::empty()).unwrap();
         let chunks =
             futures::stream::iter((0..5).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"123"))));
         let streamed = Request::post("/").body(Body::from_stream(chunks)).unwrap();

@@ -132,12 +132,7 @@ impl Gateway {
     ) -> Result<Arc<SandboxState>, ApiError> {
         let state = match self.view().sandbox(id) {
             Some(state) => Some(state),
-            None => self
-                .store()
-                .sandbox(id)
-                .await
-                .map_err(ApiError::internal)?
-                .map(Arc::new),
+            None => self.store().sandbox(id).await.map_err(ApiError::internal)?.map(Arc::new),
         };
         state
             .filter(|state| state.tenant == *tenant && !matches!(state.phase, SandboxPhase::Destroyed { .. }))
@@ -255,10 +250,7 @@ impl Gateway {
 }
 
 fn is_being_made(state: &SandboxState) -> bool {
-    matches!(
-        state.phase,
-        SandboxPhase::Requested | SandboxPhase::Starting { .. }
-    )
+    matches!(state.phase, SandboxPhase::Requested | SandboxPhase::Starting { .. })
 }
 
 fn publish_failed(error: PublishError) -> ApiError {

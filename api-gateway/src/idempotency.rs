@@ -65,13 +65,14 @@ impl Idempotent {
         [&self.parts[0], &self.parts[1], &self.parts[2]]
     }
 
+    /// The id of the command that the key stands for.
+    pub fn command(&self) -> events::CommandId {
+        events::CommandId::derived(&self.parts())
+    }
+
     /// Whether the object that is there came from the same request.
     pub fn check(&self, recorded: Option<&str>) -> Result<(), ApiError> {
-        if recorded == Some(self.digest.as_str()) {
-            Ok(())
-        } else {
-            Err(conflict())
-        }
+        if recorded == Some(self.digest.as_str()) { Ok(()) } else { Err(conflict()) }
     }
 }
 
@@ -100,10 +101,7 @@ mod tests {
     #[test]
     fn the_order_of_fields_does_not_matter_and_their_values_do() {
         let of = |text: &'static str| digest(&Bytes::from_static(text.as_bytes()));
-        assert_eq!(
-            of(r#"{"a":1,"b":{"c":2,"d":3}}"#),
-            of(r#" {"b":{"d":3,"c":2}, "a":1}"#)
-        );
+        assert_eq!(of(r#"{"a":1,"b":{"c":2,"d":3}}"#), of(r#" {"b":{"d":3,"c":2}, "a":1}"#));
         assert_ne!(of(r#"{"a":1}"#), of(r#"{"a":2}"#));
         assert_eq!(of("{}").len(), 64);
     }

@@ -26,10 +26,7 @@ impl Lingering {
     /// Wraps the body of a request. A client that waits for `100 Continue` sends nothing that had to be thrown away.
     pub fn new(body: Incoming, expects_continue: bool) -> Self {
         let ended = expects_continue || body.is_end_stream();
-        Self {
-            body: Some(body),
-            ended,
-        }
+        Self { body: Some(body), ended }
     }
 }
 
@@ -56,19 +53,13 @@ impl Body for Lingering {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or_else(SizeHint::default, Incoming::size_hint)
+        self.body.as_ref().map_or_else(SizeHint::default, Incoming::size_hint)
     }
 }
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        let Some(body) = self
-            .body
-            .take()
-            .filter(|body| !self.ended && !body.is_end_stream())
-        else {
+        let Some(body) = self.body.take().filter(|body| !self.ended && !body.is_end_stream()) else {
             return;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -7,9 +7,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use crate::gateway::Gateway;
 
 /// Upper bounds of request times, in seconds: fine where execs are, coarse where image pulls are.
-const BUCKETS: [f64; 14] = [
-    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 5.0, 30.0, 120.0,
-];
+const BUCKETS: [f64; 14] =
+    [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 5.0, 30.0, 120.0];
 
 /// The recorder of this process. Several gateways in one process share it.
 #[derive(Clone)]
@@ -41,9 +40,6 @@ impl Metrics {
         metrics::gauge!("stacyvm_nodes_live").set(gateway.view().nodes().len() as f64);
         metrics::gauge!("stacyvm_feed_head_position").set(gateway.feed().head().0 as f64);
         let uptime = gateway.uptime().as_secs_f64();
-        format!(
-            "{}# TYPE stacyvm_uptime_seconds gauge\nstacyvm_uptime_seconds {uptime}\n",
-            self.0.render()
-        )
+        format!("{}# TYPE stacyvm_uptime_seconds gauge\nstacyvm_uptime_seconds {uptime}\n", self.0.render())
     }
 }

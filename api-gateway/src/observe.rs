@@ -46,13 +46,7 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     metrics::counter!("stacyvm_http_requests_total", "method" => method, "route" => route.clone(), "status" => status.to_string())
         .increment(1);
     metrics::histogram!("stacyvm_http_request_seconds", "method" => method, "route" => route).record(took);
-    span.in_scope(|| {
-        tracing::debug!(
-            http.status = status,
-            took_us = took.as_micros() as u64,
-            "answered"
-        )
-    });
+    span.in_scope(|| tracing::debug!(http.status = status, took_us = took.as_micros() as u64, "answered"));
     response
 }
 
@@ -61,10 +55,7 @@ fn request_id(headers: &HeaderMap) -> RequestId {
     headers
         .get("x-request-id")
         .and_then(|value| value.to_str().ok())
-        .filter(|text| {
-            text.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte))
-        })
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=@".contains(&byte)))
         .and_then(|text| RequestId::try_from(text.to_owned()).ok())
         .unwrap_or_else(RequestId::new)
 }
@@ -76,11 +67,7 @@ fn wants_problem(headers: &HeaderMap) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|kind| {
-            kind.split(';')
-                .next()
-                .unwrap_or_default()
-                .trim()
-                .eq_ignore_ascii_case("application/problem+json")
+            kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/problem+json")
         })
 }
 
@@ -110,19 +97,13 @@ mod tests {
 
     async fn ask(headers: &[(&str, &str)]) -> (Response, serde_json::Value) {
         let router: Router = Router::new()
-            .route(
-                "/",
-                get(|| async { Err::<(), _>(ApiError::not_found("nothing")) }),
-            )
+            .route("/", get(|| async { Err::<(), _>(ApiError::not_found("nothing")) }))
             .layer(axum::middleware::from_fn(observe));
         let mut request = Request::get("/");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = router
-            .oneshot(request.body(Body::empty()).unwrap())
-            .await
-            .unwrap();
+        let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let (parts, body) = response.into_parts();
         let json = serde_json::from_slice(&to_bytes(body, 10_000).await.unwrap()).unwrap();
         (Response::from_parts(parts, Body::empty()), json)
@@ -132,22 +113,14 @@ mod tests {
     async fn errors_are_flat_unless_problem_json_is_asked_for() {
         let (response, body) = ask(&[("accept", "*/*")]).await;
         assert_eq!(response.headers()["content-type"], "application/json");
-        assert_eq!(
-            body,
-            serde_json::json!({"code": "NOT_FOUND", "message": "nothing"})
-        );
+        assert_eq!(body, serde_json::json!({"code": "NOT_FOUND", "message": "nothing"}));
 
         let (response, body) = ask(&[("accept", "text/html, application/problem+json;q=0.9")]).await;
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.status(), 404);
         assert_eq!(
             (&body["status"], &body["title"], &body["detail"], &body["code"]),
-            (
-                &404.into(),
-                &"Not Found".into(),
-                &"nothing".into(),
-                &"NOT_FOUND".into()
-            )
+            (&404.into(), &"Not Found".into(), &"nothing".into(), &"NOT_FOUND".into())
         );
     }
 

@@ -15,16 +15,10 @@ pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
     };
     let foreign = || ApiError::forbidden("this origin may not call");
     let origin = origin.to_str().map_err(|_| foreign())?;
-    if allowed
-        .iter()
-        .any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin))
-    {
+    if allowed.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin)) {
         return Ok(());
     }
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-        .ok_or_else(foreign)?;
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).ok_or_else(foreign)?;
     match origin.split_once("://") {
         Some((_, authority)) if authority.eq_ignore_ascii_case(host) => Ok(()),
         _ => Err(foreign()),
@@ -43,9 +37,7 @@ pub fn check_loopback(headers: &HeaderMap) -> Result<(), ApiError> {
     if loopback {
         return Ok(());
     }
-    Err(ApiError::forbidden(
-        "without API keys this server only answers to localhost",
-    ))
+    Err(ApiError::forbidden("without API keys this server only answers to localhost"))
 }
 
 /// The host without its port, and an IPv6 address without its brackets.
@@ -72,15 +64,8 @@ mod tests {
     #[test]
     fn no_origin_the_own_and_the_named_get_in() {
         let allowed = ["https://console.example/".to_owned()];
-        for origin in [
-            None,
-            Some("http://127.0.0.1:7423"),
-            Some("https://console.example"),
-        ] {
-            assert!(
-                check(&headers(origin, "127.0.0.1:7423"), &allowed).is_ok(),
-                "{origin:?}"
-            );
+        for origin in [None, Some("http://127.0.0.1:7423"), Some("https://console.example")] {
+            assert!(check(&headers(origin, "127.0.0.1:7423"), &allowed).is_ok(), "{origin:?}");
         }
     }
 
@@ -94,31 +79,16 @@ mod tests {
             "http://127.0.0.1",
             "",
         ] {
-            assert!(
-                check(&headers(Some(origin), "127.0.0.1:7423"), &[]).is_err(),
-                "{origin}"
-            );
+            assert!(check(&headers(Some(origin), "127.0.0.1:7423"), &[]).is_err(), "{origin}");
         }
     }
 
     #[test]
     fn without_keys_only_loopback_names_are_answered() {
-        for host in [
-            "localhost",
-            "localhost:1",
-            "127.0.0.1:7423",
-            "127.1.2.3",
-            "[::1]:80",
-        ] {
+        for host in ["localhost", "localhost:1", "127.0.0.1:7423", "127.1.2.3", "[::1]:80"] {
             assert!(check_loopback(&headers(None, host)).is_ok(), "{host}");
         }
-        for host in [
-            "evil.example",
-            "localhost.evil.example",
-            "10.0.0.1:80",
-            "[::2]:80",
-            "",
-        ] {
+        for host in ["evil.example", "localhost.evil.example", "10.0.0.1:80", "[::2]:80", ""] {
             assert!(check_loopback(&headers(None, host)).is_err(), "{host}");
         }
         assert!(check_loopback(&HeaderMap::new()).is_ok());

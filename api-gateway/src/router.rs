@@ -76,10 +76,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     let document = document();
     let keyed: Router<Gateway> =
         Router::from(keyed()).route_layer(from_fn_with_state(gateway.clone(), auth::require));
-    let open: Router<Gateway> = Router::from(open()).route(
-        "/openapi.json",
-        axum::routing::get(move || std::future::ready(Json(document))),
-    );
+    let open: Router<Gateway> = Router::from(open())
+        .route("/openapi.json", axum::routing::get(move || std::future::ready(Json(document))));
     let cors = cors(&gateway.config().allowed_origins);
     let router = Router::new()
         .nest(PREFIX, open.merge(keyed))
@@ -96,20 +94,12 @@ pub(crate) fn router(gateway: Gateway) -> Router {
 
 /// Closed, unless the operator names origins.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
-    let origins: Vec<HeaderValue> = origins
-        .iter()
-        .filter_map(|origin| origin.trim_end_matches('/').parse().ok())
-        .collect();
+    let origins: Vec<HeaderValue> =
+        origins.iter().filter_map(|origin| origin.trim_end_matches('/').parse().ok()).collect();
     if origins.is_empty() {
         return None;
     }
-    let request_headers = [
-        "x-api-key",
-        "x-user-id",
-        "x-request-id",
-        "idempotency-key",
-        "last-event-id",
-    ];
+    let request_headers = ["x-api-key", "x-user-id", "x-request-id", "idempotency-key", "last-event-id"];
     let mut headers: Vec<HeaderName> = request_headers.map(HeaderName::from_static).into();
     headers.extend([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]);
     Some(

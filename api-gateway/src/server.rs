@@ -62,10 +62,7 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
     connections.close();
     sessions.close();
     let ended = async { tokio::join!(connections.wait(), sessions.wait()) };
-    if tokio::time::timeout(gateway.config().shutdown_grace, ended)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(gateway.config().shutdown_grace, ended).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
             sessions = sessions.len(),

@@ -1,10 +1,6 @@
 //! The gateway over HTTP: a real nats-server, a real recorder on SQLite, and an executor that plays by a script.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "what goes wrong in a test fails it"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong in a test fails it")]
 
 mod http {
     pub mod executor;

@@ -23,22 +23,14 @@ impl Installation {
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let dir = config.data_dir();
         let whole = || format!("the data directory {}", dir.display());
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(&dir)
-            .with_context(whole)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir).with_context(whole)?;
         let dir = dir.canonicalize().with_context(whole)?;
         let lock = private(&dir.join("lock")).with_context(whole)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!("another stacyvm uses the data directory {}", dir.display());
         }
         let name = name(&dir).with_context(whole)?;
-        Ok(Self {
-            dir,
-            name,
-            _lock: lock,
-        })
+        Ok(Self { dir, name, _lock: lock })
     }
 
     /// A path in the directory.
@@ -48,12 +40,7 @@ impl Installation {
 }
 
 fn private(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }
 
 /// The name is made once and stays with the directory.
@@ -87,15 +74,8 @@ pub fn node_id(config: &Config) -> anyhow::Result<NodeId> {
         .nodename()
         .to_string_lossy()
         .chars()
-        .map(|letter| {
-            if letter.is_ascii_alphanumeric() || letter == '-' {
-                letter
-            } else {
-                '-'
-            }
-        })
+        .map(|letter| if letter.is_ascii_alphanumeric() || letter == '-' { letter } else { '-' })
         .take(64)
         .collect();
-    host.parse()
-        .with_context(|| format!("the host name {host:?} cannot be a node id: set node.id"))
+    host.parse().with_context(|| format!("the host name {host:?} cannot be a node id: set node.id"))
 }

@@ -35,9 +35,7 @@ impl NatsServer {
         end_leftover(dir);
         // Asked of the kernel and given back: nats-server itself cannot say which port it took. It keeps the port when
         // it is started again, so that connections find it.
-        let port = TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|listener| listener.local_addr())?
-            .port();
+        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr())?.port();
         let password = secret()?;
         let config = write_config(dir, port, &password)?;
         let stopping = Arc::new(AtomicBool::new(false));
@@ -46,21 +44,13 @@ impl NatsServer {
         let keeper = {
             let (stopping, pid, dir) = (Arc::clone(&stopping), Arc::clone(&pid), dir.to_owned());
             // A thread of its own, because the kernel ties a child's parent-death signal to the thread that made it.
-            std::thread::Builder::new()
-                .name("nats-server".to_owned())
-                .spawn(move || {
-                    keep(&binary, &config, &dir, &stopping, &pid, &first);
-                })?
+            std::thread::Builder::new().name("nats-server".to_owned()).spawn(move || {
+                keep(&binary, &config, &dir, &stopping, &pid, &first);
+            })?
         };
         started.recv().context("the nats-server thread ended")??;
         let credentials = (USER.to_owned(), password);
-        Ok(Self {
-            url: format!("nats://127.0.0.1:{port}"),
-            credentials,
-            stopping,
-            pid,
-            keeper: Some(keeper),
-        })
+        Ok(Self { url: format!("nats://127.0.0.1:{port}"), credentials, stopping, pid, keeper: Some(keeper) })
     }
 
     /// Ends it, and waits until it has.
@@ -122,22 +112,11 @@ fn keep(
     }
 }
 
-#[allow(
-    unsafe_code,
-    reason = "pre_exec is the only way to ask for a signal when the parent dies"
-)]
+#[allow(unsafe_code, reason = "pre_exec is the only way to ask for a signal when the parent dies")]
 fn spawn(binary: &Path, config: &Path, dir: &Path) -> anyhow::Result<Child> {
-    let log = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(dir.join("nats-server.log"))?;
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("nats-server.log"))?;
     let mut command = Command::new(binary);
-    command
-        .arg("--config")
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log);
+    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // SAFETY: prctl is async-signal-safe, and nothing is allocated or locked between fork and exec.
     unsafe {
         command.pre_exec(|| {
@@ -149,9 +128,7 @@ fn spawn(binary: &Path, config: &Path, dir: &Path) -> anyhow::Result<Child> {
             Ok(())
         });
     }
-    command
-        .spawn()
-        .with_context(|| format!("cannot run {}", binary.display()))
+    command.spawn().with_context(|| format!("cannot run {}", binary.display()))
 }
 
 fn terminate(pid: u32) {
@@ -189,11 +166,7 @@ fn write_config(dir: &Path, port: u16, password: &str) -> anyhow::Result<PathBuf
     let path = dir.join("nats.conf");
     let store = dir.join("store");
     let _ = std::fs::remove_file(&path);
-    let mut file = std::fs::OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&path)?;
+    let mut file = std::fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path)?;
     // "always": a write is on disk before it is acknowledged. The default loses two minutes with the power.
     write!(
         file,
@@ -210,9 +183,7 @@ fn find(configured: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(path) = configured {
         return Ok(path.to_owned());
     }
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.join("nats-server")));
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("nats-server")));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = beside
         .into_iter()

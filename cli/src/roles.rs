@@ -34,10 +34,7 @@ pub async fn gateway(config: Config) -> anyhow::Result<()> {
     let store = open_store(&config, None).await?;
     let (feed, view) = follow(&log, store).await?;
     let listener = listen(&config).await?;
-    let providers = ["docker", "bubblewrap"]
-        .iter()
-        .filter_map(|name| name.parse().ok())
-        .collect();
+    let providers = ["docker", "bubblewrap"].iter().filter_map(|name| name.parse().ok()).collect();
     let gateway_config = gateway_config(&config, listener.local_addr()?, providers, None)?;
     serve_gateway(gateway_config, &log, &feed, &view, listener, stop).await
 }
@@ -82,16 +79,10 @@ pub fn clock() -> Arc<dyn Clock> {
 
 /// NATS as configured.
 pub fn nats_config(config: &Config, url: &str) -> anyhow::Result<events::NatsConfig> {
-    let prefix = config
-        .nats
-        .prefix
-        .parse()
-        .with_context(|| format!("nats.prefix: {:?}", config.nats.prefix))?;
-    let credentials = config
-        .nats
-        .user
-        .clone()
-        .map(|user| (user, config.nats.password.clone().unwrap_or_default()));
+    let prefix =
+        config.nats.prefix.parse().with_context(|| format!("nats.prefix: {:?}", config.nats.prefix))?;
+    let credentials =
+        config.nats.user.clone().map(|user| (user, config.nats.password.clone().unwrap_or_default()));
     let max_events_bytes = i64::try_from(config.nats.max_events.0).context("nats.max_events")?;
     Ok(events::NatsConfig {
         credentials,
@@ -107,9 +98,7 @@ async fn connect(config: &Config) -> anyhow::Result<Log> {
         bail!("nats.url is not set: name a NATS server with --nats or STACYVM_NATS_URL");
     };
     tracing::info!(nats.url = %redact(url), "connecting");
-    Log::connect(&nats_config(config, url)?)
-        .await
-        .context("cannot use NATS")
+    Log::connect(&nats_config(config, url)?).await.context("cannot use NATS")
 }
 
 /// The event store as configured, or in the data directory of `serve`.
@@ -145,18 +134,14 @@ pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Res
 /// The feed and the live view over it.
 pub async fn follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {
     let feed = Feed::start(log, store).await.context("cannot follow the log")?;
-    let view = View::start(log, &feed)
-        .await
-        .context("cannot load the live view")?;
+    let view = View::start(log, &feed).await.context("cannot load the live view")?;
     Ok((feed, view))
 }
 
 /// The socket of the gateway.
 pub async fn listen(config: &Config) -> anyhow::Result<tokio::net::TcpListener> {
     let address = config.listen_address()?;
-    tokio::net::TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}"))
+    tokio::net::TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Serves until `stop`, and then until open requests have ended.
@@ -171,18 +156,8 @@ pub async fn serve_gateway(
     tracing::info!(listen = %listener.local_addr()?, keys = config.keys.len(), "gateway ready");
     let store = Arc::clone(feed.store());
     let link = LinkClient::new(log);
-    let gateway = Gateway::new(
-        config,
-        log.clone(),
-        store,
-        feed.clone(),
-        view.clone(),
-        link,
-        clock(),
-    );
-    api_gateway::serve(listener, gateway, stop)
-        .await
-        .context("the gateway failed")
+    let gateway = Gateway::new(config, log.clone(), store, feed.clone(), view.clone(), link, clock());
+    api_gateway::serve(listener, gateway, stop).await.context("the gateway failed")
 }
 
 /// Runs the executor until `stop`.

@@ -21,12 +21,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Taken first: a port that is in use is the most common mistake, and nothing has been started yet.
     let listener = roles::listen(&config).await?;
     let providers = Providers::find(&config, &installation).await?;
-    let gateway_config = roles::gateway_config(
-        &config,
-        listener.local_addr()?,
-        providers.names(),
-        providers.first(),
-    )?;
+    let gateway_config =
+        roles::gateway_config(&config, listener.local_addr()?, providers.names(), providers.first())?;
     let (nats, nats_config) = start_nats(&config, &installation)?;
     // A connection a role: one is served by one task, and the roles work side by side.
     let log = connect(&nats_config, &installation).await?;
@@ -47,25 +43,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             roles::serve_gateway(gateway_config, &log, &feed, &view, listener, stop.clone()),
             &stop
         ),
-        until_failure(
-            roles::run_executor(&config, executor_log, providers, stop.clone()),
-            &stop
-        ),
+        until_failure(roles::run_executor(&config, executor_log, providers, stop.clone()), &stop),
         reaper.run(),
     );
     tokio::time::sleep(roles::LAST_EVENTS).await;
     recorder_stop.cancel();
-    if tokio::time::timeout(Duration::from_secs(10), recorder)
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(Duration::from_secs(10), recorder).await.is_err() {
         tracing::warn!("the recorder did not finish; it goes on at the next start");
     }
     log.flush().await;
     if let Some(nats) = nats {
-        tokio::task::spawn_blocking(move || nats.stop())
-            .await
-            .context("stopping nats-server")?;
+        tokio::task::spawn_blocking(move || nats.stop()).await.context("stopping nats-server")?;
     }
     gateway.and(executor)
 }
@@ -93,10 +81,7 @@ fn start_nats(
     }
     let nats = NatsServer::start(&installation.path("nats"), config.nats.server_path.as_deref())?;
     let credentials = Some(nats.credentials.clone());
-    let nats_config = events::NatsConfig {
-        credentials,
-        ..roles::nats_config(config, &nats.url)?
-    };
+    let nats_config = events::NatsConfig { credentials, ..roles::nats_config(config, &nats.url)? };
     Ok((Some(nats), nats_config))
 }
 

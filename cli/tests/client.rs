@@ -1,9 +1,5 @@
 //! The client verbs, as a shell uses them: real processes against a real server and real containers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test may fail where it stands"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
 mod support;
 
@@ -20,9 +16,7 @@ const IMAGE: &str = "alpine:latest";
 
 fn client(serve: &Serve, words: &[&str]) -> Command {
     let mut command = stacyvm();
-    command
-        .env("STACYVM_URL", serve.api.base.trim_end_matches("/api/v1"))
-        .args(words);
+    command.env("STACYVM_URL", serve.api.base.trim_end_matches("/api/v1")).args(words);
     command
 }
 
@@ -33,12 +27,7 @@ fn verb(serve: &Serve, words: &[&str]) -> Output {
 
 fn piped(serve: &Serve, words: &[&str]) -> Child {
     let mut command = client(serve, words);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn fed(serve: &Serve, words: &[&str], input: &[u8]) -> Output {
@@ -55,10 +44,7 @@ fn fed(serve: &Serve, words: &[&str], input: &[u8]) -> Output {
 fn assert_output(output: &Output, code: i32, stdout: &str) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&output.stdout).as_ref()
-        ),
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()),
         (Some(code), stdout),
         "stderr: {errors}"
     );
@@ -84,12 +70,7 @@ fn read_until(child: &mut Child, wanted: &str) {
     let stdout = child.stdout.as_mut().unwrap();
     let (mut got, mut byte) = (Vec::new(), [0]);
     while !text(&got).contains(wanted) {
-        assert_eq!(
-            stdout.read(&mut byte).unwrap(),
-            1,
-            "the output ends with {:?}",
-            text(&got)
-        );
+        assert_eq!(stdout.read(&mut byte).unwrap(), 1, "the output ends with {:?}", text(&got));
         got.push(byte[0]);
     }
 }
@@ -100,51 +81,25 @@ async fn sandboxes_are_made_listed_shown_and_destroyed() {
     assert_output(&verb(&serve, &["list", "--output", "json"]), 0, "[]\n");
     let id = spawned(&serve);
     let listed = text(&verb(&serve, &["ls"]).stdout);
-    assert!(
-        listed.starts_with("ID ") && listed.contains(&id) && !listed.contains('\x1b'),
-        "{listed}"
-    );
+    assert!(listed.starts_with("ID ") && listed.contains(&id) && !listed.contains('\x1b'), "{listed}");
     let shown: Value =
         serde_json::from_slice(&verb(&serve, &["get", &id, "--output", "json"]).stdout).unwrap();
-    assert_eq!(
-        (shown["id"].as_str(), shown["state"].as_str()),
-        (Some(id.as_str()), Some("running"))
-    );
+    assert_eq!((shown["id"].as_str(), shown["state"].as_str()), (Some(id.as_str()), Some("running")));
     assert!(text(&verb(&serve, &["logs", &id]).stdout).contains("sandbox.running"));
     assert_output(&verb(&serve, &["kill", &id]), 0, &format!("{id}\n"));
 
     let gone = verb(&serve, &["get", &id]);
     assert_output(&gone, 1, "");
     let errors = text(&gone.stderr);
-    assert!(
-        errors.contains("sandbox not found (NOT_FOUND, request "),
-        "{errors}"
-    );
+    assert!(errors.contains("sandbox not found (NOT_FOUND, request "), "{errors}");
     let events = verb(&serve, &["events", "--sandbox", &id, "--output", "json"]);
     let types: Vec<String> = text(&events.stdout)
         .lines()
-        .map(|line| {
-            serde_json::from_str::<Value>(line).unwrap()["type"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        })
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["type"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(
-        types,
-        [
-            "sandbox.requested",
-            "sandbox.starting",
-            "sandbox.running",
-            "sandbox.destroyed"
-        ]
-    );
+    assert_eq!(types, ["sandbox.requested", "sandbox.starting", "sandbox.running", "sandbox.destroyed"]);
     assert_eq!(verb(&serve, &["kill", &id]).status.code(), Some(1));
-    assert_eq!(
-        verb(&serve, &["exec", &id]).status.code(),
-        Some(2),
-        "a command is missing"
-    );
+    assert_eq!(verb(&serve, &["exec", &id]).status.code(), Some(2), "a command is missing");
 }
 
 #[tokio::test]
@@ -153,42 +108,20 @@ async fn a_command_gives_its_bytes_and_its_exit_code() {
     let id = spawned(&serve);
     let exec = |words: &[&str]| verb(&serve, &[&["exec", &id], words].concat());
     assert_output(&exec(&["--", "printf", "%s|", "a  b", "$HOME"]), 0, "a  b|$HOME|");
-    let both = exec(&[
-        "--shell",
-        "-e",
-        "A=b c",
-        "--",
-        "echo $A; echo problem >&2; exit 7",
-    ]);
+    let both = exec(&["--shell", "-e", "A=b c", "--", "echo $A; echo problem >&2; exit 7"]);
     assert_output(&both, 7, "b c\n");
     assert_eq!(text(&both.stderr), "problem\n");
     assert_eq!(exec(&["--", "printf", "\\377\\000\\200"]).stdout, b"\xff\x00\x80");
     let late = exec(&["--timeout", "300ms", "--shell", "--", "echo before; sleep 20"]);
     assert_output(&late, 124, "before\n");
-    assert!(
-        text(&late.stderr).contains("time was up"),
-        "{}",
-        text(&late.stderr)
-    );
+    assert!(text(&late.stderr).contains("time was up"), "{}", text(&late.stderr));
     let json = text(&exec(&["--output", "json", "--", "echo", "x"]).stdout);
-    let lines: Vec<Value> = json
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(
-        (lines[0]["data"].as_str(), lines[1]["exit_code"].as_i64()),
-        (Some("x\n"), Some(0)),
-        "{json}"
-    );
+    let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines[0]["data"].as_str(), lines[1]["exit_code"].as_i64()), (Some("x\n"), Some(0)), "{json}");
 
     let input: Vec<u8> = (0..1_000_000u32).map(|i| (i * 7) as u8).collect();
     let echoed = fed(&serve, &["exec", "-i", &id, "--", "cat"], &input);
-    assert!(
-        echoed.stdout == input,
-        "{} bytes came back: {}",
-        echoed.stdout.len(),
-        text(&echoed.stderr)
-    );
+    assert!(echoed.stdout == input, "{} bytes came back: {}", echoed.stdout.len(), text(&echoed.stderr));
 }
 
 #[tokio::test]
@@ -206,37 +139,18 @@ async fn files_are_copied_byte_for_byte() {
     let there = format!("{id}:/tmp/data.bin");
     assert_output(&verb(&serve, &["cp", &there, back.to_str().unwrap()]), 0, "");
     assert!(std::fs::read(&back).unwrap() == bytes);
-    assert_output(
-        &fed(&serve, &["cp", "-", &format!("{id}:note")], b"hello\n"),
-        0,
-        "",
-    );
-    assert_output(
-        &verb(&serve, &["cp", &format!("{id}:/workspace/note"), "-"]),
-        0,
-        "hello\n",
-    );
+    assert_output(&fed(&serve, &["cp", "-", &format!("{id}:note")], b"hello\n"), 0, "");
+    assert_output(&verb(&serve, &["cp", &format!("{id}:/workspace/note"), "-"]), 0, "hello\n");
 
-    assert_output(
-        &verb(&serve, &["cp", &format!("{id}:/nowhere"), back.to_str().unwrap()]),
-        1,
-        "",
-    );
-    assert!(
-        std::fs::read(&back).unwrap() == bytes,
-        "a copy that failed leaves what was there"
-    );
+    assert_output(&verb(&serve, &["cp", &format!("{id}:/nowhere"), back.to_str().unwrap()]), 1, "");
+    assert!(std::fs::read(&back).unwrap() == bytes, "a copy that failed leaves what was there");
     assert_eq!(verb(&serve, &["cp", "a", "b"]).status.code(), Some(2));
 }
 
 #[tokio::test]
 async fn run_leaves_nothing_behind_however_it_ends() {
     let serve = Serve::start().await;
-    assert_output(
-        &verb(&serve, &["run", IMAGE, "--", "sh", "-c", "echo hi; exit 5"]),
-        5,
-        "hi\n",
-    );
+    assert_output(&verb(&serve, &["run", IMAGE, "--", "sh", "-c", "echo hi; exit 5"]), 5, "hi\n");
 
     let mut interrupted = piped(&serve, &["run", IMAGE, "--", "sh", "-c", "echo up; sleep 60"]);
     read_until(&mut interrupted, "up\n");
@@ -257,10 +171,7 @@ async fn run_leaves_nothing_behind_however_it_ends() {
     read_until(&mut endless, "y\n");
     drop(endless.stdout.take());
     let output = endless.wait_with_output().unwrap();
-    assert_eq!(
-        (output.status.code(), text(&output.stderr).as_str()),
-        (Some(141), "")
-    );
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(141), ""));
 
     assert_output(&verb(&serve, &["list", "--output", "json"]), 0, "[]\n");
     eventually("no container is left", Duration::from_secs(10), || {
@@ -274,10 +185,7 @@ async fn run_leaves_nothing_behind_however_it_ends() {
 async fn a_signal_reaches_the_command() {
     let serve = Serve::start().await;
     let id = spawned(&serve);
-    for (name, trapped) in [
-        (rustix::process::Signal::INT, "INT"),
-        (rustix::process::Signal::TERM, "TERM"),
-    ] {
+    for (name, trapped) in [(rustix::process::Signal::INT, "INT"), (rustix::process::Signal::TERM, "TERM")] {
         let script = format!("trap 'echo caught; exit 42' {trapped}; echo up; while :; do sleep 0.1; done");
         let mut child = piped(&serve, &["exec", "--shell", &id, "--", &script]);
         read_until(&mut child, "up\n");
@@ -301,34 +209,20 @@ async fn a_stream_goes_on_where_it_stood_when_the_server_is_killed() {
     });
     tokio::time::sleep(Duration::from_millis(800)).await;
     serve.kill_and_restart().await;
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap())
-        .await
-        .unwrap();
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
     let expected: String = (0..40000).map(|i| format!("line {i}\n")).collect();
-    assert!(
-        reader.join().unwrap() == expected.as_bytes(),
-        "lines are missing or double"
-    );
+    assert!(reader.join().unwrap() == expected.as_bytes(), "lines are missing or double");
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(9), "{errors}");
-    assert!(
-        errors.contains("going on where it stood"),
-        "the stream was not broken at all: {errors}"
-    );
+    assert!(errors.contains("going on where it stood"), "the stream was not broken at all: {errors}");
 }
 
 #[test]
 fn without_a_server_the_user_is_told_how_to_start_one() {
     let mut command = stacyvm();
     let port = support::process::free_port();
-    let output = command
-        .args(["list", "--url", &format!("http://127.0.0.1:{port}")])
-        .output()
-        .unwrap();
+    let output = command.args(["list", "--url", &format!("http://127.0.0.1:{port}")]).output().unwrap();
     assert_output(&output, 1, "");
     let errors = text(&output.stderr);
-    assert!(
-        errors.contains("no server answers at") && errors.contains("stacyvm serve"),
-        "{errors}"
-    );
+    assert!(errors.contains("no server answers at") && errors.contains("stacyvm serve"), "{errors}");
 }

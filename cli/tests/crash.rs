@@ -1,10 +1,6 @@
 //! What is killed comes back, and nothing is lost or doubled.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
 
 mod support;
 
@@ -19,9 +15,7 @@ use support::split::Split;
 const LINES: usize = 200_000;
 
 fn numbered() -> Vec<u8> {
-    (1..=LINES)
-        .flat_map(|number| format!("{number}\n").into_bytes())
-        .collect()
+    (1..=LINES).flat_map(|number| format!("{number}\n").into_bytes()).collect()
 }
 
 /// A process that prints numbered lines for about six seconds.
@@ -58,10 +52,7 @@ async fn read_to_the_end(api: &Api, exec: &str, output: &mut Vec<u8>) {
         if status == 200 && done.is_some() && state["exit_code"] == 9 {
             return;
         }
-        assert!(
-            began.elapsed() < Duration::from_secs(90),
-            "the output does not end: {state}"
-        );
+        assert!(began.elapsed() < Duration::from_secs(90), "the output does not end: {state}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -69,19 +60,13 @@ async fn read_to_the_end(api: &Api, exec: &str, output: &mut Vec<u8>) {
 #[tokio::test]
 async fn every_line_arrives_once_when_the_executor_is_killed_while_it_is_printed() {
     let mut split = Split::start().await;
-    let sandbox = split
-        .api
-        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
-        .await;
+    let sandbox = split.api.spawn(json!({"image": "alpine:latest", "ttl": "5m"})).await;
     let answer = split.api.start_stream(&sandbox, &printer()).await;
     let stream = tokio::spawn(Streamed::read(answer, |_| {}));
     tokio::time::sleep(Duration::from_millis(1500)).await;
     split.restart_executor();
     // The client's own stream, through an untouched gateway, has it all.
-    let streamed = tokio::time::timeout(Duration::from_secs(90), stream)
-        .await
-        .unwrap()
-        .unwrap();
+    let streamed = tokio::time::timeout(Duration::from_secs(90), stream).await.unwrap().unwrap();
     assert_eq!(streamed.exit_code, Some(9), "{}", split.executor.log_text());
     assert_all_lines(&streamed.stdout);
 }
@@ -89,10 +74,7 @@ async fn every_line_arrives_once_when_the_executor_is_killed_while_it_is_printed
 #[tokio::test]
 async fn every_line_arrives_once_when_the_gateway_is_killed_while_it_is_printed() {
     let mut split = Split::start().await;
-    let sandbox = split
-        .api
-        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
-        .await;
+    let sandbox = split.api.spawn(json!({"image": "alpine:latest", "ttl": "5m"})).await;
     let answer = split.api.start_stream(&sandbox, &printer()).await;
     let stream = tokio::spawn(Streamed::read(answer, |_| {}));
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -107,10 +89,7 @@ async fn every_line_arrives_once_when_the_gateway_is_killed_while_it_is_printed(
 #[tokio::test]
 async fn every_line_arrives_once_when_the_whole_server_is_killed_while_it_is_printed() {
     let mut serve = Serve::start().await;
-    let sandbox = serve
-        .api
-        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
-        .await;
+    let sandbox = serve.api.spawn(json!({"image": "alpine:latest", "ttl": "5m"})).await;
     let answer = serve.api.start_stream(&sandbox, &printer()).await;
     let stream = tokio::spawn(Streamed::read(answer, |_| {}));
     tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -125,10 +104,7 @@ async fn every_line_arrives_once_when_the_whole_server_is_killed_while_it_is_pri
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_when_nats_is_killed_under_load() {
     let mut split = Split::start().await;
-    let sandbox = split
-        .api
-        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
-        .await;
+    let sandbox = split.api.spawn(json!({"image": "alpine:latest", "ttl": "5m"})).await;
     let mut clients = Vec::new();
     for client in 0..4 {
         let (api, sandbox) = (split.api.clone(), sandbox.clone());
@@ -142,10 +118,7 @@ async fn nothing_acknowledged_is_lost_when_nats_is_killed_under_load() {
                     assert_eq!(answer["stdout"], format!("{text}\n"));
                     acknowledged.push(text);
                 } else {
-                    assert!(
-                        status == 503 || status == 500 || status == 408,
-                        "{status}: {answer}"
-                    );
+                    assert!(status == 503 || status == 500 || status == 408, "{status}: {answer}");
                 }
             }
             acknowledged
@@ -159,18 +132,11 @@ async fn nothing_acknowledged_is_lost_when_nats_is_killed_under_load() {
     for client in clients {
         acknowledged.extend(client.await.unwrap());
     }
-    assert!(
-        acknowledged.len() >= 100,
-        "only {} of 240 went through",
-        acknowledged.len()
-    );
+    assert!(acknowledged.len() >= 100, "only {} of 240 went through", acknowledged.len());
     let done = eventually("the sandbox answers", Duration::from_secs(30), async || {
         let (status, answer) = split
             .api
-            .post(
-                &format!("/sandboxes/{sandbox}/exec"),
-                json!({"command": "cat /workspace/done"}),
-            )
+            .post(&format!("/sandboxes/{sandbox}/exec"), json!({"command": "cat /workspace/done"}))
             .await;
         (status == 200).then(|| answer["stdout"].as_str().unwrap_or_default().to_owned())
     })
@@ -181,30 +147,21 @@ async fn nothing_acknowledged_is_lost_when_nats_is_killed_under_load() {
     ran.dedup();
     assert_eq!(ran.len(), before, "something ran twice");
     for text in &acknowledged {
-        assert!(
-            ran.binary_search(&text.as_str()).is_ok(),
-            "{text} was acknowledged and did not run"
-        );
+        assert!(ran.binary_search(&text.as_str()).is_ok(), "{text} was acknowledged and did not run");
     }
 }
 
 #[tokio::test]
 async fn the_recorder_goes_on_where_it_was_killed() {
     let mut split = Split::start().await;
-    let sandbox = split
-        .api
-        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
-        .await;
+    let sandbox = split.api.spawn(json!({"image": "alpine:latest", "ttl": "5m"})).await;
     let answer = split.api.start_stream(&sandbox, &printer()).await;
     let stream = tokio::spawn(Streamed::read(answer, |_| {}));
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(700)).await;
         split.restart_recorder();
     }
-    let streamed = tokio::time::timeout(Duration::from_secs(90), stream)
-        .await
-        .unwrap()
-        .unwrap();
+    let streamed = tokio::time::timeout(Duration::from_secs(90), stream).await.unwrap().unwrap();
     assert_eq!(streamed.exit_code, Some(9));
     assert_all_lines(&streamed.stdout);
 }
@@ -212,18 +169,12 @@ async fn the_recorder_goes_on_where_it_was_killed() {
 #[tokio::test]
 async fn postgres_may_crash_in_the_middle() {
     let mut split = Split::start().await;
-    let sandbox = split
-        .api
-        .spawn(json!({"image": "alpine:latest", "ttl": "5m"}))
-        .await;
+    let sandbox = split.api.spawn(json!({"image": "alpine:latest", "ttl": "5m"})).await;
     let answer = split.api.start_stream(&sandbox, &printer()).await;
     let stream = tokio::spawn(Streamed::read(answer, |_| {}));
     tokio::time::sleep(Duration::from_millis(1500)).await;
     split.postgres.crash_and_restart();
-    let streamed = tokio::time::timeout(Duration::from_secs(90), stream)
-        .await
-        .unwrap()
-        .unwrap();
+    let streamed = tokio::time::timeout(Duration::from_secs(90), stream).await.unwrap().unwrap();
     let mut output = streamed.stdout;
     read_to_the_end(&split.api, &streamed.exec.unwrap(), &mut output).await;
     assert_all_lines(&output);

@@ -1,10 +1,6 @@
 //! Nothing outlives its deadline, whoever is dead.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
 
 mod support;
 
@@ -18,13 +14,10 @@ use support::split::Split;
 #[tokio::test]
 async fn a_sandbox_ends_at_its_ttl_with_the_whole_control_plane_dead() {
     let mut split = Split::start().await;
-    let sandbox = split
-        .api
-        .spawn(json!({"image": "alpine:latest", "ttl": "8s"}))
-        .await;
+    let sandbox = split.api.spawn(json!({"image": "alpine:latest", "ttl": "8s"})).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(8);
     let installation = split.installation();
-    assert_eq!(containers(&installation), [sandbox.clone()]);
+    assert_eq!(containers(&installation), std::slice::from_ref(&sandbox));
     split.kill_control_plane();
     split.nats.kill();
     let patience = deadline + Duration::from_secs(5) - tokio::time::Instant::now();
@@ -37,10 +30,7 @@ async fn a_sandbox_ends_at_its_ttl_with_the_whole_control_plane_dead() {
 #[tokio::test]
 async fn the_log_says_that_a_sandbox_expired() {
     let serve = Serve::start().await;
-    let sandbox = serve
-        .api
-        .spawn(json!({"image": "alpine:latest", "ttl": "3s"}))
-        .await;
+    let sandbox = serve.api.spawn(json!({"image": "alpine:latest", "ttl": "3s"})).await;
     serve.container_gone(&sandbox, Duration::from_secs(8)).await;
     eventually("it is gone from the API", Duration::from_secs(10), async || {
         (serve.api.get(&format!("/sandboxes/{sandbox}")).await.0 == 404).then_some(())

@@ -1,29 +1,14 @@
 //! The rules of the house, as far as a machine can check them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 7] = [
-    "agent",
-    "api-gateway",
-    "bench",
-    "cli",
-    "events",
-    "executor",
-    "reaper",
-];
+const CRATES: [&str; 7] = ["agent", "api-gateway", "bench", "cli", "events", "executor", "reaper"];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .canonicalize()
-        .unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
 /// What a crate depends on outside of its tests.
@@ -54,26 +39,18 @@ fn crates_depend_on_each_other_in_one_direction_only() {
         ("bench", &CRATES[..]),
     ]);
     for name in CRATES {
-        let ours: BTreeSet<String> = dependencies(name)
-            .into_iter()
-            .filter(|other| CRATES.contains(&other.as_str()))
-            .collect();
+        let ours: BTreeSet<String> =
+            dependencies(name).into_iter().filter(|other| CRATES.contains(&other.as_str())).collect();
         let allowed: BTreeSet<String> = allowed[name].iter().map(|other| (*other).to_owned()).collect();
-        assert!(
-            ours.is_subset(&allowed),
-            "{name} depends on {ours:?}, but only {allowed:?} is allowed"
-        );
+        assert!(ours.is_subset(&allowed), "{name} depends on {ours:?}, but only {allowed:?} is allowed");
     }
 }
 
 #[test]
 fn one_crate_each_sees_http_docker_nats_and_sql() {
-    for (library, owner) in [
-        ("axum", "api-gateway"),
-        ("bollard", "executor"),
-        ("async-nats", "events"),
-        ("sqlx", "events"),
-    ] {
+    for (library, owner) in
+        [("axum", "api-gateway"), ("bollard", "executor"), ("async-nats", "events"), ("sqlx", "events")]
+    {
         for name in CRATES.iter().filter(|name| **name != owner && **name != "bench") {
             assert!(
                 !dependencies(name).contains(library),
@@ -99,10 +76,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
             {
                 sources(&path, found);
             }
-        } else if ["rs", "py", "ts", "sh"]
-            .iter()
-            .any(|end| name.ends_with(&format!(".{end}")))
-        {
+        } else if ["rs", "py", "ts", "sh"].iter().any(|end| name.ends_with(&format!(".{end}"))) {
             found.push(path);
         }
     }

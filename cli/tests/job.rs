@@ -1,10 +1,6 @@
 //! The main job, end to end: the same against one process and SQLite, and against four and Postgres.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
 
 mod support;
 
@@ -17,18 +13,13 @@ const PROGRAM: &str = "import sys\nfor i in range(5):\n    print('line', i, flus
 
 /// Writes a program, runs it, streams it, reads its result file, reads everything again from the record.
 async fn the_job(api: &Api, provider: &str) {
-    let sandbox = api
-        .spawn(json!({"image": "alpine:latest", "provider": provider, "ttl": "5m"}))
-        .await;
+    let sandbox = api.spawn(json!({"image": "alpine:latest", "provider": provider, "ttl": "5m"})).await;
     let path = format!("/sandboxes/{sandbox}/files?path=/workspace/program.py");
     let put = api.http.put(api.url(&path)).body(PROGRAM).send().await.unwrap();
     assert_eq!(put.status().as_u16(), 200, "{}", put.text().await.unwrap());
 
-    let streamed = Streamed::read(
-        api.start_stream(&sandbox, "python3 /workspace/program.py").await,
-        |_| {},
-    )
-    .await;
+    let streamed =
+        Streamed::read(api.start_stream(&sandbox, "python3 /workspace/program.py").await, |_| {}).await;
     let expected: String = (0..5).map(|i| format!("line {i}\n")).collect();
     assert_eq!(String::from_utf8_lossy(&streamed.stdout), expected);
     assert_eq!(streamed.exit_code, Some(3));
@@ -84,10 +75,7 @@ async fn a_server_that_is_told_to_stop_ends_well_and_takes_nothing_along() {
     let sandbox = serve.api.spawn(json!({"image": "alpine:latest"})).await;
     let status = serve.process.terminate();
     assert!(status.success(), "{}", serve.process.log_text());
-    assert_eq!(serve.containers(), [sandbox.clone()]);
+    assert_eq!(serve.containers(), std::slice::from_ref(&sandbox));
     serve.kill_and_restart().await;
-    assert_eq!(
-        serve.api.exec(&sandbox, "echo still here").await["stdout"],
-        "still here\n"
-    );
+    assert_eq!(serve.api.exec(&sandbox, "echo still here").await["stdout"], "still here\n");
 }

@@ -25,9 +25,7 @@ const UNITS: [(&str, u64); 8] = [
 
 /// Reads a duration in Go syntax, zero included. At most what fits into 63 bits of nanoseconds (292 years), as in Go.
 pub fn parse_go_duration(text: &str) -> Result<Duration, DurationError> {
-    let error = || DurationError {
-        text: text.chars().take(64).collect(),
-    };
+    let error = || DurationError { text: text.chars().take(64).collect() };
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -48,20 +46,11 @@ pub fn parse_go_duration(text: &str) -> Result<Duration, DurationError> {
         let (unit, after_unit) = UNITS
             .iter()
             .find_map(|(name, nanos)| {
-                after_number
-                    .strip_prefix(name)
-                    .map(|after| (u128::from(*nanos), after))
+                after_number.strip_prefix(name).map(|after| (u128::from(*nanos), after))
             })
             .ok_or_else(error)?;
-        let whole: u128 = if whole.is_empty() {
-            0
-        } else {
-            whole.parse().map_err(|_| error())?
-        };
-        total = whole
-            .checked_mul(unit)
-            .and_then(|part| total.checked_add(part))
-            .ok_or_else(error)?;
+        let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| error())? };
+        total = whole.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or_else(error)?;
         // Digits past the fifteenth are far below a nanosecond for every unit.
         let fraction = &fraction[..fraction.len().min(15)];
         if !fraction.is_empty() {
@@ -73,9 +62,7 @@ pub fn parse_go_duration(text: &str) -> Result<Duration, DurationError> {
         }
         rest = after_unit;
     }
-    u64::try_from(total)
-        .map(Duration::from_nanos)
-        .map_err(|_| error())
+    u64::try_from(total).map(Duration::from_nanos).map_err(|_| error())
 }
 
 fn digits(text: &str) -> (&str, &str) {
@@ -144,21 +131,9 @@ mod tests {
 
     #[test]
     fn what_go_refuses_and_what_is_negative_is_refused() {
-        for text in [
-            "",
-            "1d",
-            "-5m",
-            "5",
-            "5 m",
-            "m",
-            ".",
-            "1.2.3s",
-            "s1",
-            "5mm",
-            "9999999999h",
-            "\u{661}s",
-            "1e3s",
-        ] {
+        for text in
+            ["", "1d", "-5m", "5", "5 m", "m", ".", "1.2.3s", "s1", "5mm", "9999999999h", "\u{661}s", "1e3s"]
+        {
             assert!(parse_go_duration(text).is_err(), "{text}");
         }
     }

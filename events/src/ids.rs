@@ -253,11 +253,7 @@ impl TryFrom<String> for RequestId {
     type Error = IdError;
     fn try_from(text: String) -> Result<Self, IdError> {
         let valid = !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if valid {
-            Ok(Self(text))
-        } else {
-            Err(IdError::RequestId)
-        }
+        if valid { Ok(Self(text)) } else { Err(IdError::RequestId) }
     }
 }
 
@@ -329,13 +325,9 @@ mod tests {
 
     #[test]
     fn ids_with_subject_characters_are_refused() {
-        for text in [
-            "sb-*",
-            "sb-a.b",
-            "sb-",
-            "sb-01jd2x5c0pe3tt4m1q5a8z0v9k ",
-            "ex-01jd2x5c0pe3tt4m1q5a8z0v9k",
-        ] {
+        for text in
+            ["sb-*", "sb-a.b", "sb-", "sb-01jd2x5c0pe3tt4m1q5a8z0v9k ", "ex-01jd2x5c0pe3tt4m1q5a8z0v9k"]
+        {
             assert!(text.parse::<SandboxId>().is_err(), "{text}");
         }
         for text in ["", "a.b", "a b", "*", ">", "ä"] {

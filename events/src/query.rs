@@ -53,12 +53,7 @@ impl Log {
         let mut all = Vec::new();
         loop {
             let after = all.last().map(|record: &SandboxRecord| record.sandbox.id);
-            let page = self
-                .ask_sandboxes(&Query::LiveOnNode {
-                    node: node.clone(),
-                    after,
-                })
-                .await?;
+            let page = self.ask_sandboxes(&Query::LiveOnNode { node: node.clone(), after }).await?;
             let last = page.len() < PAGE;
             all.extend(page);
             if last {
@@ -69,11 +64,7 @@ impl Log {
 
     /// What the record says about one sandbox; `None` when it has never heard of it.
     pub async fn sandbox_record(&self, id: SandboxId) -> Result<Option<SandboxRecord>, QueryError> {
-        Ok(self
-            .ask_sandboxes(&Query::Sandbox { id })
-            .await?
-            .into_iter()
-            .next())
+        Ok(self.ask_sandboxes(&Query::Sandbox { id }).await?.into_iter().next())
     }
 
     /// What the record says about one exec; `None` when it has never heard of it.
@@ -107,11 +98,7 @@ impl Log {
 /// Answers the questions of executors until `stop`. Any number of recorders may answer; one does.
 pub async fn serve_queries(log: &Log, store: Arc<dyn EventStore>, stop: CancellationToken) {
     let mut requests = loop {
-        match log
-            .client()
-            .queue_subscribe(log.subjects().query(), "recorder".to_owned())
-            .await
-        {
+        match log.client().queue_subscribe(log.subjects().query(), "recorder".to_owned()).await {
             Ok(requests) => break requests,
             Err(error) => {
                 tracing::warn!(error = %error, "cannot listen for queries; trying again");

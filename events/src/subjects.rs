@@ -15,9 +15,7 @@ pub struct Subjects {
 impl Subjects {
     /// Names under `prefix`, which is one subject token.
     pub fn new(prefix: &TenantId) -> Self {
-        Self {
-            prefix: prefix.as_str().to_owned(),
-        }
+        Self { prefix: prefix.as_str().to_owned() }
     }
 
     /// The stream of commands.

@@ -122,25 +122,17 @@ impl View {
         wanted: impl Fn(&SandboxState) -> bool,
         patience: Duration,
     ) -> Option<Arc<SandboxState>> {
-        let mut watched = self
-            .inner
-            .sandboxes
-            .entry(id)
-            .or_insert_with(|| watch::Sender::new(None))
-            .subscribe();
-        let waited = tokio::time::timeout(
-            patience,
-            watched.wait_for(|state| state.as_deref().is_some_and(&wanted)),
-        );
+        let mut watched =
+            self.inner.sandboxes.entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe();
+        let waited =
+            tokio::time::timeout(patience, watched.wait_for(|state| state.as_deref().is_some_and(&wanted)));
         let found = match waited.await {
             Ok(Ok(state)) => state.clone(),
             Ok(Err(_)) | Err(_) => None,
         };
         drop(watched);
         // An id that the log never spoke of leaves nothing behind.
-        self.inner.sandboxes.remove_if(&id, |_, slot| {
-            slot.receiver_count() == 0 && slot.borrow().is_none()
-        });
+        self.inner.sandboxes.remove_if(&id, |_, slot| slot.receiver_count() == 0 && slot.borrow().is_none());
         found
     }
 
@@ -169,10 +161,7 @@ impl View {
 
     /// One template.
     pub fn template(&self, tenant: &TenantId, name: &str) -> Option<Template> {
-        self.inner
-            .templates
-            .get(&(tenant.clone(), name.to_owned()))
-            .map(|entry| entry.value().clone())
+        self.inner.templates.get(&(tenant.clone(), name.to_owned())).map(|entry| entry.value().clone())
     }
 
     /// All templates of a tenant, by name.
@@ -200,27 +189,20 @@ impl Inner {
             let key = (event.tenant.clone(), saved.template.name.clone());
             self.templates.insert(key, saved.template.clone());
         } else if let EventData::TemplateDeleted(deleted) = &event.data {
-            self.templates
-                .remove(&(event.tenant.clone(), deleted.name.clone()));
+            self.templates.remove(&(event.tenant.clone(), deleted.name.clone()));
         }
         // Execs and files change nothing here, and they are the bulk.
         if event.data.category() != "sandbox" {
             return;
         }
         let Some(id) = event.sandbox else { return };
-        let slot = self
-            .sandboxes
-            .entry(id)
-            .or_insert_with(|| watch::Sender::new(None));
+        let slot = self.sandboxes.entry(id).or_insert_with(|| watch::Sender::new(None));
         let before = slot.borrow().clone();
         let after = SandboxState::apply(before.as_deref().cloned(), event);
         let ended = after.as_ref().is_some_and(SandboxState::is_terminal);
         slot.send_replace(after.map(Arc::new));
         drop(slot);
-        let mut queue = self
-            .ended
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut queue = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if ended {
             queue.push_back((Instant::now(), id));
         }

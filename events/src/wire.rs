@@ -89,16 +89,9 @@ impl Event {
             traceparent: self.traceparent.clone(),
             data,
         };
-        let body = if let EventData::ExecOutput(output) = &self.data {
-            output.bytes.clone()
-        } else {
-            Bytes::new()
-        };
-        Ok(Frame {
-            position: Position::ZERO,
-            header: serde_json::to_vec(&header)?.into(),
-            body,
-        })
+        let body =
+            if let EventData::ExecOutput(output) = &self.data { output.bytes.clone() } else { Bytes::new() };
+        Ok(Frame { position: Position::ZERO, header: serde_json::to_vec(&header)?.into(), body })
     }
 }
 
@@ -167,11 +160,7 @@ pub fn decode_batch(mut batch: Bytes, recorded: bool) -> Result<Vec<Frame>, Deco
         if batch.remaining() < prefix {
             return Err(DecodeError::Frame("ends inside a length"));
         }
-        let position = if recorded {
-            Position(batch.get_u64())
-        } else {
-            Position::ZERO
-        };
+        let position = if recorded { Position(batch.get_u64()) } else { Position::ZERO };
         let (header_len, body_len) = (batch.get_u32() as usize, batch.get_u32() as usize);
         if header_len > MAX_HEADER_LEN || body_len > MAX_BODY_LEN {
             return Err(DecodeError::Frame("longer than any event"));
@@ -179,11 +168,7 @@ pub fn decode_batch(mut batch: Bytes, recorded: bool) -> Result<Vec<Frame>, Deco
         if batch.remaining() < header_len + body_len {
             return Err(DecodeError::Frame("ends inside an event"));
         }
-        frames.push(Frame {
-            position,
-            header: batch.split_to(header_len),
-            body: batch.split_to(body_len),
-        });
+        frames.push(Frame { position, header: batch.split_to(header_len), body: batch.split_to(body_len) });
     }
     Ok(frames)
 }

@@ -28,12 +28,7 @@ fn event(data: impl Into<EventData>) -> Event {
 pub(crate) fn one_of_each() -> Vec<Event> {
     let exec = ExecId::from_bytes([4; 16]);
     let node: NodeId = "node-1".parse().unwrap();
-    let ended = ExecEnded {
-        stdout_bytes: 5,
-        stderr_bytes: 6,
-        truncated_bytes: 0,
-        duration_us: 1_500,
-    };
+    let ended = ExecEnded { stdout_bytes: 5, stderr_bytes: 6, truncated_bytes: 0, duration_us: 1_500 };
     let spec = SandboxSpec {
         provider: "docker".parse().unwrap(),
         image: "alpine:latest".to_owned(),
@@ -71,97 +66,35 @@ pub(crate) fn one_of_each() -> Vec<Event> {
     };
     let text = || "/workspace/a".to_owned();
     vec![
-        event(SandboxRequested {
-            spec,
-            expires_at: at(),
-            lifetime_ends_at: at(),
-        }),
+        event(SandboxRequested { spec, expires_at: at(), lifetime_ends_at: at() }),
         event(SandboxStarting { node: node.clone() }),
-        event(SandboxPulling {
-            image: "alpine:latest".to_owned(),
-            fetched_bytes: 1,
-            total_bytes: 2,
-        }),
-        event(SandboxRunning {
-            node: node.clone(),
-            runtime_id: "abc".to_owned(),
-            took_us: 10,
-        }),
-        event(SandboxFailed {
-            code: FailureCode::ImageNotFound,
-            message: "no such image".to_owned(),
-        }),
+        event(SandboxPulling { image: "alpine:latest".to_owned(), fetched_bytes: 1, total_bytes: 2 }),
+        event(SandboxRunning { node: node.clone(), runtime_id: "abc".to_owned(), took_us: 10 }),
+        event(SandboxFailed { code: FailureCode::ImageNotFound, message: "no such image".to_owned() }),
         event(SandboxTtlExtended { expires_at: at() }),
-        event(SandboxUnhealthy {
-            message: "no answer".to_owned(),
-        }),
-        event(SandboxDestroyed {
-            reason: DestroyReason::Ttl,
-        }),
+        event(SandboxUnhealthy { message: "no answer".to_owned() }),
+        event(SandboxDestroyed { reason: DestroyReason::Ttl }),
         event(SandboxLost { node: node.clone() }),
-        event(ExecStarted {
-            exec,
-            spec: exec_spec,
-            env_names: vec!["A".to_owned()],
-            pid: 7,
-        }),
+        event(ExecStarted { exec, spec: exec_spec, env_names: vec!["A".to_owned()], pid: 7 }),
         event(ExecOutput {
             exec,
             stream: OutputStream::Stdout,
             offset: 0,
             bytes: Bytes::from_static(b"hi\xff"),
         }),
-        event(ExecExited {
-            exec,
-            code: 0,
-            signal: None,
-            ended,
-        }),
+        event(ExecExited { exec, code: 0, signal: None, ended }),
         event(ExecTimedOut { exec, ended }),
-        event(ExecKilled {
-            exec,
-            signal: 9,
-            ended,
-        }),
-        event(ExecFailed {
-            exec,
-            code: FailureCode::SandboxGone,
-            message: "gone".to_owned(),
-        }),
-        event(ExecOutcomeUnknown {
-            exec,
-            message: "vanished".to_owned(),
-        }),
-        event(FileWritten {
-            path: text(),
-            size: 3,
-            mode: 0o644,
-        }),
-        event(FileRead {
-            path: text(),
-            size: 3,
-        }),
-        event(FileDeleted {
-            path: text(),
-            recursive: true,
-        }),
-        event(FileMoved {
-            from: text(),
-            to: text(),
-        }),
-        event(FileModeChanged {
-            path: text(),
-            mode: 0o755,
-        }),
+        event(ExecKilled { exec, signal: 9, ended }),
+        event(ExecFailed { exec, code: FailureCode::SandboxGone, message: "gone".to_owned() }),
+        event(ExecOutcomeUnknown { exec, message: "vanished".to_owned() }),
+        event(FileWritten { path: text(), size: 3, mode: 0o644 }),
+        event(FileRead { path: text(), size: 3 }),
+        event(FileDeleted { path: text(), recursive: true }),
+        event(FileMoved { from: text(), to: text() }),
+        event(FileModeChanged { path: text(), mode: 0o755 }),
         event(TemplateSaved { template }),
-        event(TemplateDeleted {
-            name: "py".to_owned(),
-        }),
-        event(NodeJoined {
-            node: node.clone(),
-            providers: vec!["docker".parse().unwrap()],
-            capacity: 10,
-        }),
+        event(TemplateDeleted { name: "py".to_owned() }),
+        event(NodeJoined { node: node.clone(), providers: vec!["docker".parse().unwrap()], capacity: 10 }),
         event(NodeDraining { node }),
     ]
 }

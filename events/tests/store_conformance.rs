@@ -92,13 +92,9 @@ conformance! {
 
 #[tokio::test]
 async fn a_url_that_names_no_store_is_an_error_without_secrets() {
-    for url in [
-        "",
-        "mysql://user:secret@host/db",
-        "sqlite:",
-        "sqlite::memory:",
-        "postgres://user:secret@host:bad/x",
-    ] {
+    for url in
+        ["", "mysql://user:secret@host/db", "sqlite:", "sqlite::memory:", "postgres://user:secret@host:bad/x"]
+    {
         let error = open_store(url).await.unwrap_err();
         assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
     }

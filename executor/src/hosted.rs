@@ -83,18 +83,12 @@ impl Registry {
     }
 
     pub fn all(&self) -> Vec<Arc<Hosted>> {
-        self.hosted
-            .iter()
-            .map(|entry| Arc::clone(entry.value()))
-            .collect()
+        self.hosted.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
     /// `None` when somebody else makes it already.
     pub fn begin_create(self: &Arc<Self>, id: SandboxId) -> Option<Creating> {
-        self.creating.insert(id).then(|| Creating {
-            registry: Arc::clone(self),
-            id,
-        })
+        self.creating.insert(id).then(|| Creating { registry: Arc::clone(self), id })
     }
 
     pub fn is_creating(&self, id: SandboxId) -> bool {

@@ -138,12 +138,7 @@ impl Capabilities {
             ("stats", self.stats),
         ];
         let mut names = vec![format!("isolation:{}", self.isolation)];
-        names.extend(
-            flags
-                .into_iter()
-                .filter(|(_, has)| *has)
-                .map(|(name, _)| name.to_owned()),
-        );
+        names.extend(flags.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()));
         names.extend(self.runtimes.iter().map(|runtime| format!("runtime:{runtime}")));
         names
     }

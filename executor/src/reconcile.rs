@@ -44,10 +44,9 @@ pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), 
     let mut unlisted = Vec::new();
     for provider in &shared.providers {
         match provider.list().await {
-            Ok(list) => boxes.extend(
-                list.into_iter()
-                    .map(|handle| (handle.id, (Arc::clone(provider), handle))),
-            ),
+            Ok(list) => {
+                boxes.extend(list.into_iter().map(|handle| (handle.id, (Arc::clone(provider), handle))))
+            }
             Err(error) => {
                 tracing::warn!(provider = %provider.name(), error = %crate::service::chain(&error), "boxes cannot be listed");
                 unlisted.push(provider.name().clone());
@@ -100,10 +99,7 @@ async fn take_over(
             runtime_id: handle.runtime_id.clone(),
             took_us: 0,
         };
-        shared
-            .log
-            .publish(&[context.event_once("running", running)])
-            .await?;
+        shared.log.publish(&[context.event_once("running", running)]).await?;
     }
     for exec in &record.live_execs {
         resume(shared, &hosted, state, exec).await?;
@@ -139,21 +135,13 @@ async fn resume(
                     context,
                     log: shared.log.clone(),
                     recorded: Arc::clone(&shared.recorded),
-                    max_output_bytes: shared
-                        .config
-                        .max_output_bytes
-                        .min(recorded_limit(&read, &recorded)),
+                    max_output_bytes: shared.config.max_output_bytes.min(recorded_limit(&read, &recorded)),
                     shutdown: shared.shutdown.clone(),
                 };
-                hosted
-                    .pumps
-                    .spawn(pumped.pump(connection, Resume::Recorded { recorded, read }));
+                hosted.pumps.spawn(pumped.pump(connection, Resume::Recorded { recorded, read }));
                 return Ok(());
             }
-            Err(CallError::Refused(AttachRefusal::Released {
-                stream,
-                retained_from,
-            })) => {
+            Err(CallError::Refused(AttachRefusal::Released { stream, retained_from })) => {
                 read[stream.index()] = retained_from;
             }
             Err(CallError::Refused(AttachRefusal::UnknownExec(_))) => break,
@@ -170,11 +158,7 @@ async fn resume(
 
 /// Where the agent has forgotten what is not recorded, nothing after it may be recorded either: the record has no holes.
 fn recorded_limit(read: &[u64; 2], recorded: &[u64; 2]) -> u64 {
-    if read == recorded {
-        u64::MAX
-    } else {
-        recorded[0] + recorded[1]
-    }
+    if read == recorded { u64::MAX } else { recorded[0] + recorded[1] }
 }
 
 async fn unknown(
@@ -184,10 +168,7 @@ async fn unknown(
     message: &str,
 ) -> Result<(), ReconcileError> {
     let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
-    let event = context.event(ExecOutcomeUnknown {
-        exec: exec.id,
-        message: message.to_owned(),
-    });
+    let event = context.event(ExecOutcomeUnknown { exec: exec.id, message: message.to_owned() });
     Ok(shared.log.publish(&[event]).await?)
 }
 
@@ -224,17 +205,10 @@ async fn gone(
             unknown(shared, state, exec, "the sandbox went away while the command ran").await?;
         }
     }
-    let reason = if expired {
-        DestroyReason::Ttl
-    } else {
-        DestroyReason::Vanished
-    };
+    let reason = if expired { DestroyReason::Ttl } else { DestroyReason::Vanished };
     tracing::info!(sandbox.id = %state.id, ?reason, "a sandbox is gone");
     let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
-    shared
-        .log
-        .publish(&[context.event(SandboxDestroyed { reason })])
-        .await?;
+    shared.log.publish(&[context.event(SandboxDestroyed { reason })]).await?;
     shared.registry.remove(state.id);
     Ok(())
 }

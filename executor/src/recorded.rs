@@ -65,12 +65,7 @@ impl Recorded {
         let sender = watch::Sender::new(known);
         let progress = sender.subscribe();
         self.execs.insert(exec, sender);
-        Following {
-            recorded: Arc::clone(self),
-            exec,
-            progress,
-            counted: 0,
-        }
+        Following { recorded: Arc::clone(self), exec, progress, counted: 0 }
     }
 }
 
@@ -95,13 +90,9 @@ impl Following {
     /// Says how much of this exec is unrecorded now.
     pub fn count(&mut self, unrecorded: u64) {
         if unrecorded >= self.counted {
-            self.recorded
-                .unrecorded
-                .fetch_add(unrecorded - self.counted, Ordering::AcqRel);
+            self.recorded.unrecorded.fetch_add(unrecorded - self.counted, Ordering::AcqRel);
         } else {
-            self.recorded
-                .unrecorded
-                .fetch_sub(self.counted - unrecorded, Ordering::AcqRel);
+            self.recorded.unrecorded.fetch_sub(self.counted - unrecorded, Ordering::AcqRel);
         }
         self.counted = unrecorded;
     }

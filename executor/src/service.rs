@@ -55,10 +55,7 @@ pub struct Shared {
 
 impl Shared {
     pub fn provider(&self, name: &ProviderName) -> Option<Arc<dyn Provider>> {
-        self.providers
-            .iter()
-            .find(|provider| provider.name() == name)
-            .map(Arc::clone)
+        self.providers.iter().find(|provider| provider.name() == name).map(Arc::clone)
     }
 }
 
@@ -121,11 +118,7 @@ impl Executor {
         tokio::spawn(link::serve(Arc::clone(shared), server));
         self.announce(NodeJoined {
             node: shared.config.node.clone(),
-            providers: shared
-                .providers
-                .iter()
-                .map(|provider| provider.name().clone())
-                .collect(),
+            providers: shared.providers.iter().map(|provider| provider.name().clone()).collect(),
             capacity: shared.config.capacity,
         })
         .await;
@@ -133,11 +126,7 @@ impl Executor {
         consumers.spawn(heartbeats(Arc::clone(shared)));
         consumers.spawn(node_commands(Arc::clone(shared), self.tasks.clone()));
         for provider in &shared.providers {
-            consumers.spawn(pool_commands(
-                Arc::clone(shared),
-                provider.name().clone(),
-                self.tasks.clone(),
-            ));
+            consumers.spawn(pool_commands(Arc::clone(shared), provider.name().clone(), self.tasks.clone()));
         }
         loop {
             tokio::select! {
@@ -155,10 +144,7 @@ impl Executor {
 
     /// Takes nothing new, finishes what is being carried out, and leaves the rest to the agents.
     async fn drain(self, mut consumers: tokio::task::JoinSet<()>) {
-        self.announce(NodeDraining {
-            node: self.shared.config.node.clone(),
-        })
-        .await;
+        self.announce(NodeDraining { node: self.shared.config.node.clone() }).await;
         consumers.shutdown().await;
         self.tasks.close();
         if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
@@ -260,10 +246,7 @@ async fn health(shared: &Shared) -> Vec<ProviderHealth> {
             Ok(Err(error)) => (false, Some(error.reason)),
             Err(_) => (false, Some("the provider does not answer".to_owned())),
         };
-        let count = boxes
-            .iter()
-            .filter(|hosted| hosted.provider.name() == provider.name())
-            .count();
+        let count = boxes.iter().filter(|hosted| hosted.provider.name() == provider.name()).count();
         all.push(ProviderHealth {
             name: provider.name().clone(),
             healthy,

@@ -1,10 +1,6 @@
 //! Commands in, events out: a real nats-server, a real recorder on SQLite, a real Docker engine, real agents.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails where it stands"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
 
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::Arc;
@@ -45,11 +41,7 @@ fn agent() -> std::path::PathBuf {
 impl World {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = dir.path().join("nats.conf");
         let text = format!(
             "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n",
@@ -64,43 +56,23 @@ impl World {
             .spawn()
             .expect("nats-server is installed; run scripts/setup");
         let nats = Nats(nats);
-        let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}")))
-            .await
-            .unwrap();
-        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display()))
-            .await
-            .unwrap();
+        let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}"))).await.unwrap();
+        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display())).await.unwrap();
         tokio::spawn(serve_queries_forever(log.clone(), store.clone()));
-        tokio::spawn(recorder::run(
-            JetStreamTransport::new(&log),
-            store.clone(),
-            CancellationToken::new(),
-        ));
+        tokio::spawn(recorder::run(JetStreamTransport::new(&log), store.clone(), CancellationToken::new()));
         let feed = Feed::start(&log, store).await.unwrap();
         let node: NodeId = "node-1".parse().unwrap();
         let mut docker = DockerConfig::new(dir.path().join("docker"), agent(), node.clone()).unwrap();
         docker.deployment = format!("test-{port}-{}", std::process::id());
         let docker: Arc<dyn Provider> = Arc::new(DockerProvider::new(docker).unwrap());
-        let mut world = Self {
-            log,
-            feed,
-            node,
-            docker,
-            executor: None,
-            _dir: dir,
-            _nats: nats,
-        };
+        let mut world = Self { log, feed, node, docker, executor: None, _dir: dir, _nats: nats };
         world.start_executor();
         world
     }
 
     fn start_executor(&mut self) {
         let stop = CancellationToken::new();
-        let config = ExecutorConfig {
-            node: self.node.clone(),
-            capacity: 10,
-            max_output_bytes: 1 << 30,
-        };
+        let config = ExecutorConfig { node: self.node.clone(), capacity: 10, max_output_bytes: 1 << 30 };
         let executor = Executor::new(
             config,
             self.log.clone(),
@@ -122,10 +94,7 @@ impl World {
         CommandEnvelope {
             id: CommandId::new(),
             tenant: TenantId::default_tenant(),
-            actor: Actor::Client {
-                key: None,
-                user: None,
-            },
+            actor: Actor::Client { key: None, user: None },
             request_id: None,
             traceparent: None,
             sandbox,
@@ -166,28 +135,15 @@ impl World {
             tenant: TenantId::default_tenant(),
             sandbox: Some(sandbox),
             time: now,
-            actor: Actor::Client {
-                key: None,
-                user: None,
-            },
+            actor: Actor::Client { key: None, user: None },
             cause: None,
             request_id: None,
             traceparent: None,
             data: requested.into(),
         };
         self.log.publish(&[event]).await.unwrap();
-        let command = self.envelope(
-            sandbox,
-            Command::CreateSandbox {
-                spec: spec.clone(),
-                env,
-                expires_at,
-            },
-        );
-        self.log
-            .send(Destination::Pool(&spec.provider), &command)
-            .await
-            .unwrap();
+        let command = self.envelope(sandbox, Command::CreateSandbox { spec: spec.clone(), env, expires_at });
+        self.log.send(Destination::Pool(&spec.provider), &command).await.unwrap();
         sandbox
     }
 
@@ -202,26 +158,14 @@ impl World {
             timeout_ms: None,
             request_digest: None,
         };
-        let command = self.envelope(
-            sandbox,
-            Command::StartExec {
-                exec,
-                spec,
-                env: SecretMap::default(),
-            },
-        );
-        self.log
-            .send(Destination::Node(&self.node), &command)
-            .await
-            .unwrap();
+        let command = self.envelope(sandbox, Command::StartExec { exec, spec, env: SecretMap::default() });
+        self.log.send(Destination::Node(&self.node), &command).await.unwrap();
         exec
     }
 
     /// Reads the sandbox's events until one is of the type.
     async fn until(&self, sandbox: SandboxId, type_name: &str) -> Vec<Arc<Recorded>> {
-        let mut reader = self
-            .feed
-            .subscribe(Topic::Sandbox(sandbox), After::Position(Position::ZERO));
+        let mut reader = self.feed.subscribe(Topic::Sandbox(sandbox), After::Position(Position::ZERO));
         let mut seen = Vec::new();
         let read = async {
             loop {
@@ -234,10 +178,7 @@ impl World {
             }
         };
         if tokio::time::timeout(Duration::from_secs(30), read).await.is_err() {
-            let types: Vec<_> = seen
-                .iter()
-                .map(|recorded| format!("{:?}", recorded.event.data))
-                .collect();
+            let types: Vec<_> = seen.iter().map(|recorded| format!("{:?}", recorded.event.data)).collect();
             panic!("no {type_name} in {types:#?}");
         }
         seen
@@ -260,10 +201,7 @@ async fn serve_queries_forever(log: Log, store: Arc<dyn EventStore>) {
 }
 
 fn types(events: &[Arc<Recorded>]) -> Vec<&'static str> {
-    events
-        .iter()
-        .map(|recorded| recorded.event.data.type_name())
-        .collect()
+    events.iter().map(|recorded| recorded.event.data.type_name()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,17 +220,8 @@ async fn a_sandbox_lives_from_its_request_to_its_end() {
     let running = world.start_exec(sandbox, "echo begun; sleep 600").await;
     world.until(sandbox, "exec.exited").await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let destroy = world.envelope(
-        sandbox,
-        Command::DestroySandbox {
-            reason: DestroyReason::User,
-        },
-    );
-    world
-        .log
-        .send(Destination::Node(&world.node), &destroy)
-        .await
-        .unwrap();
+    let destroy = world.envelope(sandbox, Command::DestroySandbox { reason: DestroyReason::User });
+    world.log.send(Destination::Node(&world.node), &destroy).await.unwrap();
     let all = world.until(sandbox, "sandbox.destroyed").await;
     assert_eq!(
         types(&all)[3..],
@@ -315,9 +244,7 @@ async fn output_goes_on_when_the_executor_is_replaced() {
     let mut world = World::start().await;
     let sandbox = world.create("alpine:latest").await;
     world.until(sandbox, "sandbox.running").await;
-    let exec = world
-        .start_exec(sandbox, "for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.3; done")
-        .await;
+    let exec = world.start_exec(sandbox, "for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.3; done").await;
     world.until(sandbox, "exec.output").await;
     world.stop_executor().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -333,16 +260,8 @@ async fn a_missing_image_fails_the_sandbox_and_says_so() {
     let world = World::start().await;
     let sandbox = world.create("localhost:1/no/such:image").await;
     let all = world.until(sandbox, "sandbox.failed").await;
-    let EventData::SandboxFailed(failed) = &all.last().unwrap().event.data else {
-        panic!("{all:?}")
-    };
-    assert!(
-        matches!(
-            failed.code,
-            FailureCode::ImageNotFound | FailureCode::ImagePullFailed
-        ),
-        "{failed:?}"
-    );
+    let EventData::SandboxFailed(failed) = &all.last().unwrap().event.data else { panic!("{all:?}") };
+    assert!(matches!(failed.code, FailureCode::ImageNotFound | FailureCode::ImagePullFailed), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,13 +271,9 @@ async fn a_command_that_comes_twice_has_one_effect() {
     world.until(sandbox, "sandbox.running").await;
     let exec = ExecId::new();
     let spec = ExecSpec {
-        argv: [
-            "/bin/sh",
-            "-c",
-            "echo once >> /workspace/count; cat /workspace/count",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
+        argv: ["/bin/sh", "-c", "echo once >> /workspace/count; cat /workspace/count"]
+            .map(str::to_owned)
+            .to_vec(),
         cwd: None,
         user: None,
         tty: None,
@@ -369,28 +284,14 @@ async fn a_command_that_comes_twice_has_one_effect() {
     let began = Instant::now();
     for _ in 0..3 {
         // Another command id each time: JetStream takes them for different ones.
-        let command = Command::StartExec {
-            exec,
-            spec: spec.clone(),
-            env: SecretMap::default(),
-        };
-        world
-            .log
-            .send(Destination::Node(&world.node), &world.envelope(sandbox, command))
-            .await
-            .unwrap();
+        let command = Command::StartExec { exec, spec: spec.clone(), env: SecretMap::default() };
+        world.log.send(Destination::Node(&world.node), &world.envelope(sandbox, command)).await.unwrap();
     }
     assert_eq!(world.output(exec).await.0, b"once\n");
     assert!(began.elapsed() < Duration::from_secs(30));
     tokio::time::sleep(Duration::from_millis(300)).await;
     let started = world.until(sandbox, "exec.exited").await;
-    assert_eq!(
-        types(&started)
-            .iter()
-            .filter(|name| **name == "exec.started")
-            .count(),
-        1
-    );
+    assert_eq!(types(&started).iter().filter(|name| **name == "exec.started").count(), 1);
     world.docker.destroy(sandbox).await.unwrap();
 }
 

@@ -1,11 +1,7 @@
 //! What only boxes made by bubblewrap have: files and processes on the host that could stay behind, and a maker
 //! without privileges.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code)]
 #[path = "provider_conformance/rig.rs"]
@@ -37,10 +33,7 @@ async fn boxes_are_nobody_on_the_host_and_mount_nothing_there() {
             let handle = rig.any_box().await;
             let status = std::fs::read_to_string(format!("/proc/{}/status", agent_pid(&handle))).unwrap();
             let users = format!("Uid:\t{BOX_USER}\t{BOX_USER}\t{BOX_USER}\t{BOX_USER}\n");
-            assert!(
-                status.contains(&users) && status.contains("Groups:\t \n"),
-                "{status}"
-            );
+            assert!(status.contains(&users) && status.contains("Groups:\t \n"), "{status}");
             assert_eq!(shell(&handle, "id -u").await.stdout, "0\n");
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
             assert!(!mounts.contains(&*rig.data_dir().to_string_lossy()), "{mounts}");
@@ -96,11 +89,8 @@ async fn the_host_network_is_only_for_those_who_may() {
         .run(|rig| async move {
             let mut spec = rig.spec();
             spec.network = Network::Bridge;
-            let error = rig
-                .provider
-                .create(&rig.order(spec), &NoProgress)
-                .await
-                .expect_err("there is no bridge");
+            let error =
+                rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("there is no bridge");
             assert_eq!(error.code(), FailureCode::Unsupported);
         })
         .await;
@@ -131,9 +121,7 @@ async fn a_process_without_privileges_makes_boxes_too() {
     std::fs::create_dir(&data).unwrap();
     chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
     let mut config = BubblewrapConfig::new(&data, agent).unwrap();
-    config
-        .images
-        .insert("alpine:latest".to_owned(), RootfsSource::Tar(base_tar()));
+    config.images.insert("alpine:latest".to_owned(), RootfsSource::Tar(base_tar()));
     let (mut process, _) = other_process(&config, "try", Some(place.path()));
     assert!(process.wait().unwrap().success(), "see the output above");
 }
@@ -144,15 +132,11 @@ async fn a_process_without_privileges_makes_boxes_too() {
 async fn another_process() {
     let role = std::env::var(ROLE).unwrap();
     let parts: Vec<_> = role.split('\n').collect();
-    let [what, data_dir, image_dir, agent, parent, tar] = parts[..] else {
-        panic!("{role}")
-    };
+    let [what, data_dir, image_dir, agent, parent, tar] = parts[..] else { panic!("{role}") };
     let mut config = BubblewrapConfig::new(data_dir, agent).unwrap();
     config.image_dir = image_dir.into();
     config.cgroup_parent = parent.to_owned();
-    config
-        .images
-        .insert("alpine:latest".to_owned(), RootfsSource::Tar(tar.into()));
+    config.images.insert("alpine:latest".to_owned(), RootfsSource::Tar(tar.into()));
     let provider = BubblewrapProvider::new(config).unwrap();
     let spec = serde_json::json!({
         "provider": "bubblewrap", "image": "alpine", "memory_mib": 256, "cpu_millis": 1000, "pids_limit": 100,
@@ -171,16 +155,10 @@ async fn another_process() {
         std::future::pending::<()>().await;
     }
     let health = provider.health().await.unwrap();
-    assert!(
-        !provider.capabilities().limits && health.warnings.len() == 1,
-        "{health:?}"
-    );
+    assert!(!provider.capabilities().limits && health.warnings.len() == 1, "{health:?}");
     let ran = shell(&handle, "id -u && echo x >/usr/mine && mkdir -p /closed/in && chmod 0 /closed && grep CapEff /proc/self/status").await;
     assert_eq!(ran.stdout, "0\nCapEff:\t0000000000000000\n", "{ran:?}");
-    assert!(matches!(
-        provider.stats(order.id).await,
-        Err(StatsError::Unsupported)
-    ));
+    assert!(matches!(provider.stats(order.id).await, Err(StatsError::Unsupported)));
     assert_eq!(provider.list().await.unwrap(), std::slice::from_ref(&handle));
     leave_running(&handle, "trap '' TERM; setsid sleep 1000 & sleep 1000").await;
     provider.destroy(order.id).await.unwrap();
@@ -225,9 +203,7 @@ fn other_process(config: &BubblewrapConfig, what: &str, nobodys: Option<&Path>) 
             eprintln!("the other process: {line}");
         }
     });
-    let id = made
-        .recv()
-        .expect("the other process makes a box; see its output above");
+    let id = made.recv().expect("the other process makes a box; see its output above");
     (child, id)
 }
 
@@ -242,6 +218,5 @@ fn agent_pid(handle: &BoxHandle) -> i32 {
 
 fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ")
-        .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

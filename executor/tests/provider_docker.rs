@@ -2,11 +2,7 @@
 //!
 //! Needs what the conformance suite needs, and Debian's `docker-registry`.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code)]
 #[path = "provider_conformance/rig.rs"]
@@ -60,10 +56,7 @@ impl Registry {
         let registry = Self { process, port, data };
         let began = Instant::now();
         while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(
-                began.elapsed() < Duration::from_secs(30),
-                "the registry does not listen"
-            );
+            assert!(began.elapsed() < Duration::from_secs(30), "the registry does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
         registry
@@ -97,19 +90,11 @@ impl Drop for Registry {
 
 fn docker_ok(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn pulling() -> Rig {
@@ -127,10 +112,7 @@ async fn an_image_is_pulled_once_for_all_who_wait() {
             spec.image = kept;
             let orders: Vec<_> = (0..3).map(|_| rig.order(spec.clone())).collect();
             let heard: Vec<_> = orders.iter().map(|_| Heard::default()).collect();
-            let creates = orders
-                .iter()
-                .zip(&heard)
-                .map(|(order, heard)| rig.provider.create(order, heard));
+            let creates = orders.iter().zip(&heard).map(|(order, heard)| rig.provider.create(order, heard));
             for made in futures::future::join_all(creates).await {
                 let ran = shell(&made.expect("create a box"), "echo it runs").await;
                 assert_eq!(ran.stdout, "it runs\n");
@@ -138,25 +120,16 @@ async fn an_image_is_pulled_once_for_all_who_wait() {
             for heard in heard {
                 let heard = heard.0.into_inner().unwrap();
                 let first = heard.first().expect("a pull is announced");
-                assert_eq!(
-                    (first.image.as_str(), first.fetched_bytes),
-                    (spec.image.as_str(), 0)
-                );
+                assert_eq!((first.image.as_str(), first.fetched_bytes), (spec.image.as_str(), 0));
                 let sums: Vec<_> = heard.iter().map(|pull| pull.fetched_bytes).collect();
                 assert!(
                     sums.is_sorted() && heard.iter().all(|pull| pull.fetched_bytes <= pull.total_bytes),
                     "{sums:?}"
                 );
-                assert!(
-                    heard.last().is_some_and(|pull| pull.total_bytes > 8 << 20),
-                    "{heard:?}"
-                );
+                assert!(heard.last().is_some_and(|pull| pull.total_bytes > 8 << 20), "{heard:?}");
             }
             let quiet = Heard::default();
-            rig.provider
-                .create(&rig.order(spec), &quiet)
-                .await
-                .expect("create a box");
+            rig.provider.create(&rig.order(spec), &quiet).await.expect("create a box");
             assert_eq!(quiet.0.into_inner().unwrap(), [], "the image is here now");
         })
         .await;
@@ -207,11 +180,8 @@ async fn images_that_cannot_be_had_are_told_apart() {
             ] {
                 let mut spec = rig.spec();
                 spec.image = image.to_owned();
-                let error = rig
-                    .provider
-                    .create(&rig.order(spec), &NoProgress)
-                    .await
-                    .expect_err("no such image");
+                let error =
+                    rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("no such image");
                 assert_eq!(error.code(), code, "{error:?}");
             }
             assert_eq!(rig.provider.list().await.unwrap(), []);
@@ -288,14 +258,8 @@ async fn without_an_engine_errors_say_so() {
         spec: spec.unwrap(),
         time_left: Duration::from_secs(10),
     };
-    let error = provider
-        .create(&order, &NoProgress)
-        .await
-        .expect_err("there is no engine");
-    assert!(
-        error.code() == FailureCode::ProviderUnavailable && error.is_retryable(),
-        "{error:?}"
-    );
+    let error = provider.create(&order, &NoProgress).await.expect_err("there is no engine");
+    assert!(error.code() == FailureCode::ProviderUnavailable && error.is_retryable(), "{error:?}");
     provider.health().await.expect_err("there is no engine");
     provider.list().await.expect_err("there is no engine");
     provider.destroy(order.id).await.expect_err("there is no engine");
@@ -306,20 +270,11 @@ fn wrong_configuration_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let good = DockerConfig::new(data.path(), agent_path(), node()).unwrap();
     for deployment in ["", "a b", "-a", "ä", "a/b"] {
-        let config = DockerConfig {
-            deployment: deployment.to_owned(),
-            ..good.clone()
-        };
+        let config = DockerConfig { deployment: deployment.to_owned(), ..good.clone() };
         assert!(DockerProvider::new(config).is_err(), "{deployment:?}");
     }
-    let config = DockerConfig {
-        agent_path: data.path().join("none"),
-        ..good.clone()
-    };
+    let config = DockerConfig { agent_path: data.path().join("none"), ..good.clone() };
     assert!(DockerProvider::new(config).is_err());
-    let config = DockerConfig {
-        data_dir: "relative".into(),
-        ..good
-    };
+    let config = DockerConfig { data_dir: "relative".into(), ..good };
     assert!(DockerProvider::new(config).is_err());
 }

@@ -31,24 +31,15 @@ pub struct Reaper {
 impl Reaper {
     /// A reaper over this view. It does nothing until it runs.
     pub fn new(log: Log, view: View, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
-        Self {
-            log,
-            view,
-            clock,
-            stop,
-        }
+        Self { log, view, clock, stop }
     }
 
     /// Works until it is told to stop.
     pub async fn run(self) {
         loop {
             let now = self.clock.now();
-            let due: Vec<CommandEnvelope> = self
-                .view
-                .live_sandboxes()
-                .iter()
-                .filter_map(|state| due(state, now))
-                .collect();
+            let due: Vec<CommandEnvelope> =
+                self.view.live_sandboxes().iter().filter_map(|state| due(state, now)).collect();
             for command in due {
                 self.ask(&command).await;
             }
@@ -79,20 +70,12 @@ fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
     if state.is_terminal() || !state.is_expired(now) {
         return None;
     }
-    let reason = if state.expires_at >= state.lifetime_ends_at {
-        DestroyReason::Lifetime
-    } else {
-        DestroyReason::Ttl
-    };
+    let reason =
+        if state.expires_at >= state.lifetime_ends_at { DestroyReason::Lifetime } else { DestroyReason::Ttl };
     let round = (now - state.expires_at).num_seconds() / AGAIN_AFTER_SECONDS;
     let deadline = state.expires_at.timestamp_micros();
     Some(CommandEnvelope {
-        id: CommandId::derived(&[
-            "reap",
-            &state.id.to_string(),
-            &deadline.to_string(),
-            &round.to_string(),
-        ]),
+        id: CommandId::derived(&["reap", &state.id.to_string(), &deadline.to_string(), &round.to_string()]),
         tenant: state.tenant.clone(),
         actor: Actor::Reaper,
         request_id: None,

@@ -29,10 +29,7 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
         requested_at: at(0),
         expires_at,
         lifetime_ends_at: at(3600),
-        phase: SandboxPhase::Running {
-            node: "n".parse::<NodeId>().unwrap(),
-            since: at(0),
-        },
+        phase: SandboxPhase::Running { node: "n".parse::<NodeId>().unwrap(), since: at(0) },
     }
 }
 
@@ -52,28 +49,13 @@ fn a_sandbox_is_due_at_its_deadline_and_not_before() {
 
 #[test]
 fn the_greatest_age_is_a_reason_of_its_own() {
-    assert_eq!(
-        reason(&due(&running(at(3600)), at(3600)).unwrap()),
-        DestroyReason::Lifetime
-    );
+    assert_eq!(reason(&due(&running(at(3600)), at(3600)).unwrap()), DestroyReason::Lifetime);
 }
 
 #[test]
 fn what_has_ended_is_left_alone() {
-    let ended = SandboxPhase::Destroyed {
-        reason: DestroyReason::User,
-        at: at(1),
-    };
-    assert!(
-        due(
-            &SandboxState {
-                phase: ended,
-                ..running(at(60))
-            },
-            at(600)
-        )
-        .is_none()
-    );
+    let ended = SandboxPhase::Destroyed { reason: DestroyReason::User, at: at(1) };
+    assert!(due(&SandboxState { phase: ended, ..running(at(60)) }, at(600)).is_none());
 }
 
 #[test]
@@ -82,9 +64,6 @@ fn all_reapers_ask_with_one_id_until_they_ask_again() {
     let first = due(&state, at(60)).unwrap();
     assert_eq!(first.id, due(&state, at(60) + TimeDelta::seconds(29)).unwrap().id);
     assert_ne!(first.id, due(&state, at(60) + TimeDelta::seconds(30)).unwrap().id);
-    let extended = SandboxState {
-        expires_at: at(90),
-        ..state
-    };
+    let extended = SandboxState { expires_at: at(90), ..state };
     assert_ne!(first.id, due(&extended, at(90)).unwrap().id);
 }

@@ -28,9 +28,7 @@ pub struct UnixConnect {
 
 impl UnixConnect {
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self {
-            path: path.as_ref().to_path_buf(),
-        }
+        Self { path: path.as_ref().to_path_buf() }
     }
 }
 
@@ -46,11 +44,7 @@ impl Connect for UnixConnect {
 /// The sandbox can write to the socket's directory. It may have put a link there, to a socket of the host; that is not
 /// followed, and what is connected to is what was opened. Paths may be longer than the 107 bytes of a socket address.
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let socket = rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     UnixStream::connect(Path::new("/proc/self/fd").join(socket.as_raw_fd().to_string())).await
 }
 
@@ -70,16 +64,9 @@ impl Call {
         operation: &'static str,
         request: &Request,
     ) -> Result<Self, CallError<E>> {
-        let stream = connect
-            .connect()
-            .await
-            .map_err(|source| CallError::Transport { operation, source })?;
+        let stream = connect.connect().await.map_err(|source| CallError::Transport { operation, source })?;
         let (read, write) = tokio::io::split(stream);
-        let mut call = Self {
-            operation,
-            reader: FrameReader::new(read),
-            writer: FrameWriter::new(write),
-        };
+        let mut call = Self { operation, reader: FrameReader::new(read), writer: FrameWriter::new(write) };
         let sent = call.send_request(request).await;
         if let Err(error @ (FrameError::TooLarge(_) | FrameError::Malformed(_))) = sent {
             return Err(CallError::from_frame(operation, error));
@@ -91,15 +78,10 @@ impl Call {
             Err(error) => return Err(CallError::from_frame(operation, error)),
         };
         if !hello.is_agent_protocol() {
-            return Err(CallError::Violation {
-                operation,
-                detail: "not an agent".to_owned(),
-            });
+            return Err(CallError::Violation { operation, detail: "not an agent".to_owned() });
         }
         if hello.version != crate::protocol::PROTOCOL_VERSION {
-            return Err(CallError::Version {
-                theirs: hello.version,
-            });
+            return Err(CallError::Version { theirs: hello.version });
         }
         sent.map_err(|error| CallError::from_frame(operation, error))?;
         Ok(call)
@@ -153,10 +135,7 @@ fn refused<E: TryFrom<Refusal>>(operation: &'static str, refusal: Refusal) -> Ca
 }
 
 fn closed<E>(operation: &'static str) -> CallError<E> {
-    CallError::Transport {
-        operation,
-        source: io::ErrorKind::UnexpectedEof.into(),
-    }
+    CallError::Transport { operation, source: io::ErrorKind::UnexpectedEof.into() }
 }
 
 /// Names the kind of reply only: its contents may be large.
@@ -179,8 +158,5 @@ pub(super) fn unexpected<E>(operation: &'static str, reply: &Reply) -> CallError
         Reply::Listed { .. } => "Listed",
         Reply::Connected => "Connected",
     };
-    CallError::Violation {
-        operation,
-        detail: format!("{kind} out of place"),
-    }
+    CallError::Violation { operation, detail: format!("{kind} out of place") }
 }

@@ -37,14 +37,8 @@ impl<E> CallError<E> {
     pub(super) fn from_frame(operation: &'static str, error: FrameError) -> Self {
         match error {
             FrameError::Io(source) => Self::Transport { operation, source },
-            FrameError::TooLarge(_) => Self::InvalidCall {
-                operation,
-                reason: error.to_string(),
-            },
-            FrameError::Malformed(detail) => Self::Violation {
-                operation,
-                detail: detail.to_owned(),
-            },
+            FrameError::TooLarge(_) => Self::InvalidCall { operation, reason: error.to_string() },
+            FrameError::Malformed(detail) => Self::Violation { operation, detail: detail.to_owned() },
         }
     }
 }

@@ -32,25 +32,10 @@ impl ExecConnection {
             closed: AtomicBool::new(false),
             changed: Notify::new(),
         });
-        let reader = ExecReader {
-            reader: call.reader,
-            offsets,
-            stdin: Arc::clone(&stdin),
-            over: false,
-        };
-        let sending = Sending {
-            writer: call.writer,
-            stdin_sent: started.stdin_offset,
-        };
-        let writer = ExecWriter {
-            sending: Arc::new(Mutex::new(sending)),
-            stdin,
-        };
-        Ok(Self {
-            started,
-            reader,
-            writer,
-        })
+        let reader = ExecReader { reader: call.reader, offsets, stdin: Arc::clone(&stdin), over: false };
+        let sending = Sending { writer: call.writer, stdin_sent: started.stdin_offset };
+        let writer = ExecWriter { sending: Arc::new(Mutex::new(sending)), stdin };
+        Ok(Self { started, reader, writer })
     }
 
     pub async fn next(&mut self) -> Result<Option<ExecEvent>, CallError<AttachRefusal>> {
@@ -69,11 +54,7 @@ impl ExecConnection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecEvent {
     /// Output, in order and without gaps per stream.
-    Output {
-        stream: Stream,
-        offset: u64,
-        bytes: Bytes,
-    },
+    Output { stream: Stream, offset: u64, bytes: Bytes },
     /// The last event; both streams are complete.
     Exited(ExecOutcome),
     /// Somebody else attached; the last event.
@@ -98,15 +79,9 @@ impl ExecReader {
             return Ok(None);
         }
         loop {
-            let received = reply(OPERATION, &mut self.reader)
-                .await
-                .inspect_err(|_| self.stdin.close())?;
+            let received = reply(OPERATION, &mut self.reader).await.inspect_err(|_| self.stdin.close())?;
             match received {
-                Reply::Output {
-                    stream,
-                    offset,
-                    bytes,
-                } => {
+                Reply::Output { stream, offset, bytes } => {
                     let expected = &mut self.offsets[stream.index()];
                     if offset != *expected || bytes.is_empty() || bytes.len() > MAX_CHUNK {
                         return Err(self.violation(format!("{stream} chunk of {} at {offset}", bytes.len())));
@@ -115,11 +90,7 @@ impl ExecReader {
                         return Err(self.violation(format!("{stream} offset overflow")));
                     };
                     *expected = end;
-                    return Ok(Some(ExecEvent::Output {
-                        stream,
-                        offset,
-                        bytes,
-                    }));
+                    return Ok(Some(ExecEvent::Output { stream, offset, bytes }));
                 }
                 Reply::StdinTaken { offset } => self.stdin.advance(offset),
                 Reply::Exited(outcome) => {
@@ -151,10 +122,7 @@ impl ExecReader {
     fn violation(&mut self, detail: String) -> CallError<AttachRefusal> {
         self.over = true;
         self.stdin.close();
-        CallError::Violation {
-            operation: "read exec",
-            detail,
-        }
+        CallError::Violation { operation: "read exec", detail }
     }
 }
 
@@ -194,9 +162,7 @@ impl ExecWriter {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             let mut sending = self.sending.lock().await;
-            let outstanding = sending
-                .stdin_sent
-                .saturating_sub(self.stdin.taken.load(Ordering::Acquire));
+            let outstanding = sending.stdin_sent.saturating_sub(self.stdin.taken.load(Ordering::Acquire));
             let room = STDIN_WINDOW.saturating_sub(outstanding).min(64 * 1024);
             if room == 0 {
                 drop(sending);

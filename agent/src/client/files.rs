@@ -17,12 +17,7 @@ pub struct WriteFile {
 
 impl WriteFile {
     pub fn new(path: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            mode: 0o644,
-            size_hint: None,
-            sync: false,
-        }
+        Self { path: path.into(), mode: 0o644, size_hint: None, sync: false }
     }
 }
 
@@ -36,54 +31,24 @@ impl Client {
         offset: u64,
         limit: Option<u64>,
     ) -> FileResult<FileDownload> {
-        let mut call = self
-            .call(
-                "read file",
-                &Request::ReadFile {
-                    path: path.into(),
-                    offset,
-                    limit,
-                },
-            )
-            .await?;
+        let mut call =
+            self.call("read file", &Request::ReadFile { path: path.into(), offset, limit }).await?;
         match call.reply().await? {
-            Reply::File(entry) => Ok(FileDownload {
-                entry,
-                call,
-                over: false,
-            }),
+            Reply::File(entry) => Ok(FileDownload { entry, call, over: false }),
             other => Err(call.unexpected(&other)),
         }
     }
 
     /// Begins a file that appears as a whole on [`FileUpload::commit`], or never.
     pub async fn write_file(&self, write: WriteFile) -> FileResult<FileUpload> {
-        let WriteFile {
-            path,
-            mode,
-            size_hint,
-            sync,
-        } = write;
-        let call = self
-            .call(
-                "write file",
-                &Request::WriteFile {
-                    path,
-                    mode,
-                    size_hint,
-                    sync,
-                },
-            )
-            .await?;
+        let WriteFile { path, mode, size_hint, sync } = write;
+        let call = self.call("write file", &Request::WriteFile { path, mode, size_hint, sync }).await?;
         Ok(FileUpload { call })
     }
 
     /// Writes a whole file from memory.
     pub async fn put_file(&self, write: WriteFile, contents: Bytes) -> FileResult<u64> {
-        let write = WriteFile {
-            size_hint: Some(contents.len() as u64),
-            ..write
-        };
+        let write = WriteFile { size_hint: Some(contents.len() as u64), ..write };
         let mut upload = self.write_file(write).await?;
         upload.send(contents).await?;
         upload.commit().await
@@ -92,15 +57,7 @@ impl Client {
     /// The entries of a directory, sorted by path; symlinks are not descended into. The flag says
     /// that there were more than [`MAX_LISTED`].
     pub async fn list(&self, path: impl Into<String>, recursive: bool) -> FileResult<(Vec<Entry>, bool)> {
-        let mut call = self
-            .call(
-                "list",
-                &Request::List {
-                    path: path.into(),
-                    recursive,
-                },
-            )
-            .await?;
+        let mut call = self.call("list", &Request::List { path: path.into(), recursive }).await?;
         let mut entries = Vec::new();
         loop {
             match call.reply().await? {
@@ -121,55 +78,21 @@ impl Client {
 
     /// Removes a file, a symlink, or (`recursive`) a directory with all that is in it.
     pub async fn delete(&self, path: impl Into<String>, recursive: bool) -> FileResult<()> {
-        self.call(
-            "delete",
-            &Request::Delete {
-                path: path.into(),
-                recursive,
-            },
-        )
-        .await?
-        .done()
-        .await
+        self.call("delete", &Request::Delete { path: path.into(), recursive }).await?.done().await
     }
 
     /// Renames, across file systems too; the target's parent directories are created.
     pub async fn move_path(&self, from: impl Into<String>, to: impl Into<String>) -> FileResult<()> {
-        self.call(
-            "move",
-            &Request::Move {
-                from: from.into(),
-                to: to.into(),
-            },
-        )
-        .await?
-        .done()
-        .await
+        self.call("move", &Request::Move { from: from.into(), to: to.into() }).await?.done().await
     }
 
     pub async fn chmod(&self, path: impl Into<String>, mode: u32) -> FileResult<()> {
-        self.call(
-            "chmod",
-            &Request::Chmod {
-                path: path.into(),
-                mode,
-            },
-        )
-        .await?
-        .done()
-        .await
+        self.call("chmod", &Request::Chmod { path: path.into(), mode }).await?.done().await
     }
 
     /// Absolute paths that match, sorted; the flag says that there were more than [`MAX_LISTED`].
     pub async fn glob(&self, pattern: impl Into<String>) -> FileResult<(Vec<String>, bool)> {
-        let mut call = self
-            .call(
-                "glob",
-                &Request::Glob {
-                    pattern: pattern.into(),
-                },
-            )
-            .await?;
+        let mut call = self.call("glob", &Request::Glob { pattern: pattern.into() }).await?;
         let mut paths = Vec::new();
         loop {
             match call.reply().await? {
@@ -182,16 +105,7 @@ impl Client {
 
     /// Creates a directory and its parents; one that exists is fine.
     pub async fn mkdir(&self, path: impl Into<String>, mode: u32) -> FileResult<()> {
-        self.call(
-            "mkdir",
-            &Request::Mkdir {
-                path: path.into(),
-                mode,
-            },
-        )
-        .await?
-        .done()
-        .await
+        self.call("mkdir", &Request::Mkdir { path: path.into(), mode }).await?.done().await
     }
 }
 
@@ -248,12 +162,7 @@ impl FileUpload {
     pub async fn send(&mut self, mut bytes: Bytes) -> FileResult<()> {
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK));
-            if let Err(error) = self
-                .call
-                .writer
-                .send(&crate::protocol::Input::Chunk { bytes: chunk })
-                .await
-            {
+            if let Err(error) = self.call.writer.send(&crate::protocol::Input::Chunk { bytes: chunk }).await {
                 return Err(self.reason(error).await);
             }
         }

@@ -3,10 +3,7 @@
 //! Everything from the agent is taken as hostile: frames are bounded, replies out of place and
 //! offsets that do not fit are [`CallError::Violation`], never a panic or unbounded memory.
 
-#![allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "every reply out of place is the same violation"
-)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "every reply out of place is the same violation")]
 
 mod connect;
 mod error;
@@ -47,9 +44,7 @@ impl Client {
 
     /// For an agent that is reached in another way.
     pub fn with(connect: impl Connect) -> Self {
-        Self {
-            connect: Arc::new(connect),
-        }
+        Self { connect: Arc::new(connect) }
     }
 
     /// [`new`](Self::new), and checks that an agent of this protocol version answers.
@@ -73,26 +68,17 @@ impl Client {
 
     /// Ends the sandbox after `remaining`, whatever happens to the caller.
     pub async fn set_deadline(&self, remaining: Duration) -> Result<(), CallError<Infallible>> {
-        self.call("set deadline", &Request::SetDeadline { remaining })
-            .await?
-            .done()
-            .await
+        self.call("set deadline", &Request::SetDeadline { remaining }).await?.done().await
     }
 
     /// Gives every exec that is started from now on this environment beneath its own.
     pub async fn set_environment(&self, env: Vec<(String, String)>) -> Result<(), CallError<Infallible>> {
-        self.call("set environment", &Request::SetEnvironment { env })
-            .await?
-            .done()
-            .await
+        self.call("set environment", &Request::SetEnvironment { env }).await?.done().await
     }
 
     /// Ends everything in the sandbox and the agent: SIGTERM, then SIGKILL after `grace`.
     pub async fn shutdown(&self, grace: Duration) -> Result<(), CallError<Infallible>> {
-        self.call("shut down", &Request::Shutdown { grace })
-            .await?
-            .done()
-            .await
+        self.call("shut down", &Request::Shutdown { grace }).await?.done().await
     }
 
     /// Starts an exec, or attaches to it if it was started before.
@@ -111,19 +97,13 @@ impl Client {
 
     /// Sends a signal to the exec's process group.
     pub async fn signal_exec(&self, exec_id: ExecId, signal: i32) -> Result<(), CallError<ExecRefusal>> {
-        self.call("signal exec", &Request::SignalExec { exec_id, signal })
-            .await?
-            .done()
-            .await
+        self.call("signal exec", &Request::SignalExec { exec_id, signal }).await?.done().await
     }
 
     /// Kills the exec's process tree: SIGTERM, then SIGKILL after `grace`. Returns once begun; the
     /// end comes as the exec's outcome.
     pub async fn kill_exec(&self, exec_id: ExecId, grace: Duration) -> Result<(), CallError<ExecRefusal>> {
-        self.call("kill exec", &Request::KillExec { exec_id, grace })
-            .await?
-            .done()
-            .await
+        self.call("kill exec", &Request::KillExec { exec_id, grace }).await?.done().await
     }
 
     /// Writes to an exec's stdin, any amount; returns once all was taken. With an offset (that of
@@ -137,11 +117,7 @@ impl Client {
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(crate::protocol::MAX_CHUNK));
             let next = offset.map(|at| at.saturating_add(chunk.len() as u64));
-            let request = Request::WriteStdin {
-                exec_id,
-                offset,
-                bytes: chunk,
-            };
+            let request = Request::WriteStdin { exec_id, offset, bytes: chunk };
             self.call("write stdin", &request).await?.done().await?;
             offset = next;
         }
@@ -149,10 +125,7 @@ impl Client {
     }
 
     pub async fn close_stdin(&self, exec_id: ExecId) -> Result<(), CallError<ExecRefusal>> {
-        self.call("close stdin", &Request::CloseStdin { exec_id })
-            .await?
-            .done()
-            .await
+        self.call("close stdin", &Request::CloseStdin { exec_id }).await?.done().await
     }
 
     pub async fn resize_exec(
@@ -160,10 +133,7 @@ impl Client {
         exec_id: ExecId,
         size: TerminalSize,
     ) -> Result<(), CallError<ExecRefusal>> {
-        self.call("resize exec", &Request::ResizeExec { exec_id, size })
-            .await?
-            .done()
-            .await
+        self.call("resize exec", &Request::ResizeExec { exec_id, size }).await?.done().await
     }
 
     /// Every exec that the agent knows, the ended ones that it remembers included.

@@ -18,10 +18,7 @@ pub struct Tunnel {
 impl Tunnel {
     pub(super) fn new(call: Call) -> Self {
         let (read, early) = call.reader.into_parts();
-        Self {
-            early,
-            stream: read.unsplit(call.writer.into_inner()),
-        }
+        Self { early, stream: read.unsplit(call.writer.into_inner()) }
     }
 }
 

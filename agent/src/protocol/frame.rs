@@ -73,12 +73,8 @@ pub struct FrameReader<R> {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> Self {
-        let codec = LengthDelimitedCodec::builder()
-            .max_frame_length(MAX_FRAME)
-            .new_codec();
-        Self {
-            frames: FramedRead::with_capacity(stream, codec, 4096),
-        }
+        let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec();
+        Self { frames: FramedRead::with_capacity(stream, codec, 4096) }
     }
 
     /// The next message, or `None` when the peer closed between two. Cancel safe.
@@ -108,10 +104,7 @@ pub struct FrameWriter<W> {
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub fn new(stream: W) -> Self {
-        Self {
-            stream,
-            buffer: BytesMut::new(),
-        }
+        Self { stream, buffer: BytesMut::new() }
     }
 
     /// Not cancel safe: a send that is dropped half way leaves the connection unusable.

@@ -25,10 +25,7 @@ impl Hello {
     const MAGIC: [u8; 4] = *b"svmA";
 
     pub fn ours() -> Self {
-        Self {
-            magic: Self::MAGIC,
-            version: PROTOCOL_VERSION,
-        }
+        Self { magic: Self::MAGIC, version: PROTOCOL_VERSION }
     }
 
     /// False for a peer that speaks something else altogether.

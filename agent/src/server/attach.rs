@@ -41,12 +41,8 @@ async fn serve_held(
         Ok(generation) => generation,
         Err(refusal) => return refuse(refusal, writer).await,
     };
-    let started = Started {
-        pid: exec.pid,
-        age: clock::since(exec.began),
-        stdin_offset: exec.stdin.accepted(),
-        fresh,
-    };
+    let started =
+        Started { pid: exec.pid, age: clock::since(exec.began), stdin_offset: exec.stdin.accepted(), fresh };
     writer.send(&Reply::Started(started)).await?;
     let result = tokio::select! {
         result = talk(exec, generation, offsets, writer) => result,
@@ -68,25 +64,14 @@ async fn serve_spent(
     for stream in Stream::BOTH {
         let (offset, produced) = (offsets[stream.index()], summary.produced[stream.index()]);
         if offset < produced {
-            return refuse(
-                AttachRefusal::Released {
-                    stream,
-                    retained_from: produced,
-                },
-                writer,
-            )
-            .await;
+            return refuse(AttachRefusal::Released { stream, retained_from: produced }, writer).await;
         }
         if offset > produced {
             return refuse(AttachRefusal::BeyondEnd { stream, produced }, writer).await;
         }
     }
-    let started = Started {
-        pid: summary.pid,
-        age: summary.age,
-        stdin_offset: summary.stdin_offset,
-        fresh: false,
-    };
+    let started =
+        Started { pid: summary.pid, age: summary.age, stdin_offset: summary.stdin_offset, fresh: false };
     writer.send(&Reply::Started(started)).await?;
     if let Some(outcome) = summary.outcome {
         writer.send(&Reply::Exited(outcome)).await?;
@@ -119,23 +104,13 @@ async fn talk(
             writer.send(&Reply::StdinTaken { offset: taken }).await?;
         }
         match exec.next(generation, &mut cursors, first) {
-            Next::Output {
-                stream,
-                offset,
-                bytes,
-            } => {
+            Next::Output { stream, offset, bytes } => {
                 // Neither stream waits for the other to be quiet.
                 first = match stream {
                     Stream::Stdout => Stream::Stderr,
                     Stream::Stderr => Stream::Stdout,
                 };
-                writer
-                    .send(&Reply::Output {
-                        stream,
-                        offset,
-                        bytes,
-                    })
-                    .await?;
+                writer.send(&Reply::Output { stream, offset, bytes }).await?;
                 exec.notify_sent();
             }
             Next::Exited(outcome) if end_told.is_none() => {

@@ -60,10 +60,7 @@ pub struct Deadline {
 
 impl Deadline {
     pub fn new(remaining: Option<Duration>) -> io::Result<Self> {
-        let timer = timerfd_create(
-            TimerfdClockId::Boottime,
-            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
-        )?;
+        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let deadline = Self { timer: watch(timer)? };
         if let Some(remaining) = remaining {
             deadline.set(remaining)?;
@@ -72,22 +69,14 @@ impl Deadline {
     }
 
     pub fn set(&self, remaining: Duration) -> io::Result<()> {
-        let none = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A timer of zero would be disarmed, not due.
         let remaining = remaining.max(Duration::from_nanos(1));
         let value = Timespec {
-            tv_sec: i64::try_from(remaining.as_secs())
-                .unwrap_or(i64::MAX)
-                .min(i64::from(u32::MAX)),
+            tv_sec: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX).min(i64::from(u32::MAX)),
             tv_nsec: i64::from(remaining.subsec_nanos()),
         };
-        let spec = Itimerspec {
-            it_interval: none,
-            it_value: value,
-        };
+        let spec = Itimerspec { it_interval: none, it_value: value };
         timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &spec)?;
         Ok(())
     }

@@ -152,11 +152,7 @@ impl Exec {
                 Ok(Some(bytes)) => {
                     cursors[index] = offset + bytes.len() as u64;
                     state.sent[index] = cursors[index];
-                    return Next::Output {
-                        stream,
-                        offset,
-                        bytes,
-                    };
+                    return Next::Output { stream, offset, bytes };
                 }
                 Ok(None) => {}
                 Err(_) => return Next::Unreadable,
@@ -215,13 +211,9 @@ impl Exec {
         } else if let Some(cause) = state.killed {
             ExecEnd::Killed { cause }
         } else if libc::WIFSIGNALED(status) {
-            ExecEnd::Signaled {
-                signal: libc::WTERMSIG(status),
-            }
+            ExecEnd::Signaled { signal: libc::WTERMSIG(status) }
         } else {
-            ExecEnd::Exited {
-                code: libc::WEXITSTATUS(status),
-            }
+            ExecEnd::Exited { code: libc::WEXITSTATUS(status) }
         };
         state.exit = Some(Exit {
             end,
@@ -313,15 +305,9 @@ impl Exec {
 
 fn check_offset(stream: Stream, offset: u64, spool: &Spool) -> Result<(), AttachRefusal> {
     if offset < spool.base() {
-        Err(AttachRefusal::Released {
-            stream,
-            retained_from: spool.base(),
-        })
+        Err(AttachRefusal::Released { stream, retained_from: spool.base() })
     } else if offset > spool.end() {
-        Err(AttachRefusal::BeyondEnd {
-            stream,
-            produced: spool.end(),
-        })
+        Err(AttachRefusal::BeyondEnd { stream, produced: spool.end() })
     } else {
         Ok(())
     }

@@ -47,10 +47,7 @@ pub struct Spent {
 
 impl Spent {
     pub fn summary(&self) -> ExecSummary {
-        ExecSummary {
-            age: clock::since(self.began),
-            ..self.summary
-        }
+        ExecSummary { age: clock::since(self.began), ..self.summary }
     }
 }
 
@@ -104,13 +101,7 @@ impl Execs {
         if table.held.remove(&exec.id).is_none() {
             return;
         }
-        table.spent.insert(
-            exec.id,
-            Spent {
-                summary: exec.summary(),
-                began: exec.began,
-            },
-        );
+        table.spent.insert(exec.id, Spent { summary: exec.summary(), began: exec.began });
         table.order.push_back(exec.id);
         while table.order.len() > REMEMBERED {
             if let Some(oldest) = table.order.pop_front() {
@@ -122,12 +113,7 @@ impl Execs {
     pub fn summaries(&self) -> Vec<ExecSummary> {
         let table = self.table.borrow();
         let spent = table.spent.values().map(Spent::summary);
-        table
-            .held
-            .values()
-            .map(|exec| exec.summary())
-            .chain(spent)
-            .collect()
+        table.held.values().map(|exec| exec.summary()).chain(spent).collect()
     }
 
     pub fn mark_killed(&self, cause: KillCause) {

@@ -32,10 +32,7 @@ pub async fn kill_hard(exec: &Exec, mut known: Vec<Process>) {
     // First everything is stopped, so that nothing forks, or loses its parent, while it is looked for.
     for _ in 0..100 {
         let found = tree(exec, &known);
-        let fresh: Vec<_> = found
-            .into_iter()
-            .filter(|it| !known.iter().any(|old| old.is_same(it)))
-            .collect();
+        let fresh: Vec<_> = found.into_iter().filter(|it| !known.iter().any(|old| old.is_same(it))).collect();
         if fresh.is_empty() {
             break;
         }

@@ -33,11 +33,7 @@ fn bind_any_length(path: &Path) -> io::Result<StdListener> {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let directory = std::fs::File::open(directory)?;
-    StdListener::bind(
-        Path::new("/proc/self/fd")
-            .join(directory.as_raw_fd().to_string())
-            .join(name),
-    )
+    StdListener::bind(Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
 }
 
 pub struct Listener {
@@ -47,10 +43,7 @@ pub struct Listener {
 
 impl Listener {
     pub fn new(socket: StdListener, any_peer: bool) -> io::Result<Self> {
-        Ok(Self {
-            socket: UnixListener::from_std(socket)?,
-            any_peer,
-        })
+        Ok(Self { socket: UnixListener::from_std(socket)?, any_peer })
     }
 
     pub async fn serve(self, agent: Rc<Agent>) {

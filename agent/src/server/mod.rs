@@ -127,10 +127,7 @@ fn prepare_process(options: &Options, limit: Rlimit) -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Where something else is PID 1, orphans still come here to be reaped and killed.
     set_child_subreaper(Some(rustix::process::getpid()))?;
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Without it the agent serves fewer execs at once; no reason not to start.
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
     if let Err(error) = std::fs::create_dir_all(&options.workspace) {

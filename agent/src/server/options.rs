@@ -72,8 +72,5 @@ impl Options {
 }
 
 fn number(name: &'static str, value: &OsString) -> Result<u64, OptionsError> {
-    value
-        .to_str()
-        .and_then(|value| value.parse().ok())
-        .ok_or(OptionsError::NotANumber(name))
+    value.to_str().and_then(|value| value.parse().ok()).ok_or(OptionsError::NotANumber(name))
 }

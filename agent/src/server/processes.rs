@@ -38,9 +38,7 @@ pub fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let pids = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter_map(one).collect()
 }
 
@@ -100,10 +98,7 @@ pub fn tree(is_root: impl Fn(&Process) -> bool) -> Vec<Process> {
             open.extend(children.get(&process.pid).into_iter().flatten());
         }
     }
-    processes
-        .into_iter()
-        .filter(|process| !process.zombie && selected.contains(&process.pid))
-        .collect()
+    processes.into_iter().filter(|process| !process.zombie && selected.contains(&process.pid)).collect()
 }
 
 #[allow(unsafe_code)]

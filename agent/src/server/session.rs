@@ -73,18 +73,8 @@ async fn answer(
         Request::ReadFile { path, offset, limit } => {
             return files::read(agent, path, offset, limit, &mut writer).await;
         }
-        Request::WriteFile {
-            path,
-            mode,
-            size_hint,
-            sync,
-        } => {
-            let write = files::Write {
-                path,
-                mode,
-                size_hint,
-                sync,
-            };
+        Request::WriteFile { path, mode, size_hint, sync } => {
+            let write = files::Write { path, mode, size_hint, sync };
             return files::write(agent, write, &mut reader, &mut writer).await;
         }
         Request::List { path, recursive } => return files::list(agent, path, recursive, &mut writer).await,
@@ -118,11 +108,7 @@ async fn answer(
                 Ok(())
             }))
         }
-        Request::WriteStdin {
-            exec_id,
-            offset,
-            bytes,
-        } => done(match agent.execs.live(exec_id) {
+        Request::WriteStdin { exec_id, offset, bytes } => done(match agent.execs.live(exec_id) {
             Ok(exec) => {
                 let written = exec.stdin.write(offset, bytes).await;
                 exec.notify_changed();
@@ -180,15 +166,8 @@ async fn attach_exec(
 ) -> Result<(), FrameError> {
     match agent.execs.find(attach.exec_id) {
         Some(known) => {
-            attach::serve(
-                agent,
-                known,
-                [attach.stdout_offset, attach.stderr_offset],
-                false,
-                reader,
-                writer,
-            )
-            .await
+            attach::serve(agent, known, [attach.stdout_offset, attach.stderr_offset], false, reader, writer)
+                .await
         }
         None => {
             let refusal = AttachRefusal::UnknownExec(attach.exec_id);

@@ -64,9 +64,7 @@ impl Signals {
             }
             OwnedFd::from_raw_fd(raw)
         };
-        Ok(Self {
-            descriptor: watch(descriptor)?,
-        })
+        Ok(Self { descriptor: watch(descriptor)? })
     }
 
     /// Reaps every child, ours or inherited, and obeys SIGTERM and SIGINT.
@@ -110,12 +108,8 @@ fn reap() -> Option<Reaped> {
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are valid for writes; all zeroes is a valid rusage.
-    let (pid, usage) = unsafe {
-        (
-            libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()),
-            usage.assume_init(),
-        )
-    };
+    let (pid, usage) =
+        unsafe { (libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()), usage.assume_init()) };
     let pid = u32::try_from(pid).ok().filter(|pid| *pid > 0)?;
     let seconds = |time: libc::timeval| {
         Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), 0)

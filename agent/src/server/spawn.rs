@@ -45,42 +45,29 @@ pub enum SpawnError {
 }
 
 pub fn spawn(agent: &Agent, start: &StartExec) -> Result<Spawned, SpawnError> {
-    let Some((program, arguments)) = start
-        .argv
-        .split_first()
-        .filter(|(program, _)| !program.is_empty())
+    let Some((program, arguments)) = start.argv.split_first().filter(|(program, _)| !program.is_empty())
     else {
-        return Err(refused(
-            StartErrorKind::InvalidArgument,
-            "nothing to run".to_owned(),
-        ));
+        return Err(refused(StartErrorKind::InvalidArgument, "nothing to run".to_owned()));
     };
     check_environment(start)?;
     let user = match &start.user {
         None => None,
         Some(name) => Some(User::find(name).ok_or_else(|| {
-            refused(
-                StartErrorKind::UnknownUser,
-                format!("no user {name:?} in the sandbox"),
-            )
+            refused(StartErrorKind::UnknownUser, format!("no user {name:?} in the sandbox"))
         })?),
     };
     let directory = agent.options.workspace.join(start.cwd.as_deref().unwrap_or(""));
     let directory_shown = directory.display().to_string();
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_clear()
-        .envs(start.env.iter().map(|(name, value)| (name, value)));
+    command.args(arguments).env_clear().envs(start.env.iter().map(|(name, value)| (name, value)));
     let has = |name: &str| start.env.iter().any(|(given, _)| given == name);
     if !has("PATH") {
         command.env("PATH", DEFAULT_PATH);
     }
     if !has("HOME") {
-        let home = user.as_ref().map_or_else(
-            || users::home_of(rustix::process::geteuid().as_raw()),
-            |user| user.home.clone(),
-        );
+        let home = user
+            .as_ref()
+            .map_or_else(|| users::home_of(rustix::process::geteuid().as_raw()), |user| user.home.clone());
         command.env("HOME", home);
     }
     if start.tty.is_some() && !has("TERM") {
@@ -93,10 +80,7 @@ pub fn spawn(agent: &Agent, start: &StartExec) -> Result<Spawned, SpawnError> {
         None => on_pipes(&mut command, start.stdin).map_err(resources)?,
     };
     let directory = CString::new(directory.as_os_str().as_bytes()).map_err(|_| {
-        refused(
-            StartErrorKind::WorkingDirectory,
-            "working directory has a NUL byte".to_owned(),
-        )
+        refused(StartErrorKind::WorkingDirectory, "working directory has a NUL byte".to_owned())
     })?;
     // The default workspace may be missing (read-only root); one that was asked for may not.
     let required = start.cwd.is_some();
@@ -110,24 +94,13 @@ pub fn spawn(agent: &Agent, start: &StartExec) -> Result<Spawned, SpawnError> {
             descriptors: agent.descriptor_limit,
         },
     );
-    let child = command
-        .spawn()
-        .map_err(|error| explain(&error, program, &directory_shown, start))?;
+    let child = command.spawn().map_err(|error| explain(&error, program, &directory_shown, start))?;
     let (stdin, outputs, terminal) = streams;
     // The child is reaped by pid, with all others.
-    Ok(Spawned {
-        pid: child.id(),
-        stdin,
-        outputs,
-        terminal,
-    })
+    Ok(Spawned { pid: child.id(), stdin, outputs, terminal })
 }
 
-type Streams = (
-    Option<Sink>,
-    Vec<(agent::protocol::Stream, Output)>,
-    Option<Terminal>,
-);
+type Streams = (Option<Sink>, Vec<(agent::protocol::Stream, Output)>, Option<Terminal>);
 
 fn on_terminal(command: &mut Command, size: agent::protocol::TerminalSize) -> io::Result<Streams> {
     let (terminal, peer) = Terminal::open(size)?;
@@ -152,15 +125,9 @@ fn on_pipes(command: &mut Command, stdin: bool) -> io::Result<Streams> {
     };
     let (stdout, stdout_end) = output_pipe()?;
     let (stderr, stderr_end) = output_pipe()?;
-    command
-        .stdout(Stdio::from(stdout_end))
-        .stderr(Stdio::from(stderr_end));
+    command.stdout(Stdio::from(stdout_end)).stderr(Stdio::from(stderr_end));
     use agent::protocol::Stream;
-    Ok((
-        sink,
-        vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)],
-        None,
-    ))
+    Ok((sink, vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)], None))
 }
 
 fn output_pipe() -> io::Result<(Output, OwnedFd)> {
@@ -178,10 +145,7 @@ fn check_environment(start: &StartExec) -> Result<(), SpawnError> {
     }
     for (name, value) in &start.env {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(refused(
-                StartErrorKind::InvalidArgument,
-                format!("{name:?} cannot name a variable"),
-            ));
+            return Err(refused(StartErrorKind::InvalidArgument, format!("{name:?} cannot name a variable")));
         }
         if value.contains('\0') {
             return invalid("a variable has a NUL byte");
@@ -201,12 +165,8 @@ struct Child {
 
 #[allow(unsafe_code)]
 fn prepare_child(command: &mut Command, child: Child) {
-    let groups: Vec<_> = child
-        .user
-        .iter()
-        .flat_map(|user| &user.groups)
-        .map(|gid| rustix::fs::Gid::from_raw(*gid))
-        .collect();
+    let groups: Vec<_> =
+        child.user.iter().flat_map(|user| &user.groups).map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
     let prepare = move || child.prepare(&groups);
     // SAFETY: `prepare` makes system calls only: no allocation, no locks.
     unsafe { command.pre_exec(prepare) };
@@ -257,11 +217,7 @@ fn unblock_signals() {
 /// Best effort: `/proc` may be missing or not ours.
 fn raise_oom_score() {
     use rustix::fs::{Mode, OFlags, open};
-    if let Ok(file) = open(
-        c"/proc/self/oom_score_adj",
-        OFlags::WRONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
+    if let Ok(file) = open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
         let _ = rustix::io::write(&file, OOM_SCORE);
     }
 }
@@ -277,16 +233,12 @@ fn explain(error: &io::Error, program: &str, directory: &str, start: &StartExec)
     let (step, number) = (code / STEP, code % STEP);
     let reason = io::Error::from_raw_os_error(number);
     match step {
-        STEP_DIRECTORY => refused(
-            StartErrorKind::WorkingDirectory,
-            format!("working directory {directory}: {reason}"),
-        ),
+        STEP_DIRECTORY => {
+            refused(StartErrorKind::WorkingDirectory, format!("working directory {directory}: {reason}"))
+        }
         STEP_USER => {
             let user = start.user.as_deref().unwrap_or_default();
-            refused(
-                StartErrorKind::UserNotPermitted,
-                format!("run as user {user:?}: {reason}"),
-            )
+            refused(StartErrorKind::UserNotPermitted, format!("run as user {user:?}: {reason}"))
         }
         STEP_TERMINAL => refused(StartErrorKind::Terminal, format!("take the terminal: {reason}")),
         _ => match number {
@@ -294,32 +246,21 @@ fn explain(error: &io::Error, program: &str, directory: &str, start: &StartExec)
                 refused(StartErrorKind::Resources, format!("{program}: {reason}"))
             }
             libc::ENOENT | libc::ENOTDIR => {
-                let message = if program.contains('/') {
-                    "No such file or directory"
-                } else {
-                    "command not found"
-                };
-                SpawnError::NotExecutable {
-                    code: 127,
-                    message: format!("{program}: {message}\n"),
-                }
+                let message =
+                    if program.contains('/') { "No such file or directory" } else { "command not found" };
+                SpawnError::NotExecutable { code: 127, message: format!("{program}: {message}\n") }
             }
-            libc::EACCES => SpawnError::NotExecutable {
-                code: 126,
-                message: format!("{program}: Permission denied\n"),
-            },
-            libc::ENOEXEC => SpawnError::NotExecutable {
-                code: 126,
-                message: format!("{program}: Exec format error\n"),
-            },
+            libc::EACCES => {
+                SpawnError::NotExecutable { code: 126, message: format!("{program}: Permission denied\n") }
+            }
+            libc::ENOEXEC => {
+                SpawnError::NotExecutable { code: 126, message: format!("{program}: Exec format error\n") }
+            }
             libc::E2BIG => SpawnError::NotExecutable {
                 code: 126,
                 message: format!("{program}: Argument list too long\n"),
             },
-            _ => SpawnError::NotExecutable {
-                code: 126,
-                message: format!("{program}: {reason}\n"),
-            },
+            _ => SpawnError::NotExecutable { code: 126, message: format!("{program}: {reason}\n") },
         },
     }
 }

@@ -111,19 +111,13 @@ impl Spool {
         self.tail = None;
         self.in_memory += bytes.len();
         if bytes.len() > SMALL {
-            self.chunks.push_back(Chunk::Whole {
-                start: self.end,
-                bytes: Bytes::copy_from_slice(bytes),
-            });
+            self.chunks.push_back(Chunk::Whole { start: self.end, bytes: Bytes::copy_from_slice(bytes) });
         } else if let Some(Chunk::Gathered { bytes: gathered, .. }) = self.chunks.back_mut()
             && gathered.len() + bytes.len() <= GATHERED
         {
             gathered.extend_from_slice(bytes);
         } else {
-            self.chunks.push_back(Chunk::Gathered {
-                start: self.end,
-                bytes: BytesMut::from(bytes),
-            });
+            self.chunks.push_back(Chunk::Gathered { start: self.end, bytes: BytesMut::from(bytes) });
         }
     }
 
@@ -137,11 +131,7 @@ impl Spool {
         match self.chunks.back_mut() {
             Some(Chunk::Filed { len: filed, .. }) => *filed += len,
             Some(Chunk::Gathered { .. } | Chunk::Whole { .. }) | None => {
-                self.chunks.push_back(Chunk::Filed {
-                    start: self.end,
-                    len,
-                    at,
-                });
+                self.chunks.push_back(Chunk::Filed { start: self.end, len, at });
             }
         }
         Ok(())
@@ -150,23 +140,17 @@ impl Spool {
     /// Bytes from `offset` on, at most `most`; `None` at the end. The offset is not below the base.
     pub fn read(&self, offset: u64, most: usize) -> io::Result<Option<Bytes>> {
         if let Some((start, bytes)) = &self.tail
-            && let Some(skip) = offset
-                .checked_sub(*start)
-                .and_then(|skip| usize::try_from(skip).ok())
+            && let Some(skip) = offset.checked_sub(*start).and_then(|skip| usize::try_from(skip).ok())
             && skip < bytes.len()
         {
-            return Ok(Some(
-                bytes.slice(skip..bytes.len().min(skip.saturating_add(most))),
-            ));
+            return Ok(Some(bytes.slice(skip..bytes.len().min(skip.saturating_add(most)))));
         }
         let index = self.chunks.partition_point(|chunk| chunk.end() <= offset);
         let Some(chunk) = self.chunks.get(index) else {
             return Ok(None);
         };
         let skip = offset.saturating_sub(chunk.start());
-        let count = usize::try_from(chunk.len() - skip)
-            .unwrap_or(usize::MAX)
-            .min(most);
+        let count = usize::try_from(chunk.len() - skip).unwrap_or(usize::MAX).min(most);
         let from = usize::try_from(skip).unwrap_or(usize::MAX);
         Ok(Some(match chunk {
             Chunk::Gathered { bytes, .. } => Bytes::copy_from_slice(&bytes[from..from + count]),
@@ -235,22 +219,13 @@ impl Ring {
         let mut options = File::options();
         options.read(true).write(true).mode(0o600);
         let unnamed = i32::try_from(rustix::fs::OFlags::TMPFILE.bits()).unwrap_or(0);
-        let file = options
-            .clone()
-            .custom_flags(unnamed)
-            .open(directory)
-            .or_else(|_| {
-                let path = directory.join(format!(".spool-{:016x}", random()));
-                let file = options.create_new(true).open(&path)?;
-                std::fs::remove_file(&path)?;
-                Ok::<_, io::Error>(file)
-            })?;
-        Ok(Self {
-            file,
-            capacity,
-            first: 0,
-            next: 0,
-        })
+        let file = options.clone().custom_flags(unnamed).open(directory).or_else(|_| {
+            let path = directory.join(format!(".spool-{:016x}", random()));
+            let file = options.create_new(true).open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok::<_, io::Error>(file)
+        })?;
+        Ok(Self { file, capacity, first: 0, next: 0 })
     }
 
     fn used(&self) -> u64 {
@@ -286,9 +261,7 @@ impl Ring {
     }
 
     fn until_wrap(&self, at: u64, count: usize) -> usize {
-        usize::try_from(self.capacity - at % self.capacity)
-            .unwrap_or(usize::MAX)
-            .min(count)
+        usize::try_from(self.capacity - at % self.capacity).unwrap_or(usize::MAX).min(count)
     }
 }
 

@@ -59,9 +59,7 @@ fn cgroup() -> Option<Usage> {
 
 fn cgroup_v2() -> Option<Usage> {
     let stat = fs::read_to_string("/sys/fs/cgroup/cpu.stat").ok()?;
-    let micros = stat
-        .lines()
-        .find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())?;
+    let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())?;
     Some(Usage {
         source: StatsSource::CgroupV2,
         cpu_time: Duration::from_micros(micros),

@@ -38,18 +38,8 @@ pub enum Sink {
 
 impl Stdin {
     pub fn new(open: bool) -> Self {
-        let state = State {
-            queue: VecDeque::new(),
-            accepted: 0,
-            taken: 0,
-            closing: !open,
-            ended: !open,
-        };
-        Self {
-            state: RefCell::new(state),
-            filled: Notify::new(),
-            drained: Notify::new(),
-        }
+        let state = State { queue: VecDeque::new(), accepted: 0, taken: 0, closing: !open, ended: !open };
+        Self { state: RefCell::new(state), filled: Notify::new(), drained: Notify::new() }
     }
 
     pub fn accepted(&self) -> u64 {
@@ -87,9 +77,7 @@ impl Stdin {
                 let mut state = self.state.borrow_mut();
                 if let Some(offset) = offset {
                     let Some(known) = state.accepted.checked_sub(offset) else {
-                        return Err(ExecRefusal::StdinGap {
-                            taken: state.accepted,
-                        });
+                        return Err(ExecRefusal::StdinGap { taken: state.accepted });
                     };
                     bytes.advance(usize::try_from(known).unwrap_or(usize::MAX).min(bytes.len()));
                     if bytes.is_empty() {

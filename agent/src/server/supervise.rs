@@ -22,39 +22,18 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// Starts an exec that is not known yet.
 pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefusal> {
-    let refused = |kind, message: &str| {
-        Err(StartRefusal::NotStarted {
-            kind,
-            message: message.to_owned(),
-        })
-    };
+    let refused = |kind, message: &str| Err(StartRefusal::NotStarted { kind, message: message.to_owned() });
     if agent.ending.is_requested() {
         return refused(StartErrorKind::Other, "the sandbox is ending");
     }
     if agent.execs.is_full() {
-        return refused(
-            StartErrorKind::Resources,
-            "too many execs are running or hold unread output",
-        );
+        return refused(StartErrorKind::Resources, "too many execs are running or hold unread output");
     }
-    let limits = Limits {
-        memory_bytes: agent.options.spool_memory_bytes,
-        file_bytes: agent.options.spool_file_bytes,
-    };
+    let limits =
+        Limits { memory_bytes: agent.options.spool_memory_bytes, file_bytes: agent.options.spool_file_bytes };
     match spawn(agent, start) {
-        Ok(Spawned {
-            pid,
-            stdin,
-            outputs,
-            terminal,
-        }) => {
-            let exec = Rc::new(Exec::new(
-                start.exec_id,
-                pid,
-                limits,
-                Stdin::new(stdin.is_some()),
-                terminal,
-            ));
+        Ok(Spawned { pid, stdin, outputs, terminal }) => {
+            let exec = Rc::new(Exec::new(start.exec_id, pid, limits, Stdin::new(stdin.is_some()), terminal));
             agent.execs.insert(&exec);
             if let Some(sink) = stdin {
                 let exec = Rc::clone(&exec);
@@ -62,29 +41,15 @@ pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefu
                     async move { exec.stdin.feed(sink, || exec.notify_changed()).await },
                 );
             }
-            tokio::task::spawn_local(supervise(
-                Rc::clone(agent),
-                Rc::clone(&exec),
-                outputs,
-                start.timeout,
-            ));
+            tokio::task::spawn_local(supervise(Rc::clone(agent), Rc::clone(&exec), outputs, start.timeout));
             Ok(exec)
         }
         Err(SpawnError::NotExecutable { code, message }) => {
             let exec = Rc::new(Exec::new(start.exec_id, 0, limits, Stdin::new(false), None));
             agent.execs.insert(&exec);
-            let stream = if start.tty.is_some() {
-                Stream::Stdout
-            } else {
-                Stream::Stderr
-            };
+            let stream = if start.tty.is_some() { Stream::Stdout } else { Stream::Stderr };
             exec.push_output(stream, message.as_bytes(), &agent.options.run_dir);
-            exec.set_exit(&Reaped {
-                pid: 0,
-                status: code << 8,
-                cpu_time: Duration::ZERO,
-                max_rss_bytes: 0,
-            });
+            exec.set_exit(&Reaped { pid: 0, status: code << 8, cpu_time: Duration::ZERO, max_rss_bytes: 0 });
             exec.finish();
             Ok(exec)
         }
@@ -100,9 +65,7 @@ async fn supervise(
     timeout: Option<Duration>,
 ) {
     let ended = async {
-        let pumps = outputs
-            .iter()
-            .map(|(stream, output)| pump(&agent, &exec, *stream, output));
+        let pumps = outputs.iter().map(|(stream, output)| pump(&agent, &exec, *stream, output));
         let (leftovers, ()) = futures::join!(join_all(pumps), exec.exited());
         leftovers
     };
@@ -191,9 +154,7 @@ async fn readable(output: &Output) {
 }
 
 fn try_read(output: &Output, buffer: &mut [u8]) -> io::Result<usize> {
-    output.try_io(tokio::io::Interest::READABLE, |fd| {
-        Ok(rustix::io::read(fd, buffer)?)
-    })
+    output.try_io(tokio::io::Interest::READABLE, |fd| Ok(rustix::io::read(fd, buffer)?))
 }
 
 fn pending_bytes(output: &Output) -> usize {

@@ -15,10 +15,7 @@ pub async fn serve(port: u16, reader: Reader, mut writer: Writer) -> Result<(), 
             let refusal = if error.kind() == io::ErrorKind::ConnectionRefused {
                 TunnelRefusal::ConnectionRefused { port }
             } else {
-                TunnelRefusal::Other {
-                    port,
-                    message: error.to_string(),
-                }
+                TunnelRefusal::Other { port, message: error.to_string() }
             };
             writer.send(&Reply::Refused(refusal.into())).await?;
             return writer.flush().await;

@@ -24,20 +24,15 @@ impl User {
     pub fn find(specification: &str) -> Option<Self> {
         let passwd = fs::read("/etc/passwd").unwrap_or_default();
         let group = fs::read("/etc/group").unwrap_or_default();
-        find(
-            specification,
-            &String::from_utf8_lossy(&passwd),
-            &String::from_utf8_lossy(&group),
-        )
+        find(specification, &String::from_utf8_lossy(&passwd), &String::from_utf8_lossy(&group))
     }
 }
 
 /// Home of a user, for whom none is given.
 pub fn home_of(uid: u32) -> String {
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
-    let home = accounts(&String::from_utf8_lossy(&passwd))
-        .find(|account| account.uid == uid)
-        .map(|it| it.home);
+    let home =
+        accounts(&String::from_utf8_lossy(&passwd)).find(|account| account.uid == uid).map(|it| it.home);
     home.unwrap_or_else(|| default_home(uid))
 }
 
@@ -55,12 +50,7 @@ fn find(specification: &str, passwd: &str, group: &str) -> Option<User> {
         .find(|account| by_number.map_or(account.name == user, |uid| account.uid == uid))
         .or_else(|| {
             let uid = by_number?;
-            Some(Account {
-                name: String::new(),
-                uid,
-                gid: 0,
-                home: default_home(uid),
-            })
+            Some(Account { name: String::new(), uid, gid: 0, home: default_home(uid) })
         })?;
     let gid = match wanted_group {
         None => account.gid,
@@ -74,19 +64,12 @@ fn find(specification: &str, passwd: &str, group: &str) -> Option<User> {
         Some(_) => Vec::new(),
         None => groups(group)
             .filter(|(_, _, members)| {
-                members
-                    .split(',')
-                    .any(|member| !member.is_empty() && member == account.name)
+                members.split(',').any(|member| !member.is_empty() && member == account.name)
             })
             .map(|(_, gid, _)| gid)
             .collect(),
     };
-    Some(User {
-        uid: account.uid,
-        gid,
-        groups,
-        home: account.home,
-    })
+    Some(User { uid: account.uid, gid, groups, home: account.home })
 }
 
 fn accounts(passwd: &str) -> impl Iterator<Item = Account> + '_ {
@@ -117,12 +100,7 @@ mod tests {
     const GROUP: &str = "root:x:0:\nann:x:1001:\nwheel:x:10:bob,ann\n";
 
     fn user(uid: u32, gid: u32, groups: &[u32], home: &str) -> Option<User> {
-        Some(User {
-            uid,
-            gid,
-            groups: groups.to_vec(),
-            home: home.to_owned(),
-        })
+        Some(User { uid, gid, groups: groups.to_vec(), home: home.to_owned() })
     }
 
     #[test]

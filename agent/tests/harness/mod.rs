@@ -38,11 +38,7 @@ impl Running {
             .env("LEAKED", "from the agent");
         let process = command.spawn().unwrap();
         let client = connect(&directory.path().join("agent.sock")).await;
-        Self {
-            process,
-            directory,
-            client,
-        }
+        Self { process, directory, client }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -124,22 +120,14 @@ pub async fn collect(mut connection: ExecConnection) -> Output {
     let mut streams = [Vec::new(), Vec::new()];
     while let Some(event) = connection.next().await.unwrap() {
         match event {
-            ExecEvent::Output {
-                stream,
-                offset,
-                bytes,
-            } => {
+            ExecEvent::Output { stream, offset, bytes } => {
                 streams[stream.index()].extend_from_slice(&bytes);
                 // The agent may be gone already, if this exec was ended by its end.
                 let _ = connection.writer().ack(stream, offset + bytes.len() as u64).await;
             }
             ExecEvent::Exited(outcome) => {
                 let [stdout, stderr] = streams;
-                return Output {
-                    stdout,
-                    stderr,
-                    outcome,
-                };
+                return Output { stdout, stderr, outcome };
             }
             ExecEvent::Superseded => panic!("superseded"),
         }
@@ -150,11 +138,7 @@ pub async fn collect(mut connection: ExecConnection) -> Output {
 /// The next output of a stream, which must be what comes next.
 pub async fn next_output(connection: &mut ExecConnection) -> (Stream, u64, Bytes) {
     match connection.next().await.unwrap() {
-        Some(ExecEvent::Output {
-            stream,
-            offset,
-            bytes,
-        }) => (stream, offset, bytes),
+        Some(ExecEvent::Output { stream, offset, bytes }) => (stream, offset, bytes),
         other => panic!("expected output, got {other:?}"),
     }
 }

@@ -14,10 +14,7 @@ struct Reported {
 
 /// A failure that the log tells of, as a client gets it.
 pub fn failure(code: FailureCode, message: &str) -> ApiError {
-    let reported = || Reported {
-        code,
-        message: message.to_owned(),
-    };
+    let reported = || Reported { code, message: message.to_owned() };
     match code {
         FailureCode::ImageNotFound
         | FailureCode::ImagePullFailed
@@ -67,11 +64,7 @@ mod tests {
 
     #[test]
     fn what_only_the_log_may_know_stays_there() {
-        for code in [
-            FailureCode::ProviderUnavailable,
-            FailureCode::AgentUnreachable,
-            FailureCode::Internal,
-        ] {
+        for code in [FailureCode::ProviderUnavailable, FailureCode::AgentUnreachable, FailureCode::Internal] {
             assert!(!failure(code, "/var/lib/secret").to_string().contains("secret"));
         }
     }

@@ -58,14 +58,10 @@ impl ExecRequest {
             return Err(ApiError::bad_request("command is missing"));
         }
         if args.len() > MAX_ENTRIES {
-            return Err(ApiError::bad_request(format!(
-                "args has more than {MAX_ENTRIES} entries"
-            )));
+            return Err(ApiError::bad_request(format!("args has more than {MAX_ENTRIES} entries")));
         }
         if command.contains('\0') || args.iter().any(|arg| arg.contains('\0')) {
-            return Err(ApiError::bad_request(
-                "command and args must not contain NUL characters",
-            ));
+            return Err(ApiError::bad_request("command and args must not contain NUL characters"));
         }
         let argv = match self.mode.as_deref() {
             None | Some("" | "shell") => {
@@ -108,9 +104,7 @@ pub fn terminal(rows: u16, cols: u16) -> Result<TerminalSize, ApiError> {
 /// Names without `=`, nothing with NUL.
 pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
     if env.len() > MAX_ENTRIES {
-        return Err(ApiError::bad_request(format!(
-            "env has more than {MAX_ENTRIES} entries"
-        )));
+        return Err(ApiError::bad_request(format!("env has more than {MAX_ENTRIES} entries")));
     }
     for (name, value) in env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
@@ -176,9 +170,7 @@ fn timeout_ms(text: Option<&str>, limits: &ExecLimits) -> Result<Option<u64>, Ap
         )));
     }
     // Below a millisecond there is nothing to time.
-    Ok(Some(
-        u64::try_from(timeout.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX),
-    ))
+    Ok(Some(u64::try_from(timeout.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]
@@ -194,15 +186,9 @@ mod tests {
     #[test]
     fn shell_is_the_default_mode_and_argv_is_as_it_is() {
         let argv = |json| read(json).unwrap().spec.argv;
-        assert_eq!(
-            argv(r#"{"command":"echo","args":["it's"]}"#),
-            ["/bin/sh", "-c", r"echo 'it'\''s'"]
-        );
+        assert_eq!(argv(r#"{"command":"echo","args":["it's"]}"#), ["/bin/sh", "-c", r"echo 'it'\''s'"]);
         assert_eq!(argv(r#"{"command":"echo","mode":""}"#), ["/bin/sh", "-c", "echo"]);
-        assert_eq!(
-            argv(r#"{"command":"echo","args":["$A",""],"mode":"argv"}"#),
-            ["echo", "$A", ""]
-        );
+        assert_eq!(argv(r#"{"command":"echo","args":["$A",""],"mode":"argv"}"#), ["echo", "$A", ""]);
     }
 
     #[test]
@@ -246,21 +232,12 @@ mod tests {
 
     #[test]
     fn what_no_kernel_and_no_message_takes_is_refused() {
-        let long = format!(
-            r#"{{"command":"true","mode":"argv","args":["{}"]}}"#,
-            "x".repeat(MAX_ARG_BYTES)
-        );
+        let long = format!(r#"{{"command":"true","mode":"argv","args":["{}"]}}"#, "x".repeat(MAX_ARG_BYTES));
         assert_eq!(read(&long).unwrap_err().code(), ErrorCode::BadRequest);
-        let long = format!(
-            r#"{{"command":"true","env":{{"A":"{}"}}}}"#,
-            "x".repeat(MAX_ARG_BYTES)
-        );
+        let long = format!(r#"{{"command":"true","env":{{"A":"{}"}}}}"#, "x".repeat(MAX_ARG_BYTES));
         assert_eq!(read(&long).unwrap_err().code(), ErrorCode::BadRequest);
         let part = format!("\"{}\"", "x".repeat(100 << 10));
-        let many = format!(
-            r#"{{"command":"true","mode":"argv","args":[{}]}}"#,
-            vec![part; 8].join(",")
-        );
+        let many = format!(r#"{{"command":"true","mode":"argv","args":[{}]}}"#, vec![part; 8].join(","));
         assert_eq!(read(&many).unwrap_err().code(), ErrorCode::TooLarge);
     }
 

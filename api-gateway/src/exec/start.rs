@@ -26,15 +26,7 @@ pub async fn start_fresh(
 ) -> Result<OutputReader, ApiError> {
     tracing::Span::current().record("exec.id", tracing::field::display(exec));
     let output = OutputReader::fresh(gateway.feed(), exec);
-    ask(
-        gateway,
-        caller,
-        (sandbox.id, node),
-        CommandId::new(),
-        exec,
-        runnable,
-    )
-    .await?;
+    ask(gateway, caller, (sandbox.id, node), CommandId::new(), exec, runnable).await?;
     Ok(output)
 }
 
@@ -56,12 +48,7 @@ pub async fn start(
     let recorded = gateway.store().exec(exec).await.map_err(ApiError::internal)?;
     match recorded {
         Some(recorded) => {
-            idempotent.check(
-                recorded
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| spec.request_digest.as_deref()),
-            )?;
+            idempotent.check(recorded.spec.as_ref().and_then(|spec| spec.request_digest.as_deref()))?;
             let output = read(gateway, exec, 0, 0).await?;
             Ok(Started { exec, output })
         }
@@ -102,11 +89,7 @@ pub async fn read(
     stdout: u64,
     stderr: u64,
 ) -> Result<OutputReader, ApiError> {
-    gateway
-        .feed()
-        .exec_output(exec, stdout, stderr)
-        .await
-        .map_err(ApiError::unavailable)
+    gateway.feed().exec_output(exec, stdout, stderr).await.map_err(ApiError::unavailable)
 }
 
 async fn ask(
@@ -119,7 +102,5 @@ async fn ask(
 ) -> Result<(), ApiError> {
     let Runnable { spec, env } = runnable;
     let start = Command::StartExec { exec, spec, env };
-    gateway
-        .send(Destination::Node(node), caller, sandbox, command, start)
-        .await
+    gateway.send(Destination::Node(node), caller, sandbox, command, start).await
 }

@@ -106,19 +106,12 @@ impl ExecRecords {
 
     fn take(&mut self, item: OutputItem) -> Option<ExecRecord> {
         match item {
-            OutputItem::Output {
-                stream,
-                offset,
-                bytes,
-                ..
-            } => {
+            OutputItem::Output { stream, offset, bytes, .. } => {
                 let splitter = match stream {
                     OutputStream::Stdout => &mut self.stdout,
                     OutputStream::Stderr => &mut self.stderr,
                 };
-                splitter
-                    .push(offset, bytes)
-                    .map(|chunk| ExecRecord::Output(stream, chunk))
+                splitter.push(offset, bytes).map(|chunk| ExecRecord::Output(stream, chunk))
             }
             OutputItem::Ended(end) => {
                 let (stdout, stderr) = self.offsets();
@@ -130,35 +123,21 @@ impl ExecRecords {
 
     fn interrupt(&mut self, error: ApiError) {
         let (stdout, stderr) = self.offsets();
-        self.finish(EndRecord::interrupted(
-            self.exec,
-            error.into_body(),
-            stdout,
-            stderr,
-        ));
+        self.finish(EndRecord::interrupted(self.exec, error.into_body(), stdout, stderr));
     }
 
     fn offsets(&self) -> (u64, u64) {
-        (
-            self.output.offset(OutputStream::Stdout),
-            self.output.offset(OutputStream::Stderr),
-        )
+        (self.output.offset(OutputStream::Stdout), self.output.offset(OutputStream::Stderr))
     }
 
     fn finish(&mut self, end: EndRecord) {
         self.done = true;
         // Popped from the back: the rest of both streams comes before the end.
         self.waiting.push(ExecRecord::End(Box::new(end)));
-        self.waiting.extend(
-            self.stderr
-                .finish()
-                .map(|chunk| ExecRecord::Output(OutputStream::Stderr, chunk)),
-        );
-        self.waiting.extend(
-            self.stdout
-                .finish()
-                .map(|chunk| ExecRecord::Output(OutputStream::Stdout, chunk)),
-        );
+        self.waiting
+            .extend(self.stderr.finish().map(|chunk| ExecRecord::Output(OutputStream::Stderr, chunk)));
+        self.waiting
+            .extend(self.stdout.finish().map(|chunk| ExecRecord::Output(OutputStream::Stdout, chunk)));
     }
 }
 

@@ -30,12 +30,7 @@ pub fn respond(records: ExecRecords) -> Response {
         ("x-exec-id", exec.as_str()),
     ];
     let mut first = BytesMut::with_capacity(64);
-    write_line(
-        &FirstRecord {
-            exec_id: exec.clone(),
-        },
-        &mut first,
-    );
+    write_line(&FirstRecord { exec_id: exec.clone() }, &mut first);
     let lines = futures::stream::unfold((records, Some(first)), |(mut records, first)| async move {
         if let Some(first) = first {
             return Some((Ok::<Bytes, Infallible>(first.freeze()), (records, None)));

@@ -195,10 +195,7 @@ mod tests {
     use super::*;
 
     fn line(offset: u64, bytes: &[u8]) -> String {
-        let chunk = Chunk {
-            offset,
-            bytes: Bytes::copy_from_slice(bytes),
-        };
+        let chunk = Chunk { offset, bytes: Bytes::copy_from_slice(bytes) };
         let mut out = BytesMut::new();
         write_line(&OutputRecord::new(OutputStream::Stdout, &chunk), &mut out);
         String::from_utf8(out.to_vec()).unwrap()
@@ -215,10 +212,7 @@ mod tests {
     #[test]
     fn bytes_that_are_not_utf8_ride_beside_a_lossy_text() {
         let value: serde_json::Value = serde_json::from_str(&line(0, b"a\xff\0")).unwrap();
-        assert_eq!(
-            (value["data"].as_str(), value["data_b64"].as_str()),
-            (Some("a\u{fffd}\0"), Some("Yf8A"))
-        );
+        assert_eq!((value["data"].as_str(), value["data_b64"].as_str()), (Some("a\u{fffd}\0"), Some("Yf8A")));
     }
 
     proptest! {

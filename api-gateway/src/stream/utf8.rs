@@ -46,10 +46,7 @@ impl Utf8Splitter {
         self.next_offset = start + data.len() as u64;
         let whole = data.len() - unfinished_tail(&data);
         self.pending = data.slice(whole..);
-        (whole > 0).then(|| Chunk {
-            offset: start,
-            bytes: data.slice(..whole),
-        })
+        (whole > 0).then(|| Chunk { offset: start, bytes: data.slice(..whole) })
     }
 
     /// The stream is over: what still waits will never be whole.
@@ -92,10 +89,7 @@ mod tests {
     fn a_character_written_byte_by_byte_comes_whole() {
         let chunks = run(&[b"a\xf0", b"\x9f", b"\x98", b"\x80b"]);
         assert_eq!(
-            chunks
-                .iter()
-                .map(|chunk| (chunk.offset, chunk.text()))
-                .collect::<Vec<_>>(),
+            chunks.iter().map(|chunk| (chunk.offset, chunk.text())).collect::<Vec<_>>(),
             [(0, "a".into()), (1, "\u{1f600}b".into())]
         );
     }

@@ -62,9 +62,7 @@ pub fn opening(frame: &[u8], limits: &ExecLimits) -> Result<Opening, ApiError> {
         None | Some("exec") => Framing::Plain,
         Some("start") => Framing::Documented,
         Some(_) => {
-            return Err(ApiError::bad_request(
-                "the first frame must be an exec request or have type start",
-            ));
+            return Err(ApiError::bad_request("the first frame must be an exec request or have type start"));
         }
     };
     let mut runnable = first.request.runnable(limits)?;
@@ -116,13 +114,9 @@ impl ClientFrame {
     pub fn read(text: &str) -> Result<Self, ApiError> {
         let raw: RawClientFrame = crate::extract::parse_object(text.as_bytes())?;
         Ok(match raw {
-            RawClientFrame::Stdin {
-                data_b64: Some(encoded),
-                ..
-            } => {
-                let bytes = BASE64
-                    .decode(encoded)
-                    .map_err(|_| ApiError::bad_request("data_b64 is not base 64"))?;
+            RawClientFrame::Stdin { data_b64: Some(encoded), .. } => {
+                let bytes =
+                    BASE64.decode(encoded).map_err(|_| ApiError::bad_request("data_b64 is not base 64"))?;
                 Self::Stdin(bytes.into())
             }
             RawClientFrame::Stdin { data, data_b64: None } => Self::Stdin(data.into()),
@@ -153,10 +147,7 @@ impl Framing {
     pub fn started(self, exec: ExecId) -> Option<Message> {
         match self {
             Self::Plain => None,
-            Self::Documented => Some(message(&StartedFrame {
-                r#type: "started",
-                exec_id: exec.to_string(),
-            })),
+            Self::Documented => Some(message(&StartedFrame { r#type: "started", exec_id: exec.to_string() })),
         }
     }
 
@@ -191,12 +182,7 @@ impl Framing {
 
 /// The frame of an error that comes before anything ran.
 pub fn error(body: ErrorBody) -> Message {
-    message(&ErrorFrame {
-        r#type: "error",
-        code: body.code,
-        message: body.message.into_owned(),
-        end: None,
-    })
+    message(&ErrorFrame { r#type: "error", code: body.code, message: body.message.into_owned(), end: None })
 }
 
 fn message(value: &impl Serialize) -> Message {
@@ -221,19 +207,10 @@ mod tests {
     #[test]
     fn the_first_frame_chooses_the_framing() {
         let plain = open(r#"{"command":"echo","args":["a"]}"#).unwrap();
-        assert_eq!(
-            (plain.framing, plain.runnable.spec.stdin),
-            (Framing::Plain, false)
-        );
+        assert_eq!((plain.framing, plain.runnable.spec.stdin), (Framing::Plain, false));
         let documented = open(r#"{"type":"start","command":"sh","tty":true,"rows":10,"cols":20}"#).unwrap();
-        assert_eq!(
-            (documented.framing, documented.runnable.spec.stdin),
-            (Framing::Documented, true)
-        );
-        assert_eq!(
-            documented.runnable.spec.tty,
-            Some(TerminalSize { rows: 10, cols: 20 })
-        );
+        assert_eq!((documented.framing, documented.runnable.spec.stdin), (Framing::Documented, true));
+        assert_eq!(documented.runnable.spec.tty, Some(TerminalSize { rows: 10, cols: 20 }));
         let sized =
             open(r#"{"type":"start","command":"sh","tty":{"rows":1,"cols":2},"stdin":false}"#).unwrap();
         assert_eq!(
@@ -261,14 +238,8 @@ mod tests {
     #[test]
     fn client_frames_are_read() {
         for (text, frame) in [
-            (
-                r#"{"type":"stdin","data":"é\n"}"#,
-                ClientFrame::Stdin("é\n".into()),
-            ),
-            (
-                r#"{"type":"stdin","data_b64":"/w=="}"#,
-                ClientFrame::Stdin(Bytes::from_static(b"\xff")),
-            ),
+            (r#"{"type":"stdin","data":"é\n"}"#, ClientFrame::Stdin("é\n".into())),
+            (r#"{"type":"stdin","data_b64":"/w=="}"#, ClientFrame::Stdin(Bytes::from_static(b"\xff"))),
             (r#"{"type":"stdin_close"}"#, ClientFrame::StdinClose),
             (
                 r#"{"type":"resize","cols":100,"rows":40}"#,
@@ -293,34 +264,21 @@ mod tests {
 
     #[test]
     fn frames_of_the_server_have_both_names() {
-        let chunk = Chunk {
-            offset: 0,
-            bytes: Bytes::from_static(b"hi"),
-        };
+        let chunk = Chunk { offset: 0, bytes: Bytes::from_static(b"hi") };
         let plain = json(Framing::Plain.output(OutputStream::Stdout, &chunk));
         assert_eq!(
             (plain.get("type"), &plain["stream"], &plain["data"]),
             (None, &"stdout".into(), &"hi".into())
         );
         let documented = json(Framing::Documented.output(OutputStream::Stderr, &chunk));
-        assert_eq!(
-            (&documented["type"], &documented["stream"]),
-            (&"stderr".into(), &"stderr".into())
-        );
+        assert_eq!((&documented["type"], &documented["stream"]), (&"stderr".into(), &"stderr".into()));
 
-        let end = || EndRecord {
-            outcome: "exited",
-            exit_code: Some(3),
-            ..EndRecord::default()
-        };
+        let end = || EndRecord { outcome: "exited", exit_code: Some(3), ..EndRecord::default() };
         assert_eq!(json(Framing::Plain.end(end()))["type"], "done");
         let exit = json(Framing::Documented.end(end()));
         assert_eq!((&exit["type"], &exit["exit_code"]), (&"exit".into(), &3.into()));
-        let failed = EndRecord {
-            error: Some(ApiError::bad_request("m").into_body()),
-            exit_code: None,
-            ..end()
-        };
+        let failed =
+            EndRecord { error: Some(ApiError::bad_request("m").into_body()), exit_code: None, ..end() };
         let failed = json(Framing::Documented.end(failed));
         assert_eq!(
             (&failed["type"], &failed["code"], &failed["message"]),

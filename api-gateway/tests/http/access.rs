@@ -10,16 +10,8 @@ fn operations(sandbox: &str, exec: &str) -> Vec<(Method, String, bool)> {
     let document: Value = serde_json::from_str(&api_gateway::openapi_document().unwrap()).unwrap();
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
-        let id = if path.contains("/execs/{id}") {
-            exec
-        } else {
-            sandbox
-        };
-        let path = path
-            .strip_prefix("/api/v1")
-            .unwrap()
-            .replace("{id}", id)
-            .replace("{name}", "none");
+        let id = if path.contains("/execs/{id}") { exec } else { sandbox };
+        let path = path.strip_prefix("/api/v1").unwrap().replace("{id}", id).replace("{name}", "none");
         for (method, operation) in item.as_object().unwrap() {
             let keyed = operation.get("security").is_none();
             all.push((method.to_uppercase().parse().unwrap(), path.clone(), keyed));
@@ -51,10 +43,7 @@ async fn every_route_but_the_probes_needs_a_key() {
 async fn another_tenants_sandboxes_and_execs_do_not_exist() {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
-    let exec = world.exec(&sandbox, "hello", 200).await["exec_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let exec = world.exec(&sandbox, "hello", 200).await["exec_id"].as_str().unwrap().to_owned();
     let mut asked = 0;
     for (method, path, _) in operations(&sandbox, &exec) {
         if !path.contains("sb-") && !path.contains("ex-") || path.ends_with("/ws") {
@@ -74,41 +63,23 @@ async fn another_tenants_sandboxes_and_execs_do_not_exist() {
     }
     assert!(asked > 15, "{asked}");
     let events = format!("/events?after=0&follow=false&sandbox_id={sandbox}");
-    assert_eq!(
-        error(world.ask_as(BLUE, Method::GET, &events), 404).await,
-        "NOT_FOUND"
-    );
-    let all = world
-        .ask_as(BLUE, Method::GET, "/events?after=0&follow=false")
-        .send()
-        .await
-        .unwrap();
+    assert_eq!(error(world.ask_as(BLUE, Method::GET, &events), 404).await, "NOT_FOUND");
+    let all = world.ask_as(BLUE, Method::GET, "/events?after=0&follow=false").send().await.unwrap();
     assert!(!all.text().await.unwrap().contains("data:"));
-    assert_eq!(
-        body_of(world.ask_as(BLUE, Method::GET, "/sandboxes"), 200).await,
-        json!([])
-    );
-    assert_eq!(
-        world.get(&format!("/sandboxes/{sandbox}")).await["state"],
-        "running"
-    );
+    assert_eq!(body_of(world.ask_as(BLUE, Method::GET, "/sandboxes"), 200).await, json!([]));
+    assert_eq!(world.get(&format!("/sandboxes/{sandbox}")).await["state"], "running");
 }
 
 #[tokio::test]
 async fn foreign_origins_are_kept_out_and_named_ones_let_in() {
-    let world = World::with(
-        |config| config.allowed_origins = vec!["https://console.example".to_owned()],
-        false,
-    )
-    .await;
+    let world =
+        World::with(|config| config.allowed_origins = vec!["https://console.example".to_owned()], false)
+            .await;
     let ask = |origin: &str| world.ask(Method::GET, "/sandboxes").header("Origin", origin);
     assert_eq!(error(ask("https://evil.example"), 403).await, "FORBIDDEN");
     body_of(ask(&format!("http://{}", world.address)), 200).await;
     let named = ask("https://console.example").send().await.unwrap();
-    assert_eq!(
-        named.headers()["access-control-allow-origin"],
-        "https://console.example"
-    );
+    assert_eq!(named.headers()["access-control-allow-origin"], "https://console.example");
     let preflight = world
         .ask_bare(Method::OPTIONS, "/sandboxes")
         .header("Origin", "https://evil.example")
@@ -121,9 +92,7 @@ async fn foreign_origins_are_kept_out_and_named_ones_let_in() {
 async fn without_keys_only_a_loopback_name_is_answered() {
     let world = World::with(|config| config.keys.clear(), false).await;
     body_of(world.ask_bare(Method::GET, "/sandboxes"), 200).await;
-    let rebound = world
-        .ask_bare(Method::GET, "/sandboxes")
-        .header("Host", "evil.example");
+    let rebound = world.ask_bare(Method::GET, "/sandboxes").header("Host", "evil.example");
     assert_eq!(error(rebound, 403).await, "FORBIDDEN");
 }
 

@@ -10,10 +10,7 @@ fn parse(text: &str) -> Vec<(u64, Value)> {
     text.split("\n\n")
         .filter_map(|block| {
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
-            Some((
-                field("id: ")?.parse().unwrap(),
-                serde_json::from_str(field("data: ")?).unwrap(),
-            ))
+            Some((field("id: ")?.parse().unwrap(), serde_json::from_str(field("data: ")?).unwrap()))
         })
         .collect()
 }
@@ -31,10 +28,7 @@ async fn events_are_read_again_from_any_position() {
         parse(&request.send().await.unwrap().text().await.unwrap())
     };
     let all = read("/events?after=0&follow=false", None).await;
-    let types: Vec<&str> = all
-        .iter()
-        .map(|(_, event)| event["type"].as_str().unwrap())
-        .collect();
+    let types: Vec<&str> = all.iter().map(|(_, event)| event["type"].as_str().unwrap()).collect();
     assert_eq!(
         types,
         [
@@ -52,36 +46,13 @@ async fn events_are_read_again_from_any_position() {
         all.iter().all(|(_, event)| event["sandbox_id"] == sandbox
             && event["timestamp"].as_str().unwrap().ends_with('Z'))
     );
-    assert_eq!(
-        read("/events?after=0&follow=false", Some(all[2].0)).await,
-        all[3..]
-    );
-    assert_eq!(
-        read(
-            &format!("/events?after=0&follow=false&sandbox_id={sandbox}"),
-            None
-        )
-        .await,
-        all
-    );
-    let exits = read(
-        "/events?after=0&follow=false&types=exec.exited,sandbox.running",
-        None,
-    )
-    .await;
+    assert_eq!(read("/events?after=0&follow=false", Some(all[2].0)).await, all[3..]);
+    assert_eq!(read(&format!("/events?after=0&follow=false&sandbox_id={sandbox}"), None).await, all);
+    let exits = read("/events?after=0&follow=false&types=exec.exited,sandbox.running", None).await;
     assert_eq!(exits, [all[2].clone(), all[6].clone()]);
     assert!(read("/events?follow=false", None).await.is_empty());
-    for path in [
-        "/events?after=x",
-        "/events?types=none",
-        "/events?follow=maybe",
-        "/events?sandbox_id=x",
-    ] {
-        assert_eq!(
-            error(world.ask(Method::GET, path), 400).await,
-            "BAD_REQUEST",
-            "{path}"
-        );
+    for path in ["/events?after=x", "/events?types=none", "/events?follow=maybe", "/events?sandbox_id=x"] {
+        assert_eq!(error(world.ask(Method::GET, path), 400).await, "BAD_REQUEST", "{path}");
     }
 }
 

@@ -8,17 +8,11 @@ use super::world::{World, error, json as body_of};
 async fn stream(request: reqwest::RequestBuilder) -> Vec<Value> {
     let response = request.send().await.unwrap();
     assert_eq!(
-        (
-            response.status().as_u16(),
-            response.headers()["content-type"].to_str().unwrap()
-        ),
+        (response.status().as_u16(), response.headers()["content-type"].to_str().unwrap()),
         (200, "application/x-ndjson")
     );
     let text = response.text().await.unwrap();
-    text.lines()
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    text.lines().filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -44,14 +38,11 @@ async fn a_sync_exec_gives_both_streams_and_the_exit_code() {
 async fn endings_that_are_no_exit_are_errors_with_the_execs_id() {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
-    for (command, status, code) in [
-        ("fail", 400, "BAD_REQUEST"),
-        ("late", 408, "TIMEOUT"),
-        ("vanish", 409, "CONFLICT"),
-    ] {
-        let request = world
-            .ask(Method::POST, &format!("/sandboxes/{sandbox}/exec"))
-            .json(&json!({"command": command}));
+    for (command, status, code) in
+        [("fail", 400, "BAD_REQUEST"), ("late", 408, "TIMEOUT"), ("vanish", 409, "CONFLICT")]
+    {
+        let request =
+            world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&json!({"command": command}));
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), status, "{command}");
         let exec = response.headers()["x-exec-id"].to_str().unwrap().to_owned();
@@ -64,9 +55,8 @@ async fn endings_that_are_no_exit_are_errors_with_the_execs_id() {
 async fn more_output_than_a_reply_holds_is_read_by_id() {
     let world = World::with(|config| config.execs.max_sync_output_bytes = 100_000, true).await;
     let sandbox = world.sandbox().await;
-    let request = world
-        .ask(Method::POST, &format!("/sandboxes/{sandbox}/exec"))
-        .json(&json!({"command": "flood"}));
+    let request =
+        world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&json!({"command": "flood"}));
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 413);
     let exec = response.headers()["x-exec-id"].to_str().unwrap().to_owned();
@@ -77,19 +67,11 @@ async fn more_output_than_a_reply_holds_is_read_by_id() {
         ("?stream=stderr", 0),
         ("?follow=true&offset=1", 399_999),
     ] {
-        let output = world
-            .ask(Method::GET, &format!("/execs/{exec}/output{query}"))
-            .send()
-            .await
-            .unwrap();
+        let output = world.ask(Method::GET, &format!("/execs/{exec}/output{query}")).send().await.unwrap();
         assert_eq!(output.bytes().await.unwrap().len(), length, "{query}");
     }
     assert_eq!(
-        error(
-            world.ask(Method::GET, &format!("/execs/{exec}/output?stream=other")),
-            400
-        )
-        .await,
+        error(world.ask(Method::GET, &format!("/execs/{exec}/output?stream=other")), 400).await,
         "BAD_REQUEST"
     );
 }
@@ -99,18 +81,10 @@ async fn a_stream_tells_id_output_and_end_and_keeps_characters_whole() {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let body = json!({"command": "split", "stream": true});
-    let records = stream(
-        world
-            .ask(Method::POST, &format!("/sandboxes/{sandbox}/exec"))
-            .json(&body),
-    )
-    .await;
+    let records = stream(world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body)).await;
     let exec = records[0]["exec_id"].as_str().unwrap();
     assert_eq!(records[0].as_object().unwrap().len(), 1);
-    assert_eq!(
-        records[1],
-        json!({"stream": "stdout", "data": "a", "offset": 0, "next_offset": 1})
-    );
+    assert_eq!(records[1], json!({"stream": "stdout", "data": "a", "offset": 0, "next_offset": 1}));
     assert_eq!(
         records[2],
         json!({
@@ -119,24 +93,13 @@ async fn a_stream_tells_id_output_and_end_and_keeps_characters_whole() {
     );
     let end = &records[3];
     assert_eq!(
-        (
-            end.get("stream"),
-            &end["outcome"],
-            &end["exit_code"],
-            &end["exec_id"]
-        ),
+        (end.get("stream"), &end["outcome"], &end["exit_code"], &end["exec_id"]),
         (None, &json!("exited"), &json!(0), &json!(exec))
     );
-    assert_eq!(
-        (&end["stdout_bytes"], &end["stderr_bytes"], records.len()),
-        (&json!(7), &json!(0), 4)
-    );
+    assert_eq!((&end["stdout_bytes"], &end["stderr_bytes"], records.len()), (&json!(7), &json!(0), 4));
 
     let rest = stream(world.ask(Method::GET, &format!("/execs/{exec}/stream?stdout_offset=5"))).await;
-    assert_eq!(
-        (&rest[1]["data"], &rest[1]["offset"], rest.len()),
-        (&json!("b\u{fffd}"), &json!(5), 3)
-    );
+    assert_eq!((&rest[1]["data"], &rest[1]["offset"], rest.len()), (&json!("b\u{fffd}"), &json!(5), 3));
     let end = stream(world.ask(Method::GET, &format!("/execs/{exec}/stream?stdout_offset=7"))).await;
     assert_eq!((&end[1]["exit_code"], end.len()), (&json!(0), 2));
 }
@@ -145,18 +108,10 @@ async fn a_stream_tells_id_output_and_end_and_keeps_characters_whole() {
 async fn late_failures_are_told_inside_the_stream() {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
-    for (command, outcome) in [
-        ("fail", "failed"),
-        ("vanish", "outcome_unknown"),
-        ("late", "timed_out"),
-    ] {
+    for (command, outcome) in [("fail", "failed"), ("vanish", "outcome_unknown"), ("late", "timed_out")] {
         let body = json!({"command": command, "stream": true});
-        let records = stream(
-            world
-                .ask(Method::POST, &format!("/sandboxes/{sandbox}/exec"))
-                .json(&body),
-        )
-        .await;
+        let records =
+            stream(world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body)).await;
         let end = records.last().unwrap();
         assert_eq!(end["outcome"], outcome);
         assert_eq!(end.get("error").is_some(), command != "late", "{end}");
@@ -165,16 +120,10 @@ async fn late_failures_are_told_inside_the_stream() {
 
 #[tokio::test]
 async fn silence_is_broken_by_blank_lines() {
-    let world = World::with(
-        |config| config.heartbeat = std::time::Duration::from_millis(50),
-        true,
-    )
-    .await;
+    let world = World::with(|config| config.heartbeat = std::time::Duration::from_millis(50), true).await;
     let sandbox = world.sandbox().await;
     let body = json!({"command": "hang", "stream": true});
-    let request = world
-        .ask(Method::POST, &format!("/sandboxes/{sandbox}/exec"))
-        .json(&body);
+    let request = world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body);
     let mut response = request.send().await.unwrap();
     let mut text = String::new();
     while !text.ends_with("\n\n\n") {
@@ -198,11 +147,8 @@ async fn an_idempotency_key_runs_once_and_gives_the_first_result_again() {
     assert!(all.iter().all(|result| *result == all[0]), "{all:?}");
     assert_eq!(body_of(exec(json!({"command": "hello"})), 200).await, all[0]);
     assert_eq!(error(exec(json!({"command": "true"})), 409).await, "CONFLICT");
-    let started = world
-        .ask(Method::GET, "/events?after=0&follow=false&types=exec.started")
-        .send()
-        .await
-        .unwrap();
+    let started =
+        world.ask(Method::GET, "/events?after=0&follow=false&types=exec.started").send().await.unwrap();
     assert_eq!(started.text().await.unwrap().matches("data:").count(), 1);
 }
 
@@ -211,25 +157,16 @@ async fn a_signal_goes_to_what_runs_and_not_to_what_has_ended() {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let body = json!({"command": "hang", "stream": true});
-    let request = world
-        .ask(Method::POST, &format!("/sandboxes/{sandbox}/exec"))
-        .json(&body);
+    let request = world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body);
     let mut response = request.send().await.unwrap();
     let exec = response.headers()["x-exec-id"].to_str().unwrap().to_owned();
     let mut text = String::new();
     while !text.contains("up") {
         text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
     }
-    let signalled = world
-        .post(&format!("/execs/{exec}/signal"), json!({"signal": "SIGINT"}), 200)
-        .await;
+    let signalled = world.post(&format!("/execs/{exec}/signal"), json!({"signal": "SIGINT"}), 200).await;
     assert_eq!(signalled, json!({"status": "signalled"}));
-    let ended = world.exec(&sandbox, "hello", 200).await["exec_id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let late = world
-        .ask(Method::POST, &format!("/execs/{ended}/signal"))
-        .json(&json!({"signal": 9}));
+    let ended = world.exec(&sandbox, "hello", 200).await["exec_id"].as_str().unwrap().to_owned();
+    let late = world.ask(Method::POST, &format!("/execs/{ended}/signal")).json(&json!({"signal": 9}));
     assert_eq!(error(late, 409).await, "CONFLICT");
 }

@@ -29,10 +29,7 @@ struct Script {
 
 impl Executor {
     pub async fn start(log: &Log, view: &View) -> Self {
-        let script = Script {
-            log: log.clone(),
-            node: "node-1".parse().unwrap(),
-        };
+        let script = Script { log: log.clone(), node: "node-1".parse().unwrap() };
         let docker = "docker".parse().unwrap();
         let mut spawns = log.pool_commands(&docker);
         let mut commands = log.node_commands(&script.node);
@@ -93,33 +90,14 @@ impl Script {
         let facts: Vec<EventData> = match &envelope.command {
             Command::CreateSandbox { spec, .. } if spec.image == "no/such:image" => {
                 let message = "no registry has the image".to_owned();
-                vec![
-                    SandboxFailed {
-                        code: FailureCode::ImageNotFound,
-                        message,
-                    }
-                    .into(),
-                ]
+                vec![SandboxFailed { code: FailureCode::ImageNotFound, message }.into()]
             }
             Command::CreateSandbox { .. } => vec![
-                SandboxStarting {
-                    node: self.node.clone(),
-                }
-                .into(),
-                SandboxRunning {
-                    node: self.node.clone(),
-                    runtime_id: "r".to_owned(),
-                    took_us: 1,
-                }
-                .into(),
+                SandboxStarting { node: self.node.clone() }.into(),
+                SandboxRunning { node: self.node.clone(), runtime_id: "r".to_owned(), took_us: 1 }.into(),
             ],
             Command::StartExec { exec, spec, env } => lines(*exec, spec, env.names()),
-            Command::ExtendTtl { expires_at } => vec![
-                SandboxTtlExtended {
-                    expires_at: *expires_at,
-                }
-                .into(),
-            ],
+            Command::ExtendTtl { expires_at } => vec![SandboxTtlExtended { expires_at: *expires_at }.into()],
             Command::DestroySandbox { reason } => vec![SandboxDestroyed { reason: *reason }.into()],
         };
         let events: Vec<Event> = facts
@@ -145,12 +123,7 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
     let line = spec.argv.last().unwrap().as_str();
     let mut facts: Vec<EventData> = Vec::new();
     let (mut stdout_bytes, mut stderr_bytes) = (0, 0);
-    let started = ExecStarted {
-        exec,
-        spec: spec.clone(),
-        env_names,
-        pid: 1,
-    };
+    let started = ExecStarted { exec, spec: spec.clone(), env_names, pid: 1 };
     let mut write = |stream, bytes: &[u8]| {
         let written = match stream {
             OutputStream::Stdout => &mut stdout_bytes,
@@ -158,12 +131,7 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
         };
         let offset = *written;
         *written += bytes.len() as u64;
-        EventData::from(ExecOutput {
-            exec,
-            stream,
-            offset,
-            bytes: Bytes::copy_from_slice(bytes),
-        })
+        EventData::from(ExecOutput { exec, stream, offset, bytes: Bytes::copy_from_slice(bytes) })
     };
     let mut code = 0;
     if line != "fail" {
@@ -185,14 +153,7 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
         }
         "fail" => {
             let message = "no such directory".to_owned();
-            return vec![
-                ExecFailed {
-                    exec,
-                    code: FailureCode::Invalid,
-                    message,
-                }
-                .into(),
-            ];
+            return vec![ExecFailed { exec, code: FailureCode::Invalid, message }.into()];
         }
         "vanish" => {
             let message = "its sandbox went away".to_owned();
@@ -200,32 +161,13 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
             return facts;
         }
         "late" => {
-            facts.push(
-                ExecTimedOut {
-                    exec,
-                    ended: ExecEnded::default(),
-                }
-                .into(),
-            );
+            facts.push(ExecTimedOut { exec, ended: ExecEnded::default() }.into());
             return facts;
         }
         _ => {}
     }
-    let ended = ExecEnded {
-        stdout_bytes,
-        stderr_bytes,
-        truncated_bytes: 0,
-        duration_us: 1500,
-    };
-    facts.push(
-        ExecExited {
-            exec,
-            code,
-            signal: None,
-            ended,
-        }
-        .into(),
-    );
+    let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1500 };
+    facts.push(ExecExited { exec, code, signal: None, ended }.into());
     facts
 }
 
@@ -241,11 +183,9 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
     };
     let missing = || Err(LinkFault::new(FaultCode::NotFound, "no such file"));
     let outcome = match incoming.request.op.clone() {
-        LinkOp::Stats => Ok(LinkValue::Stats(SandboxStats {
-            cpu_percent: 1.5,
-            memory_bytes: 10,
-            memory_limit_bytes: 20,
-        })),
+        LinkOp::Stats => {
+            Ok(LinkValue::Stats(SandboxStats { cpu_percent: 1.5, memory_bytes: 10, memory_limit_bytes: 20 }))
+        }
         LinkOp::WriteFile { path, .. } => {
             incoming.accept(LinkValue::Done).await.unwrap();
             let mut content = Vec::new();
@@ -262,10 +202,7 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
         LinkOp::ReadFile { path } => match files.get(&path) {
             None => missing(),
             Some(content) => {
-                incoming
-                    .accept(LinkValue::File(entry(&path, content.len() as u64)))
-                    .await
-                    .unwrap();
+                incoming.accept(LinkValue::File(entry(&path, content.len() as u64))).await.unwrap();
                 incoming.write(content.clone()).await.unwrap();
                 Ok(LinkValue::Done)
             }

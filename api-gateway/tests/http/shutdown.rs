@@ -11,12 +11,8 @@ async fn streams_are_told_that_the_gateway_stops_and_can_be_resumed() {
     let mut world = World::start().await;
     let sandbox = world.sandbox().await;
     let body = json!({"command": "hang", "stream": true});
-    let exec = world
-        .ask(Method::POST, &format!("/sandboxes/{sandbox}/exec"))
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
+    let exec =
+        world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body).send().await.unwrap();
     let mut lines = exec.bytes_stream();
     let mut text = String::new();
     while !text.contains("up") {

@@ -16,22 +16,11 @@ async fn a_template_is_saved_replaced_spawned_from_and_deleted() {
             "name": "py", "image": "python:3.12", "memory_mb": 300, "vcpus": 2, "cpu_cores": 2, "ttl": "20m0s", "ttl_seconds": 1200
         })
     );
-    let replaced = world
-        .post(
-            "/templates",
-            json!({"name": "py", "image": "python:3.12", "memory_mb": 301}),
-            201,
-        )
-        .await;
+    let replaced =
+        world.post("/templates", json!({"name": "py", "image": "python:3.12", "memory_mb": 301}), 201).await;
     assert_eq!(world.get("/templates").await, json!([replaced]));
-    assert_eq!(
-        error(world.ask_as(BLUE, Method::GET, "/templates/py"), 404).await,
-        "NOT_FOUND"
-    );
-    assert_eq!(
-        error(world.ask_as(BLUE, Method::DELETE, "/templates/py"), 404).await,
-        "NOT_FOUND"
-    );
+    assert_eq!(error(world.ask_as(BLUE, Method::GET, "/templates/py"), 404).await, "NOT_FOUND");
+    assert_eq!(error(world.ask_as(BLUE, Method::DELETE, "/templates/py"), 404).await, "NOT_FOUND");
 
     let spawned = body_of(world.ask(Method::POST, "/templates/py/spawn"), 201).await;
     assert_eq!(
@@ -39,24 +28,11 @@ async fn a_template_is_saved_replaced_spawned_from_and_deleted() {
         (&json!("python:3.12"), &json!(301), &json!("py"))
     );
     let spawned = world
-        .post(
-            "/sandboxes",
-            json!({"template": "py", "image": "alpine:latest", "memory_mb": 300}),
-            201,
-        )
+        .post("/sandboxes", json!({"template": "py", "image": "alpine:latest", "memory_mb": 300}), 201)
         .await;
-    assert_eq!(
-        (&spawned["image"], &spawned["memory_mb"]),
-        (&json!("python:3.12"), &json!(300))
-    );
+    assert_eq!((&spawned["image"], &spawned["memory_mb"]), (&json!("python:3.12"), &json!(300)));
 
     assert_eq!(world.delete("/templates/py").await, json!({"status": "deleted"}));
-    assert_eq!(
-        error(world.ask(Method::GET, "/templates/py"), 404).await,
-        "NOT_FOUND"
-    );
-    assert_eq!(
-        error(world.ask(Method::DELETE, "/templates/py"), 404).await,
-        "NOT_FOUND"
-    );
+    assert_eq!(error(world.ask(Method::GET, "/templates/py"), 404).await, "NOT_FOUND");
+    assert_eq!(error(world.ask(Method::DELETE, "/templates/py"), 404).await, "NOT_FOUND");
 }

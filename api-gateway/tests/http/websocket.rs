@@ -12,9 +12,7 @@ use super::world::{BLUE, RED, World};
 type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
 async fn dial(world: &World, sandbox: &str, key: &str, origin: Option<&str>) -> Result<Socket, u16> {
-    let url = world
-        .url(&format!("/sandboxes/{sandbox}/exec/ws"))
-        .replacen("http", "ws", 1);
+    let url = world.url(&format!("/sandboxes/{sandbox}/exec/ws")).replacen("http", "ws", 1);
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("x-api-key", key.parse().unwrap());
     if let Some(origin) = origin {
@@ -53,14 +51,8 @@ async fn the_first_frame_chooses_between_two_framings() {
     say(&mut plain, json!({"command": "hello"})).await;
     let (got, close) = frames(&mut plain).await;
     assert_eq!(close, Some(CloseCode::Normal));
-    assert_eq!(
-        got[0],
-        json!({"stream": "stdout", "data": "hello\n", "offset": 0, "next_offset": 6})
-    );
-    assert_eq!(
-        (&got[2]["type"], &got[2]["exit_code"], got.len()),
-        (&json!("done"), &json!(3), 3)
-    );
+    assert_eq!(got[0], json!({"stream": "stdout", "data": "hello\n", "offset": 0, "next_offset": 6}));
+    assert_eq!((&got[2]["type"], &got[2]["exit_code"], got.len()), (&json!("done"), &json!(3), 3));
 
     let mut documented = dial(&world, &sandbox, RED, None).await.unwrap();
     say(&mut documented, json!({"type": "start", "command": "hello"})).await;
@@ -85,21 +77,14 @@ async fn what_cannot_be_run_is_told_in_a_frame() {
         say(&mut socket, first.clone()).await;
         let (got, _) = frames(&mut socket).await;
         let last = got.last().unwrap();
-        assert_eq!(
-            (&last["type"], &last["code"]),
-            (&json!("error"), &json!(code)),
-            "{first}"
-        );
+        assert_eq!((&last["type"], &last["code"]), (&json!("error"), &json!(code)), "{first}");
     }
     let mut socket = dial(&world, &sandbox, RED, None).await.unwrap();
     say(&mut socket, json!({"type": "start", "command": "hang"})).await;
     say(&mut socket, json!({"type": "resize", "rows": 1, "cols": 1})).await;
     say(&mut socket, json!({"type": "nonsense"})).await;
     let (got, close) = frames(&mut socket).await;
-    assert_eq!(
-        (&got.last().unwrap()["type"], close),
-        (&json!("error"), Some(CloseCode::Policy))
-    );
+    assert_eq!((&got.last().unwrap()["type"], close), (&json!("error"), Some(CloseCode::Policy)));
 }
 
 #[tokio::test]
@@ -112,11 +97,7 @@ async fn the_door_is_as_narrow_as_for_everything_else() {
         (RED, Some("https://evil.example"), 403),
         (RED, Some("null"), 403),
     ] {
-        assert_eq!(
-            dial(&world, &sandbox, key, origin).await.err(),
-            Some(status),
-            "{key} {origin:?}"
-        );
+        assert_eq!(dial(&world, &sandbox, key, origin).await.err(), Some(status), "{key} {origin:?}");
     }
     let own = format!("http://{}", world.address);
     assert!(dial(&world, &sandbox, RED, Some(&own)).await.is_ok());
@@ -133,10 +114,7 @@ async fn a_gateway_that_stops_closes_with_1012() {
     assert!(first.to_text().unwrap().contains("up"));
     world.stop.cancel();
     let (got, close) = frames(&mut socket).await;
-    assert_eq!(
-        (&got.last().unwrap()["outcome"], close),
-        (&json!("interrupted"), Some(CloseCode::Restart))
-    );
+    assert_eq!((&got.last().unwrap()["outcome"], close), (&json!("interrupted"), Some(CloseCode::Restart)));
     assert_eq!(frames(&mut waiting).await.0[0]["code"], "UNAVAILABLE");
     drop((socket, waiting));
     world.serving.take().unwrap().await.unwrap().unwrap();

@@ -45,11 +45,7 @@ impl World {
 
     pub async fn with(change: impl FnOnce(&mut GatewayConfig), executor: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = dir.path().join("nats.conf");
         let store_dir = dir.path().join("nats");
         let text = format!(
@@ -65,39 +61,17 @@ impl World {
             .spawn()
             .expect("nats-server is installed; run scripts/setup");
         let nats = Nats(nats);
-        let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}")))
-            .await
-            .unwrap();
-        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display()))
-            .await
-            .unwrap();
-        tokio::spawn(recorder::run(
-            JetStreamTransport::new(&log),
-            store.clone(),
-            CancellationToken::new(),
-        ));
+        let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}"))).await.unwrap();
+        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display())).await.unwrap();
+        tokio::spawn(recorder::run(JetStreamTransport::new(&log), store.clone(), CancellationToken::new()));
         let feed = Feed::start(&log, store.clone()).await.unwrap();
         let view = View::start(&log, &feed).await.unwrap();
-        let executor = if executor {
-            Some(Executor::start(&log, &view).await)
-        } else {
-            None
-        };
-        let mut config = GatewayConfig {
-            keys: vec![key("red", RED), key("blue", BLUE)],
-            ..GatewayConfig::default()
-        };
+        let executor = if executor { Some(Executor::start(&log, &view).await) } else { None };
+        let mut config =
+            GatewayConfig { keys: vec![key("red", RED), key("blue", BLUE)], ..GatewayConfig::default() };
         change(&mut config);
         let link = LinkClient::new(&log);
-        let gateway = Gateway::new(
-            config,
-            log.clone(),
-            store,
-            feed,
-            view,
-            link,
-            Arc::new(SystemClock),
-        );
+        let gateway = Gateway::new(config, log.clone(), store, feed, view, link, Arc::new(SystemClock));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -106,10 +80,7 @@ impl World {
             address,
             stop,
             serving: Some(serving),
-            client: reqwest::Client::builder()
-                .timeout(Duration::from_secs(60))
-                .build()
-                .unwrap(),
+            client: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(),
             _executor: executor,
             _nats: nats,
             _dir: dir,
@@ -154,12 +125,8 @@ impl World {
     }
 
     pub async fn exec(&self, sandbox: &str, command: &str, status: u16) -> Value {
-        self.post(
-            &format!("/sandboxes/{sandbox}/exec"),
-            serde_json::json!({ "command": command }),
-            status,
-        )
-        .await
+        self.post(&format!("/sandboxes/{sandbox}/exec"), serde_json::json!({ "command": command }), status)
+            .await
     }
 }
 

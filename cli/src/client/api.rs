@@ -37,19 +37,14 @@ impl Api {
         match base.scheme() {
             "http" => {}
             "https" => {
-                return Err(wrong(
-                    "https is not built in: put a proxy that speaks http beside this program",
-                ));
+                return Err(wrong("https is not built in: put a proxy that speaks http beside this program"));
             }
             _ => return Err(wrong("it must begin with http://")),
         }
         if base.host().is_none() || base.query().is_some() || base.fragment().is_some() {
             return Err(wrong("use a form such as http://127.0.0.1:7423"));
         }
-        base.path_segments_mut()
-            .map_err(|()| wrong("it has no host"))?
-            .pop_if_empty()
-            .extend(["api", "v1"]);
+        base.path_segments_mut().map_err(|()| wrong("it has no host"))?.pop_if_empty().extend(["api", "v1"]);
         let key = match options.api_key.as_deref().filter(|key| !key.is_empty()) {
             None => None,
             Some(key) => {
@@ -114,11 +109,7 @@ impl Api {
     /// Sends a request and insists on success.
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let response = request.send().await.map_err(|error| self.lost(error))?;
-        if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(refused(response).await)
-        }
+        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }
 
     /// Sends a request and reads the JSON that it is answered with.
@@ -143,10 +134,7 @@ impl Api {
 
     /// Nobody listens there.
     pub fn unreachable(&self, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
-        ClientError::Unreachable {
-            url: self.shown_url(),
-            source,
-        }
+        ClientError::Unreachable { url: self.shown_url(), source }
     }
 }
 
@@ -163,12 +151,8 @@ fn innermost(error: &reqwest::Error) -> Box<dyn std::error::Error + Send + Sync>
 
 async fn refused(mut response: Response) -> ClientError {
     let status = response.status();
-    let request_id = response
-        .headers()
-        .get(REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
-        .unwrap_or("unknown")
-        .to_owned();
+    let request_id =
+        response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("unknown").to_owned();
     let mut bytes = Vec::new();
     while let Ok(Some(part)) = response.chunk().await {
         bytes.extend_from_slice(&part);
@@ -196,34 +180,20 @@ mod tests {
         let api = api("http://127.0.0.1:7423/").unwrap();
         let url = |id: &str| api.url(&["sandboxes", id]).to_string();
         assert_eq!(url("sb-1"), "http://127.0.0.1:7423/api/v1/sandboxes/sb-1");
-        assert_eq!(
-            url("a/b?c#d é"),
-            "http://127.0.0.1:7423/api/v1/sandboxes/a%2Fb%3Fc%23d%20%C3%A9"
-        );
+        assert_eq!(url("a/b?c#d é"), "http://127.0.0.1:7423/api/v1/sandboxes/a%2Fb%3Fc%23d%20%C3%A9");
         assert_eq!(url(".."), "http://127.0.0.1:7423/api/v1/sandboxes/-");
     }
 
     #[test]
     fn a_server_may_live_under_a_path() {
         let api = api("http://host.example/vm").unwrap();
-        assert_eq!(
-            api.url(&["health"]).as_str(),
-            "http://host.example/vm/api/v1/health"
-        );
+        assert_eq!(api.url(&["health"]).as_str(), "http://host.example/vm/api/v1/health");
         assert_eq!(api.shown_url(), "http://host.example/vm");
     }
 
     #[test]
     fn what_is_no_server_is_a_usage_error() {
-        for url in [
-            "",
-            "localhost:7423",
-            "ftp://x",
-            "https://x",
-            "http://",
-            "http://x/?a=b",
-            "unix:/run/x",
-        ] {
+        for url in ["", "localhost:7423", "ftp://x", "https://x", "http://", "http://x/?a=b", "unix:/run/x"] {
             assert!(matches!(api(url), Err(ClientError::Usage(_))), "{url}");
         }
     }

@@ -27,10 +27,7 @@ impl FromStr for EnvPair {
         if name.is_empty() {
             return Err("the name is empty: write NAME=VALUE".to_owned());
         }
-        Ok(Self {
-            name: name.to_owned(),
-            value,
-        })
+        Ok(Self { name: name.to_owned(), value })
     }
 }
 
@@ -70,10 +67,7 @@ impl Location {
         match text.split_once(':') {
             Some(("", _)) => Err(format!("{text:?} names no sandbox: write ID:/path")),
             Some((_, "")) => Err(format!("{text:?} names no path: write ID:/path")),
-            Some((sandbox, path)) => Ok(Self::Remote {
-                sandbox: sandbox.to_owned(),
-                path: path.to_owned(),
-            }),
+            Some((sandbox, path)) => Ok(Self::Remote { sandbox: sandbox.to_owned(), path: path.to_owned() }),
             None => Ok(Self::Local(PathBuf::from(OsString::from(text)))),
         }
     }
@@ -90,10 +84,7 @@ mod tests {
     #[test]
     fn a_colon_before_any_slash_names_a_sandbox() {
         let remote = |sandbox: &str, path: &str| {
-            Ok(Location::Remote {
-                sandbox: sandbox.to_owned(),
-                path: path.to_owned(),
-            })
+            Ok(Location::Remote { sandbox: sandbox.to_owned(), path: path.to_owned() })
         };
         assert_eq!(location("sb-1:/etc/passwd"), remote("sb-1", "/etc/passwd"));
         assert_eq!(location("sb-1:notes.txt"), remote("sb-1", "notes.txt"));
@@ -115,19 +106,11 @@ mod tests {
 
     #[test]
     fn variables_have_a_name_and_a_value() {
-        let pair = |name: &str, value: &str| {
-            Ok(EnvPair {
-                name: name.to_owned(),
-                value: value.to_owned(),
-            })
-        };
+        let pair = |name: &str, value: &str| Ok(EnvPair { name: name.to_owned(), value: value.to_owned() });
         assert_eq!("A=b".parse(), pair("A", "b"));
         assert_eq!("A=".parse(), pair("A", ""));
         assert_eq!("A=b=c d".parse(), pair("A", "b=c d"));
-        assert_eq!(
-            "PATH".parse::<EnvPair>().unwrap().value,
-            std::env::var("PATH").unwrap()
-        );
+        assert_eq!("PATH".parse::<EnvPair>().unwrap().value, std::env::var("PATH").unwrap());
         assert!("=b".parse::<EnvPair>().is_err());
         assert!("".parse::<EnvPair>().is_err());
         assert!("STACYVM_NOT_SET_ANYWHERE".parse::<EnvPair>().is_err());

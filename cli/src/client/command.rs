@@ -72,20 +72,14 @@ impl ExecRequest {
     /// The request that the command line means.
     pub fn new(mut words: Vec<String>, args: &CommandArgs) -> Result<Self, ClientError> {
         if words.is_empty() {
-            return Err(ClientError::Usage(
-                "the command is missing: put it after --".to_owned(),
-            ));
+            return Err(ClientError::Usage("the command is missing: put it after --".to_owned()));
         }
         let command = words.remove(0);
         Ok(Self {
             command,
             args: words,
             mode: if args.shell { "shell" } else { "argv" },
-            env: args
-                .env
-                .iter()
-                .map(|pair| (pair.name.clone(), pair.value.clone()))
-                .collect(),
+            env: args.env.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect(),
             workdir: args.workdir.clone(),
             timeout: args.timeout.clone(),
             stream: true,
@@ -117,10 +111,7 @@ mod tests {
         let json = |args: &CommandArgs| {
             serde_json::to_string(&ExecRequest::new(words(&["echo", "a b"]), args).unwrap()).unwrap()
         };
-        assert_eq!(
-            json(&args()),
-            r#"{"command":"echo","args":["a b"],"mode":"argv","stream":true}"#
-        );
+        assert_eq!(json(&args()), r#"{"command":"echo","args":["a b"],"mode":"argv","stream":true}"#);
         let full = CommandArgs {
             env: vec!["A=1".parse().unwrap(), "A=2".parse().unwrap()],
             workdir: Some("/tmp".to_owned()),
@@ -133,9 +124,6 @@ mod tests {
             json(&full),
             r#"{"command":"echo","args":["a b"],"mode":"shell","env":{"A":"2"},"workdir":"/tmp","timeout":"3s","stream":true}"#
         );
-        assert!(matches!(
-            ExecRequest::new(Vec::new(), &args()),
-            Err(ClientError::Usage(_))
-        ));
+        assert!(matches!(ExecRequest::new(Vec::new(), &args()), Err(ClientError::Usage(_))));
     }
 }

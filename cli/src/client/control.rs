@@ -35,14 +35,7 @@ pub struct Control<'a> {
 impl<'a> Control<'a> {
     /// Control of an exec whose id is not known yet.
     pub fn new(api: &Api, signals: &'a mut Signals) -> Self {
-        Self {
-            api: api.clone(),
-            signals,
-            exec: None,
-            first: None,
-            held: false,
-            gives_up_at: None,
-        }
+        Self { api: api.clone(), signals, exec: None, first: None, held: false, gives_up_at: None }
     }
 
     /// The exec's id, once it is known.
@@ -88,10 +81,7 @@ impl<'a> Control<'a> {
             Caught::Terminate | Caught::HangUp => self.gives_up_at = Some(Instant::now() + TERMINATE_GRACE),
         }
         if stderr().is_terminal() {
-            output::note(&format!(
-                "passed {} on to the command; once more ends it",
-                caught.name()
-            ));
+            output::note(&format!("passed {} on to the command; once more ends it", caught.name()));
         }
         match &self.exec {
             Some(exec) => {

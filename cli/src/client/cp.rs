@@ -69,33 +69,28 @@ async fn copy(api: &Api, source: Location, target: Location) -> Result<(), Clien
         }
         (Location::Stdio, Location::Remote { sandbox, path }) => {
             if folder(api, &sandbox, &path).await?.is_some() {
-                return Err(ClientError::Usage(format!(
-                    "{path} is a folder: name the file in it"
-                )));
+                return Err(ClientError::Usage(format!("{path} is a folder: name the file in it")));
             }
             upload(api, &sandbox, &path, Source::stdin()?).await
         }
         (Location::Remote { .. }, Location::Remote { .. }) => Err(ClientError::Usage(
             "both sides are in a sandbox: copy by way of a local file, or -".to_owned(),
         )),
-        (Location::Local(_) | Location::Stdio, Location::Local(_) | Location::Stdio) => Err(
-            ClientError::Usage("neither side is in a sandbox: write ID:/path for one of them".to_owned()),
-        ),
+        (Location::Local(_) | Location::Stdio, Location::Local(_) | Location::Stdio) => {
+            Err(ClientError::Usage("neither side is in a sandbox: write ID:/path for one of them".to_owned()))
+        }
     }
 }
 
 async fn stat(api: &Api, sandbox: &str, path: &str) -> Result<RemoteFile, ClientError> {
     let url = api.url(&["sandboxes", sandbox, "files", "stat"]);
-    api.fetch(api.request(Method::GET, url).query(&[("path", path)]))
-        .await
+    api.fetch(api.request(Method::GET, url).query(&[("path", path)])).await
 }
 
 async fn regular(api: &Api, sandbox: &str, path: &str) -> Result<RemoteFile, ClientError> {
     let file = stat(api, sandbox, path).await?;
     if file.is_dir {
-        return Err(ClientError::Failed(format!(
-            "{path} is a folder: only files are copied"
-        )));
+        return Err(ClientError::Failed(format!("{path} is a folder: only files are copied")));
     }
     Ok(file)
 }
@@ -123,9 +118,8 @@ fn into_folder(local: PathBuf, remote: &str) -> Result<PathBuf, ClientError> {
 }
 
 fn file_name(path: &Path) -> Result<&str, ClientError> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| ClientError::Usage(format!("{} names no file", path.display())))?;
+    let name =
+        path.file_name().ok_or_else(|| ClientError::Usage(format!("{} names no file", path.display())))?;
     name.to_str()
         .ok_or_else(|| ClientError::Usage(format!("{}: a name in a sandbox must be UTF-8", path.display())))
 }

@@ -20,27 +20,20 @@ pub fn details(kind: &str, data: &Value) -> String {
         "sandbox.pulling" => {
             vec![
                 fields.text("image"),
-                format!(
-                    "{}/{} bytes",
-                    fields.text("fetched_bytes"),
-                    fields.text("total_bytes")
-                ),
+                format!("{}/{} bytes", fields.text("fetched_bytes"), fields.text("total_bytes")),
             ]
         }
-        "sandbox.running" => vec![
-            format!("on {}", fields.text("node")),
-            format!("after {}", fields.duration("took_us")),
-        ],
+        "sandbox.running" => {
+            vec![format!("on {}", fields.text("node")), format!("after {}", fields.duration("took_us"))]
+        }
         "sandbox.failed" => vec![format!("{}:", fields.text("code")), fields.text("message")],
         "sandbox.ttl_extended" => vec![format!("until {}", fields.text("expires_at"))],
         "sandbox.unhealthy" => vec![fields.text("message")],
         "sandbox.destroyed" => vec![fields.text("reason")],
         "exec.started" => vec![fields.text("exec"), words_of(data.get("argv"))],
-        "exec.output" => vec![
-            fields.text("exec"),
-            fields.text("stream"),
-            format!("at {}", fields.text("offset")),
-        ],
+        "exec.output" => {
+            vec![fields.text("exec"), fields.text("stream"), format!("at {}", fields.text("offset"))]
+        }
         "exec.exited" => {
             vec![
                 fields.text("exec"),
@@ -48,10 +41,7 @@ pub fn details(kind: &str, data: &Value) -> String {
                 format!("after {}", fields.duration("duration_us")),
             ]
         }
-        "exec.timed_out" => vec![
-            fields.text("exec"),
-            format!("after {}", fields.duration("duration_us")),
-        ],
+        "exec.timed_out" => vec![fields.text("exec"), format!("after {}", fields.duration("duration_us"))],
         "exec.killed" => vec![fields.text("exec"), format!("signal {}", fields.text("signal"))],
         "exec.failed" | "exec.outcome_unknown" => vec![fields.text("exec"), fields.text("message")],
         "file.written" | "file.read" => vec![fields.text("path"), format!("{} bytes", fields.text("size"))],
@@ -59,9 +49,7 @@ pub fn details(kind: &str, data: &Value) -> String {
         "file.moved" => vec![fields.text("from"), "to".to_owned(), fields.text("to")],
         "file.mode_changed" => vec![
             fields.text("path"),
-            data.get("mode")
-                .and_then(Value::as_u64)
-                .map_or_else(String::new, |mode| format!("{mode:04o}")),
+            data.get("mode").and_then(Value::as_u64).map_or_else(String::new, |mode| format!("{mode:04o}")),
         ],
         "template.saved" => vec![Fields(data.get("template").unwrap_or(&Value::Null)).text("name")],
         "template.deleted" => vec![fields.text("name")],
@@ -72,11 +60,7 @@ pub fn details(kind: &str, data: &Value) -> String {
         ],
         _ => fields.all(),
     };
-    let text = words
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let text = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     match text.char_indices().nth(MAX_CHARS) {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
         None => text,
@@ -99,12 +83,8 @@ impl Fields<'_> {
         let Some(object) = self.0.as_object() else {
             return Vec::new();
         };
-        let simple = object
-            .iter()
-            .filter(|(_, value)| !value.is_object() && !value.is_array());
-        simple
-            .map(|(name, value)| format!("{name}={}", plain_value(value)))
-            .collect()
+        let simple = object.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
+        simple.map(|(name, value)| format!("{name}={}", plain_value(value))).collect()
     }
 }
 
@@ -122,23 +102,12 @@ fn words_of(value: Option<&Value>) -> String {
         return String::new();
     };
     let plain = |word: &str| {
-        !word.is_empty()
-            && word
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&b))
+        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&b))
     };
     let quote = |word: &str| {
-        if plain(word) {
-            word.to_owned()
-        } else {
-            format!("'{}'", word.replace('\'', "'\\''"))
-        }
+        if plain(word) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
     };
-    words
-        .iter()
-        .map(|word| quote(word.as_str().unwrap_or_default()))
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.iter().map(|word| quote(word.as_str().unwrap_or_default())).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -155,37 +124,17 @@ mod tests {
                 json!({"spec": {"image": "alpine", "provider": "docker"}}),
                 "alpine on docker",
             ),
-            (
-                "sandbox.running",
-                json!({"node": "n1", "took_us": 130_000}),
-                "on n1 after 130ms",
-            ),
-            (
-                "sandbox.failed",
-                json!({"code": "image_not_found", "message": "no"}),
-                "image_not_found: no",
-            ),
-            (
-                "exec.started",
-                json!({"exec": "ex-1", "argv": ["sh", "-c", "it's"]}),
-                "ex-1 sh -c 'it'\\''s'",
-            ),
-            (
-                "exec.output",
-                json!({"exec": "ex-1", "stream": "stdout", "offset": 7}),
-                "ex-1 stdout at 7",
-            ),
+            ("sandbox.running", json!({"node": "n1", "took_us": 130_000}), "on n1 after 130ms"),
+            ("sandbox.failed", json!({"code": "image_not_found", "message": "no"}), "image_not_found: no"),
+            ("exec.started", json!({"exec": "ex-1", "argv": ["sh", "-c", "it's"]}), "ex-1 sh -c 'it'\\''s'"),
+            ("exec.output", json!({"exec": "ex-1", "stream": "stdout", "offset": 7}), "ex-1 stdout at 7"),
             ("file.mode_changed", json!({"path": "/a", "mode": 493}), "/a 0755"),
             (
                 "node.joined",
                 json!({"node": "n", "providers": ["docker"], "capacity": 50}),
                 "n docker capacity 50",
             ),
-            (
-                "job.new",
-                json!({"a": 1, "b": "x", "c": [1], "d": null}),
-                "a=1 b=x d=",
-            ),
+            ("job.new", json!({"a": 1, "b": "x", "c": [1], "d": null}), "a=1 b=x d="),
             ("job.new", json!(5), ""),
             ("exec.exited", json!(null), "code  after 0s"),
         ] {

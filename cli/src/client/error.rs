@@ -138,10 +138,7 @@ impl ClientError {
         if source.kind() == io::ErrorKind::BrokenPipe {
             Self::OutputClosed
         } else {
-            Self::Local {
-                what: "cannot write the output".to_owned(),
-                source,
-            }
+            Self::Local { what: "cannot write the output".to_owned(), source }
         }
     }
 }
@@ -163,10 +160,7 @@ mod tests {
     fn a_refusal_that_is_not_ours_is_told_by_its_status() {
         for body in [&b""[..], b"<html>", b"[]", b"{\"code\":5}"] {
             let error = ClientError::refused(StatusCode::BAD_GATEWAY, "r", body);
-            assert_eq!(
-                error.to_string(),
-                "the server answered 502 Bad Gateway (HTTP 502, request r)"
-            );
+            assert_eq!(error.to_string(), "the server answered 502 Bad Gateway (HTTP 502, request r)");
             assert!(error.is_passing());
         }
     }

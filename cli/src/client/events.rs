@@ -40,12 +40,7 @@ pub async fn events(api: &Api, format: Format, args: EventsArgs) -> Result<ExitC
         None if !args.follow => Some(0),
         from => from,
     };
-    let mut query = FeedQuery {
-        after,
-        sandbox: args.sandbox,
-        types: args.types,
-        follow: args.follow,
-    };
+    let mut query = FeedQuery { after, sandbox: args.sandbox, types: args.types, follow: args.follow };
     let mut feed = feed::open(api, &query).await?;
     let style = Style::of(&stdout());
     if format == Format::Table && stdout().is_terminal() {
@@ -144,11 +139,7 @@ mod tests {
     use super::*;
 
     fn event(position: u64, body: serde_json::Value) -> FeedEvent {
-        FeedEvent {
-            position,
-            json: body.to_string(),
-            event: serde_json::from_value(body).unwrap(),
-        }
+        FeedEvent { position, json: body.to_string(), event: serde_json::from_value(body).unwrap() }
     }
 
     #[test]
@@ -175,14 +166,7 @@ mod tests {
 
     #[test]
     fn an_event_cannot_break_its_line() {
-        let event = event(
-            1,
-            json!({"type": "file.written", "data": {"path": "a\nb\u{1b}[2J", "size": 1}}),
-        );
-        assert!(
-            table_line(&event).ends_with("a\\nb\\u{1b}[2J 1 bytes"),
-            "{}",
-            table_line(&event)
-        );
+        let event = event(1, json!({"type": "file.written", "data": {"path": "a\nb\u{1b}[2J", "size": 1}}));
+        assert!(table_line(&event).ends_with("a\\nb\\u{1b}[2J 1 bytes"), "{}", table_line(&event));
     }
 }

@@ -75,11 +75,7 @@ fn events(api: &Api, response: Response) -> FeedEvents {
         response: Response,
         parser: SseParser,
     }
-    let state = State {
-        api: api.clone(),
-        response,
-        parser: SseParser::default(),
-    };
+    let state = State { api: api.clone(), response, parser: SseParser::default() };
     stream::try_unfold(state, |mut state| async move {
         loop {
             let unexpected = |error: &dyn std::fmt::Display| ClientError::Unexpected(error.to_string());
@@ -106,11 +102,7 @@ fn read(id: &str, json: String) -> Result<FeedEvent, ClientError> {
         |error: &dyn std::fmt::Display| ClientError::Unexpected(format!("not an event: {error}"));
     let position = id.parse().map_err(|error| unexpected(&error))?;
     let event = serde_json::from_str(&json).map_err(|error| unexpected(&error))?;
-    Ok(FeedEvent {
-        position,
-        json,
-        event,
-    })
+    Ok(FeedEvent { position, json, event })
 }
 
 #[cfg(test)]
@@ -124,10 +116,7 @@ mod tests {
             r#"{"id":"e","type":"sandbox.running","sandbox_id":"sb-1","data":{"node":"n"}}"#.to_owned(),
         );
         let event = event.unwrap();
-        assert_eq!(
-            (event.position, event.event.r#type.as_str()),
-            (7, "sandbox.running")
-        );
+        assert_eq!((event.position, event.event.r#type.as_str()), (7, "sandbox.running"));
         assert_eq!(event.event.data["node"], "n");
         assert!(read("", "{}".to_owned()).is_err());
         assert!(read("1", "x".to_owned()).is_err());

@@ -44,35 +44,22 @@ pub async fn get(api: &Api, format: Format, args: GetArgs) -> Result<ExitCode, C
 }
 
 fn card(value: &Value, style: Style) -> Result<String, ClientError> {
-    let object = value
-        .as_object()
-        .ok_or_else(|| ClientError::Unexpected("not a sandbox".to_owned()))?;
+    let object = value.as_object().ok_or_else(|| ClientError::Unexpected("not a sandbox".to_owned()))?;
     let known = ORDER.iter().filter_map(|name| object.get_key_value(*name));
     let others = object.iter().filter(|(name, _)| !ORDER.contains(&name.as_str()));
     let mut rows = Vec::new();
     for (name, value) in known.chain(others) {
         if let Some(map) = value.as_object() {
-            rows.extend(
-                map.iter()
-                    .map(|(key, value)| (format!("{name}.{key}"), text(value))),
-            );
+            rows.extend(map.iter().map(|(key, value)| (format!("{name}.{key}"), text(value))));
         } else {
             rows.push((name.clone(), text(value)));
         }
     }
-    let width = rows
-        .iter()
-        .map(|(name, _)| name.chars().count())
-        .max()
-        .unwrap_or(0);
+    let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let mut out = String::new();
     for (name, value) in &rows {
         let label = style.dim(&format!("{:width$}", plain(name)));
-        let shown = if name == "state" {
-            style.state(value)
-        } else {
-            value.clone()
-        };
+        let shown = if name == "state" { style.state(value) } else { value.clone() };
         out.push_str(&format!("{label}  {shown}\n"));
     }
     Ok(out)

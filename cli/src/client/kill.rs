@@ -47,9 +47,5 @@ pub async fn kill(api: &Api, format: Format, args: KillArgs) -> Result<ExitCode,
         }
         .map_err(ClientError::output)?;
     }
-    if failed {
-        Err(ClientError::Told)
-    } else {
-        Ok(ExitCode::SUCCESS)
-    }
+    if failed { Err(ClientError::Told) } else { Ok(ExitCode::SUCCESS) }
 }

@@ -26,9 +26,8 @@ pub async fn list(api: &Api, format: Format) -> Result<ExitCode, ClientError> {
 }
 
 fn table(sandboxes: &[Sandbox], now: DateTime<Utc>) -> Table {
-    let mut table = Table::new(&[
-        "ID", "STATE", "PROVIDER", "IMAGE", "CPUS", "MEMORY", "AGE", "TTL", "OWNER",
-    ]);
+    let mut table =
+        Table::new(&["ID", "STATE", "PROVIDER", "IMAGE", "CPUS", "MEMORY", "AGE", "TTL", "OWNER"]);
     for sandbox in sandboxes {
         let since = sandbox.created_at.map(|at| age(now - at)).unwrap_or_default();
         let left = sandbox.expires_at.map(|at| age(at - now)).unwrap_or_default();
@@ -62,10 +61,7 @@ mod tests {
                 "vcpus": 2, "created_at": "2026-01-02T03:09:00Z", "expires_at": "2026-01-03T03:09:05Z", "owner_id": "carol"}),
             json!({"id": "sb-03"}),
         ];
-        let sandboxes: Vec<Sandbox> = sandboxes
-            .iter()
-            .map(|value| Sandbox::read(value).unwrap())
-            .collect();
+        let sandboxes: Vec<Sandbox> = sandboxes.iter().map(|value| Sandbox::read(value).unwrap()).collect();
         let now = "2026-01-02T03:09:05Z".parse().unwrap();
         let expected = "\
 ID     STATE     PROVIDER    IMAGE          CPUS  MEMORY   AGE    TTL  OWNER

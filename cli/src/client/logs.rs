@@ -26,12 +26,9 @@ pub async fn logs(api: &Api, format: Format, args: LogsArgs) -> Result<ExitCode,
     let lines: Vec<String> = api.fetch(request).await?;
     match format {
         Format::Json => output::print_json(&lines),
-        Format::Table => output::print(
-            &lines
-                .iter()
-                .map(|line| format!("{}\n", plain(line)))
-                .collect::<String>(),
-        ),
+        Format::Table => {
+            output::print(&lines.iter().map(|line| format!("{}\n", plain(line))).collect::<String>())
+        }
     }
     .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)

@@ -43,11 +43,7 @@ impl LineSplitter {
         let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
         let Some(at) = unsearched.iter().position(|byte| *byte == b'\n') else {
             self.searched = self.buffer.len();
-            return if self.searched > MAX_LINE {
-                Err(LineTooLong)
-            } else {
-                Ok(None)
-            };
+            return if self.searched > MAX_LINE { Err(LineTooLong) } else { Ok(None) };
         };
         let mut line = self.buffer.split_to(self.searched + at + 1);
         self.searched = 0;
@@ -66,17 +62,11 @@ pub fn records(api: &Api, response: Response) -> Records {
         response: Response,
         lines: LineSplitter,
     }
-    let state = State {
-        api: api.clone(),
-        response,
-        lines: LineSplitter::default(),
-    };
+    let state = State { api: api.clone(), response, lines: LineSplitter::default() };
     stream::try_unfold(state, |mut state| async move {
         loop {
-            while let Some(line) = state
-                .lines
-                .next_line()
-                .map_err(|error| ClientError::Unexpected(error.to_string()))?
+            while let Some(line) =
+                state.lines.next_line().map_err(|error| ClientError::Unexpected(error.to_string()))?
             {
                 if let Some(record) = Record::read(&line)? {
                     return Ok(Some((record, state)));

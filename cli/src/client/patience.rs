@@ -17,10 +17,7 @@ pub struct Patience {
 impl Patience {
     /// Patience for so long.
     pub fn new(limit: Duration) -> Self {
-        Self {
-            ends_at: Instant::now() + limit,
-            pause: FIRST,
-        }
+        Self { ends_at: Instant::now() + limit, pause: FIRST }
     }
 
     /// Waits before another try. False: no more.

@@ -117,20 +117,14 @@ impl Record {
                     .into(),
                 None => Bytes::from(wire.data.unwrap_or_default()),
             };
-            return Ok(Some(Self::Output {
-                target,
-                offset: wire.offset,
-                bytes,
-            }));
+            return Ok(Some(Self::Output { target, offset: wire.offset, bytes }));
         }
         let mut end = wire.end;
         let is_error = kind == Some("error");
         if is_error && end.error.is_none() {
             end.error = Some(EndError {
                 code: wire.code.unwrap_or_else(|| "ERROR".to_owned()),
-                message: wire
-                    .message
-                    .unwrap_or_else(|| "the server gave no reason".to_owned()),
+                message: wire.message.unwrap_or_else(|| "the server gave no reason".to_owned()),
             });
         }
         if is_error
@@ -158,10 +152,7 @@ impl End {
         match self.exit_code {
             _ if self.outcome == "timed_out" => TIMED_OUT,
             // A shell sees the low 8 bits of any exit status. What is not 0 must not become 0.
-            Some(code) => u8::try_from(code & 0xff)
-                .ok()
-                .filter(|low| *low != 0 || code == 0)
-                .unwrap_or(1),
+            Some(code) => u8::try_from(code & 0xff).ok().filter(|low| *low != 0 || code == 0).unwrap_or(1),
             None => 1,
         }
     }
@@ -215,11 +206,7 @@ mod tests {
     }
 
     fn output(target: Target, offset: Option<u64>, bytes: &[u8]) -> Option<Record> {
-        Some(Record::Output {
-            target,
-            offset,
-            bytes: Bytes::copy_from_slice(bytes),
-        })
+        Some(Record::Output { target, offset, bytes: Bytes::copy_from_slice(bytes) })
     }
 
     fn end(json: &str) -> End {
@@ -239,33 +226,17 @@ mod tests {
             read(r#"{"type":"stderr","stream":"stderr","data":"x\ufffd","data_b64":"eP8=","offset":0}"#),
             output(Target::Stderr, Some(0), b"x\xff")
         );
-        assert_eq!(
-            read(r#"{"type":"stdout","data":"x"}"#),
-            output(Target::Stdout, None, b"x")
-        );
+        assert_eq!(read(r#"{"type":"stdout","data":"x"}"#), output(Target::Stdout, None, b"x"));
         assert_eq!(read(r#"{"stream":"stdout"}"#), output(Target::Stdout, None, b""));
     }
 
     #[test]
     fn heartbeats_and_novelties_are_passed_over() {
-        for json in [
-            "",
-            "  ",
-            "\r",
-            "{}",
-            r#"{"type":"resized"}"#,
-            r#"{"type":"ready","data":"x"}"#,
-        ] {
+        for json in ["", "  ", "\r", "{}", r#"{"type":"resized"}"#, r#"{"type":"ready","data":"x"}"#] {
             assert_eq!(read(json), None, "{json}");
         }
-        assert_eq!(
-            read(r#"{"exec_id":"ex-1"}"#),
-            Some(Record::Started("ex-1".to_owned()))
-        );
-        assert_eq!(
-            read(r#"{"type":"started","exec_id":"ex-1"}"#),
-            Some(Record::Started("ex-1".to_owned()))
-        );
+        assert_eq!(read(r#"{"exec_id":"ex-1"}"#), Some(Record::Started("ex-1".to_owned())));
+        assert_eq!(read(r#"{"type":"started","exec_id":"ex-1"}"#), Some(Record::Started("ex-1".to_owned())));
     }
 
     #[test]
@@ -285,20 +256,14 @@ mod tests {
     #[test]
     fn endings_become_exit_codes() {
         for (json, code) in [
-            (
-                r#"{"exec_id":"ex-1","outcome":"exited","exit_code":0,"stdout_bytes":3,"stderr_bytes":0}"#,
-                0,
-            ),
+            (r#"{"exec_id":"ex-1","outcome":"exited","exit_code":0,"stdout_bytes":3,"stderr_bytes":0}"#, 0),
             (r#"{"outcome":"exited","exit_code":7}"#, 7),
             (r#"{"outcome":"killed","exit_code":137,"signal":9}"#, 137),
             (r#"{"outcome":"exited","exit_code":256}"#, 1),
             (r#"{"outcome":"exited","exit_code":-1}"#, 255),
             (r#"{"outcome":"timed_out","exit_code":124}"#, 124),
             (r#"{"outcome":"timed_out"}"#, 124),
-            (
-                r#"{"outcome":"failed","error":{"code":"BAD_REQUEST","message":"no such program"}}"#,
-                1,
-            ),
+            (r#"{"outcome":"failed","error":{"code":"BAD_REQUEST","message":"no such program"}}"#, 1),
             (r#"{"type":"done"}"#, 1),
             (r#"{"type":"exit","exit_code":5}"#, 5),
         ] {
@@ -316,20 +281,11 @@ mod tests {
             "no such program (BAD_REQUEST)"
         );
         assert_eq!(
-            end(r#"{"type":"error","code":"NOT_FOUND","message":"sandbox not found"}"#)
-                .remark()
-                .unwrap(),
+            end(r#"{"type":"error","code":"NOT_FOUND","message":"sandbox not found"}"#).remark().unwrap(),
             "sandbox not found (NOT_FOUND)"
         );
-        assert!(
-            end(r#"{"outcome":"timed_out","exit_code":124}"#)
-                .remark()
-                .unwrap()
-                .contains("time was up")
-        );
-        let cut = end(r#"{"outcome":"exited","exit_code":0,"truncated_bytes":2048}"#)
-            .remark()
-            .unwrap();
+        assert!(end(r#"{"outcome":"timed_out","exit_code":124}"#).remark().unwrap().contains("time was up"));
+        let cut = end(r#"{"outcome":"exited","exit_code":0,"truncated_bytes":2048}"#).remark().unwrap();
         assert!(cut.contains("2.00 KiB"), "{cut}");
         assert!(end(r#"{"outcome":"interrupted","exit_code":null}"#).is_interruption());
     }
@@ -337,10 +293,7 @@ mod tests {
     #[test]
     fn lines_for_programs_keep_every_byte() {
         let line = |bytes| serde_json::to_string(&OutputLine::new(Target::Stderr, 4, bytes)).unwrap();
-        assert_eq!(
-            line(b"ok\n".as_slice()),
-            r#"{"stream":"stderr","data":"ok\n","offset":4}"#
-        );
+        assert_eq!(line(b"ok\n".as_slice()), r#"{"stream":"stderr","data":"ok\n","offset":4}"#);
         assert_eq!(
             line(b"\xff".as_slice()),
             r#"{"stream":"stderr","data":"�","data_b64":"/w==","offset":4}"#

@@ -56,14 +56,8 @@ pub enum Destroyed {
 
 /// Destroys a sandbox.
 pub async fn destroy(api: &Api, id: &str) -> Result<Destroyed, ClientError> {
-    let response = api
-        .send(api.request(Method::DELETE, api.url(&["sandboxes", id])))
-        .await?;
-    Ok(if response.status() == 202 {
-        Destroyed::Later
-    } else {
-        Destroyed::Gone
-    })
+    let response = api.send(api.request(Method::DELETE, api.url(&["sandboxes", id]))).await?;
+    Ok(if response.status() == 202 { Destroyed::Later } else { Destroyed::Gone })
 }
 
 /// Destroys a sandbox that this program made. One that is gone already is as good.

@@ -154,33 +154,24 @@ async fn converse(
                 control.started(exec);
                 continue;
             }
-            Some(Ok(Record::Output {
-                target,
-                offset,
-                bytes,
-            })) => {
+            Some(Ok(Record::Output { target, offset, bytes })) => {
                 let (offset, bytes) = offsets.take(target, offset, bytes)?;
                 if !bytes.is_empty() {
-                    control
-                        .attend(write(out, format, target, offset, bytes))
-                        .await??;
+                    control.attend(write(out, format, target, offset, bytes)).await??;
                 }
                 continue;
             }
             Some(Ok(Record::Ended(end))) if !end.is_interruption() => {
                 if format == Format::Json {
                     let line = json_line(&end)?;
-                    control
-                        .attend(out.write(Target::Stdout, line))
-                        .await?
-                        .map_err(ClientError::output)?;
+                    control.attend(out.write(Target::Stdout, line)).await?.map_err(ClientError::output)?;
                 }
                 control.attend(out.flush()).await?.map_err(ClientError::output)?;
                 return Ok(end);
             }
-            Some(Ok(Record::Ended(end))) => end
-                .error
-                .map_or_else(|| "the server stops".to_owned(), |error| error.message),
+            Some(Ok(Record::Ended(end))) => {
+                end.error.map_or_else(|| "the server stops".to_owned(), |error| error.message)
+            }
             Some(Err(error)) if error.is_passing() => error.to_string(),
             Some(Err(error)) => return Err(error.into()),
             None => "the stream ended before the command did".to_owned(),
@@ -190,20 +181,10 @@ async fn converse(
             Input::Nothing => output::note(&format!("{broken}; going on where it stood")),
             // What was on its way to the command is lost, and sending more would leave a hole.
             Input::Stdin | Input::Terminal => {
-                output::note(&format!(
-                    "{broken}; going on where it stood, without further input"
-                ));
+                output::note(&format!("{broken}; going on where it stood, without further input"));
             }
         }
-        let again = reconnect(
-            api,
-            sandbox,
-            request,
-            input,
-            &key,
-            control.exec().map(str::to_owned),
-            offsets,
-        );
+        let again = reconnect(api, sandbox, request, input, &key, control.exec().map(str::to_owned), offsets);
         records = control.attend(again).await??;
     }
 }
@@ -217,13 +198,7 @@ async fn write(
 ) -> Result<(), ClientError> {
     let written = match format {
         Format::Table => out.write(target, bytes).await,
-        Format::Json => {
-            out.write(
-                Target::Stdout,
-                json_line(&OutputLine::new(target, offset, &bytes))?,
-            )
-            .await
-        }
+        Format::Json => out.write(Target::Stdout, json_line(&OutputLine::new(target, offset, &bytes))?).await,
     };
     written.map_err(ClientError::output)
 }
@@ -284,10 +259,7 @@ async fn reconnect(
 async fn resume(api: &Api, exec: &str, offsets: Offsets) -> Result<Records, ClientError> {
     let request = api
         .request(Method::GET, api.url(&["execs", exec, "stream"]))
-        .query(&[
-            ("stdout_offset", offsets.stdout),
-            ("stderr_offset", offsets.stderr),
-        ]);
+        .query(&[("stdout_offset", offsets.stdout), ("stderr_offset", offsets.stderr)]);
     Ok(records(api, api.send(request).await?))
 }
 
@@ -299,22 +271,14 @@ mod tests {
     fn each_byte_is_taken_once() {
         let mut offsets = Offsets::default();
         let mut take = |target, offset, text: &'static str| {
-            offsets
-                .take(target, offset, Bytes::from(text))
-                .map(|(at, bytes)| (at, bytes.to_vec()))
+            offsets.take(target, offset, Bytes::from(text)).map(|(at, bytes)| (at, bytes.to_vec()))
         };
-        assert_eq!(
-            take(Target::Stdout, Some(0), "abc").unwrap(),
-            (0, b"abc".to_vec())
-        );
+        assert_eq!(take(Target::Stdout, Some(0), "abc").unwrap(), (0, b"abc".to_vec()));
         assert_eq!(take(Target::Stderr, Some(0), "e").unwrap(), (0, b"e".to_vec()));
         assert_eq!(take(Target::Stdout, Some(1), "bcd").unwrap(), (3, b"d".to_vec()));
         assert_eq!(take(Target::Stdout, Some(0), "abcd").unwrap(), (4, Vec::new()));
         assert_eq!(take(Target::Stdout, Some(4), "e").unwrap(), (4, b"e".to_vec()));
         assert_eq!(take(Target::Stdout, None, "f").unwrap(), (5, b"f".to_vec()));
-        assert!(
-            take(Target::Stdout, Some(7), "h").is_err(),
-            "a gap is not passed over"
-        );
+        assert!(take(Target::Stdout, Some(7), "h").is_err(), "a gap is not passed over");
     }
 }

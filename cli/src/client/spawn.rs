@@ -92,12 +92,8 @@ pub struct SpawnRequest {
 impl SpawnRequest {
     /// The request that the command line means.
     pub fn new(image: Option<String>, template: Option<String>, args: SandboxArgs, env: &[EnvPair]) -> Self {
-        let map = |pairs: &[EnvPair]| {
-            pairs
-                .iter()
-                .map(|pair| (pair.name.clone(), pair.value.clone()))
-                .collect()
-        };
+        let map =
+            |pairs: &[EnvPair]| pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect();
         Self {
             image,
             template,
@@ -169,9 +165,7 @@ pub async fn give_back(api: &Api, sandbox: &str, signals: &mut Signals) {
         destroyed = destroy_own(api, sandbox) => destroyed,
     };
     if let Err(error) = destroyed {
-        output::note(&format!(
-            "cannot destroy {sandbox}, it lives until its time is up: {error}"
-        ));
+        output::note(&format!("cannot destroy {sandbox}, it lives until its time is up: {error}"));
     }
 }
 
@@ -227,17 +221,9 @@ struct Progress {
 
 impl Progress {
     async fn open(api: &Api, request: &RequestId) -> Self {
-        let types = [
-            "sandbox.requested",
-            "sandbox.pulling",
-            "sandbox.running",
-            "sandbox.failed",
-        ];
-        let query = FeedQuery {
-            types: types.map(str::to_owned).to_vec(),
-            follow: true,
-            ..FeedQuery::default()
-        };
+        let types = ["sandbox.requested", "sandbox.pulling", "sandbox.running", "sandbox.failed"];
+        let query =
+            FeedQuery { types: types.map(str::to_owned).to_vec(), follow: true, ..FeedQuery::default() };
         let feed = tokio::time::timeout(FEED_WAIT, feed::open(api, &query)).await;
         Self {
             feed: feed.ok().and_then(Result::ok),
@@ -293,13 +279,8 @@ impl Progress {
         }
         if event.r#type == "sandbox.pulling" {
             let number = |key: &str| event.data.get(key).and_then(Value::as_u64).unwrap_or(0);
-            let image = event
-                .data
-                .get("image")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            self.bar
-                .update(image, number("fetched_bytes"), number("total_bytes"));
+            let image = event.data.get("image").and_then(Value::as_str).unwrap_or_default();
+            self.bar.update(image, number("fetched_bytes"), number("total_bytes"));
         } else {
             self.bar.finish();
         }
@@ -325,14 +306,9 @@ mod tests {
 
     #[test]
     fn memory_has_units() {
-        for (text, mib) in [
-            ("512", 512),
-            ("512m", 512),
-            ("2g", 2048),
-            ("2G", 2048),
-            ("1GiB", 1024),
-            ("64MB", 64),
-        ] {
+        for (text, mib) in
+            [("512", 512), ("512m", 512), ("2g", 2048), ("2G", 2048), ("1GiB", 1024), ("64MB", 64)]
+        {
             assert_eq!(memory_mib(text), Ok(mib), "{text}");
         }
         for text in ["", "m", "1.5g", "-1", "5t", "99999999g", "gg"] {

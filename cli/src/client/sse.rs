@@ -31,10 +31,7 @@ impl SseParser {
             let line = String::from_utf8_lossy(&line);
             if line.is_empty() {
                 if let Some(data) = self.data.take() {
-                    return Ok(Some(SseEvent {
-                        id: self.id.clone(),
-                        data,
-                    }));
+                    return Ok(Some(SseEvent { id: self.id.clone(), data }));
                 }
                 continue;
             }
@@ -74,10 +71,7 @@ mod tests {
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|(id, data)| ((*id).to_owned(), (*data).to_owned()))
-            .collect()
+        pairs.iter().map(|(id, data)| ((*id).to_owned(), (*data).to_owned())).collect()
     }
 
     #[test]
@@ -93,9 +87,6 @@ mod tests {
 
     #[test]
     fn an_event_that_is_not_finished_is_not_told() {
-        assert_eq!(
-            parse(&[b"id: 1\ndata: x\n\nid: 2\ndata: y\n"]),
-            pairs(&[("1", "x")])
-        );
+        assert_eq!(parse(&[b"id: 1\ndata: x\n\nid: 2\ndata: y\n"]), pairs(&[("1", "x")]));
     }
 }

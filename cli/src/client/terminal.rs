@@ -26,9 +26,7 @@ impl RawMode {
     /// Takes the terminal over.
     pub fn enter() -> Result<Self, ClientError> {
         if !stdin().is_terminal() || !stdout().is_terminal() {
-            return Err(ClientError::Usage(
-                "--tty needs a terminal on stdin and stdout".to_owned(),
-            ));
+            return Err(ClientError::Usage("--tty needs a terminal on stdin and stdout".to_owned()));
         }
         let failed = |error: rustix::io::Errno| ClientError::local("cannot use the terminal")(error.into());
         let before = tcgetattr(stdin()).map_err(failed)?;
@@ -49,10 +47,7 @@ impl Drop for RawMode {
 /// How large our terminal is.
 pub fn size() -> Size {
     match tcgetwinsize(stdout()) {
-        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => Size {
-            rows: size.ws_row,
-            cols: size.ws_col,
-        },
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => Size { rows: size.ws_row, cols: size.ws_col },
         Ok(_) | Err(_) => USUAL,
     }
 }

@@ -44,26 +44,17 @@ impl Source {
     /// A local file.
     pub async fn open(path: &Path) -> Result<Self, ClientError> {
         let shown = path.display();
-        let failed = |source| ClientError::Local {
-            what: format!("cannot read {shown}"),
-            source,
-        };
+        let failed = |source| ClientError::Local { what: format!("cannot read {shown}"), source };
         let file = File::open(path).await.map_err(failed)?;
         let metadata = file.metadata().await.map_err(failed)?;
         if metadata.is_dir() {
-            return Err(ClientError::Failed(format!(
-                "{shown} is a folder: only files are copied"
-            )));
+            return Err(ClientError::Failed(format!("{shown} is a folder: only files are copied")));
         }
         // Pipes have no length. What is appended meanwhile is not part of the copy.
         let length = metadata.is_file().then_some(metadata.len());
         let reader = file.take(length.unwrap_or(u64::MAX));
         Ok(Self {
-            name: path
-                .file_name()
-                .unwrap_or(path.as_os_str())
-                .to_string_lossy()
-                .into_owned(),
+            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
             length,
             mode: metadata.is_file().then(|| metadata.permissions().mode() & 0o777),
             bytes: ReaderStream::with_capacity(reader, CHUNK).boxed(),
@@ -73,16 +64,8 @@ impl Source {
     /// Our stdin.
     pub fn stdin() -> Result<Self, ClientError> {
         let input = read_stdin().map_err(ClientError::local("cannot start a thread"))?;
-        let bytes = stream::unfold(
-            input,
-            |mut input| async move { Some((input.recv().await?, input)) },
-        );
-        Ok(Self {
-            name: "stdin".to_owned(),
-            length: None,
-            mode: None,
-            bytes: bytes.boxed(),
-        })
+        let bytes = stream::unfold(input, |mut input| async move { Some((input.recv().await?, input)) });
+        Ok(Self { name: "stdin".to_owned(), length: None, mode: None, bytes: bytes.boxed() })
     }
 }
 
@@ -90,9 +73,7 @@ impl Source {
 pub async fn upload(api: &Api, sandbox: &str, path: &str, source: Source) -> Result<(), ClientError> {
     let bar = TransferBar::new(&source.name, source.length);
     let counted = bar.clone();
-    let bytes = source
-        .bytes
-        .inspect(move |bytes| counted.advance(bytes.as_ref().map_or(0, Bytes::len)));
+    let bytes = source.bytes.inspect(move |bytes| counted.advance(bytes.as_ref().map_or(0, Bytes::len)));
     let mut request = api
         .request(Method::PUT, api.url(&["sandboxes", sandbox, "files"]))
         .query(&[("path", path)])
@@ -116,9 +97,8 @@ pub async fn download(
     file: &RemoteFile,
     target: Target,
 ) -> Result<(), ClientError> {
-    let request = api
-        .request(Method::GET, api.url(&["sandboxes", sandbox, "files"]))
-        .query(&[("path", path)]);
+    let request =
+        api.request(Method::GET, api.url(&["sandboxes", sandbox, "files"])).query(&[("path", path)]);
     let response = api.send(request).await?;
     match target {
         Target::Stdout => to_stdout(api, response).await,
@@ -136,9 +116,7 @@ pub async fn download(
 async fn to_stdout(api: &Api, mut response: Response) -> Result<(), ClientError> {
     let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
     while let Some(bytes) = response.chunk().await.map_err(|error| api.lost(error))? {
-        out.write(output::Target::Stdout, bytes)
-            .await
-            .map_err(ClientError::output)?;
+        out.write(output::Target::Stdout, bytes).await.map_err(ClientError::output)?;
     }
     out.flush().await.map_err(ClientError::output)
 }
@@ -150,10 +128,7 @@ async fn to_file(
     mode: u32,
     bar: &TransferBar,
 ) -> Result<(), ClientError> {
-    let failed = |source| ClientError::Local {
-        what: format!("cannot write {}", local.display()),
-        source,
-    };
+    let failed = |source| ClientError::Local { what: format!("cannot write {}", local.display()), source };
     let mut partial = Partial::create(local, mode).await.map_err(failed)?;
     while let Some(bytes) = response.chunk().await.map_err(|error| api.lost(error))? {
         partial.file.write_all(&bytes).await.map_err(failed)?;
@@ -172,9 +147,7 @@ struct Partial {
 impl Partial {
     async fn create(local: &Path, mode: u32) -> io::Result<Self> {
         // Through a symbolic link: the file is replaced, not the link.
-        let target = tokio::fs::canonicalize(local)
-            .await
-            .unwrap_or_else(|_| local.to_owned());
+        let target = tokio::fs::canonicalize(local).await.unwrap_or_else(|_| local.to_owned());
         let known = tokio::fs::metadata(&target).await.ok();
         if known.as_ref().is_some_and(|metadata| !metadata.is_file()) {
             let file = OpenOptions::new().write(true).open(&target).await?;
@@ -184,21 +157,11 @@ impl Partial {
         name.push(target.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
         name.push(format!(".{}", RequestId::new()));
         let partial = target.with_file_name(name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&partial)
-            .await?;
-        let new = Self {
-            file,
-            places: Some((partial, target)),
-        };
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial).await?;
+        let new = Self { file, places: Some((partial, target)) };
         if let Some(metadata) = known {
             // A file that was there keeps its permissions, as with cp.
-            new.file
-                .set_permissions(Permissions::from_mode(metadata.permissions().mode() & 0o777))
-                .await?;
+            new.file.set_permissions(Permissions::from_mode(metadata.permissions().mode() & 0o777)).await?;
         }
         Ok(new)
     }
@@ -229,9 +192,7 @@ mod tests {
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-            .collect()
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
     }
 
     #[tokio::test]
@@ -243,10 +204,7 @@ mod tests {
         assert!(!path.exists());
         partial.complete().await.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"half");
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o700,
-            0o700
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o700, 0o700);
         assert_eq!(names(folder.path()), ["result"]);
     }
 
@@ -274,10 +232,7 @@ mod tests {
         partial.complete().await.unwrap();
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[tokio::test]
@@ -287,17 +242,8 @@ mod tests {
         std::fs::write(&path, "12345").unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         let source = Source::open(&path).await.unwrap();
-        assert_eq!(
-            (source.length, source.mode, source.name.as_str()),
-            (Some(5), Some(0o755), "tool")
-        );
-        assert!(matches!(
-            Source::open(folder.path()).await,
-            Err(ClientError::Failed(_))
-        ));
-        assert!(matches!(
-            Source::open(&folder.path().join("none")).await,
-            Err(ClientError::Local { .. })
-        ));
+        assert_eq!((source.length, source.mode, source.name.as_str()), (Some(5), Some(0o755), "tool"));
+        assert!(matches!(Source::open(folder.path()).await, Err(ClientError::Failed(_))));
+        assert!(matches!(Source::open(&folder.path().join("none")).await, Err(ClientError::Local { .. })));
     }
 }

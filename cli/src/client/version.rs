@@ -28,11 +28,7 @@ struct Health {
 pub async fn version(api: &Api, format: Format) -> Result<ExitCode, ClientError> {
     let health = tokio::time::timeout(WAIT, api.get::<Health>(&["health"])).await;
     let server = health.ok().and_then(Result::ok).map(|health| health.version);
-    let versions = Versions {
-        client: env!("CARGO_PKG_VERSION"),
-        server,
-        url: api.shown_url(),
-    };
+    let versions = Versions { client: env!("CARGO_PKG_VERSION"), server, url: api.shown_url() };
     match format {
         Format::Json => output::print_json(&versions),
         Format::Table => output::print(&text(&versions)),
@@ -44,11 +40,7 @@ pub async fn version(api: &Api, format: Format) -> Result<ExitCode, ClientError>
 fn text(versions: &Versions) -> String {
     let url = plain(&versions.url);
     match &versions.server {
-        Some(server) => format!(
-            "client  {}\nserver  {} at {url}\n",
-            versions.client,
-            plain(server)
-        ),
+        Some(server) => format!("client  {}\nserver  {} at {url}\n", versions.client, plain(server)),
         None => format!("client  {}\nserver  none answers at {url}\n", versions.client),
     }
 }

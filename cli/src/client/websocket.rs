@@ -37,10 +37,7 @@ pub async fn start(
     terminal: Option<Size>,
 ) -> Result<Records, ClientError> {
     let mut socket = connect(api, sandbox).await?;
-    socket
-        .send(Message::text(first_frame(request, terminal)?))
-        .await
-        .map_err(broken)?;
+    socket.send(Message::text(first_frame(request, terminal)?)).await.map_err(broken)?;
     let (sink, stream) = socket.split();
     let input = read_stdin().map_err(ClientError::local("cannot start a thread"))?;
     let resizes = match terminal {
@@ -60,22 +57,16 @@ fn first_frame(request: &ExecRequest, terminal: Option<Size>) -> Result<String, 
         #[serde(flatten)]
         request: &'a ExecRequest,
     }
-    serde_json::to_string(&Start {
-        r#type: "start",
-        tty: terminal,
-        request,
-    })
-    .map_err(|error| ClientError::Unexpected(error.to_string()))
+    serde_json::to_string(&Start { r#type: "start", tty: terminal, request })
+        .map_err(|error| ClientError::Unexpected(error.to_string()))
 }
 
 async fn connect(api: &Api, sandbox: &str) -> Result<Socket, ClientError> {
     let mut url = api.url(&["sandboxes", sandbox, "exec", "ws"]);
     url.set_scheme("ws")
         .map_err(|()| ClientError::Usage("the server's address is not one of HTTP".to_owned()))?;
-    let mut request = url
-        .as_str()
-        .into_client_request()
-        .map_err(|error| ClientError::Usage(error.to_string()))?;
+    let mut request =
+        url.as_str().into_client_request().map_err(|error| ClientError::Usage(error.to_string()))?;
     let headers = request.headers_mut();
     headers.extend(api.key_header());
     if let Ok(id) = HeaderValue::from_str(RequestId::new().as_str()) {
@@ -85,11 +76,7 @@ async fn connect(api: &Api, sandbox: &str) -> Result<Socket, ClientError> {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => {
             let (parts, body) = response.into_parts();
-            let id = parts
-                .headers
-                .get(REQUEST_ID)
-                .and_then(|id| id.to_str().ok())
-                .unwrap_or("unknown");
+            let id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("unknown");
             Err(ClientError::refused(parts.status, id, &body.unwrap_or_default()))
         }
         Err(tungstenite::Error::Io(error)) => Err(api.unreachable(error.into())),

@@ -32,10 +32,8 @@ pub fn load(args: &ServerArgs) -> anyhow::Result<Config> {
     }
     figment = environment::merge(figment, |name| std::env::var(name).ok())?;
     figment = flags(figment, args);
-    let config: Config = figment
-        .extract()
-        .map_err(|error| anyhow::anyhow!("{error}"))
-        .with_context(|| {
+    let config: Config =
+        figment.extract().map_err(|error| anyhow::anyhow!("{error}")).with_context(|| {
             file.map_or("wrong configuration".to_owned(), |path| {
                 format!("wrong configuration (file {})", path.display())
             })
@@ -47,10 +45,7 @@ pub fn load(args: &ServerArgs) -> anyhow::Result<Config> {
 fn flags(mut figment: Figment, args: &ServerArgs) -> Figment {
     let pairs = [
         ("listen", args.listen.clone()),
-        (
-            "data_dir",
-            args.data_dir.as_ref().map(|dir| dir.display().to_string()),
-        ),
+        ("data_dir", args.data_dir.as_ref().map(|dir| dir.display().to_string())),
         ("providers.default", args.provider.clone()),
         ("nats.url", args.nats.clone()),
         ("database.url", args.database.clone()),

@@ -205,11 +205,7 @@ impl Default for Config {
                 allowed_origins: Vec::new(),
                 max_upload: None,
             },
-            node: NodeConfig {
-                id: None,
-                capacity: 200,
-                max_output: Bytes(4 << 30),
-            },
+            node: NodeConfig { id: None, capacity: 200, max_output: Bytes(4 << 30) },
             nats: NatsConfig {
                 url: None,
                 user: None,
@@ -219,12 +215,7 @@ impl Default for Config {
                 max_events: Bytes(2 << 30),
                 server_path: None,
             },
-            database: DatabaseConfig {
-                url: None,
-                driver: "sqlite".to_owned(),
-                path: None,
-                dsn: None,
-            },
+            database: DatabaseConfig { url: None, driver: "sqlite".to_owned(), path: None, dsn: None },
             providers: ProvidersConfig {
                 default: None,
                 docker: DockerConfig {
@@ -255,16 +246,8 @@ impl Default for Config {
                 default_exec_timeout: minutes(5),
                 max_exec_timeout: minutes(24 * 60),
             },
-            auth: AuthConfig {
-                enabled: None,
-                api_key: None,
-                admin_api_key: None,
-                keys: Vec::new(),
-            },
-            logging: LoggingConfig {
-                level: "info".to_owned(),
-                format: "text".to_owned(),
-            },
+            auth: AuthConfig { enabled: None, api_key: None, admin_api_key: None, keys: Vec::new() },
+            logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
         }
     }
 }
@@ -273,9 +256,7 @@ impl Config {
     /// The address to listen on.
     pub fn listen_address(&self) -> anyhow::Result<SocketAddr> {
         match &self.listen {
-            Some(listen) => listen
-                .parse()
-                .with_context(|| format!("listen: {listen:?} is not ADDRESS:PORT")),
+            Some(listen) => listen.parse().with_context(|| format!("listen: {listen:?} is not ADDRESS:PORT")),
             None => format!("{}:{}", self.server.host, self.server.port)
                 .parse()
                 .with_context(|| format!("server.host: {:?} is not an IP address", self.server.host)),
@@ -298,16 +279,10 @@ impl Config {
     pub(super) fn check(&self) -> anyhow::Result<()> {
         self.listen_address()?;
         if !matches!(self.logging.format.as_str(), "text" | "json") {
-            bail!(
-                "logging.format: {:?} is neither text nor json",
-                self.logging.format
-            );
+            bail!("logging.format: {:?} is neither text nor json", self.logging.format);
         }
         if !matches!(self.providers.docker.pull.as_str(), "missing" | "never") {
-            bail!(
-                "providers.docker.pull: {:?} is neither missing nor never",
-                self.providers.docker.pull
-            );
+            bail!("providers.docker.pull: {:?} is neither missing nor never", self.providers.docker.pull);
         }
         if self.node.capacity == 0 {
             bail!("node.capacity: must be at least 1");

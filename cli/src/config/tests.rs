@@ -3,10 +3,7 @@ use super::*;
 fn with(yaml: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let figment = Figment::from(Serialized::defaults(Config::default())).merge(Yaml::string(yaml));
     let figment = environment::merge(figment, |name| {
-        environment
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| (*value).to_owned())
+        environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     })
     .unwrap();
     figment.extract::<Config>().map_err(|error| error.to_string())
@@ -14,11 +11,8 @@ fn with(yaml: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
 
 #[test]
 fn the_file_is_over_the_defaults_and_the_environment_over_the_file() {
-    let config = with(
-        "server:\n  port: 8000\ndefaults:\n  ttl: 1h\n",
-        &[("STACYVM_SERVER_PORT", "9000")],
-    )
-    .unwrap();
+    let config =
+        with("server:\n  port: 8000\ndefaults:\n  ttl: 1h\n", &[("STACYVM_SERVER_PORT", "9000")]).unwrap();
     assert_eq!(config.server.port, 9000);
     assert_eq!(config.defaults.ttl.0.as_secs(), 3600);
     assert_eq!(config.defaults.image, "alpine:latest");
@@ -60,9 +54,7 @@ fn every_variable_is_declared_once_and_has_a_key() {
     for (name, key, _) in environment::VARIABLES {
         let mut at = &value;
         for part in key.split('.') {
-            at = at
-                .get(part)
-                .unwrap_or_else(|| panic!("{name}: there is no key {key}"));
+            at = at.get(part).unwrap_or_else(|| panic!("{name}: there is no key {key}"));
         }
     }
 }

@@ -17,9 +17,7 @@ impl Serialize for GoDuration {
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        events::parse_go_duration(&text)
-            .map(Self)
-            .map_err(de::Error::custom)
+        events::parse_go_duration(&text).map(Self).map_err(de::Error::custom)
     }
 }
 
@@ -52,10 +50,7 @@ impl<'de> Deserialize<'de> for Bytes {
 
 fn parse_bytes(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
-    let lower = lower
-        .strip_suffix("ib")
-        .or_else(|| lower.strip_suffix('b'))
-        .unwrap_or(&lower);
+    let lower = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
     let (number, shift) = match lower.as_bytes().last()? {
         b'k' => (&lower[..lower.len() - 1], 10),
         b'm' => (&lower[..lower.len() - 1], 20),

@@ -57,19 +57,13 @@ impl LiveOutput {
 
     /// Passes bytes on to the writer. Waits while its queue is full.
     pub async fn write(&self, target: Target, bytes: Bytes) -> io::Result<()> {
-        self.jobs
-            .send(Job::Write(target, bytes))
-            .await
-            .map_err(|_| self.failure())
+        self.jobs.send(Job::Write(target, bytes)).await.map_err(|_| self.failure())
     }
 
     /// Waits until everything is written.
     pub async fn flush(&self) -> io::Result<()> {
         let (done, written) = oneshot::channel();
-        self.jobs
-            .send(Job::Flush(done))
-            .await
-            .map_err(|_| self.failure())?;
+        self.jobs.send(Job::Flush(done)).await.map_err(|_| self.failure())?;
         match written.await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.closed().await),
@@ -152,9 +146,6 @@ mod tests {
     fn a_pipe_that_nobody_reads_is_an_error() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        assert_eq!(
-            write_to(writer.as_fd(), b"x").unwrap_err().kind(),
-            io::ErrorKind::BrokenPipe
-        );
+        assert_eq!(write_to(writer.as_fd(), b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -69,10 +69,5 @@ pub fn error(error: &anyhow::Error) {
         }
         last = cause;
     }
-    let _ = writeln!(
-        io::stderr().lock(),
-        "{} {}",
-        style.red("stacyvm:"),
-        text::lines(&text)
-    );
+    let _ = writeln!(io::stderr().lock(), "{} {}", style.red("stacyvm:"), text::lines(&text));
 }

@@ -18,9 +18,7 @@ impl Style {
     pub fn of(stream: &impl IsTerminal) -> Self {
         let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self {
-            colour: stream.is_terminal() && !no_color && !dumb,
-        }
+        Self { colour: stream.is_terminal() && !no_color && !dumb }
     }
 
     /// With colour, whatever the stream.
@@ -55,11 +53,7 @@ impl Style {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 

@@ -23,24 +23,14 @@ struct Cell {
 impl Table {
     /// A table with these columns.
     pub fn new(headings: &[&'static str]) -> Self {
-        Self {
-            headings: headings.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { headings: headings.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row. The cell under STATE is coloured.
     pub fn row<const N: usize>(&mut self, cells: [&str; N]) {
         let cell = |(index, text): (usize, &str)| Cell {
-            text: if text.is_empty() {
-                "-".to_owned()
-            } else {
-                plain(text).into_owned()
-            },
-            is_state: self
-                .headings
-                .get(index)
-                .is_some_and(|heading| *heading == "STATE"),
+            text: if text.is_empty() { "-".to_owned() } else { plain(text).into_owned() },
+            is_state: self.headings.get(index).is_some_and(|heading| *heading == "STATE"),
         };
         let row = cells.into_iter().enumerate().map(cell).collect();
         self.rows.push(row);
@@ -55,18 +45,11 @@ impl Table {
             }
         }
         let mut out = String::new();
-        let headings = self
-            .headings
-            .iter()
-            .map(|heading| (heading.width(), style.bold(heading)));
+        let headings = self.headings.iter().map(|heading| (heading.width(), style.bold(heading)));
         line(&mut out, &widths, headings);
         for row in &self.rows {
             let cells = row.iter().map(|cell| {
-                let shown = if cell.is_state {
-                    style.state(&cell.text)
-                } else {
-                    cell.text.clone()
-                };
+                let shown = if cell.is_state { style.state(&cell.text) } else { cell.text.clone() };
                 (cell.text.width(), shown)
             });
             line(&mut out, &widths, cells);
@@ -138,10 +121,7 @@ sb-3   \x1b[31merror\x1b[0m     -
     fn a_cell_cannot_break_its_row() {
         let mut table = Table::new(&["ID", "IMAGE"]);
         table.row(["sb-1", "a\nb\x1b[31m"]);
-        assert_eq!(
-            table.render(Style::PLAIN),
-            "ID    IMAGE\nsb-1  a\\nb\\u{1b}[31m\n"
-        );
+        assert_eq!(table.render(Style::PLAIN), "ID    IMAGE\nsb-1  a\\nb\\u{1b}[31m\n");
     }
 
     #[test]

@@ -68,11 +68,7 @@ fn make_docker(
         socket: socket.into(),
         deployment: installation.name.clone(),
         bridge_network: docker.bridge_network.clone(),
-        pull: if docker.pull == "never" {
-            PullPolicy::Never
-        } else {
-            PullPolicy::Missing
-        },
+        pull: if docker.pull == "never" { PullPolicy::Never } else { PullPolicy::Missing },
         runtimes: docker.runtimes.clone(),
         seccomp_profile: (docker.seccomp_profile != "default").then(|| docker.seccomp_profile.clone().into()),
         ..base
@@ -95,11 +91,7 @@ fn make_bubblewrap(
     let base = BubblewrapConfig::new(installation.path("bubblewrap"), agent).context("bubblewrap")?;
     let rootfs = RootfsSource::Tar(bubblewrap.rootfs.clone());
     BubblewrapProvider::new(BubblewrapConfig {
-        images: bubblewrap
-            .images
-            .iter()
-            .map(|name| (name.clone(), rootfs.clone()))
-            .collect(),
+        images: bubblewrap.images.iter().map(|name| (name.clone(), rootfs.clone())).collect(),
         cgroup_parent: installation.name.clone(),
         host_network: bubblewrap.host_network,
         ..base
@@ -116,10 +108,9 @@ fn in_path(program: &str) -> bool {
 fn find_agent(config: &Config) -> anyhow::Result<PathBuf> {
     let path = match &config.agent {
         Some(path) => path.clone(),
-        None => std::env::current_exe()?
-            .parent()
-            .context("this binary has no directory")?
-            .join("stacyvm-agent"),
+        None => {
+            std::env::current_exe()?.parent().context("this binary has no directory")?.join("stacyvm-agent")
+        }
     };
     path.canonicalize().with_context(|| {
         format!(

@@ -22,9 +22,7 @@ pub fn gateway_config(
     let base = SandboxLimits::default();
     let configured = match &config.providers.default {
         Some(name) => {
-            let name: ProviderName = name
-                .parse()
-                .with_context(|| format!("providers.default: {name:?}"))?;
+            let name: ProviderName = name.parse().with_context(|| format!("providers.default: {name:?}"))?;
             if !known.contains(&name) {
                 let names: Vec<_> = known.iter().map(ProviderName::as_str).collect();
                 bail!(
@@ -81,14 +79,8 @@ pub fn keys(auth: &AuthConfig) -> anyhow::Result<Vec<ApiKey>> {
         let hash = parse_hash(&key.sha256)
             .with_context(|| format!("auth.keys: sha256 of {:?} is not 64 hexadecimal digits", key.id))?;
         keys.push(ApiKey {
-            id: key
-                .id
-                .parse()
-                .with_context(|| format!("auth.keys: id {:?}", key.id))?,
-            tenant: key
-                .tenant
-                .parse()
-                .with_context(|| format!("auth.keys: tenant {:?}", key.tenant))?,
+            id: key.id.parse().with_context(|| format!("auth.keys: id {:?}", key.id))?,
+            tenant: key.tenant.parse().with_context(|| format!("auth.keys: tenant {:?}", key.tenant))?,
             sha256: hash,
         });
     }

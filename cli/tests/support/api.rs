@@ -24,10 +24,7 @@ pub struct Streamed {
 impl Api {
     pub fn new(port: u16) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self {
-            base: format!("http://127.0.0.1:{port}/api/v1"),
-            http,
-        }
+        Self { base: format!("http://127.0.0.1:{port}/api/v1"), http }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -35,12 +32,7 @@ impl Api {
     }
 
     pub async fn ready(&self) -> bool {
-        let answer = self
-            .http
-            .get(self.url("/ready"))
-            .timeout(Duration::from_secs(2))
-            .send()
-            .await;
+        let answer = self.http.get(self.url("/ready")).timeout(Duration::from_secs(2)).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 
@@ -64,20 +56,14 @@ impl Api {
     }
 
     pub async fn exec(&self, sandbox: &str, command: &str) -> Value {
-        let (status, answer) = self
-            .post(&format!("/sandboxes/{sandbox}/exec"), json!({"command": command}))
-            .await;
+        let (status, answer) =
+            self.post(&format!("/sandboxes/{sandbox}/exec"), json!({"command": command})).await;
         assert_eq!(status, 200, "{answer}");
         answer
     }
 
     pub async fn destroy(&self, sandbox: &str) -> u16 {
-        let answer = self
-            .http
-            .delete(self.url(&format!("/sandboxes/{sandbox}")))
-            .send()
-            .await
-            .unwrap();
+        let answer = self.http.delete(self.url(&format!("/sandboxes/{sandbox}"))).send().await.unwrap();
         answer.status().as_u16()
     }
 
@@ -120,10 +106,7 @@ impl Streamed {
             if all.broken {
                 break;
             }
-            let complete = rest
-                .iter()
-                .rposition(|byte| *byte == b'\n')
-                .map_or(0, |end| end + 1);
+            let complete = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
             let whole: Vec<u8> = rest.drain(..complete).collect();
             for line in whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 all.record(&serde_json::from_slice(line).unwrap());

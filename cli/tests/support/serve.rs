@@ -24,13 +24,7 @@ impl Serve {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
         let process = launch(&dir, port, provider);
-        let serve = Self {
-            process,
-            api: Api::new(port),
-            dir,
-            port,
-            provider: provider.to_owned(),
-        };
+        let serve = Self { process, api: Api::new(port), dir, port, provider: provider.to_owned() };
         serve.wait_ready().await;
         serve
     }
@@ -46,22 +40,14 @@ impl Serve {
         let ready = async || self.api.ready().await.then_some(());
         let began = std::time::Instant::now();
         while ready().await.is_none() {
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "not ready:\n{}",
-                self.process.log_text()
-            );
+            assert!(began.elapsed() < Duration::from_secs(60), "not ready:\n{}", self.process.log_text());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// The pid of its nats-server.
     pub fn nats_pid(&self) -> u32 {
-        std::fs::read_to_string(self.dir.path().join("nats/pid"))
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap()
+        std::fs::read_to_string(self.dir.path().join("nats/pid")).unwrap().trim().parse().unwrap()
     }
 
     /// Containers of this installation that exist right now, by the name of their sandbox.
@@ -70,10 +56,7 @@ impl Serve {
     }
 
     pub fn installation(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("installation"))
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
+        std::fs::read_to_string(self.dir.path().join("installation")).unwrap_or_default().trim().to_owned()
     }
 
     /// Waits until a sandbox has no container any more.
@@ -96,14 +79,7 @@ impl Drop for Serve {
 fn launch(dir: &tempfile::TempDir, port: u16, provider: &str) -> Process {
     let mut command = stacyvm();
     command
-        .args([
-            "serve",
-            "--listen",
-            &format!("127.0.0.1:{port}"),
-            "--provider",
-            provider,
-            "--data-dir",
-        ])
+        .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--provider", provider, "--data-dir"])
         .arg(dir.path());
     Process::start(command, &log_path(dir))
 }
@@ -113,26 +89,16 @@ fn log_path(dir: &tempfile::TempDir) -> PathBuf {
 }
 
 fn docker(args: &[&str]) -> String {
-    let output = Command::new("docker")
-        .args(args)
-        .output()
-        .expect("the docker client");
+    let output = Command::new("docker").args(args).output().expect("the docker client");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub fn containers(installation: &str) -> Vec<String> {
     let filter = format!("label=stacyvm.deployment={installation}");
-    docker(&[
-        "ps",
-        "-a",
-        "--filter",
-        &filter,
-        "--format",
-        "{{.Label \"stacyvm.sandbox\"}}",
-    ])
-    .lines()
-    .map(str::to_owned)
-    .collect()
+    docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Label \"stacyvm.sandbox\"}}"])
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 pub fn remove_containers(installation: &str) {

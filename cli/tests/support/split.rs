@@ -70,12 +70,7 @@ impl Split {
 
     /// SIGKILL of everything but NATS and Postgres.
     pub fn kill_control_plane(&mut self) {
-        for process in [
-            &mut self.gateway,
-            &mut self.executor,
-            &mut self.reaper,
-            &mut self.recorder,
-        ] {
+        for process in [&mut self.gateway, &mut self.executor, &mut self.reaper, &mut self.recorder] {
             process.kill();
         }
     }
@@ -96,10 +91,7 @@ impl Split {
 
     pub fn installation(&self) -> String {
         let path = self.dir.path().join("executor/installation");
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
+        std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
     }
 
     fn role(&self, name: &str) -> Process {
@@ -119,12 +111,7 @@ fn role(name: &str, dir: &Path, port: u16, nats_port: u16, database: &str) -> Pr
     let mut command = stacyvm();
     command
         .arg(name)
-        .args([
-            "--listen",
-            &format!("127.0.0.1:{port}"),
-            "--nats",
-            &format!("nats://127.0.0.1:{nats_port}"),
-        ])
+        .args(["--listen", &format!("127.0.0.1:{port}"), "--nats", &format!("nats://127.0.0.1:{nats_port}")])
         .args(["--provider", "docker", "--database", database, "--data-dir"])
         .arg(dir.join(name));
     Process::start(command, &dir.join(format!("{name}.log")))

@@ -50,10 +50,7 @@ impl Announcer {
             Some(position) => {
                 let mut headers = HeaderMap::new();
                 headers.insert(HEAD, position.to_string());
-                self.log
-                    .client()
-                    .publish_with_headers(subject, headers, payload)
-                    .await
+                self.log.client().publish_with_headers(subject, headers, payload).await
             }
             None => self.log.client().publish(subject, payload).await,
         };

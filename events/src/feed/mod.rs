@@ -73,14 +73,8 @@ impl Topic {
     fn filter(self) -> EventFilter {
         match self {
             Self::All => EventFilter::default(),
-            Self::Sandbox(id) => EventFilter {
-                sandbox: Some(id),
-                ..EventFilter::default()
-            },
-            Self::Exec(id) => EventFilter {
-                exec: Some(id),
-                ..EventFilter::default()
-            },
+            Self::Sandbox(id) => EventFilter { sandbox: Some(id), ..EventFilter::default() },
+            Self::Exec(id) => EventFilter { exec: Some(id), ..EventFilter::default() },
         }
     }
 }
@@ -102,10 +96,8 @@ impl Feed {
     /// Follows the log from its present end on.
     pub async fn start(log: &Log, store: Arc<dyn EventStore>) -> Result<Self, FeedError> {
         let client = log.feed_client().await.map_err(|_| FeedError::Disconnected)?;
-        let subscription = client
-            .subscribe(log.subjects().feed())
-            .await
-            .map_err(|_| FeedError::Disconnected)?;
+        let subscription =
+            client.subscribe(log.subjects().feed()).await.map_err(|_| FeedError::Disconnected)?;
         // The subscription is there before the head is read, so that nothing falls between the two.
         client.flush().await.map_err(|_| FeedError::Disconnected)?;
         let head = store.head().await?.position;
@@ -162,17 +154,11 @@ impl Feed {
     }
 
     fn listen(&self, topic: Topic) -> broadcast::Receiver<Arc<Recorded>> {
-        self.inner
-            .topics
-            .entry(topic)
-            .or_insert_with(|| broadcast::Sender::new(RING))
-            .subscribe()
+        self.inner.topics.entry(topic).or_insert_with(|| broadcast::Sender::new(RING)).subscribe()
     }
 
     fn forget_if_unheard(&self, topic: Topic) {
-        self.inner
-            .topics
-            .remove_if(&topic, |_, sender| sender.receiver_count() == 0);
+        self.inner.topics.remove_if(&topic, |_, sender| sender.receiver_count() == 0);
     }
 }
 

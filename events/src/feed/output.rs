@@ -45,27 +45,13 @@ impl OutputReader {
         };
         let reader = feed.subscribe(Topic::Exec(exec), After::Position(after));
         drop(probe);
-        Ok(Self {
-            reader,
-            exec,
-            stdout,
-            stderr,
-            state,
-            done: false,
-        })
+        Ok(Self { reader, exec, stdout, stderr, state, done: false })
     }
 
     /// A reader of an exec that is about to be started, from its first event on.
     pub fn fresh(feed: &Feed, exec: ExecId) -> Self {
         let reader = feed.subscribe(Topic::Exec(exec), After::Now);
-        Self {
-            reader,
-            exec,
-            stdout: 0,
-            stderr: 0,
-            state: None,
-            done: false,
-        }
+        Self { reader, exec, stdout: 0, stderr: 0, state: None, done: false }
     }
 
     /// The offset that follows what was given of a stream.
@@ -131,17 +117,9 @@ impl OutputReader {
             let skip = seen.saturating_sub(output.offset);
             let offset = output.offset + skip;
             *seen = end;
-            let bytes = output.bytes.slice(
-                usize::try_from(skip)
-                    .unwrap_or(usize::MAX)
-                    .min(output.bytes.len())..,
-            );
-            return Some(OutputItem::Output {
-                stream: output.stream,
-                offset,
-                bytes,
-                time: event.time,
-            });
+            let bytes =
+                output.bytes.slice(usize::try_from(skip).unwrap_or(usize::MAX).min(output.bytes.len())..);
+            return Some(OutputItem::Output { stream: output.stream, offset, bytes, time: event.time });
         }
         let state = match self.state.take() {
             Some(state) => Some(state),

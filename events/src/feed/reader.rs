@@ -45,14 +45,7 @@ impl FeedReader {
             After::Now => (feed.head(), false),
             After::Position(position) => (position, position < feed.head()),
         };
-        Self {
-            feed,
-            topic,
-            cursor,
-            backlog: VecDeque::new(),
-            behind,
-            live,
-        }
+        Self { feed, topic, cursor, backlog: VecDeque::new(), behind, live }
     }
 
     /// The position of the last event that was given: where to go on from.
@@ -99,11 +92,7 @@ impl FeedReader {
     }
 
     async fn read_page(&mut self) -> Result<(), FeedError> {
-        let frames = self
-            .feed
-            .store()
-            .read(&self.topic.filter(), self.cursor, PAGE)
-            .await?;
+        let frames = self.feed.store().read(&self.topic.filter(), self.cursor, PAGE).await?;
         // A page that is not full ends at the present: what comes later is announced, and we are listening.
         self.behind = frames.len() == PAGE as usize;
         if let Some(last) = frames.last()
@@ -112,8 +101,7 @@ impl FeedReader {
             // Kept even if the last frames cannot be read by this build, so that the next page moves on.
             self.cursor = last.position;
         }
-        self.backlog
-            .extend(frames.into_iter().filter_map(Recorded::decode).map(Arc::new));
+        self.backlog.extend(frames.into_iter().filter_map(Recorded::decode).map(Arc::new));
         Ok(())
     }
 }

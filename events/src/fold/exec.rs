@@ -125,30 +125,16 @@ impl ExecState {
                 });
             }
             EventData::ExecTimedOut(timed_out) => {
-                self.end = Some(ExecEnd::TimedOut {
-                    at,
-                    ended: timed_out.ended,
-                });
+                self.end = Some(ExecEnd::TimedOut { at, ended: timed_out.ended });
             }
             EventData::ExecKilled(killed) => {
-                self.end = Some(ExecEnd::Killed {
-                    signal: killed.signal,
-                    at,
-                    ended: killed.ended,
-                });
+                self.end = Some(ExecEnd::Killed { signal: killed.signal, at, ended: killed.ended });
             }
             EventData::ExecFailed(failed) => {
-                self.end = Some(ExecEnd::Failed {
-                    code: failed.code,
-                    message: failed.message.clone(),
-                    at,
-                });
+                self.end = Some(ExecEnd::Failed { code: failed.code, message: failed.message.clone(), at });
             }
             EventData::ExecOutcomeUnknown(unknown) => {
-                self.end = Some(ExecEnd::OutcomeUnknown {
-                    message: unknown.message.clone(),
-                    at,
-                });
+                self.end = Some(ExecEnd::OutcomeUnknown { message: unknown.message.clone(), at });
             }
             EventData::ExecStarted(_)
             | EventData::SandboxRequested(_)

@@ -99,48 +99,26 @@ impl SandboxState {
         let at = event.time;
         match &event.data {
             EventData::SandboxStarting(starting) => {
-                if matches!(
-                    self.phase,
-                    SandboxPhase::Requested | SandboxPhase::Starting { .. }
-                ) {
-                    self.phase = SandboxPhase::Starting {
-                        node: starting.node.clone(),
-                    };
+                if matches!(self.phase, SandboxPhase::Requested | SandboxPhase::Starting { .. }) {
+                    self.phase = SandboxPhase::Starting { node: starting.node.clone() };
                 }
             }
             EventData::SandboxRunning(running) => {
-                self.phase = SandboxPhase::Running {
-                    node: running.node.clone(),
-                    since: at,
-                };
+                self.phase = SandboxPhase::Running { node: running.node.clone(), since: at };
             }
             EventData::SandboxFailed(failed) => {
-                self.phase = SandboxPhase::Failed {
-                    code: failed.code,
-                    message: failed.message.clone(),
-                    at,
-                };
+                self.phase = SandboxPhase::Failed { code: failed.code, message: failed.message.clone(), at };
             }
             EventData::SandboxTtlExtended(extended) => self.expires_at = extended.expires_at,
             EventData::SandboxUnhealthy(unhealthy) => {
                 if let Some(node) = self.node().cloned() {
-                    self.phase = SandboxPhase::Unhealthy {
-                        node,
-                        message: unhealthy.message.clone(),
-                    };
+                    self.phase = SandboxPhase::Unhealthy { node, message: unhealthy.message.clone() };
                 }
             }
             EventData::SandboxDestroyed(destroyed) => {
-                self.phase = SandboxPhase::Destroyed {
-                    reason: destroyed.reason,
-                    at,
-                };
+                self.phase = SandboxPhase::Destroyed { reason: destroyed.reason, at };
             }
-            EventData::SandboxLost(lost) => {
-                self.phase = SandboxPhase::Lost {
-                    node: lost.node.clone(),
-                }
-            }
+            EventData::SandboxLost(lost) => self.phase = SandboxPhase::Lost { node: lost.node.clone() },
             EventData::SandboxRequested(_)
             | EventData::SandboxPulling(_)
             | EventData::ExecStarted(_)
@@ -164,10 +142,7 @@ impl SandboxState {
 
     /// Whether nothing can happen to it any more.
     pub const fn is_terminal(&self) -> bool {
-        matches!(
-            self.phase,
-            SandboxPhase::Failed { .. } | SandboxPhase::Destroyed { .. }
-        )
+        matches!(self.phase, SandboxPhase::Failed { .. } | SandboxPhase::Destroyed { .. })
     }
 
     /// The node that has it, once one has.

@@ -33,10 +33,7 @@ impl LinkClient {
     /// A plain call.
     pub async fn call(&self, node: &NodeId, request: &LinkRequest) -> Result<LinkValue, LinkError> {
         let mut duplex = self.ask(node, request).await?;
-        match tokio::time::timeout(PATIENCE, duplex.last())
-            .await
-            .map_err(|_| LinkError::Unreachable)??
-        {
+        match tokio::time::timeout(PATIENCE, duplex.last()).await.map_err(|_| LinkError::Unreachable)?? {
             LinkFrame::Done { value, .. } | LinkFrame::Head(value) => Ok(value),
             LinkFrame::Fault(fault) => Err(fault.into()),
             LinkFrame::Piece { .. }
@@ -49,15 +46,8 @@ impl LinkClient {
     /// An operation with bytes. Dropping the stream before its end cancels the operation.
     pub async fn open(&self, node: &NodeId, request: &LinkRequest) -> Result<LinkStream, LinkError> {
         let mut duplex = self.ask(node, request).await?;
-        match tokio::time::timeout(PATIENCE, duplex.last())
-            .await
-            .map_err(|_| LinkError::Unreachable)??
-        {
-            LinkFrame::Head(head) => Ok(LinkStream {
-                head,
-                duplex,
-                settled: false,
-            }),
+        match tokio::time::timeout(PATIENCE, duplex.last()).await.map_err(|_| LinkError::Unreachable)?? {
+            LinkFrame::Head(head) => Ok(LinkStream { head, duplex, settled: false }),
             LinkFrame::Fault(fault) => Err(fault.into()),
             LinkFrame::Done { .. }
             | LinkFrame::Piece { .. }
@@ -77,11 +67,7 @@ impl LinkClient {
             return Err(closed);
         };
         let subject = self.log.subjects().link(node);
-        if client
-            .publish_with_reply(subject, inbox, payload.into())
-            .await
-            .is_err()
-        {
+        if client.publish_with_reply(subject, inbox, payload.into()).await.is_err() {
             return Err(closed);
         }
         Ok(Duplex::new(client.clone(), subscription, "_".into()))
@@ -105,11 +91,7 @@ impl LinkStream {
 
     /// Says that all bytes are sent, and waits for the outcome.
     pub async fn finish(mut self) -> Result<LinkValue, LinkError> {
-        self.duplex
-            .say(&LinkFrame::End {
-                offset: self.duplex.sent(),
-            })
-            .await?;
+        self.duplex.say(&LinkFrame::End { offset: self.duplex.sent() }).await?;
         self.settle().await
     }
 

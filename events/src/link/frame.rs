@@ -65,20 +65,10 @@ impl LinkFrame {
         let kind = bytes.try_get_u8().ok()?;
         match kind {
             1 => json(&bytes).map(Self::Head),
-            2 => Some(Self::Piece {
-                offset: bytes.try_get_u64().ok()?,
-                bytes,
-            }),
-            3 => Some(Self::End {
-                offset: bytes.try_get_u64().ok()?,
-            }),
-            4 => Some(Self::Credit {
-                offset: bytes.try_get_u64().ok()?,
-            }),
-            5 => Some(Self::Done {
-                offset: bytes.try_get_u64().ok()?,
-                value: json(&bytes)?,
-            }),
+            2 => Some(Self::Piece { offset: bytes.try_get_u64().ok()?, bytes }),
+            3 => Some(Self::End { offset: bytes.try_get_u64().ok()? }),
+            4 => Some(Self::Credit { offset: bytes.try_get_u64().ok()? }),
+            5 => Some(Self::Done { offset: bytes.try_get_u64().ok()?, value: json(&bytes)? }),
             6 => json(&bytes).map(Self::Fault),
             7 => Some(Self::Cancel),
             _ => None,
@@ -108,16 +98,10 @@ mod tests {
     fn frames_survive_their_bytes() {
         let frames = [
             LinkFrame::Head(LinkValue::Done),
-            LinkFrame::Piece {
-                offset: 7,
-                bytes: Bytes::from_static(b"\x00\xff"),
-            },
+            LinkFrame::Piece { offset: 7, bytes: Bytes::from_static(b"\x00\xff") },
             LinkFrame::End { offset: 9 },
             LinkFrame::Credit { offset: u64::MAX },
-            LinkFrame::Done {
-                offset: 3,
-                value: LinkValue::Paths(vec!["/a".to_owned()]),
-            },
+            LinkFrame::Done { offset: 3, value: LinkValue::Paths(vec!["/a".to_owned()]) },
             LinkFrame::Fault(LinkFault::new(FaultCode::NotFound, "no such file")),
             LinkFrame::Cancel,
         ];

@@ -205,10 +205,7 @@ pub struct LinkFault {
 impl LinkFault {
     /// A refusal with this sentence.
     pub fn new(code: FaultCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 }
 

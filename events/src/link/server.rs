@@ -31,10 +31,7 @@ impl LinkServer {
     /// Listens for requests to this node.
     pub async fn listen(log: &Log, node: &NodeId) -> Result<Self, ListenError> {
         let client = log.client().clone();
-        let requests = client
-            .subscribe(log.subjects().link(node))
-            .await
-            .map_err(|_| ListenError)?;
+        let requests = client.subscribe(log.subjects().link(node)).await.map_err(|_| ListenError)?;
         Ok(Self { client, requests })
     }
 
@@ -51,12 +48,7 @@ impl LinkServer {
     fn read(&self, message: Message) -> Option<LinkIncoming> {
         let peer = message.reply?;
         match serde_json::from_slice(&message.payload) {
-            Ok(request) => Some(LinkIncoming {
-                request,
-                client: self.client.clone(),
-                peer,
-                duplex: None,
-            }),
+            Ok(request) => Some(LinkIncoming { request, client: self.client.clone(), peer, duplex: None }),
             Err(error) => {
                 tracing::warn!(error = %error, "a link request cannot be read");
                 None

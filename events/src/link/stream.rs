@@ -64,11 +64,7 @@ impl Duplex {
             }
             let piece = bytes.split_to(bytes.len().min(PIECE));
             let len = piece.len() as u64;
-            self.say(&LinkFrame::Piece {
-                offset: self.sent,
-                bytes: piece,
-            })
-            .await?;
+            self.say(&LinkFrame::Piece { offset: self.sent, bytes: piece }).await?;
             self.sent += len;
         }
         Ok(())
@@ -81,10 +77,7 @@ impl Duplex {
                 self.consumed += piece.len() as u64;
                 // Half a window at a time: enough to keep the sender going, few messages.
                 if self.received - self.consumed <= WINDOW / 2 {
-                    self.say(&LinkFrame::Credit {
-                        offset: self.consumed,
-                    })
-                    .await?;
+                    self.say(&LinkFrame::Credit { offset: self.consumed }).await?;
                 }
                 return Ok(Some(piece));
             }

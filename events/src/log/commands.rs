@@ -49,13 +49,7 @@ impl Log {
 
 impl CommandConsumer {
     fn new(log: &Log, durable: String, subject: String) -> Self {
-        Self {
-            log: log.clone(),
-            durable,
-            subject,
-            consumer: None,
-            stream: None,
-        }
+        Self { log: log.clone(), durable, subject, consumer: None, stream: None }
     }
 
     /// The next command, as soon as there is one; many may be in flight.
@@ -91,14 +85,7 @@ impl CommandConsumer {
 
     /// One command, or nothing if none came within `patience`. Takes no more than this one from the queue.
     pub async fn take_one(&mut self, patience: Duration) -> Result<Option<Delivery>, ConsumeError> {
-        let batch = self
-            .consumer()
-            .await?
-            .fetch()
-            .max_messages(1)
-            .expires(patience)
-            .messages_wait()
-            .await;
+        let batch = self.consumer().await?.fetch().max_messages(1).expires(patience).messages_wait().await;
         match batch {
             Ok(Some(message)) => Ok(self.read(message).await),
             Ok(None) => Ok(None),
@@ -144,11 +131,7 @@ impl CommandConsumer {
     async fn read(&self, message: jetstream::Message) -> Option<Delivery> {
         let attempt = message.info().map_or(1, |info| info.delivered);
         match serde_json::from_slice(&message.payload) {
-            Ok(envelope) => Some(Delivery {
-                envelope,
-                attempt,
-                message,
-            }),
+            Ok(envelope) => Some(Delivery { envelope, attempt, message }),
             Err(error) => {
                 tracing::error!(error = %error, subject = %message.subject, "a command cannot be read");
                 if self.log.bury("command", message.payload.clone()).await.is_ok() {

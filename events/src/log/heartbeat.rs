@@ -57,11 +57,7 @@ impl Log {
     /// Listens for signs of life.
     pub async fn heartbeats(&self) -> Result<Heartbeats, crate::ListenError> {
         let subject = self.subjects().heartbeats();
-        self.client()
-            .subscribe(subject)
-            .await
-            .map(Heartbeats)
-            .map_err(|_| crate::ListenError)
+        self.client().subscribe(subject).await.map(Heartbeats).map_err(|_| crate::ListenError)
     }
 }
 

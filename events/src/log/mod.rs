@@ -132,10 +132,7 @@ impl Log {
             match options.clone().connect(servers.clone()).await {
                 Ok(client) => break client,
                 Err(error) if started.elapsed() >= config.connect_timeout => {
-                    return Err(ConnectError::Unreachable {
-                        url: config.url.clone(),
-                        source: error,
-                    });
+                    return Err(ConnectError::Unreachable { url: config.url.clone(), source: error });
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
@@ -158,10 +155,7 @@ impl Log {
 
     /// Whether the connection stands right now.
     pub fn is_connected(&self) -> bool {
-        matches!(
-            self.client.connection_state(),
-            async_nats::connection::State::Connected
-        )
+        matches!(self.client.connection_state(), async_nats::connection::State::Connected)
     }
 
     /// The names that this deployment uses.
@@ -173,12 +167,7 @@ impl Log {
     /// reads what is missing from the store.
     pub(crate) async fn feed_client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
         let servers: Vec<String> = self.config.url.split(',').map(str::to_owned).collect();
-        self.options
-            .clone()
-            .name("stacyvm-feed")
-            .subscription_capacity(FEED_BACKLOG)
-            .connect(servers)
-            .await
+        self.options.clone().name("stacyvm-feed").subscription_capacity(FEED_BACKLOG).connect(servers).await
     }
 
     pub(crate) fn client(&self) -> &async_nats::Client {

@@ -49,11 +49,7 @@ impl Log {
         if payload.is_empty() {
             return;
         }
-        if let Err(error) = self
-            .client()
-            .publish(self.subjects().progress(), payload.freeze())
-            .await
-        {
+        if let Err(error) = self.client().publish(self.subjects().progress(), payload.freeze()).await {
             tracing::debug!(error = %error, "progress not sent");
         }
     }
@@ -61,11 +57,7 @@ impl Log {
     /// Listens to what the recorder says about execs.
     pub async fn progress(&self) -> Result<ProgressNews, ListenError> {
         let subject = self.subjects().progress();
-        self.client()
-            .subscribe(subject)
-            .await
-            .map(ProgressNews)
-            .map_err(|_| ListenError)
+        self.client().subscribe(subject).await.map(ProgressNews).map_err(|_| ListenError)
     }
 }
 

@@ -67,9 +67,7 @@ impl Log {
             return Ok(());
         };
         let frames: Vec<Frame> = events.iter().map(Event::to_frame).collect::<Result<_, _>>()?;
-        let subject = self
-            .subjects()
-            .event(&first.tenant, first.sandbox, first.data.category());
+        let subject = self.subjects().event(&first.tenant, first.sandbox, first.data.category());
         let message_id = format!("{}+{}", first.id, events.len());
         self.persist(subject, message_id, encode_batch(&frames)).await
     }
@@ -83,9 +81,7 @@ impl Log {
         first: &Event,
         batch: Bytes,
     ) -> Result<PendingPublish, PublishError> {
-        let subject = self
-            .subjects()
-            .event(&first.tenant, first.sandbox, first.data.category());
+        let subject = self.subjects().event(&first.tenant, first.sandbox, first.data.category());
         let ack = self.jetstream.publish(subject, batch).await.map_err(classify)?;
         Ok(PendingPublish { ack })
     }
@@ -97,8 +93,7 @@ impl Log {
             Destination::Node(node) => self.subjects().node_command(node, command.command.verb()),
         };
         let payload = serde_json::to_vec(command).map_err(DecodeError::from)?;
-        self.persist(subject, command.id.to_string(), payload.into())
-            .await
+        self.persist(subject, command.id.to_string(), payload.into()).await
     }
 
     /// Keeps a message that could not be read, for a person to look at.
@@ -140,11 +135,7 @@ impl Log {
     async fn start(&self, subject: String, id: &str, payload: Bytes) -> Result<PendingPublish, PublishError> {
         let mut headers = HeaderMap::new();
         headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
-        let ack = self
-            .jetstream
-            .publish_with_headers(subject, headers, payload)
-            .await
-            .map_err(classify)?;
+        let ack = self.jetstream.publish_with_headers(subject, headers, payload).await.map_err(classify)?;
         Ok(PendingPublish { ack })
     }
 }

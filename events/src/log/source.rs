@@ -22,10 +22,7 @@ pub struct SourceError {
 
 impl SourceError {
     fn new(context: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self {
-            context,
-            source: Some(source.into()),
-        }
+        Self { context, source: Some(source.into()) }
     }
 }
 
@@ -61,11 +58,7 @@ impl Log {
         let found = info.created.unix_timestamp_nanos().to_string();
         // A stream that lost its tail in a crash counts on from a lower number than was recorded.
         let same = found == incarnation && info.state.last_sequence >= sequence;
-        let next_sequence = if same {
-            sequence + 1
-        } else {
-            info.state.first_sequence.max(1)
-        };
+        let next_sequence = if same { sequence + 1 } else { info.state.first_sequence.max(1) };
         if !same {
             tracing::warn!(
                 recorded = sequence,
@@ -76,9 +69,7 @@ impl Log {
         }
         let consumer = stream
             .create_consumer(pull::Config {
-                deliver_policy: DeliverPolicy::ByStartSequence {
-                    start_sequence: next_sequence,
-                },
+                deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next_sequence },
                 ack_policy: AckPolicy::None,
                 inactive_threshold: Duration::from_secs(30),
                 memory_storage: true,
@@ -96,11 +87,7 @@ impl Log {
             .messages()
             .await
             .map_err(|error| SourceError::new("cannot pull", error))?;
-        Ok(EventSource {
-            messages,
-            next_sequence,
-            incarnation: found,
-        })
+        Ok(EventSource { messages, next_sequence, incarnation: found })
     }
 
     /// Forgets what has been recorded: everything up to and including `sequence`.
@@ -130,10 +117,7 @@ impl EventSource {
     pub async fn next(&mut self) -> Result<SourceMessage, SourceError> {
         match self.messages.next().await {
             Some(message) => self.accept(message),
-            None => Err(SourceError {
-                context: "it ended",
-                source: None,
-            }),
+            None => Err(SourceError { context: "it ended", source: None }),
         }
     }
 
@@ -148,21 +132,13 @@ impl EventSource {
         message: Result<async_nats::jetstream::Message, async_nats::jetstream::consumer::pull::MessagesError>,
     ) -> Result<SourceMessage, SourceError> {
         let message = message.map_err(|error| SourceError::new("a pull failed", error))?;
-        let sequence = message
-            .info()
-            .map_err(|error| SourceError::new("no sequence", error))?
-            .stream_sequence;
+        let sequence =
+            message.info().map_err(|error| SourceError::new("no sequence", error))?.stream_sequence;
         // Sequences have no holes here: only what is recorded is purged, and that from the front.
         if sequence != self.next_sequence {
-            return Err(SourceError {
-                context: "a message was skipped on the way",
-                source: None,
-            });
+            return Err(SourceError { context: "a message was skipped on the way", source: None });
         }
         self.next_sequence += 1;
-        Ok(SourceMessage {
-            sequence,
-            payload: message.message.payload,
-        })
+        Ok(SourceMessage { sequence, payload: message.message.payload })
     }
 }

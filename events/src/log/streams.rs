@@ -15,19 +15,12 @@ pub(super) fn check_version(version: &str) -> Result<(), ConnectError> {
     let parse = |text: &str| {
         let core = text.split(['-', '+']).next().unwrap_or_default();
         let mut numbers = core.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        (
-            numbers.next().unwrap_or(0),
-            numbers.next().unwrap_or(0),
-            numbers.next().unwrap_or(0),
-        )
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     };
     if parse(version) >= parse(FLOOR) {
         Ok(())
     } else {
-        Err(ConnectError::TooOld {
-            found: version.to_owned(),
-            floor: FLOOR,
-        })
+        Err(ConnectError::TooOld { found: version.to_owned(), floor: FLOOR })
     }
 }
 
@@ -78,10 +71,7 @@ impl Log {
                 .jetstream
                 .get_or_create_stream(wanted.clone())
                 .await
-                .map_err(|error| ConnectError::Stream {
-                    stream: name.clone(),
-                    source: error.into(),
-                })?;
+                .map_err(|error| ConnectError::Stream { stream: name.clone(), source: error.into() })?;
             check_config(&wanted, &stream.cached_info().config)?;
         }
         Ok(())
@@ -95,9 +85,7 @@ fn check_config(wanted: &Config, found: &Config) -> Result<(), ConnectError> {
         ("retention", |config| format!("{:?}", config.retention)),
         ("discard", |config| format!("{:?}", config.discard)),
         ("subjects", |config| format!("{:?}", config.subjects)),
-        ("duplicate_window", |config| {
-            format!("{:?}", config.duplicate_window)
-        }),
+        ("duplicate_window", |config| format!("{:?}", config.duplicate_window)),
     ];
     for (option, read) in options {
         let (wanted_value, found_value) = (read(wanted), read(found));
@@ -120,10 +108,7 @@ mod tests {
     #[test]
     fn a_server_below_the_floor_is_refused() {
         for version in ["2.9.10", "2.12.6", "1.0", "", "rubbish"] {
-            assert!(
-                matches!(check_version(version), Err(ConnectError::TooOld { .. })),
-                "{version}"
-            );
+            assert!(matches!(check_version(version), Err(ConnectError::TooOld { .. })), "{version}");
         }
         for version in ["2.12.7", "2.14.0", "2.15.1", "2.15.0-RC.1", "3.0.0"] {
             assert!(check_version(version).is_ok(), "{version}");
@@ -132,21 +117,9 @@ mod tests {
 
     #[test]
     fn an_option_that_the_server_changed_is_named() {
-        let wanted = Config {
-            name: "X".to_owned(),
-            discard: DiscardPolicy::New,
-            ..Config::default()
-        };
-        let found = Config {
-            discard: DiscardPolicy::Old,
-            ..wanted.clone()
-        };
+        let wanted = Config { name: "X".to_owned(), discard: DiscardPolicy::New, ..Config::default() };
+        let found = Config { discard: DiscardPolicy::Old, ..wanted.clone() };
         let error = check_config(&wanted, &found).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("stream X has discard = Old where New is needed"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("stream X has discard = Old where New is needed"), "{error}");
     }
 }

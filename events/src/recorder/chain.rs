@@ -73,9 +73,7 @@ pub async fn verify(store: &dyn EventStore) -> Result<Position, VerifyError> {
                 return broken(at.next(), ChainFault::Missing);
             }
             at = chained.frame.position;
-            let previous = links
-                .get(&chained.tenant)
-                .map_or(ChainHash::GENESIS, |(_, link)| *link);
+            let previous = links.get(&chained.tenant).map_or(ChainHash::GENESIS, |(_, link)| *link);
             if link(&previous, &chained.frame) != chained.hash {
                 return broken(at, ChainFault::Hash);
             }
@@ -100,10 +98,7 @@ pub async fn verify(store: &dyn EventStore) -> Result<Position, VerifyError> {
     if let Some(position) = cut_off
         && store.head().await?.position == end
     {
-        return Err(VerifyError::Broken {
-            position,
-            fault: ChainFault::Head,
-        });
+        return Err(VerifyError::Broken { position, fault: ChainFault::Head });
     }
     Ok(at)
 }

@@ -16,10 +16,7 @@ pub struct JetStreamTransport {
 impl JetStreamTransport {
     /// A transport on this connection.
     pub fn new(log: &Log) -> Self {
-        Self {
-            log: log.clone(),
-            announcer: Announcer::new(log),
-        }
+        Self { log: log.clone(), announcer: Announcer::new(log) }
     }
 }
 
@@ -28,9 +25,7 @@ impl Transport for JetStreamTransport {
     type Messages = EventSource;
 
     async fn messages(&self, head: &Head) -> Result<EventSource, SourceError> {
-        self.log
-            .event_source(head.stream_sequence, &head.incarnation)
-            .await
+        self.log.event_source(head.stream_sequence, &head.incarnation).await
     }
 
     async fn announce(&self, frames: &[Frame]) {
@@ -42,9 +37,7 @@ impl Transport for JetStreamTransport {
     }
 
     async fn announce_progress(&self, execs: &[ExecState]) {
-        self.log
-            .say_progress(execs.iter().map(|exec| (exec.id, exec.into())))
-            .await;
+        self.log.say_progress(execs.iter().map(|exec| (exec.id, exec.into()))).await;
     }
 
     async fn bury(&self, payload: Bytes) -> Result<(), PublishError> {

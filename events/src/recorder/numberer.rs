@@ -23,10 +23,7 @@ pub struct Incoming {
 impl Incoming {
     /// Reads a frame.
     pub fn decode(frame: Frame) -> Result<Self, DecodeError> {
-        Ok(Self {
-            event: frame.decode()?,
-            frame,
-        })
+        Ok(Self { event: frame.decode()?, frame })
     }
 }
 
@@ -201,11 +198,7 @@ impl Numberer {
                 sandboxes.insert(sandbox);
             }
             note_template(&event, &mut draft.batch.templates);
-            let previous = self
-                .links
-                .get(&event.tenant)
-                .copied()
-                .unwrap_or(ChainHash::GENESIS);
+            let previous = self.links.get(&event.tenant).copied().unwrap_or(ChainHash::GENESIS);
             let hash = link(&previous, &frame);
             match self.links.get_mut(&event.tenant) {
                 Some(link) => *link = hash,
@@ -256,11 +249,7 @@ fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropRea
         }
     }
     if let EventData::ExecStarted(_) = &event.data {
-        return if state.is_none() {
-            Ok(0)
-        } else {
-            Err(DropReason::Duplicate)
-        };
+        return if state.is_none() { Ok(0) } else { Err(DropReason::Duplicate) };
     }
     if let EventData::ExecFailed(_) | EventData::ExecOutcomeUnknown(_) = &event.data {
         return Ok(0);
@@ -268,10 +257,7 @@ fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropRea
     let state = state.ok_or(DropReason::Gap)?;
     if let EventData::ExecOutput(output) = &event.data {
         let recorded = state.recorded(output.stream);
-        let end = output
-            .offset
-            .checked_add(output.bytes.len() as u64)
-            .ok_or(DropReason::Contradiction)?;
+        let end = output.offset.checked_add(output.bytes.len() as u64).ok_or(DropReason::Contradiction)?;
         if output.offset > recorded {
             return Err(DropReason::Gap);
         }
@@ -302,10 +288,7 @@ fn claimed_output(data: &EventData) -> Option<&ExecEnded> {
 }
 
 fn judge_sandbox(state: Option<&SandboxState>, event: &Event) -> Result<(), DropReason> {
-    let ends = matches!(
-        event.data,
-        EventData::SandboxFailed(_) | EventData::SandboxDestroyed(_)
-    );
+    let ends = matches!(event.data, EventData::SandboxFailed(_) | EventData::SandboxDestroyed(_));
     match state {
         Some(state) if state.tenant != event.tenant => Err(DropReason::Contradiction),
         Some(_) if matches!(event.data, EventData::SandboxRequested(_)) => Err(DropReason::Duplicate),
@@ -341,11 +324,7 @@ fn note_template(event: &Event, changes: &mut Vec<TemplateChange>) {
         return;
     };
     changes.retain(|change| change.tenant != event.tenant || change.name != *name);
-    changes.push(TemplateChange {
-        tenant: event.tenant.clone(),
-        name: name.clone(),
-        template,
-    });
+    changes.push(TemplateChange { tenant: event.tenant.clone(), name: name.clone(), template });
 }
 
 impl AppendEvent {

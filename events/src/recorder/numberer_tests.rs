@@ -30,36 +30,16 @@ fn exec_id(n: u8) -> ExecId {
 
 fn started(n: u8) -> Event {
     let spec = serde_json::from_value(serde_json::json!({ "argv": ["true"] })).unwrap();
-    event(ExecStarted {
-        exec: exec_id(n),
-        spec,
-        env_names: vec![],
-        pid: 7,
-    })
+    event(ExecStarted { exec: exec_id(n), spec, env_names: vec![], pid: 7 })
 }
 
 fn output(n: u8, stream: OutputStream, offset: u64, bytes: &[u8]) -> Event {
-    event(ExecOutput {
-        exec: exec_id(n),
-        stream,
-        offset,
-        bytes: Bytes::copy_from_slice(bytes),
-    })
+    event(ExecOutput { exec: exec_id(n), stream, offset, bytes: Bytes::copy_from_slice(bytes) })
 }
 
 fn exited(n: u8, stdout_bytes: u64, stderr_bytes: u64) -> Event {
-    let ended = ExecEnded {
-        stdout_bytes,
-        stderr_bytes,
-        truncated_bytes: 0,
-        duration_us: 1,
-    };
-    event(ExecExited {
-        exec: exec_id(n),
-        code: 0,
-        signal: None,
-        ended,
-    })
+    let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1 };
+    event(ExecExited { exec: exec_id(n), code: 0, signal: None, ended })
 }
 
 fn requested() -> Event {
@@ -102,36 +82,21 @@ impl Record {
 
     /// Forgets all that is not in the store.
     fn restart(&mut self) {
-        self.numberer = Numberer::new(&Head {
-            position: Position(self.frames.len() as u64),
-            ..Head::default()
-        });
+        self.numberer =
+            Numberer::new(&Head { position: Position(self.frames.len() as u64), ..Head::default() });
     }
 
     /// Drafts, and appends unless the append is to fail.
     fn take(&mut self, events: Vec<Event>, fails: bool) -> Vec<DropReason> {
-        let incoming: Vec<Incoming> = events
-            .into_iter()
-            .map(|event| Incoming::decode(event.to_frame().unwrap()).unwrap())
-            .collect();
+        let incoming: Vec<Incoming> =
+            events.into_iter().map(|event| Incoming::decode(event.to_frame().unwrap()).unwrap()).collect();
         let missing = self.numberer.missing(&incoming, false);
-        let known = Known {
-            sandboxes: self.sandboxes.clone(),
-            execs: self.execs.clone(),
-            links: self.links.clone(),
-        };
+        let known =
+            Known { sandboxes: self.sandboxes.clone(), execs: self.execs.clone(), links: self.links.clone() };
         self.numberer.learn(missing, known);
         let checked: HashSet<EventId> = Numberer::ids_to_check(&incoming).into_iter().collect();
-        let recorded = self
-            .events
-            .iter()
-            .map(|event| event.id)
-            .filter(|id| checked.contains(id))
-            .collect();
-        let draft = self
-            .numberer
-            .draft(incoming, &recorded, StreamMark::default())
-            .unwrap();
+        let recorded = self.events.iter().map(|event| event.id).filter(|id| checked.contains(id)).collect();
+        let draft = self.numberer.draft(incoming, &recorded, StreamMark::default()).unwrap();
         if fails {
             self.restart();
             return vec![];
@@ -140,11 +105,7 @@ impl Record {
         assert_eq!(batch.after.0, self.frames.len() as u64);
         for event in batch.events {
             self.events.push(event.frame.decode().unwrap());
-            let previous = self
-                .links
-                .get(&event.tenant)
-                .copied()
-                .unwrap_or(ChainHash::GENESIS);
+            let previous = self.links.get(&event.tenant).copied().unwrap_or(ChainHash::GENESIS);
             assert_eq!(event.hash, link(&previous, &event.frame));
             self.links.insert(event.tenant, event.hash);
             self.frames.push(event.frame);
@@ -152,10 +113,8 @@ impl Record {
         for (tenant, hash) in batch.chain_heads {
             assert_eq!(self.links[&tenant], hash);
         }
-        self.sandboxes
-            .extend(batch.sandboxes.into_iter().map(|state| (state.id, state)));
-        self.execs
-            .extend(batch.execs.into_iter().map(|state| (state.id, state)));
+        self.sandboxes.extend(batch.sandboxes.into_iter().map(|state| (state.id, state)));
+        self.execs.extend(batch.execs.into_iter().map(|state| (state.id, state)));
         draft.dropped.into_iter().map(|(_, reason)| reason).collect()
     }
 
@@ -166,11 +125,7 @@ impl Record {
                 && output.exec == exec
                 && output.stream == stream
             {
-                assert_eq!(
-                    output.offset,
-                    bytes.len() as u64,
-                    "a gap or an overlap in the record"
-                );
+                assert_eq!(output.offset, bytes.len() as u64, "a gap or an overlap in the record");
                 assert!(!output.bytes.is_empty());
                 bytes.extend_from_slice(&output.bytes);
             }
@@ -191,20 +146,13 @@ impl Record {
         for event in &self.events {
             if let Some(exec) = event.data.exec() {
                 let state = execs.entry(exec).or_default();
-                assert!(
-                    state.as_ref().is_none_or(|state| state.end.is_none()),
-                    "an event after the end"
-                );
+                assert!(state.as_ref().is_none_or(|state| state.end.is_none()), "an event after the end");
                 *state = ExecState::apply(state.take(), event);
             }
         }
         for (id, state) in execs {
             let state = state.unwrap();
-            assert_eq!(
-                Some(&state),
-                self.execs.get(&id),
-                "the read model is not the fold"
-            );
+            assert_eq!(Some(&state), self.execs.get(&id), "the read model is not the fold");
             if let Some(ended) = state.end.as_ref().and_then(ExecEnd::ended) {
                 assert!(state.stdout_bytes >= ended.stdout_bytes && state.stderr_bytes >= ended.stderr_bytes);
             }
@@ -215,10 +163,7 @@ impl Record {
 #[test]
 fn a_short_exec_is_recorded_whole() {
     let mut record = Record::new();
-    let dropped = record.take(
-        vec![started(1), output(1, STDOUT, 0, b"hi"), exited(1, 2, 0)],
-        false,
-    );
+    let dropped = record.take(vec![started(1), output(1, STDOUT, 0, b"hi"), exited(1, 2, 0)], false);
     assert_eq!(dropped, []);
     assert_eq!(record.frames.len(), 3);
     record.check();
@@ -232,9 +177,7 @@ fn overlap_is_cut_to_what_is_new() {
     assert_eq!(record.take(vec![again.clone()], false), []);
     let last = record.events.last().unwrap();
     assert_eq!(last.id, again.id);
-    let EventData::ExecOutput(cut) = &last.data else {
-        panic!("not output")
-    };
+    let EventData::ExecOutput(cut) = &last.data else { panic!("not output") };
     assert_eq!((cut.offset, &cut.bytes[..]), (5, &b" world"[..]));
     assert_eq!(record.output(exec_id(1), STDOUT), b"hello world");
     record.check();
@@ -255,15 +198,9 @@ fn a_gap_is_dropped_until_it_is_filled() {
 #[test]
 fn an_end_waits_for_both_streams() {
     let mut record = Record::new();
-    let dropped = record.take(
-        vec![started(1), output(1, STDOUT, 0, b"a"), exited(1, 1, 1)],
-        false,
-    );
+    let dropped = record.take(vec![started(1), output(1, STDOUT, 0, b"a"), exited(1, 1, 1)], false);
     assert_eq!(dropped, [DropReason::Gap]);
-    assert_eq!(
-        record.take(vec![output(1, STDERR, 0, b"b"), exited(1, 1, 1)], false),
-        []
-    );
+    assert_eq!(record.take(vec![output(1, STDERR, 0, b"b"), exited(1, 1, 1)], false), []);
     record.check();
 }
 
@@ -272,15 +209,9 @@ fn nothing_of_an_unknown_exec_is_recorded_before_its_start() {
     let mut record = Record::new();
     let dropped = record.take(vec![output(1, STDOUT, 0, b"a"), exited(1, 0, 0)], false);
     assert_eq!(dropped, [DropReason::Gap, DropReason::Gap]);
-    let failed = event(ExecFailed {
-        exec: exec_id(1),
-        code: FailureCode::SandboxGone,
-        message: "gone".to_owned(),
-    });
-    assert_eq!(
-        record.take(vec![failed, started(1)], false),
-        [DropReason::AfterEnd]
-    );
+    let failed =
+        event(ExecFailed { exec: exec_id(1), code: FailureCode::SandboxGone, message: "gone".to_owned() });
+    assert_eq!(record.take(vec![failed, started(1)], false), [DropReason::AfterEnd]);
     record.check();
 }
 
@@ -288,51 +219,26 @@ fn nothing_of_an_unknown_exec_is_recorded_before_its_start() {
 fn the_first_end_wins_and_nothing_follows_it() {
     let mut record = Record::new();
     record.take(vec![started(1), exited(1, 0, 0)], false);
-    let unknown = event(ExecOutcomeUnknown {
-        exec: exec_id(1),
-        message: "gone".to_owned(),
-    });
-    let late = vec![
-        exited(1, 0, 0),
-        unknown,
-        output(1, STDOUT, 0, b"late"),
-        started(1),
-    ];
+    let unknown = event(ExecOutcomeUnknown { exec: exec_id(1), message: "gone".to_owned() });
+    let late = vec![exited(1, 0, 0), unknown, output(1, STDOUT, 0, b"late"), started(1)];
     assert_eq!(record.take(late, false), [DropReason::AfterEnd; 4]);
     record.take(vec![requested(), destroyed(DestroyReason::User)], false);
     record.restart();
-    assert_eq!(
-        record.take(vec![destroyed(DestroyReason::Ttl)], false),
-        [DropReason::AfterEnd]
-    );
+    assert_eq!(record.take(vec![destroyed(DestroyReason::Ttl)], false), [DropReason::AfterEnd]);
     record.check();
 }
 
 #[test]
 fn an_event_that_comes_again_is_a_duplicate() {
     let mut record = Record::new();
-    let extended = event(SandboxUnhealthy {
-        message: "no answer".to_owned(),
-    });
-    let read = event(FileRead {
-        path: "/a".to_owned(),
-        size: 1,
-    });
-    let all = vec![
-        requested(),
-        extended,
-        read,
-        started(1),
-        output(1, STDOUT, 0, b"a"),
-    ];
+    let extended = event(SandboxUnhealthy { message: "no answer".to_owned() });
+    let read = event(FileRead { path: "/a".to_owned(), size: 1 });
+    let all = vec![requested(), extended, read, started(1), output(1, STDOUT, 0, b"a")];
     let twice = [all.clone(), all.clone()].concat();
     assert_eq!(record.take(twice, false), [DropReason::Duplicate; 5]);
     record.restart();
     assert_eq!(record.take(all, false), [DropReason::Duplicate; 5]);
-    assert_eq!(
-        record.take(vec![requested(), started(1)], false),
-        [DropReason::Duplicate; 2]
-    );
+    assert_eq!(record.take(vec![requested(), started(1)], false), [DropReason::Duplicate; 2]);
     record.check();
 }
 
@@ -403,12 +309,7 @@ impl Attempt {
             let stream = usize::from(*is_stderr);
             let end = (at[stream] + usize::from(*len)).min(whole[stream].len());
             let name = if *is_stderr { STDERR } else { STDOUT };
-            events.push(output(
-                self.exec,
-                name,
-                at[stream] as u64,
-                &whole[stream][at[stream]..end],
-            ));
+            events.push(output(self.exec, name, at[stream] as u64, &whole[stream][at[stream]..end]));
             at[stream] = end;
         }
         if self.ends {
@@ -419,27 +320,14 @@ impl Attempt {
 
     /// An executor that does everything right, from the start.
     fn whole(exec: u8) -> Self {
-        Self {
-            exec,
-            from: (0, 0),
-            cuts: [(false, 11), (true, 7)].repeat(20),
-            starts: true,
-            ends: true,
-        }
+        Self { exec, from: (0, 0), cuts: [(false, 11), (true, 7)].repeat(20), starts: true, ends: true }
     }
 }
 
 fn attempt() -> impl Strategy<Value = Attempt> {
     let cuts = proptest::collection::vec((any::<bool>(), 0u8..30), 0..12);
-    (0u8..3, any::<(u8, u8)>(), cuts, any::<bool>(), any::<bool>()).prop_map(
-        |(exec, from, cuts, starts, ends)| Attempt {
-            exec,
-            from,
-            cuts,
-            starts,
-            ends,
-        },
-    )
+    (0u8..3, any::<(u8, u8)>(), cuts, any::<bool>(), any::<bool>())
+        .prop_map(|(exec, from, cuts, starts, ends)| Attempt { exec, from, cuts, starts, ends })
 }
 
 proptest! {

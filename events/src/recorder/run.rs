@@ -90,10 +90,7 @@ pub async fn run<T: Transport>(transport: T, store: Arc<dyn EventStore>, stop: C
         };
         let Err(error) = ended else { return };
         recorder.note(&error);
-        let pause = PAUSES
-            .0
-            .saturating_mul(1 << recorder.failures.min(6))
-            .min(PAUSES.1);
+        let pause = PAUSES.0.saturating_mul(1 << recorder.failures.min(6)).min(PAUSES.1);
         recorder.failures += 1;
         tokio::select! {
             () = recorder.stop.cancelled() => return,
@@ -191,13 +188,7 @@ impl<T: Transport> Recorder<T> {
     }
 
     async fn record(&mut self, numberer: &mut Numberer, gathered: Gathered) -> Result<(), SessionError> {
-        let Gathered {
-            events,
-            mark,
-            unreadable,
-            only,
-            ..
-        } = gathered;
+        let Gathered { events, mark, unreadable, only, .. } = gathered;
         for payload in unreadable {
             self.transport.bury(payload).await?;
         }
@@ -254,11 +245,7 @@ impl<T: Transport> Recorder<T> {
         }
         tracing::error!(error = %Chain(&error), stream.sequence, "the database refuses a message: put aside");
         self.transport.bury(payload).await?;
-        let empty = crate::AppendBatch {
-            after,
-            stream,
-            ..crate::AppendBatch::default()
-        };
+        let empty = crate::AppendBatch { after, stream, ..crate::AppendBatch::default() };
         self.store.append(&empty).await?;
         self.refusals = 0;
         // The numberer assumed that the events were recorded.
@@ -338,16 +325,8 @@ async fn load(store: &dyn EventStore, missing: &Missing) -> Result<Known, StoreE
     let links = try_join_all(missing.tenants.iter().map(|tenant| store.chain_head(tenant)));
     let (sandboxes, execs, links) = tokio::try_join!(sandboxes, execs, links)?;
     Ok(Known {
-        sandboxes: sandboxes
-            .into_iter()
-            .flatten()
-            .map(|state| (state.id, state))
-            .collect(),
-        execs: execs
-            .into_iter()
-            .flatten()
-            .map(|state| (state.id, state))
-            .collect(),
+        sandboxes: sandboxes.into_iter().flatten().map(|state| (state.id, state)).collect(),
+        execs: execs.into_iter().flatten().map(|state| (state.id, state)).collect(),
         links: missing.tenants.iter().cloned().zip(links).collect(),
     })
 }

@@ -56,10 +56,7 @@ impl Messages for Reader {
     fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
         let payload = self.wire.stream.lock().unwrap().get(self.next as usize)?.clone();
         self.next += 1;
-        Some(Ok(SourceMessage {
-            sequence: self.next,
-            payload,
-        }))
+        Some(Ok(SourceMessage { sequence: self.next, payload }))
     }
 }
 
@@ -69,20 +66,14 @@ impl Transport for Arc<Wire> {
 
     async fn messages(&self, head: &Head) -> Result<Reader, SourceError> {
         assert!(head.incarnation == "one" || head.stream_sequence == 0);
-        Ok(Reader {
-            wire: Arc::clone(self),
-            next: head.stream_sequence,
-        })
+        Ok(Reader { wire: Arc::clone(self), next: head.stream_sequence })
     }
 
     async fn announce(&self, frames: &[Frame]) {
         let mut announced = self.announced.lock().unwrap();
         for frame in frames {
             let before = announced.insert(frame.position.0, frame.clone());
-            assert!(
-                before.is_none_or(|before| before == *frame),
-                "a position with two events"
-            );
+            assert!(before.is_none_or(|before| before == *frame), "a position with two events");
         }
     }
 
@@ -116,10 +107,7 @@ struct Flaky {
 }
 
 fn broken() -> StoreError {
-    StoreError::Unavailable {
-        operation: "append",
-        source: "cable cut".into(),
-    }
+    StoreError::Unavailable { operation: "append", source: "cable cut".into() }
 }
 
 #[async_trait]
@@ -208,29 +196,16 @@ fn event(data: impl Into<EventData>) -> Event {
 }
 
 fn read(path: &str) -> Event {
-    event(FileRead {
-        path: path.to_owned(),
-        size: 1,
-    })
+    event(FileRead { path: path.to_owned(), size: 1 })
 }
 
 fn started(exec: ExecId) -> Event {
     let spec = serde_json::from_value(serde_json::json!({ "argv": ["true"] })).unwrap();
-    event(ExecStarted {
-        exec,
-        spec,
-        env_names: vec![],
-        pid: 7,
-    })
+    event(ExecStarted { exec, spec, env_names: vec![], pid: 7 })
 }
 
 fn output(exec: ExecId, offset: u64, bytes: &'static [u8]) -> Event {
-    event(ExecOutput {
-        exec,
-        stream: OutputStream::Stdout,
-        offset,
-        bytes: Bytes::from_static(bytes),
-    })
+    event(ExecOutput { exec, stream: OutputStream::Stdout, offset, bytes: Bytes::from_static(bytes) })
 }
 
 struct Setting {
@@ -257,12 +232,7 @@ impl Setting {
     }
 
     fn flaky(&self, fails: bool, refused: Option<EventId>) -> Arc<dyn EventStore> {
-        Arc::new(Flaky {
-            store: Arc::clone(&self.store),
-            calls: AtomicU32::new(0),
-            fails,
-            refused,
-        })
+        Arc::new(Flaky { store: Arc::clone(&self.store), calls: AtomicU32::new(0), fails, refused })
     }
 
     async fn until(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
@@ -312,17 +282,11 @@ async fn what_is_announced_is_what_is_recorded() {
     setting.until_recorded(240).await;
     check_work(&*setting.store).await;
     setting
-        .until("the transport forgets", async |setting| {
-            *setting.wire.forgotten.lock().unwrap() == 240
-        })
+        .until("the transport forgets", async |setting| *setting.wire.forgotten.lock().unwrap() == 240)
         .await;
     setting.stop.cancel();
     recorder.await.unwrap();
-    let recorded = setting
-        .store
-        .read(&EventFilter::default(), Position::ZERO, 1000)
-        .await
-        .unwrap();
+    let recorded = setting.store.read(&EventFilter::default(), Position::ZERO, 1000).await.unwrap();
     let announced: Vec<Frame> = setting.wire.announced.lock().unwrap().values().cloned().collect();
     assert_eq!(announced, recorded);
     assert_eq!(*setting.wire.head.lock().unwrap(), Position(300));
@@ -340,10 +304,7 @@ async fn a_store_that_fails_loses_and_doubles_nothing() {
     let execs = setting.store.live_execs().await.unwrap();
     assert_eq!(execs.len(), 60);
     // 60 times started, three pieces and four reads.
-    assert_eq!(
-        super::super::verify(&*setting.store).await.unwrap(),
-        Position(60 * 8)
-    );
+    assert_eq!(super::super::verify(&*setting.store).await.unwrap(), Position(60 * 8));
     setting
         .until("the head is announced", async |setting| {
             *setting.wire.head.lock().unwrap() == Position(60 * 8)
@@ -356,10 +317,8 @@ async fn a_store_that_fails_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_recorders_write_one_log() {
     let setting = Setting::new().await;
-    let recorders = [
-        setting.recorder(Arc::clone(&setting.store)),
-        setting.recorder(setting.flaky(true, None)),
-    ];
+    let recorders =
+        [setting.recorder(Arc::clone(&setting.store)), setting.recorder(setting.flaky(true, None))];
     send_work(&setting.wire);
     setting
         .until("all is recorded", async |setting| {
@@ -379,21 +338,14 @@ async fn what_cannot_be_read_is_put_aside_and_the_rest_is_recorded() {
     let mut newer = read("/b").to_frame().unwrap();
     let header = String::from_utf8(newer.header.to_vec()).unwrap();
     newer.header = header.replace("file.read", "file.dreamt").into();
-    let mixed = encode_batch(&[
-        read("/a").to_frame().unwrap(),
-        newer,
-        read("/c").to_frame().unwrap(),
-    ]);
+    let mixed = encode_batch(&[read("/a").to_frame().unwrap(), newer, read("/c").to_frame().unwrap()]);
     setting.wire.send(Bytes::from_static(b"garbage"));
     setting.wire.send(mixed.clone());
     setting.wire.send_events(&[read("/d")]);
     let recorder = setting.recorder(Arc::clone(&setting.store));
     setting.until_recorded(3).await;
     assert_eq!(setting.store.head().await.unwrap().position, Position(3));
-    assert_eq!(
-        *setting.wire.dead.lock().unwrap(),
-        [Bytes::from_static(b"garbage"), mixed]
-    );
+    assert_eq!(*setting.wire.dead.lock().unwrap(), [Bytes::from_static(b"garbage"), mixed]);
     setting.stop.cancel();
     recorder.await.unwrap();
 }
@@ -436,16 +388,12 @@ async fn an_exec_starts_once_also_after_the_recorder_forgot_it() {
     let setting = Setting::new().await;
     let exec = ExecId::from_bytes([9; 16]);
     let first = setting.recorder(Arc::clone(&setting.store));
-    setting
-        .wire
-        .send_events(&[started(exec), output(exec, 0, b"hello ")]);
+    setting.wire.send_events(&[started(exec), output(exec, 0, b"hello ")]);
     setting.until_recorded(1).await;
     first.abort();
     // A recorder with nothing in memory takes the start for new; the store does not.
     let second = setting.recorder(Arc::clone(&setting.store));
-    setting
-        .wire
-        .send_events(&[started(exec), output(exec, 0, b"hello world"), read("/a")]);
+    setting.wire.send_events(&[started(exec), output(exec, 0, b"hello world"), read("/a")]);
     setting.until_recorded(2).await;
     setting.stop.cancel();
     second.await.unwrap();

@@ -4,16 +4,10 @@ use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Both databases have the same migrations under the same numbers; only the dialect differs.
-const SQLITE: &[(i64, &str, &str)] = &[(
-    1,
-    "events",
-    include_str!("../../../migrations/sqlite/0001_events.sql"),
-)];
-const POSTGRES: &[(i64, &str, &str)] = &[(
-    1,
-    "events",
-    include_str!("../../../migrations/postgres/0001_events.sql"),
-)];
+const SQLITE: &[(i64, &str, &str)] =
+    &[(1, "events", include_str!("../../../migrations/sqlite/0001_events.sql"))];
+const POSTGRES: &[(i64, &str, &str)] =
+    &[(1, "events", include_str!("../../../migrations/postgres/0001_events.sql"))];
 
 pub(super) fn sqlite() -> Migrator {
     migrator(SQLITE)
@@ -47,10 +41,7 @@ mod tests {
     #[test]
     fn both_databases_have_the_same_migrations() {
         let names = |migrations: &[(i64, &'static str, &str)]| -> Vec<(i64, &'static str)> {
-            migrations
-                .iter()
-                .map(|(version, name, _)| (*version, *name))
-                .collect()
+            migrations.iter().map(|(version, name, _)| (*version, *name)).collect()
         };
         assert_eq!(names(SQLITE), names(POSTGRES));
     }

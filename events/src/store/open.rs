@@ -11,9 +11,7 @@ pub async fn open_store(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         if path.is_empty() || path == ":memory:" {
-            return Err(OpenError::Url(
-                "an SQLite store needs the path of a file".to_owned(),
-            ));
+            return Err(OpenError::Url("an SQLite store needs the path of a file".to_owned()));
         }
         return sqlite::open(Path::new(path)).await;
     }

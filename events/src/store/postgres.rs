@@ -35,13 +35,8 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
             .connect_with(options.clone())
     };
     let writer = pool(1).await.map_err(|error| OpenError::Connect(error.into()))?;
-    migrations::postgres()
-        .run(&writer)
-        .await
-        .map_err(|error| OpenError::Migrate(error.into()))?;
-    let readers = pool(READERS)
-        .await
-        .map_err(|error| OpenError::Connect(error.into()))?;
+    migrations::postgres().run(&writer).await.map_err(|error| OpenError::Migrate(error.into()))?;
+    let readers = pool(READERS).await.map_err(|error| OpenError::Connect(error.into()))?;
     Ok(Arc::new(SqlStore { writer, readers }))
 }
 
@@ -146,8 +141,6 @@ impl Dialect for Postgres {
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {
         let code = error.code().unwrap_or_default();
         // Connection, rollback, resources, operator intervention, system error; and a standby that is not yet primary.
-        ["08", "40", "53", "55", "57", "58", "25006"]
-            .iter()
-            .any(|class| code.starts_with(class))
+        ["08", "40", "53", "55", "57", "58", "25006"].iter().any(|class| code.starts_with(class))
     }
 }

@@ -24,10 +24,7 @@ fn position(value: i64) -> Position {
 }
 
 fn chain_hash(bytes: &[u8]) -> Result<ChainHash, StoreError> {
-    bytes
-        .try_into()
-        .map(ChainHash)
-        .map_err(|_| damaged("read the hash chain", "a hash is not 32 bytes long"))
+    bytes.try_into().map(ChainHash).map_err(|_| damaged("read the hash chain", "a hash is not 32 bytes long"))
 }
 
 #[async_trait::async_trait]
@@ -68,9 +65,7 @@ where
         limit: u32,
     ) -> Result<Vec<Frame>, StoreError> {
         let sql = read_sql(filter);
-        let mut query = sqlx::query::<DB>(AssertSqlSafe(sql))
-            .bind(signed(after.0))
-            .bind(i64::from(limit));
+        let mut query = sqlx::query::<DB>(AssertSqlSafe(sql)).bind(signed(after.0)).bind(i64::from(limit));
         if let Some(exec) = &filter.exec {
             query = query.bind(&exec.as_bytes()[..]);
         }
@@ -119,10 +114,8 @@ where
     ) -> Result<Option<Position>, StoreError> {
         let failed = failed::<DB>("find output");
         let mut first: Option<Position> = None;
-        for (stream, offset) in [
-            (OutputStream::Stdout, stdout_offset),
-            (OutputStream::Stderr, stderr_offset),
-        ] {
+        for (stream, offset) in [(OutputStream::Stdout, stdout_offset), (OutputStream::Stderr, stderr_offset)]
+        {
             let row = sqlx::query::<DB>(OUTPUT_START)
                 .bind(&exec.as_bytes()[..])
                 .bind(stream_code(stream))
@@ -162,12 +155,8 @@ where
             let at = position(row.try_get(0).map_err(&failed)?);
             let start = position(row.try_get(1).map_err(&failed)?).0;
             let body: &[u8] = row.try_get(2).map_err(&failed)?;
-            let skip = usize::try_from(offset.saturating_sub(start))
-                .unwrap_or(usize::MAX)
-                .min(body.len());
-            let stop = usize::try_from(end.saturating_sub(start))
-                .unwrap_or(usize::MAX)
-                .min(body.len());
+            let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(body.len());
+            let stop = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(body.len());
             chunks.push(OutputChunk {
                 offset: start + skip as u64,
                 bytes: body[skip..stop].to_vec().into(),
@@ -227,19 +216,15 @@ where
         let failed = failed::<DB>("look up event ids");
         let mut known = Vec::new();
         for piece in pieces(ids.len(), &ID_CHUNKS) {
-            let sql = format!(
-                "SELECT id FROM events WHERE id IN ({})",
-                placeholders(1, piece.len())
-            );
+            let sql = format!("SELECT id FROM events WHERE id IN ({})", placeholders(1, piece.len()));
             let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
             for id in &ids[piece] {
                 query = query.bind(&id.as_bytes()[..]);
             }
             for row in query.fetch_all(&self.readers).await.map_err(&failed)? {
                 let id: &[u8] = row.try_get(0).map_err(&failed)?;
-                let id = id
-                    .try_into()
-                    .map_err(|_| damaged("look up event ids", "an id is not 16 bytes long"))?;
+                let id =
+                    id.try_into().map_err(|_| damaged("look up event ids", "an id is not 16 bytes long"))?;
                 known.push(EventId::from_bytes(id));
             }
         }
@@ -325,10 +310,7 @@ fn read_sql(filter: &EventFilter) -> String {
         }
     }
     if !filter.types.is_empty() {
-        sql.push_str(&format!(
-            " AND type IN ({})",
-            placeholders(next, filter.types.len())
-        ));
+        sql.push_str(&format!(" AND type IN ({})", placeholders(next, filter.types.len())));
     }
     sql.push_str(" ORDER BY position LIMIT $2");
     sql

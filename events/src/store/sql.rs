@@ -63,10 +63,7 @@ pub(super) fn damaged(
     operation: &'static str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> StoreError {
-    StoreError::Damaged {
-        operation,
-        source: source.into(),
-    }
+    StoreError::Damaged { operation, source: source.into() }
 }
 
 /// The JSON of a read model.

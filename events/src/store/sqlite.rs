@@ -27,9 +27,7 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn EventStore>, OpenError> 
     if let Some(directory) = path.parent()
         && !directory.as_os_str().is_empty()
     {
-        tokio::fs::create_dir_all(directory)
-            .await
-            .map_err(OpenError::Directory)?;
+        tokio::fs::create_dir_all(directory).await.map_err(OpenError::Directory)?;
     }
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -49,10 +47,7 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn EventStore>, OpenError> 
         .connect_with(options.clone().pragma("cache_size", "-8000"))
         .await
         .map_err(|error| OpenError::Connect(error.into()))?;
-    migrations::sqlite()
-        .run(&writer)
-        .await
-        .map_err(|error| OpenError::Migrate(error.into()))?;
+    migrations::sqlite().run(&writer).await.map_err(|error| OpenError::Migrate(error.into()))?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .test_before_acquire(false)
@@ -84,10 +79,7 @@ impl Dialect for Sqlite {
     }
 
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {
-        let code = error
-            .code()
-            .and_then(|code| code.parse::<i32>().ok())
-            .unwrap_or_default();
+        let code = error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default();
         // The lower byte is the primary code: BUSY, LOCKED, NOMEM, IOERR, FULL, CANTOPEN.
         matches!(code & 0xff, 5 | 6 | 7 | 10 | 13 | 14)
     }
@@ -130,10 +122,7 @@ async fn move_head(script: &mut Script<'_>, batch: &AppendBatch) -> Result<(), S
 fn conflict_or(error: StoreError) -> AppendError {
     let mut cause: Option<&dyn std::error::Error> = Some(&error);
     while let Some(inner) = cause {
-        if inner
-            .to_string()
-            .contains("NOT NULL constraint failed: head.position")
-        {
+        if inner.to_string().contains("NOT NULL constraint failed: head.position") {
             return AppendError::Conflict;
         }
         cause = inner.source();
@@ -303,10 +292,7 @@ async fn put_execs(script: &mut Script<'_>, states: &[ExecState]) -> Result<(), 
 
 async fn put_template(script: &mut Script<'_>, change: &TemplateChange) -> Result<(), StoreError> {
     let template = change.template.as_ref().map(state_json).transpose()?;
-    script
-        .bind(change.tenant.as_str())
-        .bind(searchable(&change.name))
-        .bind(template);
+    script.bind(change.tenant.as_str()).bind(searchable(&change.name)).bind(template);
     let sql = "INSERT INTO templates (tenant, name, template) VALUES (?, ?, ?)
         ON CONFLICT DO UPDATE SET template = excluded.template";
     script.add(sql).await

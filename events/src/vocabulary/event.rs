@@ -65,11 +65,7 @@ impl FromStr for Actor {
                 Some((key, user)) => (key, Some(user.to_owned())),
                 None => (client, None),
             };
-            let key = if key.is_empty() {
-                None
-            } else {
-                Some(key.parse().map_err(|_| unknown())?)
-            };
+            let key = if key.is_empty() { None } else { Some(key.parse().map_err(|_| unknown())?) };
             return Ok(Self::Client { key, user });
         }
         if let Some(node) = text.strip_prefix("executor:") {

@@ -25,17 +25,8 @@ impl TryFrom<String> for ProviderName {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let valid = !text.is_empty()
             && text.len() <= 32
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        if valid {
-            Ok(Self(text))
-        } else {
-            Err(crate::IdError::Name {
-                kind: "a provider",
-                max: 32,
-            })
-        }
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        if valid { Ok(Self(text)) } else { Err(crate::IdError::Name { kind: "a provider", max: 32 }) }
     }
 }
 

@@ -13,10 +13,7 @@ pub async fn an_empty_store_is_at_zero(subject: &Subject) {
     assert_eq!(store.head().await.unwrap(), Head::default());
     assert_eq!(read_all(&*store).await, []);
     assert_eq!(store.live_sandboxes().await.unwrap(), (Position::ZERO, vec![]));
-    assert_eq!(
-        store.chain_head(&tenant("default")).await.unwrap(),
-        ChainHash::GENESIS
-    );
+    assert_eq!(store.chain_head(&tenant("default")).await.unwrap(), ChainHash::GENESIS);
     assert_eq!(store.output_start(exec_id(1), 0, 0).await.unwrap(), None);
     assert_eq!(store.known_ids(&[]).await.unwrap(), []);
     assert_eq!(verify(&*store).await.unwrap(), Position::ZERO);
@@ -35,14 +32,7 @@ pub async fn positions_are_dense_and_bytes_exact(subject: &Subject) {
     let positions: Vec<u64> = read.iter().map(|frame| frame.position.0).collect();
     assert_eq!(positions, [1, 2, 3, 4, 5, 6]);
     let head = store.head().await.unwrap();
-    assert_eq!(
-        head,
-        Head {
-            position: Position(6),
-            stream_sequence: 2,
-            incarnation: "one".to_owned()
-        }
-    );
+    assert_eq!(head, Head { position: Position(6), stream_sequence: 2, incarnation: "one".to_owned() });
     let page = store.read(&EventFilter::default(), Position(2), 3).await.unwrap();
     assert_eq!(page, read[2..5]);
 }
@@ -79,17 +69,8 @@ pub async fn one_of_two_concurrent_appends_wins(subject: &Subject) {
             tokio::spawn(append(&stores[1], rival)),
         );
         let outcomes = [one.unwrap(), two.unwrap()];
-        assert_eq!(
-            outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
-            1,
-            "{outcomes:?}"
-        );
-        assert!(
-            outcomes
-                .iter()
-                .any(|outcome| matches!(outcome, Err(AppendError::Conflict))),
-            "{outcomes:?}"
-        );
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1, "{outcomes:?}");
+        assert!(outcomes.iter().any(|outcome| matches!(outcome, Err(AppendError::Conflict))), "{outcomes:?}");
         assert_eq!(stores[0].head().await.unwrap().position, batch.end());
     }
     assert_eq!(read_all(&*stores[1]).await.len(), 60);
@@ -111,10 +92,7 @@ pub async fn a_recorded_id_is_refused_and_known(subject: &Subject) {
     let mut second = log.batch(short_exec(2, b"b"));
     second.events[2].id = first.events[0].id;
     let error = store.append(&second).await.unwrap_err();
-    assert!(
-        matches!(error, AppendError::Store(StoreError::Refused { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, AppendError::Store(StoreError::Refused { .. })), "{error:?}");
     assert!(!error.is_retryable());
     assert_eq!(store.head().await.unwrap().position, Position(3));
     assert_eq!(store.exec(exec_id(2)).await.unwrap(), None);
@@ -146,23 +124,14 @@ pub async fn output_is_read_from_any_offset(subject: &Subject) {
     let (mut events, mut offset) = (vec![event(Some(1), started(1)), event(Some(1), started(2))], 0);
     for len in [1, 2, 300, 5, 400, 291, 1] {
         let piece = stdout[offset..offset + len].to_vec();
-        events.push(event(
-            Some(1),
-            output(1, OutputStream::Stdout, offset as u64, piece),
-        ));
-        events.push(event(
-            Some(1),
-            output(2, OutputStream::Stdout, offset as u64, vec![0; len]),
-        ));
+        events.push(event(Some(1), output(1, OutputStream::Stdout, offset as u64, piece)));
+        events.push(event(Some(1), output(2, OutputStream::Stdout, offset as u64, vec![0; len])));
         offset += len;
     }
     events.push(event(Some(1), output(1, OutputStream::Stderr, 0, stderr.clone())));
     store.append(&log.batch(events)).await.unwrap();
     for start in 0..=1001u64 {
-        let chunks = store
-            .output(exec_id(1), OutputStream::Stdout, start, 10_000)
-            .await
-            .unwrap();
+        let chunks = store.output(exec_id(1), OutputStream::Stdout, start, 10_000).await.unwrap();
         let mut next = start;
         let mut bytes = Vec::new();
         for chunk in &chunks {
@@ -175,29 +144,14 @@ pub async fn output_is_read_from_any_offset(subject: &Subject) {
         let first = chunks.first().map(|chunk| chunk.position);
         assert_eq!(store.output_start(exec_id(1), start, 7).await.unwrap(), first);
     }
-    let some = store
-        .output(exec_id(1), OutputStream::Stdout, 2, 302)
-        .await
-        .unwrap();
+    let some = store.output(exec_id(1), OutputStream::Stdout, 2, 302).await.unwrap();
     let bytes: Vec<u8> = some.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
     assert_eq!(bytes, stdout[2..304]);
-    assert_eq!(
-        store
-            .output(exec_id(1), OutputStream::Stdout, u64::MAX, 5)
-            .await
-            .unwrap(),
-        []
-    );
-    let errors = store
-        .output(exec_id(1), OutputStream::Stderr, 3, 100)
-        .await
-        .unwrap();
+    assert_eq!(store.output(exec_id(1), OutputStream::Stdout, u64::MAX, 5).await.unwrap(), []);
+    let errors = store.output(exec_id(1), OutputStream::Stderr, 3, 100).await.unwrap();
     assert_eq!(errors[0].bytes, stderr[3..]);
     // Stderr came last: only it has something to give once stdout is read.
-    assert_eq!(
-        store.output_start(exec_id(1), 1000, 6).await.unwrap(),
-        Some(errors[0].position)
-    );
+    assert_eq!(store.output_start(exec_id(1), 1000, 6).await.unwrap(), Some(errors[0].position));
     assert_eq!(store.output_start(exec_id(1), 1000, 7).await.unwrap(), None);
     assert_eq!(store.output_start(exec_id(3), 0, 0).await.unwrap(), None);
 }
@@ -209,14 +163,7 @@ pub async fn filters_select_exactly(subject: &Subject) {
         event(Some(1), requested(None)),
         event(Some(1), running()),
         event(Some(2), requested(None)),
-        event(
-            None,
-            NodeJoined {
-                node: "n".parse().unwrap(),
-                providers: vec![],
-                capacity: 1,
-            },
-        ),
+        event(None, NodeJoined { node: "n".parse().unwrap(), providers: vec![], capacity: 1 }),
     ];
     events.extend(short_exec(1, b"one"));
     events.extend(short_exec(2, b"two"));
@@ -231,41 +178,19 @@ pub async fn filters_select_exactly(subject: &Subject) {
     let types = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let filters = [
         all(),
-        EventFilter {
-            tenant: Some(tenant("other")),
-            ..all()
-        },
-        EventFilter {
-            tenant: Some(tenant("nobody")),
-            ..all()
-        },
-        EventFilter {
-            sandbox: Some(sandbox_id(1)),
-            ..all()
-        },
-        EventFilter {
-            exec: Some(exec_id(2)),
-            ..all()
-        },
-        EventFilter {
-            types: types(&["exec.output", "sandbox.requested"]),
-            ..all()
-        },
-        EventFilter {
-            types: types(&["nothing"]),
-            ..all()
-        },
+        EventFilter { tenant: Some(tenant("other")), ..all() },
+        EventFilter { tenant: Some(tenant("nobody")), ..all() },
+        EventFilter { sandbox: Some(sandbox_id(1)), ..all() },
+        EventFilter { exec: Some(exec_id(2)), ..all() },
+        EventFilter { types: types(&["exec.output", "sandbox.requested"]), ..all() },
+        EventFilter { types: types(&["nothing"]), ..all() },
         EventFilter {
             sandbox: Some(sandbox_id(1)),
             exec: Some(exec_id(1)),
             types: types(&["exec.exited"]),
             ..all()
         },
-        EventFilter {
-            tenant: Some(tenant("other")),
-            sandbox: Some(sandbox_id(1)),
-            ..all()
-        },
+        EventFilter { tenant: Some(tenant("other")), sandbox: Some(sandbox_id(1)), ..all() },
     ];
     for filter in filters {
         for after in [0, 3, 8, 100] {
@@ -273,17 +198,8 @@ pub async fn filters_select_exactly(subject: &Subject) {
                 .events
                 .iter()
                 .filter(|event| event.frame.position.0 > after)
-                .filter(|event| {
-                    filter
-                        .tenant
-                        .as_ref()
-                        .is_none_or(|tenant| event.tenant == *tenant)
-                })
-                .filter(|event| {
-                    filter
-                        .sandbox
-                        .is_none_or(|sandbox| event.sandbox == Some(sandbox))
-                })
+                .filter(|event| filter.tenant.as_ref().is_none_or(|tenant| event.tenant == *tenant))
+                .filter(|event| filter.sandbox.is_none_or(|sandbox| event.sandbox == Some(sandbox)))
                 .filter(|event| filter.exec.is_none_or(|exec| event.exec == Some(exec)))
                 .filter(|event| {
                     filter.types.is_empty() || filter.types.iter().any(|name| name == event.type_name)
@@ -292,11 +208,7 @@ pub async fn filters_select_exactly(subject: &Subject) {
                 .collect();
             let found = store.read(&filter, Position(after), 2).await.unwrap();
             assert_eq!(found, expected[..expected.len().min(2)], "{filter:?}");
-            assert_eq!(
-                store.read(&filter, Position(after), 100).await.unwrap(),
-                expected,
-                "{filter:?}"
-            );
+            assert_eq!(store.read(&filter, Position(after), 100).await.unwrap(), expected, "{filter:?}");
         }
     }
 }
@@ -305,11 +217,7 @@ pub async fn events_cannot_be_changed_or_deleted(subject: &Subject) {
     let store = subject.open().await;
     let batch = Recorder::default().batch(short_exec(1, b"a"));
     store.append(&batch).await.unwrap();
-    for sql in [
-        "UPDATE events SET type = 'x' WHERE position = 1",
-        "DELETE FROM events",
-        "TRUNCATE events",
-    ] {
+    for sql in ["UPDATE events SET type = 'x' WHERE position = 1", "DELETE FROM events", "TRUNCATE events"] {
         let error = subject.raw(sql).await.unwrap_err();
         if !(subject.is_sqlite() && sql.starts_with("TRUNCATE")) {
             assert!(error.to_string().contains("append-only"), "{error}");
@@ -320,10 +228,7 @@ pub async fn events_cannot_be_changed_or_deleted(subject: &Subject) {
 
 pub async fn everything_is_there_after_reopening(subject: &Subject) {
     let mut log = Recorder::default();
-    let batch = log.batch(vec![
-        event(Some(1), requested(Some("ada"))),
-        event(Some(1), started(1)),
-    ]);
+    let batch = log.batch(vec![event(Some(1), requested(Some("ada"))), event(Some(1), started(1))]);
     {
         let store = subject.open().await;
         store.append(&batch).await.unwrap();
@@ -333,14 +238,8 @@ pub async fn everything_is_there_after_reopening(subject: &Subject) {
     assert_eq!(read_all(&*store).await, frames(&[&batch]));
     assert_eq!(store.live_sandboxes().await.unwrap().1, batch.sandboxes);
     assert_eq!(store.live_execs().await.unwrap(), batch.execs);
-    assert_eq!(
-        store.chain_head(&tenant("default")).await.unwrap(),
-        batch.events[1].hash
-    );
-    store
-        .append(&log.batch(vec![event(Some(1), exited(1, 0, 0))]))
-        .await
-        .unwrap();
+    assert_eq!(store.chain_head(&tenant("default")).await.unwrap(), batch.events[1].hash);
+    store.append(&log.batch(vec![event(Some(1), exited(1, 0, 0))])).await.unwrap();
 }
 
 pub async fn read_models_follow_the_events(subject: &Subject) {
@@ -365,12 +264,7 @@ pub async fn read_models_follow_the_events(subject: &Subject) {
     assert_eq!(store.live_execs().await.unwrap().len(), 3);
     let end = log.batch(vec![
         event(Some(1), exited(1, 5, 0)),
-        event(
-            Some(2),
-            SandboxDestroyed {
-                reason: DestroyReason::Ttl,
-            },
-        ),
+        event(Some(2), SandboxDestroyed { reason: DestroyReason::Ttl }),
     ]);
     store.append(&end).await.unwrap();
     let (head, live) = store.live_sandboxes().await.unwrap();
@@ -378,21 +272,10 @@ pub async fn read_models_follow_the_events(subject: &Subject) {
     assert_eq!(live, [first]);
     assert!(store.sandbox(sandbox_id(2)).await.unwrap().unwrap().is_terminal());
     assert!(store.exec(exec_id(1)).await.unwrap().unwrap().end.is_some());
-    let live: Vec<ExecId> = store
-        .live_execs()
-        .await
-        .unwrap()
-        .iter()
-        .map(|exec| exec.id)
-        .collect();
+    let live: Vec<ExecId> = store.live_execs().await.unwrap().iter().map(|exec| exec.id).collect();
     assert_eq!(live, [exec_id(2), exec_id(3)]);
-    let newest_first: Vec<ExecId> = store
-        .execs(sandbox_id(1), 10)
-        .await
-        .unwrap()
-        .iter()
-        .map(|exec| exec.id)
-        .collect();
+    let newest_first: Vec<ExecId> =
+        store.execs(sandbox_id(1), 10).await.unwrap().iter().map(|exec| exec.id).collect();
     assert_eq!(newest_first, [exec_id(2), exec_id(1)]);
     assert_eq!(store.execs(sandbox_id(1), 1).await.unwrap().len(), 1);
 }
@@ -411,14 +294,7 @@ pub async fn templates_are_saved_and_deleted(subject: &Subject) {
         env: Default::default(),
         description: String::new(),
     };
-    let saved = |name, image| {
-        event(
-            None,
-            TemplateSaved {
-                template: template(name, image),
-            },
-        )
-    };
+    let saved = |name, image| event(None, TemplateSaved { template: template(name, image) });
     let mut other = saved("a", "theirs");
     other.tenant = tenant("other");
     let batch = log.batch(vec![saved("b", "1"), saved("a", "1"), saved("a", "2"), other]);
@@ -426,18 +302,9 @@ pub async fn templates_are_saved_and_deleted(subject: &Subject) {
     let ours = store.templates(&tenant("default")).await.unwrap();
     assert_eq!(ours, [template("a", "2"), template("b", "1")]);
     assert_eq!(store.all_templates().await.unwrap().len(), 3);
-    store
-        .append(&log.batch(vec![event(None, TemplateDeleted { name: "a".to_owned() })]))
-        .await
-        .unwrap();
-    assert_eq!(
-        store.templates(&tenant("default")).await.unwrap(),
-        [template("b", "1")]
-    );
-    assert_eq!(
-        store.templates(&tenant("other")).await.unwrap(),
-        [template("a", "theirs")]
-    );
+    store.append(&log.batch(vec![event(None, TemplateDeleted { name: "a".to_owned() })])).await.unwrap();
+    assert_eq!(store.templates(&tenant("default")).await.unwrap(), [template("b", "1")]);
+    assert_eq!(store.templates(&tenant("other")).await.unwrap(), [template("a", "theirs")]);
 }
 
 pub async fn big_batches_are_one_append(subject: &Subject) {
@@ -448,16 +315,10 @@ pub async fn big_batches_are_one_append(subject: &Subject) {
         events.push(event(Some(exec % 7), started(exec)));
     }
     for n in 0..2_345u64 {
-        events.push(event(
-            Some(0),
-            output(0, OutputStream::Stdout, n * 100, vec![n as u8; 100]),
-        ));
+        events.push(event(Some(0), output(0, OutputStream::Stdout, n * 100, vec![n as u8; 100])));
     }
     for n in 0..100u64 {
-        events.push(event(
-            Some(0),
-            output(0, OutputStream::Stderr, n * 65_536, vec![n as u8; 65_536]),
-        ));
+        events.push(event(Some(0), output(0, OutputStream::Stderr, n * 65_536, vec![n as u8; 65_536])));
     }
     let batch = log.batch(events);
     store.append(&batch).await.unwrap();
@@ -466,10 +327,7 @@ pub async fn big_batches_are_one_append(subject: &Subject) {
     // Reading on from what was read reaches the end, however the reads are cut.
     let mut offset = 0;
     loop {
-        let chunks = store
-            .output(exec_id(0), OutputStream::Stderr, offset, 1_000_000)
-            .await
-            .unwrap();
+        let chunks = store.output(exec_id(0), OutputStream::Stderr, offset, 1_000_000).await.unwrap();
         let Some(last) = chunks.last() else { break };
         offset = last.offset + last.bytes.len() as u64;
     }
@@ -494,21 +352,13 @@ pub async fn hostile_text_is_only_text(subject: &Subject) {
     };
     let batch = log.batch(vec![
         event(Some(1), requested(Some(owner))),
-        event(
-            None,
-            TemplateSaved {
-                template: template.clone(),
-            },
-        ),
+        event(None, TemplateSaved { template: template.clone() }),
     ]);
     store.append(&batch).await.unwrap();
     let state = store.sandbox(sandbox_id(1)).await.unwrap().unwrap();
     assert_eq!(state.spec.owner.as_deref(), Some(owner));
     assert_eq!(store.templates(&tenant("default")).await.unwrap(), [template]);
-    let filter = EventFilter {
-        types: vec!["' OR 1=1 --".to_owned()],
-        ..EventFilter::default()
-    };
+    let filter = EventFilter { types: vec!["' OR 1=1 --".to_owned()], ..EventFilter::default() };
     assert_eq!(store.read(&filter, Position::ZERO, 10).await.unwrap(), []);
 }
 
@@ -519,10 +369,7 @@ pub async fn readers_see_whole_batches_only(subject: &Subject) {
         tokio::spawn(async move {
             let mut seen = 0;
             while seen < 300 {
-                let all = store
-                    .read(&EventFilter::default(), Position(seen), u32::MAX)
-                    .await
-                    .unwrap();
+                let all = store.read(&EventFilter::default(), Position(seen), u32::MAX).await.unwrap();
                 assert_eq!(all.len() % 3, 0, "a part of a batch after {seen}");
                 for frame in all {
                     seen += 1;
@@ -557,38 +404,17 @@ pub async fn the_chain_verifies_and_names_the_first_change(subject: &Subject) {
     subject.raw(drop_trigger).await.unwrap();
     // The same text is not the same bytes: the body goes from "b" to "c".
     let literal = if subject.is_sqlite() { "x'63'" } else { "'\\x63'" };
-    subject
-        .raw(&format!("UPDATE events SET body = {literal} WHERE position = 6"))
-        .await
-        .unwrap();
+    subject.raw(&format!("UPDATE events SET body = {literal} WHERE position = 6")).await.unwrap();
     assert!(matches!(
         verify(&*store).await.unwrap_err(),
-        VerifyError::Broken {
-            position: Position(6),
-            fault: ChainFault::Hash
-        }
+        VerifyError::Broken { position: Position(6), fault: ChainFault::Hash }
     ));
-    subject
-        .raw("UPDATE events SET tenant = 'other' WHERE position = 3")
-        .await
-        .unwrap();
+    subject.raw("UPDATE events SET tenant = 'other' WHERE position = 3").await.unwrap();
+    assert!(matches!(verify(&*store).await.unwrap_err(), VerifyError::Broken { position: Position(3), .. }));
+    subject.raw("DELETE FROM events WHERE position = 2").await.unwrap();
     assert!(matches!(
         verify(&*store).await.unwrap_err(),
-        VerifyError::Broken {
-            position: Position(3),
-            ..
-        }
-    ));
-    subject
-        .raw("DELETE FROM events WHERE position = 2")
-        .await
-        .unwrap();
-    assert!(matches!(
-        verify(&*store).await.unwrap_err(),
-        VerifyError::Broken {
-            position: Position(2),
-            fault: ChainFault::Missing
-        }
+        VerifyError::Broken { position: Position(2), fault: ChainFault::Missing }
     ));
 }
 
@@ -599,10 +425,7 @@ pub async fn states_are_true_at_their_head(subject: &Subject) {
         tokio::spawn(async move {
             let mut log = Recorder::default();
             for n in 0..100 {
-                store
-                    .append(&log.batch(vec![event(Some(n), requested(None))]))
-                    .await
-                    .unwrap();
+                store.append(&log.batch(vec![event(Some(n), requested(None))])).await.unwrap();
             }
         })
     };

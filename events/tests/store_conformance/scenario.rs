@@ -20,9 +20,7 @@ pub fn tenant(name: &str) -> TenantId {
 }
 
 pub fn at(seconds: i64) -> DateTime<Utc> {
-    Utc.timestamp_opt(1_750_000_000 + seconds, 123_456_000)
-        .single()
-        .unwrap()
+    Utc.timestamp_opt(1_750_000_000 + seconds, 123_456_000).single().unwrap()
 }
 
 pub fn event(sandbox: Option<u8>, data: impl Into<EventData>) -> Event {
@@ -62,11 +60,7 @@ pub fn requested(owner: Option<&str>) -> SandboxRequested {
 }
 
 pub fn running() -> SandboxRunning {
-    SandboxRunning {
-        node: "node-1".parse().unwrap(),
-        runtime_id: "abc".to_owned(),
-        took_us: 10,
-    }
+    SandboxRunning { node: "node-1".parse().unwrap(), runtime_id: "abc".to_owned(), took_us: 10 }
 }
 
 pub fn started(exec: u8) -> ExecStarted {
@@ -87,12 +81,7 @@ pub fn started(exec: u8) -> ExecStarted {
 }
 
 pub fn output(exec: u8, stream: OutputStream, offset: u64, bytes: impl Into<Bytes>) -> ExecOutput {
-    ExecOutput {
-        exec: exec_id(exec),
-        stream,
-        offset,
-        bytes: bytes.into(),
-    }
+    ExecOutput { exec: exec_id(exec), stream, offset, bytes: bytes.into() }
 }
 
 pub fn exited(exec: u8, stdout_bytes: u64, stderr_bytes: u64) -> ExecExited {
@@ -100,12 +89,7 @@ pub fn exited(exec: u8, stdout_bytes: u64, stderr_bytes: u64) -> ExecExited {
         exec: exec_id(exec),
         code: 0,
         signal: None,
-        ended: ExecEnded {
-            stdout_bytes,
-            stderr_bytes,
-            truncated_bytes: 0,
-            duration_us: 1,
-        },
+        ended: ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1 },
     }
 }
 
@@ -126,29 +110,18 @@ pub struct Recorder {
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self {
-            numberer: Numberer::new(&Head::default()),
-            sequence: 0,
-        }
+        Self { numberer: Numberer::new(&Head::default()), sequence: 0 }
     }
 }
 
 impl Recorder {
     pub fn batch(&mut self, events: Vec<Event>) -> AppendBatch {
-        let incoming: Vec<Incoming> = events
-            .into_iter()
-            .map(|event| Incoming {
-                frame: event.to_frame().unwrap(),
-                event,
-            })
-            .collect();
+        let incoming: Vec<Incoming> =
+            events.into_iter().map(|event| Incoming { frame: event.to_frame().unwrap(), event }).collect();
         let missing = self.numberer.missing(&incoming, false);
         self.numberer.learn(missing, Known::default());
         self.sequence += 1;
-        let mark = StreamMark {
-            incarnation: "one".to_owned(),
-            sequence: self.sequence,
-        };
+        let mark = StreamMark { incarnation: "one".to_owned(), sequence: self.sequence };
         let draft = self.numberer.draft(incoming, &HashSet::new(), mark).unwrap();
         assert_eq!(draft.dropped, []);
         draft.batch
@@ -156,15 +129,9 @@ impl Recorder {
 }
 
 pub fn frames(batches: &[&AppendBatch]) -> Vec<Frame> {
-    batches
-        .iter()
-        .flat_map(|batch| batch.events.iter().map(|event| event.frame.clone()))
-        .collect()
+    batches.iter().flat_map(|batch| batch.events.iter().map(|event| event.frame.clone())).collect()
 }
 
 pub async fn read_all(store: &dyn EventStore) -> Vec<Frame> {
-    store
-        .read(&EventFilter::default(), Position::ZERO, u32::MAX)
-        .await
-        .unwrap()
+    store.read(&EventFilter::default(), Position::ZERO, u32::MAX).await.unwrap()
 }

@@ -24,23 +24,13 @@ impl Postgres {
             chown(directory.path(), Some(postgres.0), Some(postgres.1)).unwrap();
         }
         let made = as_postgres("initdb")
-            .args([
-                "--auth=trust",
-                "--username=postgres",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-            ])
+            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"])
             .arg("--pgdata")
             .arg(&data)
             .stdout(Stdio::null())
             .output()
             .expect("initdb: install postgresql");
-        assert!(
-            made.status.success(),
-            "initdb: {}",
-            String::from_utf8_lossy(&made.stderr)
-        );
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         let server = Self::serve(&data, directory.path(), log);
         let mut postgres = Self { directory, server };
@@ -51,10 +41,7 @@ impl Postgres {
     /// Ends the server at once, as a crash would, and starts it again on the same data.
     pub fn crash_and_restart(&mut self) {
         self.kill();
-        let log = std::fs::File::options()
-            .append(true)
-            .open(self.directory.path().join("log"))
-            .unwrap();
+        let log = std::fs::File::options().append(true).open(self.directory.path().join("log")).unwrap();
         self.server = Self::serve(&self.directory.path().join("data"), self.directory.path(), log);
         self.wait();
     }
@@ -62,31 +49,18 @@ impl Postgres {
     /// Makes an empty database and gives its URL.
     pub fn database(&self, name: &str) -> String {
         self.query(&format!("CREATE DATABASE {name}"));
-        format!(
-            "postgres://postgres@localhost/{name}?host={}",
-            self.directory.path().display()
-        )
+        format!("postgres://postgres@localhost/{name}?host={}", self.directory.path().display())
     }
 
     /// Runs one statement in the maintenance database.
     pub fn query(&self, sql: &str) {
         let output = self.psql(sql);
-        assert!(
-            output.status.success(),
-            "psql: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn psql(&self, sql: &str) -> std::process::Output {
         Command::new(binary("psql"))
-            .args([
-                "--no-psqlrc",
-                "--username=postgres",
-                "--dbname=postgres",
-                "--command",
-                sql,
-            ])
+            .args(["--no-psqlrc", "--username=postgres", "--dbname=postgres", "--command", sql])
             .arg("--host")
             .arg(self.directory.path())
             .output()
@@ -110,16 +84,8 @@ impl Postgres {
         let started = Instant::now();
         while !self.psql("SELECT 1").status.success() {
             let log = || std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-            assert!(
-                self.server.try_wait().unwrap().is_none(),
-                "postgres ended: {}",
-                log()
-            );
-            assert!(
-                started.elapsed() < Duration::from_secs(60),
-                "postgres does not answer: {}",
-                log()
-            );
+            assert!(self.server.try_wait().unwrap().is_none(), "postgres ended: {}", log());
+            assert!(started.elapsed() < Duration::from_secs(60), "postgres does not answer: {}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -155,10 +121,7 @@ fn is_root() -> bool {
 
 fn user_ids(name: &str) -> (u32, u32) {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
-    let line = passwd
-        .lines()
-        .find(|line| line.starts_with(&format!("{name}:")))
-        .expect("no user postgres");
+    let line = passwd.lines().find(|line| line.starts_with(&format!("{name}:"))).expect("no user postgres");
     let mut fields = line.split(':').skip(2).map(|field| field.parse().unwrap());
     (fields.next().unwrap(), fields.next().unwrap())
 }
@@ -169,22 +132,14 @@ fn as_postgres(program: &str) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
-        .arg(program)
-        .current_dir("/");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program).current_dir("/");
     command
 }
 
 /// Debian keeps the server's programs out of the PATH, one directory a version.
 fn binary(name: &str) -> PathBuf {
     let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-        .map(|entries| {
-            entries
-                .flatten()
-                .map(|entry| entry.path().join("bin").join(name))
-                .collect()
-        })
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin").join(name)).collect())
         .unwrap_or_default();
     versions.retain(|path| path.exists());
     versions.sort();

@@ -56,20 +56,11 @@ async fn create(
         return fail(shared, context, FailureCode::DeadlinePassed, message).await;
     }
     let began = Instant::now();
-    let order = BoxOrder {
-        id,
-        spec: spec.clone(),
-        time_left: time_left + GRACE,
-    };
+    let order = BoxOrder { id, spec: spec.clone(), time_left: time_left + GRACE };
     let progress = Progress::new(shared, context);
     // The claim, the question whether it is still wanted, and the box take their time side by side. If it is not
     // wanted any more the box goes again; that is rare, and waiting for the answer first would cost every sandbox.
-    let claim = context.event_once(
-        "starting",
-        SandboxStarting {
-            node: shared.config.node.clone(),
-        },
-    );
+    let claim = context.event_once("starting", SandboxStarting { node: shared.config.node.clone() });
     let claim = [claim];
     let (claimed, record, made) = tokio::join!(
         shared.log.publish(&claim),
@@ -79,11 +70,7 @@ async fn create(
     let unwanted = record.is_ok_and(|record| record.is_some_and(|record| record.sandbox.is_terminal()));
     if unwanted || claimed.is_err() {
         discard(provider.as_ref(), context).await;
-        return if unwanted {
-            Ok(())
-        } else {
-            Err(Outcome::Retry(Duration::from_secs(1)))
-        };
+        return if unwanted { Ok(()) } else { Err(Outcome::Retry(Duration::from_secs(1))) };
     }
     let handle = match made {
         Ok(handle) => handle,
@@ -92,20 +79,14 @@ async fn create(
     let agent = Client::new(&handle.socket);
     if !env.0.is_empty() {
         // The agent keeps it: an executor that takes over has it from nowhere else.
-        let environment = env
-            .0
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let environment = env.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         if let Err(error) = agent.set_environment(environment).await {
             tracing::warn!(sandbox.id = %id, error = %error, "the environment was not set");
             discard(provider.as_ref(), context).await;
             return Err(Outcome::Retry(Duration::from_secs(1)));
         }
     }
-    shared
-        .registry
-        .insert(Arc::new(Hosted::new(id, context.tenant.clone(), provider, agent)));
+    shared.registry.insert(Arc::new(Hosted::new(id, context.tenant.clone(), provider, agent)));
     let running = SandboxRunning {
         node: shared.config.node.clone(),
         runtime_id: handle.runtime_id,
@@ -129,11 +110,7 @@ async fn failed(
 }
 
 async fn fail(shared: &Shared, context: &Context, code: FailureCode, message: String) -> Result<(), Outcome> {
-    tell(
-        shared,
-        &[context.event_once("failed", SandboxFailed { code, message })],
-    )
-    .await
+    tell(shared, &[context.event_once("failed", SandboxFailed { code, message })]).await
 }
 
 async fn discard(provider: &dyn Provider, context: &Context) {
@@ -159,10 +136,7 @@ impl Progress {
                 let _ = log.publish(&[context.event(pulling)]).await;
             }
         });
-        Self {
-            send,
-            last: Mutex::new(None),
-        }
+        Self { send, last: Mutex::new(None) }
     }
 }
 

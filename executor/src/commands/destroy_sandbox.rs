@@ -25,10 +25,7 @@ pub(crate) async fn destroy(
     reason: DestroyReason,
 ) -> Result<(), Outcome> {
     let id = context.sandbox;
-    let hosted = shared
-        .registry
-        .get(id)
-        .filter(|hosted| hosted.tenant == context.tenant);
+    let hosted = shared.registry.get(id).filter(|hosted| hosted.tenant == context.tenant);
     if let Some(hosted) = &hosted {
         if !hosted.close() {
             // Somebody else is at it; this command comes again and finds it gone.
@@ -54,18 +51,11 @@ pub(crate) async fn destroy(
     }
     if let Some(hosted) = &hosted {
         hosted.pumps.close();
-        if tokio::time::timeout(LAST_WORDS, hosted.pumps.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(LAST_WORDS, hosted.pumps.wait()).await.is_err() {
             tracing::warn!(sandbox.id = %id, "an exec did not tell its end in time");
         }
     }
-    let told = tell(
-        shared,
-        &[context.event_once("destroyed", SandboxDestroyed { reason })],
-    )
-    .await;
+    let told = tell(shared, &[context.event_once("destroyed", SandboxDestroyed { reason })]).await;
     if told.is_ok() {
         shared.registry.remove(id);
     } else if let Some(hosted) = &hosted {

@@ -19,18 +19,9 @@ pub(super) async fn run(shared: &Shared, context: &Context, expires_at: DateTime
     }
     if let Err(error) = hosted.agent.set_deadline(remaining + GRACE).await {
         tracing::warn!(sandbox.id = %context.sandbox, error = %error, "the deadline was not moved");
-        return if hosted.is_closing() {
-            Outcome::Done
-        } else {
-            Outcome::Retry(Duration::from_secs(1))
-        };
+        return if hosted.is_closing() { Outcome::Done } else { Outcome::Retry(Duration::from_secs(1)) };
     }
-    match tell(
-        shared,
-        &[context.event_once("extended", SandboxTtlExtended { expires_at })],
-    )
-    .await
-    {
+    match tell(shared, &[context.event_once("extended", SandboxTtlExtended { expires_at })]).await {
         Ok(()) => Outcome::Done,
         Err(outcome) => outcome,
     }

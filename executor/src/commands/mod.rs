@@ -32,11 +32,9 @@ pub async fn carry_out(shared: Arc<Shared>, delivery: Delivery) {
     tracing::debug!(sandbox.id = %span_fields.0, command.verb = span_fields.1, command.id = %envelope.id, delivery.attempt, "command");
     let work = async {
         match &envelope.command {
-            Command::CreateSandbox {
-                spec,
-                env,
-                expires_at,
-            } => create_sandbox::run(&shared, &context, spec, env, *expires_at, delivery.attempt).await,
+            Command::CreateSandbox { spec, env, expires_at } => {
+                create_sandbox::run(&shared, &context, spec, env, *expires_at, delivery.attempt).await
+            }
             Command::StartExec { exec, spec, env } => {
                 start_exec::run(&shared, &context, *exec, spec, env).await
             }

@@ -38,14 +38,8 @@ async fn start(
     let hosted = match shared.registry.get(context.sandbox) {
         Some(hosted) if hosted.tenant == context.tenant && !hosted.is_closing() => hosted,
         _ => {
-            return fail(
-                shared,
-                context,
-                exec,
-                FailureCode::SandboxGone,
-                "the sandbox is gone".to_owned(),
-            )
-            .await;
+            return fail(shared, context, exec, FailureCode::SandboxGone, "the sandbox is gone".to_owned())
+                .await;
         }
     };
     if !hosted.execs.insert(exec) {
@@ -59,12 +53,8 @@ async fn start(
             return refused(shared, context, exec, error).await;
         }
     };
-    let started = ExecStarted {
-        exec,
-        spec: spec.clone(),
-        env_names: env.names(),
-        pid: connection.started.pid,
-    };
+    let started =
+        ExecStarted { exec, spec: spec.clone(), env_names: env.names(), pid: connection.started.pid };
     let (durable, is_durable) = oneshot::channel();
     let pumped = Exec {
         id: exec,
@@ -75,13 +65,9 @@ async fn start(
         max_output_bytes: shared.config.max_output_bytes,
         shutdown: shared.shutdown.clone(),
     };
-    hosted
-        .pumps
-        .spawn(pumped.pump(connection, Resume::Started { started, durable }));
+    hosted.pumps.spawn(pumped.pump(connection, Resume::Started { started, durable }));
     // Only now is it safe to forget the command: until the log knows of the exec, the command is all that does.
-    is_durable
-        .await
-        .map_err(|_| Outcome::Retry(Duration::from_secs(1)))?;
+    is_durable.await.map_err(|_| Outcome::Retry(Duration::from_secs(1)))?;
     // The acknowledgement is a write to disk as well: it need not compete with the events of a short exec.
     tokio::time::sleep(ACK_PAUSE).await;
     Ok(())
@@ -94,17 +80,10 @@ async fn connect(
     env: &SecretMap,
 ) -> Result<ExecConnection, CallError<StartRefusal>> {
     let start = StartExec {
-        env: env
-            .0
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect(),
+        env: env.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         cwd: spec.cwd.clone(),
         user: spec.user.clone(),
-        tty: spec.tty.map(|size| protocol::TerminalSize {
-            rows: size.rows,
-            cols: size.cols,
-        }),
+        tty: spec.tty.map(|size| protocol::TerminalSize { rows: size.rows, cols: size.cols }),
         timeout: spec.timeout_ms.map(Duration::from_millis),
         stdin: spec.stdin,
         ..StartExec::new(exec.as_bytes().to_owned().into(), spec.argv.iter().cloned())
@@ -138,20 +117,15 @@ async fn refused(
         )) => return Ok(()),
         CallError::Transport { .. } => {
             // Whether it started is unknown; the same id starts it once, so the command may come again.
-            if shared
-                .registry
-                .get(context.sandbox)
-                .is_some_and(|hosted| !hosted.is_closing())
-            {
+            if shared.registry.get(context.sandbox).is_some_and(|hosted| !hosted.is_closing()) {
                 return Err(Outcome::Retry(Duration::from_millis(500)));
             }
             (FailureCode::SandboxGone, "the sandbox is gone".to_owned())
         }
         CallError::InvalidCall { reason, .. } => (FailureCode::Invalid, reason),
-        CallError::Violation { .. } | CallError::Version { .. } => (
-            FailureCode::AgentUnreachable,
-            "the agent of the sandbox does not answer".to_owned(),
-        ),
+        CallError::Violation { .. } | CallError::Version { .. } => {
+            (FailureCode::AgentUnreachable, "the agent of the sandbox does not answer".to_owned())
+        }
     };
     fail(shared, context, exec, code, message).await
 }
@@ -163,9 +137,5 @@ async fn fail(
     code: FailureCode,
     message: String,
 ) -> Result<(), Outcome> {
-    tell(
-        shared,
-        &[context.event_once("failed", ExecFailed { exec, code, message })],
-    )
-    .await
+    tell(shared, &[context.event_once("failed", ExecFailed { exec, code, message })]).await
 }

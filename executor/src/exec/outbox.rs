@@ -79,11 +79,7 @@ impl Outbox {
         let Some(first) = self.first.take() else { return };
         let batch = self.gathered.split().freeze();
         let pending = start(&self.log, &first, batch.clone()).await;
-        self.under_way.push_back(Message {
-            first,
-            batch,
-            pending,
-        });
+        self.under_way.push_back(Message { first, batch, pending });
     }
 
     /// Waits until the oldest message is durable, however long that takes. Cancel safe.

@@ -49,10 +49,7 @@ pub struct Exec {
 /// Where a pump begins.
 pub enum Resume {
     /// At the start, with the news of it; `durable` hears when that news is safe.
-    Started {
-        started: ExecStarted,
-        durable: oneshot::Sender<()>,
-    },
+    Started { started: ExecStarted, durable: oneshot::Sender<()> },
     /// In the middle: so much is recorded, and so much the agent has forgotten.
     Recorded { recorded: Offsets, read: Offsets },
 }
@@ -93,11 +90,7 @@ impl Exec {
             Resume::Started { started, durable } => ([0, 0], [0, 0], Some(started), Some(durable)),
             Resume::Recorded { recorded, read } => (recorded, read, None, None),
         };
-        let known = ExecProgress {
-            stdout_bytes: gathered[0],
-            stderr_bytes: gathered[1],
-            ended: false,
-        };
+        let known = ExecProgress { stdout_bytes: gathered[0], stderr_bytes: gathered[1], ended: false };
         let known = started.is_none().then_some(known);
         let following = self.recorded.follow(id, known);
         let started = started.map(|started| self.context.event_once("started", started));
@@ -279,11 +272,8 @@ impl Pump {
         let Some(writer) = writer else { return };
         for stream in Stream::BOTH {
             let index = stream.index();
-            let offset = if recorded[index] >= self.gathered[index] {
-                self.read[index]
-            } else {
-                recorded[index]
-            };
+            let offset =
+                if recorded[index] >= self.gathered[index] { self.read[index] } else { recorded[index] };
             if offset > self.released[index] {
                 self.released[index] = offset;
                 // An agent that is gone has nothing to release; the reader will notice.
@@ -300,10 +290,7 @@ impl Pump {
 
     fn output(&mut self, stream: Stream, bytes: Bytes) {
         let index = stream.index();
-        let room = self
-            .exec
-            .max_output_bytes
-            .saturating_sub(self.gathered[0] + self.gathered[1]);
+        let room = self.exec.max_output_bytes.saturating_sub(self.gathered[0] + self.gathered[1]);
         let mut keep = bytes.slice(..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
         self.read[index] += bytes.len() as u64;
         if self.unrecorded() == 0 {
@@ -338,29 +325,14 @@ impl Pump {
             duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
         };
         let data: EventData = match outcome.end {
-            protocol::ExecEnd::Exited { code } => ExecExited {
-                exec,
-                code,
-                signal: None,
-                ended,
+            protocol::ExecEnd::Exited { code } => ExecExited { exec, code, signal: None, ended }.into(),
+            protocol::ExecEnd::Signaled { signal } => {
+                ExecExited { exec, code: 128 + signal, signal: Some(signal), ended }.into()
             }
-            .into(),
-            protocol::ExecEnd::Signaled { signal } => ExecExited {
-                exec,
-                code: 128 + signal,
-                signal: Some(signal),
-                ended,
-            }
-            .into(),
             protocol::ExecEnd::TimedOut => ExecTimedOut { exec, ended }.into(),
-            protocol::ExecEnd::Killed {
-                cause: KillCause::Request | KillCause::Shutdown,
-            } => ExecKilled {
-                exec,
-                signal: 9,
-                ended,
+            protocol::ExecEnd::Killed { cause: KillCause::Request | KillCause::Shutdown } => {
+                ExecKilled { exec, signal: 9, ended }.into()
             }
-            .into(),
         };
         self.tell_end(data);
     }
@@ -369,13 +341,7 @@ impl Pump {
     fn unknown(&mut self) {
         if !self.over {
             let message = "the sandbox went away while the command ran".to_owned();
-            self.tell_end(
-                ExecOutcomeUnknown {
-                    exec: self.exec.id,
-                    message,
-                }
-                .into(),
-            );
+            self.tell_end(ExecOutcomeUnknown { exec: self.exec.id, message }.into());
         }
     }
 

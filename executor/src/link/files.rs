@@ -18,25 +18,10 @@ pub(super) async fn read(
     path: &str,
     incoming: &mut LinkIncoming,
 ) -> Answer {
-    let mut download = hosted
-        .agent
-        .read_file(path, 0, None)
-        .await
-        .map_err(|error| fault(hosted, error))?;
+    let mut download = hosted.agent.read_file(path, 0, None).await.map_err(|error| fault(hosted, error))?;
     // The log has it before the first byte leaves.
-    tell(
-        shared,
-        context,
-        FileRead {
-            path: path.to_owned(),
-            size: download.entry.size,
-        },
-    )
-    .await?;
-    incoming
-        .accept(LinkValue::File(entry(&download.entry)))
-        .await
-        .map_err(broken)?;
+    tell(shared, context, FileRead { path: path.to_owned(), size: download.entry.size }).await?;
+    incoming.accept(LinkValue::File(entry(&download.entry))).await.map_err(broken)?;
     while let Some(bytes) = download.next().await.map_err(|error| fault(hosted, error))? {
         incoming.write(bytes).await.map_err(broken)?;
     }
@@ -51,49 +36,25 @@ pub(super) async fn write(
     mode: u32,
     incoming: &mut LinkIncoming,
 ) -> Answer {
-    let write = WriteFile {
-        mode,
-        ..WriteFile::new(path)
-    };
-    let mut upload = hosted
-        .agent
-        .write_file(write)
-        .await
-        .map_err(|error| fault(hosted, error))?;
+    let write = WriteFile { mode, ..WriteFile::new(path) };
+    let mut upload = hosted.agent.write_file(write).await.map_err(|error| fault(hosted, error))?;
     incoming.accept(LinkValue::Done).await.map_err(broken)?;
     // Dropping the upload on any error leaves the old file as it was.
     while let Some(bytes) = incoming.read().await.map_err(broken)? {
         upload.send(bytes).await.map_err(|error| fault(hosted, error))?;
     }
     let size = upload.commit().await.map_err(|error| fault(hosted, error))?;
-    tell(
-        shared,
-        context,
-        FileWritten {
-            path: path.to_owned(),
-            size,
-            mode,
-        },
-    )
-    .await?;
+    tell(shared, context, FileWritten { path: path.to_owned(), size, mode }).await?;
     Ok(LinkValue::Done)
 }
 
 pub(super) async fn list(hosted: &Hosted, path: &str) -> Answer {
-    let (entries, _) = hosted
-        .agent
-        .list(path, false)
-        .await
-        .map_err(|error| fault(hosted, error))?;
+    let (entries, _) = hosted.agent.list(path, false).await.map_err(|error| fault(hosted, error))?;
     Ok(LinkValue::Files(entries.iter().map(entry).collect()))
 }
 
 pub(super) async fn stat(hosted: &Hosted, path: &str) -> Answer {
-    let found = hosted
-        .agent
-        .stat(path)
-        .await
-        .map_err(|error| fault(hosted, error))?;
+    let found = hosted.agent.stat(path).await.map_err(|error| fault(hosted, error))?;
     Ok(LinkValue::File(entry(&found)))
 }
 
@@ -104,20 +65,8 @@ pub(super) async fn delete(
     path: &str,
     recursive: bool,
 ) -> Answer {
-    hosted
-        .agent
-        .delete(path, recursive)
-        .await
-        .map_err(|error| fault(hosted, error))?;
-    tell(
-        shared,
-        context,
-        FileDeleted {
-            path: path.to_owned(),
-            recursive,
-        },
-    )
-    .await?;
+    hosted.agent.delete(path, recursive).await.map_err(|error| fault(hosted, error))?;
+    tell(shared, context, FileDeleted { path: path.to_owned(), recursive }).await?;
     Ok(LinkValue::Done)
 }
 
@@ -128,20 +77,8 @@ pub(super) async fn rename(
     from: &str,
     to: &str,
 ) -> Answer {
-    hosted
-        .agent
-        .move_path(from, to)
-        .await
-        .map_err(|error| fault(hosted, error))?;
-    tell(
-        shared,
-        context,
-        FileMoved {
-            from: from.to_owned(),
-            to: to.to_owned(),
-        },
-    )
-    .await?;
+    hosted.agent.move_path(from, to).await.map_err(|error| fault(hosted, error))?;
+    tell(shared, context, FileMoved { from: from.to_owned(), to: to.to_owned() }).await?;
     Ok(LinkValue::Done)
 }
 
@@ -152,29 +89,13 @@ pub(super) async fn change_mode(
     path: &str,
     mode: u32,
 ) -> Answer {
-    hosted
-        .agent
-        .chmod(path, mode)
-        .await
-        .map_err(|error| fault(hosted, error))?;
-    tell(
-        shared,
-        context,
-        FileModeChanged {
-            path: path.to_owned(),
-            mode,
-        },
-    )
-    .await?;
+    hosted.agent.chmod(path, mode).await.map_err(|error| fault(hosted, error))?;
+    tell(shared, context, FileModeChanged { path: path.to_owned(), mode }).await?;
     Ok(LinkValue::Done)
 }
 
 pub(super) async fn glob(hosted: &Hosted, pattern: &str) -> Answer {
-    let (paths, _) = hosted
-        .agent
-        .glob(pattern)
-        .await
-        .map_err(|error| fault(hosted, error))?;
+    let (paths, _) = hosted.agent.glob(pattern).await.map_err(|error| fault(hosted, error))?;
     Ok(LinkValue::Paths(paths))
 }
 

@@ -19,11 +19,7 @@ pub(super) async fn stream(hosted: &Hosted, exec: ExecId, incoming: &mut LinkInc
     let broken = |error: events::LinkError| LinkFault::new(FaultCode::Internal, error.to_string());
     incoming.accept(LinkValue::Done).await.map_err(broken)?;
     while let Some(bytes) = incoming.read().await.map_err(broken)? {
-        hosted
-            .agent
-            .write_stdin(agent_id(exec), None, bytes)
-            .await
-            .map_err(|error| fault(hosted, error))?;
+        hosted.agent.write_stdin(agent_id(exec), None, bytes).await.map_err(|error| fault(hosted, error))?;
     }
     answer(hosted, hosted.agent.close_stdin(agent_id(exec)).await)
 }
@@ -33,10 +29,7 @@ pub(super) async fn signal(hosted: &Hosted, exec: ExecId, signal: i32) -> Answer
 }
 
 pub(super) async fn resize(hosted: &Hosted, exec: ExecId, size: TerminalSize) -> Answer {
-    let size = protocol::TerminalSize {
-        rows: size.rows,
-        cols: size.cols,
-    };
+    let size = protocol::TerminalSize { rows: size.rows, cols: size.cols };
     answer(hosted, hosted.agent.resize_exec(agent_id(exec), size).await)
 }
 
@@ -45,9 +38,7 @@ pub(super) async fn kill(hosted: &Hosted, exec: ExecId) -> Answer {
 }
 
 fn answer(hosted: &Hosted, outcome: Result<(), CallError<ExecRefusal>>) -> Answer {
-    outcome
-        .map(|()| LinkValue::Done)
-        .map_err(|error| fault(hosted, error))
+    outcome.map(|()| LinkValue::Done).map_err(|error| fault(hosted, error))
 }
 
 fn fault(hosted: &Hosted, error: CallError<ExecRefusal>) -> LinkFault {

@@ -32,9 +32,7 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
     let hosted = match shared.registry.get(request.sandbox) {
         Some(hosted) if hosted.tenant == request.tenant && !hosted.is_closing() => hosted,
         _ => {
-            incoming
-                .answer(Err(LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone")))
-                .await;
+            incoming.answer(Err(LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone"))).await;
             return;
         }
     };
@@ -68,10 +66,9 @@ async fn stats(hosted: &Hosted) -> Answer {
             memory_bytes: stats.mem_bytes,
             memory_limit_bytes: stats.mem_limit_bytes,
         })),
-        Err(StatsError::Unsupported) => Err(LinkFault::new(
-            FaultCode::Unsupported,
-            "the provider keeps no stats",
-        )),
+        Err(StatsError::Unsupported) => {
+            Err(LinkFault::new(FaultCode::Unsupported, "the provider keeps no stats"))
+        }
         Err(StatsError::NotRunning) => Err(LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone")),
         Err(error @ StatsError::Failed(_)) => {
             tracing::warn!(sandbox.id = %hosted.id, error = %crate::service::chain(&error), "stats cannot be read");

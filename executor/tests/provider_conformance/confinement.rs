@@ -5,25 +5,17 @@ use crate::rig::{Rig, leave_running, python, run, shell};
 pub async fn no_privileges_are_held_or_gained(rig: &Rig) {
     let handle = rig.any_box().await;
     for process in ["self", "1"] {
-        let status = shell(&handle, &format!("cat /proc/{process}/status"))
-            .await
-            .stdout;
+        let status = shell(&handle, &format!("cat /proc/{process}/status")).await.stdout;
         for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert!(
-                status.contains(&format!("{line}:\t0000000000000000\n")),
-                "{process} {line}: {status}"
-            );
+            assert!(status.contains(&format!("{line}:\t0000000000000000\n")), "{process} {line}: {status}");
         }
         assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
         assert!(status.contains("Seccomp:\t2\n"), "{status}");
     }
     let ran = shell(&handle, "chown 1:1 /tmp").await;
     assert_ne!(ran.code(), 0, "{ran:?}");
-    let tracing = python(
-        &handle,
-        "import ctypes; print(ctypes.CDLL(None, use_errno=True).ptrace(16, 1, 0, 0))",
-    )
-    .await;
+    let tracing =
+        python(&handle, "import ctypes; print(ctypes.CDLL(None, use_errno=True).ptrace(16, 1, 0, 0))").await;
     assert_eq!(tracing.stdout.trim(), "-1", "the agent can be traced");
     let killing = shell(&handle, "kill -9 1; kill -STOP 1; echo alive").await;
     assert_eq!(killing.stdout, "alive\n");
@@ -68,30 +60,16 @@ pub async fn calls_of_another_abi_end_the_process(rig: &Rig) {
     let program = "import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write(bytes.fromhex(\"b814000000cd80c3\"))\n\
                    print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))())";
     let ran = python(&handle, program).await;
-    assert_eq!(
-        (ran.code(), ran.stdout.as_str()),
-        (128 + libc::SIGSYS, ""),
-        "{ran:?}"
-    );
+    assert_eq!((ran.code(), ran.stdout.as_str()), (128 + libc::SIGSYS, ""), "{ran:?}");
 }
 
 pub async fn without_network_there_is_loopback_only(rig: &Rig) {
     let handle = rig.any_box().await;
     let interfaces = shell(&handle, "tail -n +3 /proc/net/dev | cut -d: -f1").await;
-    let foreign: Vec<_> = interfaces
-        .stdout
-        .split_whitespace()
-        .filter(|name| *name == "eth0")
-        .collect();
-    assert!(
-        interfaces.stdout.contains("lo") && foreign.is_empty(),
-        "{interfaces:?}"
-    );
+    let foreign: Vec<_> = interfaces.stdout.split_whitespace().filter(|name| *name == "eth0").collect();
+    assert!(interfaces.stdout.contains("lo") && foreign.is_empty(), "{interfaces:?}");
     let outside = "import socket\ntry:\n socket.create_connection((\"192.0.2.1\", 80), 3)\nexcept OSError as error:\n print(error.errno)";
-    assert_eq!(
-        python(&handle, outside).await.stdout.trim(),
-        libc::ENETUNREACH.to_string()
-    );
+    assert_eq!(python(&handle, outside).await.stdout.trim(), libc::ENETUNREACH.to_string());
     let inside = "import socket\ns = socket.create_server((\"127.0.0.1\", 0))\nsocket.create_connection(s.getsockname(), 3)\nprint(\"up\")";
     assert_eq!(python(&handle, inside).await.stdout, "up\n");
 }
@@ -102,17 +80,11 @@ pub async fn a_read_only_root_leaves_tmp_and_workspace(rig: &Rig) {
     let handle = rig.create(&rig.order(spec)).await;
     for path in ["/etc/new", "/usr/new", "/new", "/.stacyvm/new"] {
         let ran = shell(&handle, &format!("echo x >{path}")).await;
-        assert!(
-            ran.code() != 0 && ran.stderr.contains("Read-only file system"),
-            "{path}: {ran:?}"
-        );
+        assert!(ran.code() != 0 && ran.stderr.contains("Read-only file system"), "{path}: {ran:?}");
     }
     for path in ["/tmp/new", "/workspace/new"] {
-        let ran = shell(
-            &handle,
-            &format!("echo '#!/bin/sh\necho ran' >{path} && chmod +x {path} && {path}"),
-        )
-        .await;
+        let ran =
+            shell(&handle, &format!("echo '#!/bin/sh\necho ran' >{path} && chmod +x {path} && {path}")).await;
         assert_eq!(ran.stdout, "ran\n", "{path}: {ran:?}");
     }
 }
@@ -123,28 +95,14 @@ pub async fn boxes_do_not_see_one_another(rig: &Rig) {
     leave_running(&first, "exec python3 -c 'import socket, time; s = socket.socket(socket.AF_UNIX); s.bind(\"\\0name\"); s.listen(); time.sleep(60)'").await;
     let seen = shell(&first, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").await;
     assert!(seen.stdout.contains("sleep 4711"), "{seen:?}");
-    let seen = shell(
-        &second,
-        "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; cat /tmp/*; ls -A /.stacyvm/run",
-    )
-    .await;
-    assert!(
-        !seen.stdout.contains("4711") && !seen.stdout.contains("secret"),
-        "{seen:?}"
-    );
+    let seen =
+        shell(&second, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '; cat /tmp/*; ls -A /.stacyvm/run").await;
+    assert!(!seen.stdout.contains("4711") && !seen.stdout.contains("secret"), "{seen:?}");
     assert!(!seen.stdout.contains(&first.id.to_string()), "{seen:?}");
     let connect = "import socket\ns = socket.socket(socket.AF_UNIX)\ntry:\n s.connect(\"\\0name\")\nexcept OSError as error:\n print(error.errno)";
+    assert_eq!(python(&second, connect).await.stdout.trim(), libc::ECONNREFUSED.to_string());
     assert_eq!(
-        python(&second, connect).await.stdout.trim(),
-        libc::ECONNREFUSED.to_string()
-    );
-    assert_eq!(
-        shell(&second, "ls /proc | grep -c '^[0-9]*$'")
-            .await
-            .stdout
-            .trim()
-            .parse::<u32>()
-            .map(|n| n < 8),
+        shell(&second, "ls /proc | grep -c '^[0-9]*$'").await.stdout.trim().parse::<u32>().map(|n| n < 8),
         Ok(true)
     );
 }
@@ -154,10 +112,7 @@ pub async fn a_socket_of_the_host_cannot_be_passed_off_as_the_agent(rig: &Rig) {
     let target = rig.data_dir().join("host.sock");
     let host = std::os::unix::net::UnixListener::bind(&target).expect("listen");
     host.set_nonblocking(true).expect("do not wait");
-    let line = format!(
-        "rm /.stacyvm/run/agent.sock && ln -s {} /.stacyvm/run/agent.sock",
-        target.display()
-    );
+    let line = format!("rm /.stacyvm/run/agent.sock && ln -s {} /.stacyvm/run/agent.sock", target.display());
     assert_eq!(shell(&handle, &line).await.code(), 0);
     assert!(Client::new(&handle.socket).ping().await.is_err());
     let nobody = host.accept().expect_err("the link was followed");
@@ -182,11 +137,7 @@ pub async fn the_host_is_out_of_sight(rig: &Rig) {
         let ran = run(&handle, &["ls", path]).await;
         assert_ne!(ran.code(), 0, "{path} is there");
     }
-    for path in [
-        "/proc/sys/kernel/core_pattern",
-        "/proc/sysrq-trigger",
-        "/proc/sys/vm/drop_caches",
-    ] {
+    for path in ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/vm/drop_caches"] {
         let ran = shell(&handle, &format!("echo 1 >{path}")).await;
         assert_ne!(ran.code(), 0, "{path} can be written");
     }

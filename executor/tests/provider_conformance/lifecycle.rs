@@ -23,10 +23,7 @@ pub async fn creating_twice_at_once_makes_one_box(rig: &Rig) {
     let other = rig.provider_again();
     let (first, second) = tokio::join!(rig.create(&order), other.create(&order, &NoProgress));
     assert_eq!(first, second.expect("the second create succeeds"));
-    assert_eq!(
-        rig.provider.list().await.expect("list"),
-        std::slice::from_ref(&first)
-    );
+    assert_eq!(rig.provider.list().await.expect("list"), std::slice::from_ref(&first));
     assert_eq!(shell(&first, "echo one").await.stdout, "one\n");
 }
 
@@ -37,18 +34,8 @@ pub async fn a_new_provider_finds_the_boxes_of_the_old_one(rig: &Rig) {
     let provider = rig.provider_again();
     let found = provider.list().await.expect("list");
     assert_eq!(found, std::slice::from_ref(&made));
-    assert_eq!(
-        Client::new(&found[0].socket)
-            .list_execs()
-            .await
-            .expect("list execs")
-            .len(),
-        1
-    );
-    assert_eq!(
-        provider.create(&order, &NoProgress).await.expect("create again"),
-        made
-    );
+    assert_eq!(Client::new(&found[0].socket).list_execs().await.expect("list execs").len(), 1);
+    assert_eq!(provider.create(&order, &NoProgress).await.expect("create again"), made);
     provider.stats(made.id).await.expect("read stats");
     provider.destroy(made.id).await.expect("destroy");
     assert_eq!(rig.provider.list().await.expect("list"), []);
@@ -61,14 +48,8 @@ pub async fn ten_at_once(rig: &Rig) {
     for (handle, ran) in made.iter().zip(&ran) {
         assert_eq!(ran.stdout.trim(), handle.id.to_string());
     }
-    let listed: BTreeSet<_> = rig
-        .provider
-        .list()
-        .await
-        .expect("list")
-        .into_iter()
-        .map(|found| found.id)
-        .collect();
+    let listed: BTreeSet<_> =
+        rig.provider.list().await.expect("list").into_iter().map(|found| found.id).collect();
     assert_eq!(listed, made.iter().map(|handle| handle.id).collect());
     let gone = futures::future::join_all(made.iter().map(|handle| rig.provider.destroy(handle.id))).await;
     assert!(gone.iter().all(Result::is_ok), "{gone:?}");
@@ -81,10 +62,7 @@ pub async fn boxes_end_at_their_deadline_by_themselves(rig: &Rig) {
     let handle = rig.create(&order).await;
     leave_running(&handle, "trap '' TERM; while :; do sleep 1; done").await;
     while rig.listed(handle.id).await.is_some_and(|found| found.running) {
-        assert!(
-            began.elapsed() < order.time_left + Duration::from_secs(5),
-            "the box outlives its deadline"
-        );
+        assert!(began.elapsed() < order.time_left + Duration::from_secs(5), "the box outlives its deadline");
         sleep(Duration::from_millis(50)).await;
     }
     let dead = rig.listed(handle.id).await.expect("its remains are listed");
@@ -97,31 +75,15 @@ pub async fn a_box_that_died_is_listed_as_dead_and_can_be_made_again(rig: &Rig) 
     let order = rig.order(rig.spec());
     let handle = rig.create(&order).await;
     shell(&handle, "echo old >/workspace/old").await;
-    Client::new(&handle.socket)
-        .shutdown(Duration::ZERO)
-        .await
-        .expect("shut down");
+    Client::new(&handle.socket).shutdown(Duration::ZERO).await.expect("shut down");
     for _ in 0..500 {
-        if !rig
-            .listed(handle.id)
-            .await
-            .expect("its remains are listed")
-            .running
-        {
+        if !rig.listed(handle.id).await.expect("its remains are listed").running {
             break;
         }
         sleep(Duration::from_millis(10)).await;
     }
-    assert!(
-        !rig.listed(handle.id)
-            .await
-            .expect("its remains are listed")
-            .running
-    );
-    assert!(matches!(
-        rig.provider.stats(handle.id).await,
-        Err(StatsError::NotRunning)
-    ));
+    assert!(!rig.listed(handle.id).await.expect("its remains are listed").running);
+    assert!(matches!(rig.provider.stats(handle.id).await, Err(StatsError::NotRunning)));
     let again = rig.create(&order).await;
     assert!(again.running && again.runtime_id != handle.runtime_id);
     assert_ne!(shell(&again, "cat /workspace/old").await.code(), 0);
@@ -130,41 +92,25 @@ pub async fn a_box_that_died_is_listed_as_dead_and_can_be_made_again(rig: &Rig) 
 pub async fn destroy_ends_everything_and_can_be_repeated(rig: &Rig) {
     let handle = rig.any_box().await;
     let kept = rig.any_box().await;
-    leave_running(
-        &handle,
-        "setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' & exec sleep 1000",
-    )
-    .await;
+    leave_running(&handle, "setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' & exec sleep 1000")
+        .await;
     rig.provider.destroy(handle.id).await.expect("destroy");
-    assert_eq!(
-        rig.provider.list().await.expect("list"),
-        std::slice::from_ref(&kept)
-    );
+    assert_eq!(rig.provider.list().await.expect("list"), std::slice::from_ref(&kept));
     assert!(Client::new(&handle.socket).ping().await.is_err());
     assert!(!handle.socket.exists(), "the run directory stays");
-    assert!(matches!(
-        rig.provider.stats(handle.id).await,
-        Err(StatsError::NotRunning)
-    ));
+    assert!(matches!(rig.provider.stats(handle.id).await, Err(StatsError::NotRunning)));
     rig.provider.destroy(handle.id).await.expect("destroy again");
     assert_eq!(shell(&kept, "echo alive").await.stdout, "alive\n");
 }
 
 pub async fn destroying_what_never_was_succeeds(rig: &Rig) {
-    rig.provider
-        .destroy(SandboxId::new())
-        .await
-        .expect("destroy nothing");
+    rig.provider.destroy(SandboxId::new()).await.expect("destroy nothing");
 }
 
 pub async fn unknown_images_are_refused(rig: &Rig) {
     let mut spec = rig.spec();
     spec.image = "no-such/image:at-all".to_owned();
-    let error = rig
-        .provider
-        .create(&rig.order(spec), &NoProgress)
-        .await
-        .expect_err("the image is unknown");
+    let error = rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("the image is unknown");
     assert_eq!(error.code(), FailureCode::ImageNotFound);
     assert!(!error.is_retryable());
     assert_eq!(error.to_string(), "image \"no-such/image:at-all\" was not found");
@@ -173,11 +119,7 @@ pub async fn unknown_images_are_refused(rig: &Rig) {
 pub async fn unknown_runtimes_are_refused(rig: &Rig) {
     let mut spec = rig.spec();
     spec.runtime = Some("no-such-runtime".to_owned());
-    let error = rig
-        .provider
-        .create(&rig.order(spec), &NoProgress)
-        .await
-        .expect_err("the runtime is unknown");
+    let error = rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("the runtime is unknown");
     assert_eq!(error.code(), FailureCode::Unsupported);
     assert!(error.to_string().contains("no-such-runtime"), "{error}");
 }
@@ -193,10 +135,7 @@ pub async fn nothing_is_made_when_no_time_is_left(rig: &Rig) {
 pub async fn nothing_stays_of_a_create_that_failed(rig: &Rig) {
     let mut order = rig.order(rig.spec());
     order.spec.image = "no-such/image:at-all".to_owned();
-    rig.provider
-        .create(&order, &NoProgress)
-        .await
-        .expect_err("the image is unknown");
+    rig.provider.create(&order, &NoProgress).await.expect_err("the image is unknown");
     // Far too little time to make anything.
     let mut order = rig.order(rig.spec());
     order.time_left = Duration::from_millis(1);

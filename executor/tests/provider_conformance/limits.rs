@@ -26,10 +26,7 @@ pub async fn memory_is_limited_and_the_agent_survives(rig: &Rig) {
     for _ in 0..3 {
         let ran = python(&handle, "x = bytearray(400 << 20); print('got it')").await;
         assert_eq!((ran.code(), ran.stdout.as_str()), (137, ""), "{ran:?}");
-        Client::new(&handle.socket)
-            .ping()
-            .await
-            .expect("the agent is alive");
+        Client::new(&handle.socket).ping().await.expect("the agent is alive");
     }
     let ran = python(&handle, "x = b'x' * (20 << 20); print(len(x))").await;
     assert_eq!(ran.code(), 0, "{ran:?}");
@@ -64,10 +61,7 @@ pub async fn the_agent_serves_when_processes_run_out(rig: &Rig) {
     // Several at once: more than the agent has threads for.
     let reads = (0..20).map(|_| client.stat("/etc/passwd"));
     assert!(futures::future::join_all(reads).await.iter().all(Result::is_ok));
-    client
-        .kill_exec(bomb, Duration::ZERO)
-        .await
-        .expect("end the bomb");
+    client.kill_exec(bomb, Duration::ZERO).await.expect("end the bomb");
     // Until the last of it is gone, starting anything may be refused.
     let fresh = || StartExec::new(ExecId(*SandboxId::new().as_bytes()), ["true"]);
     while client.start_exec(fresh()).await.is_err() {

@@ -3,11 +3,7 @@
 //! Needs the agent (`STACYVM_AGENT`, an absolute path; `make agent` builds it), a Docker engine with the image
 //! `alpine:latest`, and the base root file system that `scripts/setup` makes. What is missing fails the run.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod confinement;
 mod lifecycle;

@@ -58,17 +58,11 @@ impl Rig {
         let data = tempfile::tempdir().expect("make a temporary directory");
         let cache = std::env::var("STACYVM_CACHE").unwrap_or_else(|_| "/var/cache/stacyvm".to_owned());
         let base = Path::new(&cache).join("base.tar");
-        assert!(
-            base.exists(),
-            "there is no {}: scripts/setup makes it",
-            base.display()
-        );
+        assert!(base.exists(), "there is no {}: scripts/setup makes it", base.display());
         let mut config = BubblewrapConfig::new(data.path(), agent_path()).expect("the names are valid");
         config.image_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bubblewrap-images");
         config.cgroup_parent = format!("stacyvm-test-{}", SandboxId::new());
-        config
-            .images
-            .insert("alpine:latest".to_owned(), RootfsSource::Tar(base));
+        config.images.insert("alpine:latest".to_owned(), RootfsSource::Tar(base));
         change(&mut config);
         let parent = config.cgroup_parent.clone();
         let again = move || -> Arc<dyn Provider> {
@@ -82,12 +76,7 @@ impl Rig {
         cgroup_parent: Option<String>,
         again: impl Fn() -> Arc<dyn Provider> + Send + Sync + 'static,
     ) -> Self {
-        Self {
-            provider: again(),
-            again: Box::new(again),
-            cgroup_parent,
-            data,
-        }
+        Self { provider: again(), again: Box::new(again), cgroup_parent, data }
     }
 
     /// Runs a test and removes what it made, however it ends.
@@ -97,11 +86,7 @@ impl Rig {
         for left in rig.provider.list().await.expect("list what is left") {
             rig.provider.destroy(left.id).await.expect("remove what is left");
         }
-        assert_eq!(
-            rig.provider.list().await.expect("list again"),
-            [],
-            "something stays"
-        );
+        assert_eq!(rig.provider.list().await.expect("list again"), [], "something stays");
         rig.remove_cgroups();
         if let Err(failure) = outcome {
             std::panic::resume_unwind(failure.into_panic());
@@ -111,10 +96,7 @@ impl Rig {
     /// The group of all boxes stays in real life. That it can be removed shows that nothing is left in it.
     fn remove_cgroups(&self) {
         let Some(parent) = &self.cgroup_parent else { return };
-        for tree in std::fs::read_dir("/sys/fs/cgroup")
-            .expect("read the control groups")
-            .flatten()
-        {
+        for tree in std::fs::read_dir("/sys/fs/cgroup").expect("read the control groups").flatten() {
             let group = tree.path().join(parent);
             if group.exists() {
                 std::fs::remove_dir(&group).expect("remove the group of all boxes");
@@ -144,18 +126,11 @@ impl Rig {
     }
 
     pub fn order(&self, spec: SandboxSpec) -> BoxOrder {
-        BoxOrder {
-            id: SandboxId::new(),
-            spec,
-            time_left: Duration::from_secs(300),
-        }
+        BoxOrder { id: SandboxId::new(), spec, time_left: Duration::from_secs(300) }
     }
 
     pub async fn create(&self, order: &BoxOrder) -> BoxHandle {
-        self.provider
-            .create(order, &NoProgress)
-            .await
-            .expect("create a box")
+        self.provider.create(order, &NoProgress).await.expect("create a box")
     }
 
     /// A box with the usual spec.
@@ -172,19 +147,12 @@ impl Rig {
 /// Runs a command to its end.
 pub async fn run(handle: &BoxHandle, argv: &[&str]) -> Ran {
     let start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), argv.iter().copied());
-    let connection = Client::new(&handle.socket)
-        .start_exec(start)
-        .await
-        .expect("start a command");
+    let connection = Client::new(&handle.socket).start_exec(start).await.expect("start a command");
     let (mut reader, writer) = connection.split();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     loop {
         match reader.next().await.expect("read a command's output") {
-            Some(ExecEvent::Output {
-                stream,
-                offset,
-                bytes,
-            }) => {
+            Some(ExecEvent::Output { stream, offset, bytes }) => {
                 match stream {
                     Stream::Stdout => stdout.extend_from_slice(&bytes),
                     Stream::Stderr => stderr.extend_from_slice(&bytes),
@@ -218,10 +186,7 @@ pub async fn python(handle: &BoxHandle, program: &str) -> Ran {
 /// Starts a command and leaves it alone.
 pub async fn leave_running(handle: &BoxHandle, line: &str) {
     let start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), ["/bin/sh", "-c", line]);
-    Client::new(&handle.socket)
-        .start_exec(start)
-        .await
-        .expect("start a command");
+    Client::new(&handle.socket).start_exec(start).await.expect("start a command");
 }
 
 pub fn node() -> NodeId {

@@ -7,15 +7,9 @@ pub async fn commands_run(rig: &Rig) {
     let handle = rig.any_box().await;
     assert!(handle.running);
     let ran = shell(&handle, "echo out; echo err >&2; exit 7").await;
-    assert_eq!(
-        (ran.code(), ran.stdout.as_str(), ran.stderr.as_str()),
-        (7, "out\n", "err\n")
-    );
+    assert_eq!((ran.code(), ran.stdout.as_str(), ran.stderr.as_str()), (7, "out\n", "err\n"));
     assert_eq!(run(&handle, &["pwd"]).await.stdout, "/workspace\n");
-    assert_eq!(
-        run(&handle, &["hostname"]).await.stdout.trim(),
-        handle.id.to_string()
-    );
+    assert_eq!(run(&handle, &["hostname"]).await.stdout.trim(), handle.id.to_string());
 }
 
 pub async fn common_tools_work(rig: &Rig) {
@@ -44,14 +38,8 @@ pub async fn files_are_written_and_read(rig: &Rig) {
     let handle = rig.any_box().await;
     let client = Client::new(&handle.socket);
     let content = Bytes::from((0..300_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
-    client
-        .put_file(WriteFile::new("deep/er/data.bin"), content.clone())
-        .await
-        .expect("write a file");
-    let mut download = client
-        .read_file("/workspace/deep/er/data.bin", 0, None)
-        .await
-        .expect("read it");
+    client.put_file(WriteFile::new("deep/er/data.bin"), content.clone()).await.expect("write a file");
+    let mut download = client.read_file("/workspace/deep/er/data.bin", 0, None).await.expect("read it");
     let mut read = Vec::new();
     while let Some(chunk) = download.next().await.expect("read on") {
         read.extend_from_slice(&chunk);
@@ -66,11 +54,7 @@ pub async fn stats_count(rig: &Rig) {
     let idle = rig.provider.stats(handle.id).await.expect("read stats");
     assert_eq!(idle.mem_limit_bytes, 256 << 20);
     assert!(idle.mem_bytes < 64 << 20, "{idle:?}");
-    crate::rig::leave_running(
-        &handle,
-        "exec python3 -c 'x = b\"x\" * (80 << 20)\nwhile True: pass'",
-    )
-    .await;
+    crate::rig::leave_running(&handle, "exec python3 -c 'x = b\"x\" * (80 << 20)\nwhile True: pass'").await;
     let mut busy = idle;
     for _ in 0..100 {
         busy = rig.provider.stats(handle.id).await.expect("read stats");
@@ -83,18 +67,10 @@ pub async fn stats_count(rig: &Rig) {
 
 pub async fn the_root_is_private_and_writable(rig: &Rig) {
     let first = rig.any_box().await;
-    let ran = shell(
-        &first,
-        "echo mine >/usr/mine && mkdir /data && rm /etc/passwd && cat /usr/mine",
-    )
-    .await;
+    let ran = shell(&first, "echo mine >/usr/mine && mkdir /data && rm /etc/passwd && cat /usr/mine").await;
     assert_eq!((ran.code(), ran.stdout.as_str()), (0, "mine\n"), "{ran:?}");
     let second = rig.any_box().await;
-    let ran = shell(
-        &second,
-        "test ! -e /usr/mine && test ! -e /data && test -s /etc/passwd",
-    )
-    .await;
+    let ran = shell(&second, "test ! -e /usr/mine && test ! -e /data && test -s /etc/passwd").await;
     assert_eq!(ran.code(), 0, "{ran:?}");
     assert_eq!(python(&second, "print(sum(range(10)))").await.stdout, "45\n");
 }

@@ -39,9 +39,8 @@ fn copy(source: &Path, target: &Path) -> io::Result<()> {
     // Before the mode: a change of owner clears the set-id bits. Not everybody may give files away.
     let _ = lchown(target, Some(metadata.uid()), Some(metadata.gid()));
     if !metadata.is_symlink() {
-        let times = fs::FileTimes::new()
-            .set_modified(metadata.modified()?)
-            .set_accessed(metadata.accessed()?);
+        let times =
+            fs::FileTimes::new().set_modified(metadata.modified()?).set_accessed(metadata.accessed()?);
         fs::File::open(target)?.set_times(times)?;
         fs::set_permissions(target, metadata.permissions())?;
     }
@@ -49,9 +48,5 @@ fn copy(source: &Path, target: &Path) -> io::Result<()> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }

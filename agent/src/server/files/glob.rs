@@ -16,21 +16,11 @@ pub fn glob(workspace: &Path, pattern: &str) -> Result<(Vec<String>, bool), File
         path: pattern.to_owned(),
         message: error.kind().to_string(),
     };
-    let matcher = GlobBuilder::new(&full)
-        .literal_separator(true)
-        .build()
-        .map_err(invalid)?
-        .compile_matcher();
+    let matcher = GlobBuilder::new(&full).literal_separator(true).build().map_err(invalid)?.compile_matcher();
     let base = literal_base(&full);
     // Without `**` nothing deeper than the pattern can match; a `/` within braces has no fixed depth.
     let depth = (!full.contains("**") && !full.contains('{')).then(|| full.matches('/').count());
-    let mut walk = Walk {
-        matcher,
-        depth,
-        visited: 0,
-        paths: Vec::new(),
-        truncated: false,
-    };
+    let mut walk = Walk { matcher, depth, visited: 0, paths: Vec::new(), truncated: false };
     walk.visit(base);
     walk.paths.sort_unstable();
     Ok((walk.paths, walk.truncated))
@@ -65,13 +55,7 @@ impl Walk {
             }
             let depth = path.components().count() - 1;
             if metadata.is_dir() && self.depth.is_none_or(|most| depth < most) {
-                open.extend(
-                    fs::read_dir(&path)
-                        .into_iter()
-                        .flatten()
-                        .flatten()
-                        .map(|found| found.path()),
-                );
+                open.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|found| found.path()));
             }
         }
     }
@@ -102,10 +86,7 @@ fn absolute(workspace: &Path, pattern: &str) -> String {
 /// The directory below which everything that matches lies, or the one path that can match.
 fn literal_base(full: &str) -> PathBuf {
     let literal = |part: &&str| !part.contains(['*', '?', '[', '{', '\\']) || is_escaped(part);
-    let parts = full
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .take_while(literal);
+    let parts = full.split('/').filter(|part| !part.is_empty()).take_while(literal);
     parts.fold(PathBuf::from("/"), |base, part| base.join(unescape(part)))
 }
 

@@ -16,11 +16,7 @@ pub fn list(directory: &Path, recursive: bool) -> io::Result<(Vec<Entry>, bool)>
         for found in reader.flatten() {
             let Ok(link) = found.metadata() else { continue };
             let path = found.path();
-            let followed = if link.is_symlink() {
-                fs::metadata(&path).ok()
-            } else {
-                None
-            };
+            let followed = if link.is_symlink() { fs::metadata(&path).ok() } else { None };
             if recursive && link.is_dir() {
                 open.extend(fs::read_dir(&path));
             }
@@ -28,11 +24,7 @@ pub fn list(directory: &Path, recursive: bool) -> io::Result<(Vec<Entry>, bool)>
                 truncated = true;
                 break 'walk;
             }
-            entries.push(entry_of(
-                &path,
-                followed.as_ref().unwrap_or(&link),
-                link.is_symlink(),
-            ));
+            entries.push(entry_of(&path, followed.as_ref().unwrap_or(&link), link.is_symlink()));
         }
     }
     entries.sort_unstable_by(|one: &Entry, other| one.path.cmp(&other.path));

@@ -85,10 +85,7 @@ pub async fn read(
 
 fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
     // Opening a FIFO would otherwise wait for its other end.
-    let file = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());

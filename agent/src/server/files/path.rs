@@ -17,11 +17,7 @@ pub fn check(path: &str) -> Result<(), FileRefusal> {
     let invalid = |message: &str| {
         // Shown short: it goes into logs.
         let path = path.chars().take(100).collect();
-        Err(FileRefusal {
-            kind: FileErrorKind::InvalidPath,
-            path,
-            message: message.to_owned(),
-        })
+        Err(FileRefusal { kind: FileErrorKind::InvalidPath, path, message: message.to_owned() })
     };
     if path.is_empty() {
         invalid("the path is empty")
@@ -46,21 +42,14 @@ pub fn refusal(path: &str, error: &io::Error) -> FileRefusal {
         None => error.to_string(),
     };
     let message = message.split(" (os error").next().unwrap_or_default().to_owned();
-    FileRefusal {
-        kind: kind(error),
-        path: path.to_owned(),
-        message,
-    }
+    FileRefusal { kind: kind(error), path: path.to_owned(), message }
 }
 
 /// The other kinds of `io::ErrorKind` are not ours to enumerate.
 #[allow(clippy::wildcard_enum_match_arm)]
 fn kind(error: &io::Error) -> FileErrorKind {
     use io::ErrorKind;
-    if matches!(
-        error.raw_os_error(),
-        Some(libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL)
-    ) {
+    if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL)) {
         return FileErrorKind::InvalidPath;
     }
     match error.kind() {

@@ -55,19 +55,8 @@ impl Upload {
         };
         fs::create_dir_all(parent)?;
         let temporary = parent.join(format!(".stacyvm-upload-{:016x}", random()));
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        let upload = Self {
-            write,
-            file,
-            temporary: Some(temporary),
-            target,
-            owner,
-            size: 0,
-        };
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let upload = Self { write, file, temporary: Some(temporary), target, owner, size: 0 };
         upload.reserve()?;
         Ok(upload)
     }
@@ -85,9 +74,7 @@ impl Upload {
     }
 
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), FileRefusal> {
-        self.file
-            .write_all(bytes)
-            .map_err(|error| refusal(&self.write.path, &error))?;
+        self.file.write_all(bytes).map_err(|error| refusal(&self.write.path, &error))?;
         self.size += bytes.len() as u64;
         Ok(())
     }
@@ -108,8 +95,7 @@ impl Upload {
             // Without the right to, the new file is the agent's: as good as a shell would do.
             let _ = std::os::unix::fs::fchown(&self.file, Some(uid), Some(gid));
         }
-        self.file
-            .set_permissions(Permissions::from_mode(self.write.mode & 0o7777))?;
+        self.file.set_permissions(Permissions::from_mode(self.write.mode & 0o7777))?;
         if self.write.sync {
             self.file.sync_all()?;
         }

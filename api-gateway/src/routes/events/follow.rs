@@ -83,8 +83,7 @@ impl EventsQuery {
         let sandbox = match &self.sandbox_id {
             None => None,
             Some(text) => Some(
-                text.parse()
-                    .map_err(|_| ApiError::bad_request("sandbox_id is not the id of a sandbox"))?,
+                text.parse().map_err(|_| ApiError::bad_request("sandbox_id is not the id of a sandbox"))?,
             ),
         };
         let types = match self.types.as_deref() {
@@ -95,12 +94,7 @@ impl EventsQuery {
             None => true,
             follow => flag(follow, "follow")?,
         };
-        Ok(Wanted {
-            after,
-            sandbox,
-            types,
-            follow,
-        })
+        Ok(Wanted { after, sandbox, types, follow })
     }
 }
 
@@ -108,17 +102,13 @@ fn position(text: &str) -> Result<Position, ApiError> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<i64>() {
         Ok(position) if digits => Ok(Position(position.unsigned_abs())),
-        _ => Err(ApiError::bad_request(
-            "a position is a number: the id of an event of this stream",
-        )),
+        _ => Err(ApiError::bad_request("a position is a number: the id of an event of this stream")),
     }
 }
 
 fn event_type(name: &str) -> Result<&'static str, ApiError> {
     let known = EventData::TYPES.iter().find(|known| **known == name.trim());
-    known
-        .copied()
-        .ok_or_else(|| ApiError::bad_request("types has a name that is no event type"))
+    known.copied().ok_or_else(|| ApiError::bad_request("types has a name that is no event type"))
 }
 
 /// The tenant's events as they are recorded, as server-sent events. `id` is the position: a client that sends the last one
@@ -143,11 +133,7 @@ pub(crate) async fn follow(
     let wanted = query.read(&headers)?;
     if let Some(sandbox) = wanted.sandbox {
         // A destroyed one still has its events.
-        let state = gateway
-            .store()
-            .sandbox(sandbox)
-            .await
-            .map_err(ApiError::internal)?;
+        let state = gateway.store().sandbox(sandbox).await.map_err(ApiError::internal)?;
         if state.is_none_or(|state| state.tenant != caller.tenant) {
             return Err(crate::gateway::no_sandbox());
         }
@@ -156,13 +142,7 @@ pub(crate) async fn follow(
     let after = wanted.after.map_or(After::Now, After::Position);
     let reader = gateway.feed().subscribe(topic, after);
     let until = (!wanted.follow).then(|| gateway.feed().head());
-    let events = Events {
-        gateway,
-        tenant: caller.tenant,
-        types: wanted.types,
-        reader,
-        until,
-    };
+    let events = Events { gateway, tenant: caller.tenant, types: wanted.types, reader, until };
     let opening = Bytes::from_static(b"retry: 1000\n\n");
     let body = futures::stream::unfold((events, Some(opening)), |(mut events, opening)| async move {
         let bytes = match opening {
@@ -231,8 +211,7 @@ impl Events {
 
     /// The client comes back with the last position that it saw.
     fn logged<T>(&self, read: Result<T, events::FeedError>) -> Option<T> {
-        read.inspect_err(|error| tracing::warn!(error = %error, "a stream of events ends early"))
-            .ok()
+        read.inspect_err(|error| tracing::warn!(error = %error, "a stream of events ends early")).ok()
     }
 }
 
@@ -282,10 +261,7 @@ mod tests {
 
     #[test]
     fn the_header_wins_over_the_query() {
-        let query = || EventsQuery {
-            after: Some("5".to_owned()),
-            ..EventsQuery::default()
-        };
+        let query = || EventsQuery { after: Some("5".to_owned()), ..EventsQuery::default() };
         assert_eq!(read(query(), Some("7")).unwrap().after, Some(Position(7)));
         assert_eq!(read(query(), Some("")).unwrap().after, Some(Position(5)));
         assert_eq!(read(EventsQuery::default(), None).unwrap().after, None);
@@ -296,27 +272,17 @@ mod tests {
         for bad in ["nonsense", "-1", "1.5", "+1", "9223372036854775808"] {
             assert!(read(EventsQuery::default(), Some(bad)).is_err(), "{bad}");
         }
-        let types = EventsQuery {
-            types: Some("exec.exited,exec.nothing".to_owned()),
-            ..EventsQuery::default()
-        };
+        let types =
+            EventsQuery { types: Some("exec.exited,exec.nothing".to_owned()), ..EventsQuery::default() };
         assert!(read(types, None).is_err());
-        let sandbox = EventsQuery {
-            sandbox_id: Some("sb-*".to_owned()),
-            ..EventsQuery::default()
-        };
+        let sandbox = EventsQuery { sandbox_id: Some("sb-*".to_owned()), ..EventsQuery::default() };
         assert!(read(sandbox, None).is_err());
     }
 
     #[test]
     fn types_are_separated_by_commas() {
-        let types = EventsQuery {
-            types: Some("exec.exited, sandbox.running".to_owned()),
-            ..EventsQuery::default()
-        };
-        assert_eq!(
-            read(types, None).unwrap().types,
-            ["exec.exited", "sandbox.running"]
-        );
+        let types =
+            EventsQuery { types: Some("exec.exited, sandbox.running".to_owned()), ..EventsQuery::default() };
+        assert_eq!(read(types, None).unwrap().types, ["exec.exited", "sandbox.running"]);
     }
 }

@@ -77,11 +77,7 @@ impl Exec {
             state: end.map_or("running", outcome),
             exit_code: end.and_then(ExecEnd::exit_code),
             signal,
-            argv: state
-                .spec
-                .as_ref()
-                .map(|spec| spec.argv.clone())
-                .unwrap_or_default(),
+            argv: state.spec.as_ref().map(|spec| spec.argv.clone()).unwrap_or_default(),
             workdir: state.spec.as_ref().and_then(|spec| spec.cwd.clone()),
             started_at: state.started_at,
             ended_at,

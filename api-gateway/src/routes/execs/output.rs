@@ -164,29 +164,15 @@ mod tests {
 
     fn query(text: &str) -> Result<Wanted, ApiError> {
         let uri: axum::http::Uri = format!("/?{text}").parse().unwrap();
-        axum::extract::Query::<OutputQuery>::try_from_uri(&uri)
-            .unwrap()
-            .0
-            .read()
+        axum::extract::Query::<OutputQuery>::try_from_uri(&uri).unwrap().0.read()
     }
 
     #[test]
     fn the_default_is_all_of_stdout() {
-        assert_eq!(
-            query("").unwrap(),
-            Wanted {
-                stream: OutputStream::Stdout,
-                offset: 0,
-                follow: false
-            }
-        );
+        assert_eq!(query("").unwrap(), Wanted { stream: OutputStream::Stdout, offset: 0, follow: false });
         assert_eq!(
             query("stream=stderr&offset=65536&follow=true").unwrap(),
-            Wanted {
-                stream: OutputStream::Stderr,
-                offset: 65536,
-                follow: true
-            }
+            Wanted { stream: OutputStream::Stderr, offset: 65536, follow: true }
         );
     }
 

@@ -108,35 +108,18 @@ pub(crate) async fn run(
     let stream = body.value.stream == Some(true);
     let mut runnable = body.value.runnable(limits)?;
     if stream {
-        let Started { exec, output } = start(
-            &gateway,
-            &caller,
-            (&sandbox, &node),
-            runnable,
-            idempotent.as_ref(),
-        )
-        .await?;
+        let Started { exec, output } =
+            start(&gateway, &caller, (&sandbox, &node), runnable, idempotent.as_ref()).await?;
         let closing = gateway.closing().clone();
-        return Ok(ndjson::respond(ExecRecords::new(
-            exec,
-            output,
-            gateway.config().heartbeat,
-            closing,
-        )));
+        return Ok(ndjson::respond(ExecRecords::new(exec, output, gateway.config().heartbeat, closing)));
     }
     let timeout = match runnable.spec.timeout_ms {
         Some(ms) => Duration::from_millis(ms),
         None => limits.default_sync_timeout,
     };
     runnable.spec.timeout_ms = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-    let Started { exec, output } = start(
-        &gateway,
-        &caller,
-        (&sandbox, &node),
-        runnable,
-        idempotent.as_ref(),
-    )
-    .await?;
+    let Started { exec, output } =
+        start(&gateway, &caller, (&sandbox, &node), runnable, idempotent.as_ref()).await?;
     let patience = timeout + limits.delivery_grace;
     let reply = tokio::time::timeout(patience, collect(exec, output, limits.max_sync_output_bytes))
         .await
@@ -183,9 +166,7 @@ fn respond(exec: ExecId, collected: Collected) -> Result<Response, ApiError> {
         truncated_bytes: ended.truncated_bytes,
     };
     let reply = match &collected.end {
-        ExecEnd::Exited {
-            code, signal, ended, ..
-        } => reply(*code, *signal, ended),
+        ExecEnd::Exited { code, signal, ended, .. } => reply(*code, *signal, ended),
         ExecEnd::Killed { signal, ended, .. } => reply(128 + *signal, Some(*signal), ended),
         ExecEnd::TimedOut { .. } => return Err(timed_out(exec)),
         ExecEnd::Failed { code, message, .. } => return Err(failure(*code, message).with_exec(exec)),
@@ -214,11 +195,7 @@ mod tests {
     use crate::error::ErrorCode;
 
     fn collected(end: ExecEnd) -> Collected {
-        Collected {
-            stdout: b"a\xffb".to_vec(),
-            stderr: Vec::new(),
-            end,
-        }
+        Collected { stdout: b"a\xffb".to_vec(), stderr: Vec::new(), end }
     }
 
     #[tokio::test]
@@ -227,10 +204,7 @@ mod tests {
             code: 7,
             signal: None,
             at: DateTime::UNIX_EPOCH,
-            ended: ExecEnded {
-                duration_us: 127_000,
-                ..ExecEnded::default()
-            },
+            ended: ExecEnded { duration_us: 127_000, ..ExecEnded::default() },
         };
         let response = respond(ExecId::from_bytes([0; 16]), collected(end)).unwrap();
         assert_eq!(response.headers()["x-exec-id"], "ex-00000000000000000000000000");
@@ -248,26 +222,10 @@ mod tests {
     fn other_endings_are_errors_that_name_the_exec() {
         let at = DateTime::UNIX_EPOCH;
         for (end, code) in [
+            (ExecEnd::TimedOut { at, ended: ExecEnded::default() }, ErrorCode::Timeout),
+            (ExecEnd::OutcomeUnknown { message: "m".to_owned(), at }, ErrorCode::Conflict),
             (
-                ExecEnd::TimedOut {
-                    at,
-                    ended: ExecEnded::default(),
-                },
-                ErrorCode::Timeout,
-            ),
-            (
-                ExecEnd::OutcomeUnknown {
-                    message: "m".to_owned(),
-                    at,
-                },
-                ErrorCode::Conflict,
-            ),
-            (
-                ExecEnd::Failed {
-                    code: FailureCode::Invalid,
-                    message: "m".to_owned(),
-                    at,
-                },
+                ExecEnd::Failed { code: FailureCode::Invalid, message: "m".to_owned(), at },
                 ErrorCode::BadRequest,
             ),
         ] {
@@ -279,11 +237,7 @@ mod tests {
 
     #[test]
     fn too_much_output_points_to_where_it_is() {
-        let error: ApiError = CollectError::TooMuch {
-            exec: ExecId::from_bytes([0; 16]),
-            limit: 5,
-        }
-        .into();
+        let error: ApiError = CollectError::TooMuch { exec: ExecId::from_bytes([0; 16]), limit: 5 }.into();
         assert_eq!(error.code(), ErrorCode::TooLarge);
         assert!(error.to_string().contains("/api/v1/execs/ex-0"), "{error}");
     }

@@ -95,17 +95,12 @@ pub(crate) async fn signal(
     ExecPath(id): ExecPath,
     JsonBody(request): JsonBody<SignalRequest>,
 ) -> Result<Json<Status>, ApiError> {
-    let signal = request
-        .signal
-        .ok_or_else(|| ApiError::bad_request("signal is missing"))?
-        .number()?;
+    let signal = request.signal.ok_or_else(|| ApiError::bad_request("signal is missing"))?.number()?;
     let state = find(&gateway, &caller.tenant, id).await?;
     if state.end.is_some() {
         return Err(ApiError::conflict("the exec has ended"));
     }
-    gateway
-        .call(&caller, state.sandbox, LinkOp::Signal { exec: id, signal })
-        .await?;
+    gateway.call(&caller, state.sandbox, LinkOp::Signal { exec: id, signal }).await?;
     Ok(Status::json("signalled"))
 }
 
@@ -115,13 +110,7 @@ mod tests {
 
     #[test]
     fn signals_have_names_and_numbers() {
-        for (json, number) in [
-            ("\"SIGTERM\"", 15),
-            ("\"kill\"", 9),
-            ("2", 2),
-            ("\"28\"", 28),
-            ("64", 64),
-        ] {
+        for (json, number) in [("\"SIGTERM\"", 15), ("\"kill\"", 9), ("2", 2), ("\"28\"", 28), ("64", 64)] {
             let name: SignalName = serde_json::from_str(json).unwrap();
             assert_eq!(name.number().unwrap(), number, "{json}");
         }

@@ -49,10 +49,5 @@ pub(crate) async fn stream(
     find(&gateway, &caller.tenant, id).await?;
     let output = read(&gateway, id, stdout, stderr).await?;
     let closing = gateway.closing().clone();
-    Ok(ndjson::respond(ExecRecords::new(
-        id,
-        output,
-        gateway.config().heartbeat,
-        closing,
-    )))
+    Ok(ndjson::respond(ExecRecords::new(id, output, gateway.config().heartbeat, closing)))
 }

@@ -57,13 +57,10 @@ pub(crate) async fn ws(
     let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let place = gateway.placed_sandbox(&caller.tenant, id).await?;
     let span = tracing::Span::current();
-    Ok(upgrade
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .on_upgrade(move |socket| {
-            let sessions = gateway.sessions().clone();
-            sessions.track_future(serve(gateway, caller, place, socket).instrument(span))
-        }))
+    Ok(upgrade.max_message_size(MAX_FRAME_BYTES).max_frame_size(MAX_FRAME_BYTES).on_upgrade(move |socket| {
+        let sessions = gateway.sessions().clone();
+        sessions.track_future(serve(gateway, caller, place, socket).instrument(span))
+    }))
 }
 
 async fn serve(gateway: Gateway, caller: Caller, place: (Arc<SandboxState>, NodeId), mut socket: WebSocket) {
@@ -85,22 +82,11 @@ async fn serve(gateway: Gateway, caller: Caller, place: (Arc<SandboxState>, Node
         Ok(output) => output,
         Err(failure) => return refuse(socket, failure).await,
     };
-    let records = ExecRecords::new(
-        exec,
-        output,
-        gateway.config().heartbeat,
-        gateway.closing().clone(),
-    );
+    let records = ExecRecords::new(exec, output, gateway.config().heartbeat, gateway.closing().clone());
     let (sink, stream) = socket.split();
-    let session = Session {
-        gateway,
-        caller,
-        sandbox: place.0.id,
-        exec,
-    };
-    let input = AbortOnDropHandle::new(tokio::spawn(
-        session.listen(framing, stream, started).in_current_span(),
-    ));
+    let session = Session { gateway, caller, sandbox: place.0.id, exec };
+    let input =
+        AbortOnDropHandle::new(tokio::spawn(session.listen(framing, stream, started).in_current_span()));
     send(sink, framing, records, input).await;
 }
 
@@ -119,18 +105,14 @@ async fn refuse(mut socket: WebSocket, failure: ApiError) {
     let closing = close(close_code::POLICY, "refused");
     // A client that is gone cannot be told.
     if socket.send(error(failure.into_body())).await.is_ok() && socket.send(closing).await.is_ok() {
-        let _ = tokio::time::timeout(CLOSING_PATIENCE, async {
-            while let Some(Ok(_)) = socket.recv().await {}
-        })
-        .await;
+        let _ =
+            tokio::time::timeout(CLOSING_PATIENCE, async { while let Some(Ok(_)) = socket.recv().await {} })
+                .await;
     }
 }
 
 fn close(code: u16, reason: &'static str) -> Message {
-    Message::Close(Some(CloseFrame {
-        code,
-        reason: reason.into(),
-    }))
+    Message::Close(Some(CloseFrame { code, reason: reason.into() }))
 }
 
 /// Sends records as the socket takes them. The reader falls back to the record, so a slow client costs no memory.
@@ -206,9 +188,8 @@ impl Session {
         drop(started);
         let (queue, inputs) = mpsc::channel(INPUT_QUEUE);
         let session = Arc::new(self);
-        let _pump = AbortOnDropHandle::new(tokio::spawn(
-            Arc::clone(&session).feed_input(inputs).in_current_span(),
-        ));
+        let _pump =
+            AbortOnDropHandle::new(tokio::spawn(Arc::clone(&session).feed_input(inputs).in_current_span()));
         while let Some(Ok(message)) = stream.next().await {
             let frame = match message {
                 Message::Text(_) | Message::Binary(_) if framing == Framing::Plain => continue,
@@ -221,21 +202,9 @@ impl Session {
                 // A pump that has stopped belongs to a process that takes no more input.
                 ClientFrame::Stdin(bytes) => drop(queue.send(Input::Bytes(bytes)).await),
                 ClientFrame::StdinClose => drop(queue.send(Input::Close).await),
-                ClientFrame::Resize(size) => {
-                    session
-                        .tell(LinkOp::Resize {
-                            exec: session.exec,
-                            size,
-                        })
-                        .await
-                }
+                ClientFrame::Resize(size) => session.tell(LinkOp::Resize { exec: session.exec, size }).await,
                 ClientFrame::Signal(signal) => {
-                    session
-                        .tell(LinkOp::Signal {
-                            exec: session.exec,
-                            signal,
-                        })
-                        .await
+                    session.tell(LinkOp::Signal { exec: session.exec, signal }).await
                 }
             }
         }

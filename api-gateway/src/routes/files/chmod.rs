@@ -45,8 +45,6 @@ pub(crate) async fn chmod(
 ) -> Result<Json<Status>, ApiError> {
     let path = path(request.path, "path")?;
     let mode = mode(&request.mode.unwrap_or_default())?;
-    gateway
-        .call(&caller, id, LinkOp::ChangeMode { path, mode })
-        .await?;
+    gateway.call(&caller, id, LinkOp::ChangeMode { path, mode }).await?;
     Ok(Status::json("chmod applied"))
 }

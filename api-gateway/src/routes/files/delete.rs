@@ -46,8 +46,6 @@ pub(crate) async fn delete(
     let path = path(query.path, "path")?;
     // To the letter: what deletes whole folders must not be guessed.
     let recursive = query.recursive.as_deref() == Some("true");
-    gateway
-        .call(&caller, id, LinkOp::DeleteFile { path, recursive })
-        .await?;
+    gateway.call(&caller, id, LinkOp::DeleteFile { path, recursive }).await?;
     Ok(Status::json("deleted"))
 }

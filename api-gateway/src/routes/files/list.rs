@@ -38,15 +38,8 @@ pub(crate) async fn list(
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<ListQuery>,
 ) -> Result<Json<Vec<File>>, ApiError> {
-    let path = path(
-        Some(
-            query
-                .path
-                .filter(|path| !path.is_empty())
-                .unwrap_or_else(|| "/".to_owned()),
-        ),
-        "path",
-    )?;
+    let path =
+        path(Some(query.path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned())), "path")?;
     match gateway.call(&caller, id, LinkOp::ListFiles { path }).await? {
         LinkValue::Files(entries) => Ok(Json(entries.into_iter().map(File::from).collect())),
         LinkValue::Done | LinkValue::File(_) | LinkValue::Paths(_) | LinkValue::Stats(_) => {

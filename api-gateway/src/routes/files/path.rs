@@ -54,16 +54,13 @@ pub fn mode(text: &str) -> Result<u32, ApiError> {
         !digits.is_empty() && digits.len() <= 5 && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     match u32::from_str_radix(digits, 8) {
         Ok(mode) if octal && mode <= 0o7777 => Ok(mode),
-        _ => Err(ApiError::bad_request(
-            "mode must be octal permission bits such as 644 or 0755",
-        )),
+        _ => Err(ApiError::bad_request("mode must be octal permission bits such as 644 or 0755")),
     }
 }
 
 /// The same, with a default for none.
 pub fn mode_or_default(text: Option<&str>) -> Result<u32, ApiError> {
-    text.filter(|text| !text.is_empty())
-        .map_or(Ok(DEFAULT_MODE), mode)
+    text.filter(|text| !text.is_empty()).map_or(Ok(DEFAULT_MODE), mode)
 }
 
 #[cfg(test)]
@@ -98,17 +95,9 @@ mod tests {
     fn escapes_nul_and_long_paths_are_refused() {
         let long = format!("/tmp/{}", "x".repeat(4091));
         let wide = format!("/tmp/{}", "é".repeat(3000));
-        for bad in [
-            "",
-            "/tmp/a\0b",
-            "\0",
-            &long,
-            &wide,
-            "../../etc/passwd",
-            "/..",
-            "/../../etc",
-            "a/../../../b",
-        ] {
+        for bad in
+            ["", "/tmp/a\0b", "\0", &long, &wide, "../../etc/passwd", "/..", "/../../etc", "a/../../../b"]
+        {
             assert!(read(bad).is_err(), "{bad:.40}");
         }
         assert!(path(None, "path").is_err());
@@ -116,19 +105,12 @@ mod tests {
 
     #[test]
     fn modes_are_octal() {
-        for (text, bits) in [
-            ("644", 0o644),
-            ("0755", 0o755),
-            ("0o600", 0o600),
-            ("7777", 0o7777),
-            ("0", 0),
-            ("01777", 0o1777),
-        ] {
+        for (text, bits) in
+            [("644", 0o644), ("0755", 0o755), ("0o600", 0o600), ("7777", 0o7777), ("0", 0), ("01777", 0o1777)]
+        {
             assert_eq!(mode(text).unwrap(), bits, "{text}");
         }
-        for bad in [
-            "", "rwx", "99", "7777777", "-644", "+644", "u+x", "10000", "0o", " 644",
-        ] {
+        for bad in ["", "rwx", "99", "7777777", "-644", "+644", "u+x", "10000", "0o", " 644"] {
             assert!(mode(bad).is_err(), "{bad}");
         }
         assert_eq!(mode_or_default(Some("")).unwrap(), DEFAULT_MODE);

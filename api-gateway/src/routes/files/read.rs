@@ -34,11 +34,8 @@ pub(crate) async fn read(
     let path = path(query.path, "path")?;
     let file = gateway.open(&caller, id, LinkOp::ReadFile { path }).await?;
     // The length is not promised: the file may grow or shrink while it is read, and some (/proc) have none.
-    Ok(raw::respond(futures::stream::try_unfold(
-        file,
-        |mut file: LinkStream| async move {
-            let bytes = file.read().await.map_err(io::Error::other)?;
-            Ok(bytes.map(|bytes| (bytes, file)))
-        },
-    )))
+    Ok(raw::respond(futures::stream::try_unfold(file, |mut file: LinkStream| async move {
+        let bytes = file.read().await.map_err(io::Error::other)?;
+        Ok(bytes.map(|bytes| (bytes, file)))
+    })))
 }

@@ -74,9 +74,7 @@ pub(crate) async fn upload(
     if declared_length(request.headers()).is_some_and(|length| length > limit) {
         return Err(UploadError::TooLarge(limit).into());
     }
-    let mut file = gateway
-        .open(&caller, id, LinkOp::WriteFile { path, mode })
-        .await?;
+    let mut file = gateway.open(&caller, id, LinkOp::WriteFile { path, mode }).await?;
     let mut body: Body = request.into_body();
     let mut written: u64 = 0;
     // Leaving early drops the link, which tells the executor to forget what it has.

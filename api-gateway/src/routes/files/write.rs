@@ -48,9 +48,7 @@ pub(crate) async fn write(
     let path = path(request.path, "path")?;
     let mode = mode_or_default(request.mode.as_deref())?;
     let content = request.content.unwrap_or_default();
-    let mut file = gateway
-        .open(&caller, id, LinkOp::WriteFile { path, mode })
-        .await?;
+    let mut file = gateway.open(&caller, id, LinkOp::WriteFile { path, mode }).await?;
     file.write(content.into()).await.map_err(link_failed)?;
     file.finish().await.map_err(link_failed)?;
     Ok(Status::json("written"))

@@ -30,9 +30,5 @@ pub struct Health {
 )]
 pub(crate) async fn check(State(gateway): State<Gateway>) -> Json<Health> {
     let uptime = Duration::from_millis(u64::try_from(gateway.uptime().as_millis()).unwrap_or(u64::MAX));
-    Json(Health {
-        status: "ok",
-        version: env!("CARGO_PKG_VERSION"),
-        uptime: format_go_duration(uptime),
-    })
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), uptime: format_go_duration(uptime) })
 }

@@ -17,8 +17,5 @@ pub(crate) async fn prometheus(
     State(gateway): State<Gateway>,
     _: Caller,
 ) -> ([(HeaderName, &'static str); 1], String) {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        gateway.metrics().render(&gateway),
-    )
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], gateway.metrics().render(&gateway))
 }

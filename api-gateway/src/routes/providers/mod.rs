@@ -37,12 +37,7 @@ pub struct Provider {
 /// What is known of each provider: those that the deployment means to have, and those that nodes report.
 pub(crate) fn all(gateway: &Gateway) -> Vec<Provider> {
     let limits = &gateway.config().sandboxes;
-    merge(
-        &limits.known_providers,
-        &limits.default_provider,
-        &gateway.view().nodes(),
-        gateway.clock().now(),
-    )
+    merge(&limits.known_providers, &limits.default_provider, &gateway.view().nodes(), gateway.clock().now())
 }
 
 fn merge(
@@ -132,17 +127,12 @@ mod tests {
         let known = BTreeSet::from([docker.clone(), bwrap]);
         let all = merge(&known, &docker, &[node("a", false, 9), node("b", true, 3)], now);
         assert_eq!(
-            all.iter()
-                .map(|it| (it.name.as_str(), it.healthy, it.default))
-                .collect::<Vec<_>>(),
+            all.iter().map(|it| (it.name.as_str(), it.healthy, it.default)).collect::<Vec<_>>(),
             [("bubblewrap", false, false), ("docker", true, true)]
         );
         assert!(all[0].error.is_some());
         let docker = &all[1];
-        assert_eq!(
-            (docker.latency_ms, docker.runtime_count, &docker.error),
-            (3, 4, &None)
-        );
+        assert_eq!((docker.latency_ms, docker.runtime_count, &docker.error), (3, 4, &None));
         assert_eq!(docker.capabilities.len(), 2);
         assert_eq!(docker.last_checked, now - Duration::from_secs(1));
     }

@@ -17,10 +17,5 @@ use crate::gateway::Gateway;
     responses((status = 200, description = "Names, and whether they work", body = BTreeMap<String, bool>))
 )]
 pub(crate) async fn test(State(gateway): State<Gateway>, _: Caller) -> Json<BTreeMap<String, bool>> {
-    Json(
-        all(&gateway)
-            .into_iter()
-            .map(|provider| (provider.name, provider.healthy))
-            .collect(),
-    )
+    Json(all(&gateway).into_iter().map(|provider| (provider.name, provider.healthy)).collect())
 }

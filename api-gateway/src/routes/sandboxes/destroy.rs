@@ -35,15 +35,7 @@ pub(crate) async fn destroy(
         // It could not be made, so there is nothing to destroy.
         return Err(no_sandbox());
     }
-    if ask_and_wait(
-        &gateway,
-        &caller,
-        &state,
-        DestroyReason::User,
-        gateway.config().destroy_wait,
-    )
-    .await?
-    {
+    if ask_and_wait(&gateway, &caller, &state, DestroyReason::User, gateway.config().destroy_wait).await? {
         Ok((StatusCode::OK, Status::json("destroyed")))
     } else {
         Ok((StatusCode::ACCEPTED, Status::json("destroying")))
@@ -67,12 +59,6 @@ pub(crate) async fn ask_and_wait(
     };
     let Some(node) = state.node() else { return Ok(true) };
     let destroy = Command::DestroySandbox { reason };
-    gateway
-        .send(Destination::Node(node), caller, id, CommandId::new(), destroy)
-        .await?;
-    Ok(gateway
-        .view()
-        .wait(id, SandboxState::is_terminal, patience)
-        .await
-        .is_some())
+    gateway.send(Destination::Node(node), caller, id, CommandId::new(), destroy).await?;
+    Ok(gateway.view().wait(id, SandboxState::is_terminal, patience).await.is_some())
 }

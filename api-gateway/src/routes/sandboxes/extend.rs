@@ -45,20 +45,14 @@ pub(crate) async fn extend(
     SandboxPath(id): SandboxPath,
     JsonBody(request): JsonBody<ExtendRequest>,
 ) -> Result<Json<Sandbox>, ApiError> {
-    let text = request
-        .ttl
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| ApiError::bad_request("ttl is missing"))?;
+    let text =
+        request.ttl.filter(|text| !text.is_empty()).ok_or_else(|| ApiError::bad_request("ttl is missing"))?;
     let ttl = ttl(&text)?;
     check_ttl(ttl, &gateway.config().sandboxes)?;
     let (state, node) = gateway.placed_sandbox(&caller.tenant, id).await?;
-    let expires_at = (gateway.clock().now() + ttl)
-        .trunc_subsecs(6)
-        .min(state.lifetime_ends_at);
+    let expires_at = (gateway.clock().now() + ttl).trunc_subsecs(6).min(state.lifetime_ends_at);
     let extend = Command::ExtendTtl { expires_at };
-    gateway
-        .send(Destination::Node(&node), &caller, id, CommandId::new(), extend)
-        .await?;
+    gateway.send(Destination::Node(&node), &caller, id, CommandId::new(), extend).await?;
     let before = state.expires_at;
     // Another extension may overtake this one: any move of the deadline is an answer.
     let moved = |state: &SandboxState| {

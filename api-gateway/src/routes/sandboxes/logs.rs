@@ -62,11 +62,7 @@ pub(crate) async fn logs(
     let mut lines = VecDeque::new();
     let mut after = Position::ZERO;
     loop {
-        let frames = gateway
-            .store()
-            .read(&filter, after, PAGE)
-            .await
-            .map_err(ApiError::internal)?;
+        let frames = gateway.store().read(&filter, after, PAGE).await.map_err(ApiError::internal)?;
         let Some(last) = frames.last() else {
             return Ok(Json(lines));
         };
@@ -104,21 +100,17 @@ fn detail(data: &EventData) -> Option<String> {
         }
         EventData::SandboxRunning(it) => format!("on {} after {}", it.node, took(it.took_us)),
         EventData::SandboxFailed(it) => it.message.clone(),
-        EventData::SandboxTtlExtended(it) => format!(
-            "until {}",
-            it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true)
-        ),
+        EventData::SandboxTtlExtended(it) => {
+            format!("until {}", it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
+        }
         EventData::SandboxUnhealthy(it) => it.message.clone(),
         EventData::SandboxDestroyed(it) => format!("{:?}", it.reason).to_lowercase(),
         EventData::SandboxLost(it) => it.node.to_string(),
         EventData::ExecStarted(it) => format!("{} {:?}", it.exec, it.spec.argv),
         EventData::ExecOutput(_) => return None,
-        EventData::ExecExited(it) => format!(
-            "{} code {} after {}",
-            it.exec,
-            it.code,
-            took(it.ended.duration_us)
-        ),
+        EventData::ExecExited(it) => {
+            format!("{} code {} after {}", it.exec, it.code, took(it.ended.duration_us))
+        }
         EventData::ExecTimedOut(it) => format!("{} after {}", it.exec, took(it.ended.duration_us)),
         EventData::ExecKilled(it) => format!("{} signal {}", it.exec, it.signal),
         EventData::ExecFailed(it) => format!("{} {}", it.exec, it.message),
@@ -157,10 +149,7 @@ mod tests {
                 exec: ExecId::from_bytes([0; 16]),
                 code: 3,
                 signal: None,
-                ended: ExecEnded {
-                    duration_us: 1500,
-                    ..ExecEnded::default()
-                },
+                ended: ExecEnded { duration_us: 1500, ..ExecEnded::default() },
             }),
         };
         assert_eq!(

@@ -66,11 +66,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// The sandbox as clients see it.
     pub fn of(state: &SandboxState, gateway: &Gateway) -> Self {
-        Self::at(
-            state,
-            gateway.clock().now(),
-            gateway.config().preview_domain.as_deref(),
-        )
+        Self::at(state, gateway.clock().now(), gateway.config().preview_domain.as_deref())
     }
 
     fn at(state: &SandboxState, now: DateTime<Utc>, preview_domain: Option<&str>) -> Self {
@@ -97,9 +93,7 @@ impl Sandbox {
             tenant_id: Some(state.tenant.to_string()),
             worker_id: state.node().map(ToString::to_string),
             metadata: state.spec.metadata.clone(),
-            preview_domain: preview_domain
-                .filter(|domain| !domain.is_empty())
-                .map(str::to_owned),
+            preview_domain: preview_domain.filter(|domain| !domain.is_empty()).map(str::to_owned),
             template: state.spec.template.clone(),
             message,
         }
@@ -161,44 +155,16 @@ pub(crate) mod tests {
         for (phase, word) in [
             (SandboxPhase::Requested, "creating"),
             (SandboxPhase::Starting { node: node.clone() }, "creating"),
-            (
-                SandboxPhase::Running {
-                    node: node.clone(),
-                    since: now,
-                },
-                "running",
-            ),
-            (
-                SandboxPhase::Unhealthy {
-                    node: node.clone(),
-                    message: "m".to_owned(),
-                },
-                "unhealthy",
-            ),
+            (SandboxPhase::Running { node: node.clone(), since: now }, "running"),
+            (SandboxPhase::Unhealthy { node: node.clone(), message: "m".to_owned() }, "unhealthy"),
             (SandboxPhase::Lost { node: node.clone() }, "unhealthy"),
-            (
-                SandboxPhase::Failed {
-                    code: FailureCode::Internal,
-                    message: "m".to_owned(),
-                    at: now,
-                },
-                "error",
-            ),
-            (
-                SandboxPhase::Destroyed {
-                    reason: DestroyReason::User,
-                    at: now,
-                },
-                "destroyed",
-            ),
+            (SandboxPhase::Failed { code: FailureCode::Internal, message: "m".to_owned(), at: now }, "error"),
+            (SandboxPhase::Destroyed { reason: DestroyReason::User, at: now }, "destroyed"),
         ] {
             assert_eq!(state_name(&state(phase), now), word);
         }
         let late = now + TimeDelta::hours(1);
-        assert_eq!(
-            state_name(&state(SandboxPhase::Running { node, since: now }), late),
-            "expired"
-        );
+        assert_eq!(state_name(&state(SandboxPhase::Running { node, since: now }), late), "expired");
     }
 
     #[test]
@@ -221,9 +187,6 @@ pub(crate) mod tests {
                 "vcpus"
             ]
         );
-        assert_eq!(
-            (&json["vcpus"], &json["created_at"]),
-            (&2.into(), &"2023-11-14T22:13:20Z".into())
-        );
+        assert_eq!((&json["vcpus"], &json["created_at"]), (&2.into(), &"2023-11-14T22:13:20Z".into()));
     }
 }

@@ -116,9 +116,7 @@ pub fn plan(
     check_message(&(&metadata, &env))?;
     let ttl = match filled(request.ttl) {
         Some(text) => ttl(&text)?,
-        None => template
-            .ttl_seconds
-            .map_or(limits.default_ttl, Duration::from_secs),
+        None => template.ttl_seconds.map_or(limits.default_ttl, Duration::from_secs),
     };
     let spec = SandboxSpec {
         provider: provider(filled(request.provider).or(template.provider), limits)?,
@@ -151,11 +149,7 @@ pub fn plan(
         env_names: env.keys().cloned().collect(),
         request_digest: None,
     };
-    Ok(Plan {
-        spec,
-        env: SecretMap(env),
-        ttl,
-    })
+    Ok(Plan { spec, env: SecretMap(env), ttl })
 }
 
 /// Reads a time to live. It must be more than nothing; the maximum is the caller's business.
@@ -170,10 +164,7 @@ pub fn ttl(text: &str) -> Result<Duration, PlanError> {
 /// Refuses a time to live that is over the maximum.
 pub fn check_ttl(ttl: Duration, limits: &SandboxLimits) -> Result<(), PlanError> {
     if ttl > limits.max_ttl {
-        return Err(wrong(format!(
-            "ttl is over the maximum of {}",
-            format_go_duration(limits.max_ttl)
-        )));
+        return Err(wrong(format!("ttl is over the maximum of {}", format_go_duration(limits.max_ttl))));
     }
     Ok(())
 }
@@ -226,11 +217,7 @@ fn within(
     match value {
         None => Ok(default),
         Some(value) if range.contains(&value) => Ok(value),
-        Some(_) => Err(wrong(format!(
-            "{name} must be {} to {}",
-            range.start(),
-            range.end()
-        ))),
+        Some(_) => Err(wrong(format!("{name} must be {} to {}", range.start(), range.end()))),
     }
 }
 
@@ -245,15 +232,12 @@ fn network(name: Option<&str>, limits: &SandboxLimits) -> Result<Network, PlanEr
 
 fn runtime(name: Option<String>) -> Result<Option<String>, PlanError> {
     let good = |name: &String| {
-        name.len() <= 64
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
     match name {
-        Some(name) if !good(&name) => Err(wrong(
-            "runtime must be at most 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'",
-        )),
+        Some(name) if !good(&name) => {
+            Err(wrong("runtime must be at most 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'"))
+        }
         other => Ok(other),
     }
 }
@@ -281,12 +265,7 @@ mod tests {
     use crate::error::ErrorCode;
 
     fn planned(json: &str) -> Result<Plan, ApiError> {
-        plan(
-            crate::extract::parse_object(json.as_bytes())?,
-            None,
-            None,
-            &SandboxLimits::default(),
-        )
+        plan(crate::extract::parse_object(json.as_bytes())?, None, None, &SandboxLimits::default())
     }
 
     fn template() -> Template {
@@ -311,14 +290,8 @@ mod tests {
             r#"{"image":null,"metadata":null,"ttl":null,"env":null}"#,
         ] {
             let plan = planned(json).unwrap();
-            assert_eq!(
-                (plan.spec.image.as_str(), plan.spec.provider.as_str()),
-                ("alpine:latest", "docker")
-            );
-            assert_eq!(
-                (plan.spec.memory_mib, plan.spec.cpu_millis, plan.spec.pids_limit),
-                (512, 1000, 256)
-            );
+            assert_eq!((plan.spec.image.as_str(), plan.spec.provider.as_str()), ("alpine:latest", "docker"));
+            assert_eq!((plan.spec.memory_mib, plan.spec.cpu_millis, plan.spec.pids_limit), (512, 1000, 256));
             assert_eq!(plan.ttl, Duration::from_secs(1800));
         }
     }
@@ -330,31 +303,17 @@ mod tests {
         )
         .unwrap();
         let plan = plan(request, Some(template()), None, &SandboxLimits::default()).unwrap();
-        assert_eq!(
-            (plan.spec.image.as_str(), plan.spec.provider.as_str()),
-            ("python:3.12", "bubblewrap")
-        );
+        assert_eq!((plan.spec.image.as_str(), plan.spec.provider.as_str()), ("python:3.12", "bubblewrap"));
         assert_eq!((plan.spec.memory_mib, plan.spec.cpu_millis), (280, 2000));
-        assert_eq!(
-            (&plan.spec.metadata["a"][..], &plan.spec.metadata["b"][..]),
-            ("r", "t")
-        );
+        assert_eq!((&plan.spec.metadata["a"][..], &plan.spec.metadata["b"][..]), ("r", "t"));
         assert_eq!((&plan.env.0["A"][..], &plan.env.0["B"][..]), ("r", "t"));
-        assert_eq!(
-            (plan.ttl, plan.spec.template.as_deref()),
-            (Duration::from_secs(300), Some("py"))
-        );
+        assert_eq!((plan.ttl, plan.spec.template.as_deref()), (Duration::from_secs(300), Some("py")));
     }
 
     #[test]
     fn the_header_wins_over_the_body_as_owner() {
         let request = || crate::extract::parse_object(br#"{"owner_id":"bob"}"#).unwrap();
-        let owner = |user| {
-            plan(request(), None, user, &SandboxLimits::default())
-                .unwrap()
-                .spec
-                .owner
-        };
+        let owner = |user| plan(request(), None, user, &SandboxLimits::default()).unwrap().spec.owner;
         assert_eq!(owner(Some("alice")).as_deref(), Some("alice"));
         assert_eq!(owner(None).as_deref(), Some("bob"));
     }
@@ -400,10 +359,7 @@ mod tests {
         ] {
             assert_eq!(planned(json).unwrap_err().code(), ErrorCode::BadRequest, "{json}");
         }
-        assert_eq!(
-            planned(r#"{"provider":"no such"}"#).unwrap_err().code(),
-            ErrorCode::NotFound
-        );
+        assert_eq!(planned(r#"{"provider":"no such"}"#).unwrap_err().code(), ErrorCode::NotFound);
     }
 
     #[test]

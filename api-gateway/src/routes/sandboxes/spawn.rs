@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chrono::SubsecRound;
+use chrono::{DateTime, SubsecRound, Utc};
 use events::{
     Command, CommandId, Destination, EventId, ProviderName, SandboxId, SandboxPhase, SandboxRequested,
-    SandboxState,
+    SandboxSpec, SandboxState, SecretMap,
 };
 
 use super::Sandbox;
@@ -70,29 +70,24 @@ pub(crate) async fn run(
         && let Some(state) = known(gateway, id).await?
     {
         idempotent.check(state.spec.request_digest.as_deref())?;
+        if matches!(state.phase, SandboxPhase::Requested) {
+            // Whoever asked first may have died between the event and the command. The command's id follows from the
+            // key, so it is stored once however often it is sent, and an executor makes one box of it in any case.
+            let (spec, expires_at) = (state.spec.clone(), state.expires_at);
+            send_create(gateway, caller, id, idempotent.command(), spec, plan.env.clone(), expires_at)
+                .await?;
+        }
         // One that ended long ago is not in the view, and will not come into it.
-        let waited = if state.is_terminal() {
-            None
-        } else {
-            wait(gateway, id).await
-        };
+        let waited = if state.is_terminal() { None } else { wait(gateway, id).await };
         return answer(gateway, waited.as_deref().unwrap_or(&state));
     }
     await_provider(gateway, &plan.spec.provider).await?;
     // In a task of its own: a client that goes away must not leave a request that nobody carries out.
-    let asked = tokio::spawn(ask(
-        gateway.clone(),
-        caller.clone(),
-        id,
-        plan.clone(),
-        idempotent.clone(),
-    ));
+    let asked = tokio::spawn(ask(gateway.clone(), caller.clone(), id, plan.clone(), idempotent.clone()));
     asked.await.map_err(ApiError::internal)??;
     let Some(state) = wait(gateway, id).await else {
         // Not even the request has come back from the log: the recorder is behind.
-        return Err(ApiError::unavailable(
-            "the recorder does not follow: a spawn is not recorded",
-        ));
+        return Err(ApiError::unavailable("the recorder does not follow: a spawn is not recorded"));
     };
     if let Some(idempotent) = &idempotent {
         idempotent.check(state.spec.request_digest.as_deref())?;
@@ -120,9 +115,7 @@ fn check_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiE
         return Ok(());
     }
     if gateway.config().sandboxes.known_providers.contains(provider) {
-        return Err(ApiError::unavailable(format!(
-            "no executor with provider {provider} takes sandboxes"
-        )));
+        return Err(ApiError::unavailable(format!("no executor with provider {provider} takes sandboxes")));
     }
     // A node that drains has it still.
     let seen = gateway
@@ -131,9 +124,7 @@ fn check_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiE
         .iter()
         .any(|node| node.heartbeat.providers.iter().any(|it| it.name == *provider));
     if seen {
-        Err(ApiError::unavailable(format!(
-            "all executors with provider {provider} are draining"
-        )))
+        Err(ApiError::unavailable(format!("all executors with provider {provider} are draining")))
     } else {
         Err(no_provider())
     }
@@ -155,48 +146,39 @@ async fn ask(
         None => (EventId::new(), CommandId::new()),
         Some(idempotent) => {
             spec.request_digest = Some(idempotent.digest.clone());
-            (
-                EventId::derived(&idempotent.parts()),
-                CommandId::derived(&idempotent.parts()),
-            )
+            (EventId::derived(&idempotent.parts()), idempotent.command())
         }
     };
-    let requested = SandboxRequested {
-        spec: spec.clone(),
-        expires_at,
-        lifetime_ends_at,
-    };
+    let requested = SandboxRequested { spec: spec.clone(), expires_at, lifetime_ends_at };
     gateway.publish(&caller, Some(id), event, now, requested).await?;
+    send_create(&gateway, &caller, id, command, spec, env, expires_at).await
+}
+
+async fn send_create(
+    gateway: &Gateway,
+    caller: &Caller,
+    id: SandboxId,
+    command: CommandId,
+    spec: SandboxSpec,
+    env: SecretMap,
+    expires_at: DateTime<Utc>,
+) -> Result<(), ApiError> {
     let provider = spec.provider.clone();
-    let create = Command::CreateSandbox {
-        spec,
-        env,
-        expires_at,
-    };
-    gateway
-        .send(Destination::Pool(&provider), &caller, id, command, create)
-        .await
+    let create = Command::CreateSandbox { spec, env, expires_at };
+    gateway.send(Destination::Pool(&provider), caller, id, command, create).await
 }
 
 async fn known(gateway: &Gateway, id: SandboxId) -> Result<Option<Arc<SandboxState>>, ApiError> {
     match gateway.view().sandbox(id) {
         Some(state) => Ok(Some(state)),
-        None => Ok(gateway
-            .store()
-            .sandbox(id)
-            .await
-            .map_err(ApiError::internal)?
-            .map(Arc::new)),
+        None => Ok(gateway.store().sandbox(id).await.map_err(ApiError::internal)?.map(Arc::new)),
     }
 }
 
 /// Waits until it is made or cannot be. When that takes too long: how far it is.
 async fn wait(gateway: &Gateway, id: SandboxId) -> Option<Arc<SandboxState>> {
     let made = |state: &SandboxState| {
-        !matches!(
-            state.phase,
-            SandboxPhase::Requested | SandboxPhase::Starting { .. }
-        )
+        !matches!(state.phase, SandboxPhase::Requested | SandboxPhase::Starting { .. })
     };
     let waited = gateway.view().wait(id, made, gateway.config().spawn_wait).await;
     waited.or_else(|| gateway.view().sandbox(id))

@@ -30,9 +30,7 @@ pub(crate) async fn delete(
     find(&gateway, &caller.tenant, &name).await?;
     let id = EventId::new();
     let reader = gateway.feed().subscribe(Topic::All, After::Now);
-    gateway
-        .publish(&caller, None, id, gateway.clock().now(), TemplateDeleted { name })
-        .await?;
+    gateway.publish(&caller, None, id, gateway.clock().now(), TemplateDeleted { name }).await?;
     recorded(reader, id).await?;
     Ok(Status::json("deleted"))
 }

@@ -64,9 +64,7 @@ impl From<events::Template> for Template {
             memory_mb: template.memory_mib,
             vcpus: template.vcpus,
             cpu_cores: template.vcpus,
-            ttl: template
-                .ttl_seconds
-                .map(|seconds| format_go_duration(Duration::from_secs(seconds))),
+            ttl: template.ttl_seconds.map(|seconds| format_go_duration(Duration::from_secs(seconds))),
             ttl_seconds: template.ttl_seconds,
             metadata: template.metadata,
             env: template.env,
@@ -86,15 +84,8 @@ pub(crate) async fn find(
     tenant: &TenantId,
     name: &str,
 ) -> Result<events::Template, ApiError> {
-    let templates = gateway
-        .store()
-        .templates(tenant)
-        .await
-        .map_err(ApiError::internal)?;
-    templates
-        .into_iter()
-        .find(|template| template.name == name)
-        .ok_or_else(no_template)
+    let templates = gateway.store().templates(tenant).await.map_err(ApiError::internal)?;
+    templates.into_iter().find(|template| template.name == name).ok_or_else(no_template)
 }
 
 /// Waits until an event is in the record. The reader must be older than the event.
@@ -108,8 +99,8 @@ pub(crate) async fn recorded(mut reader: FeedReader, id: EventId) -> Result<(), 
     };
     match tokio::time::timeout(RECORD_PATIENCE, seen).await {
         Ok(seen) => seen.map_err(ApiError::unavailable),
-        Err(_) => Err(ApiError::unavailable(
-            "the recorder does not follow: a change of templates is not recorded",
-        )),
+        Err(_) => {
+            Err(ApiError::unavailable("the recorder does not follow: a change of templates is not recorded"))
+        }
     }
 }

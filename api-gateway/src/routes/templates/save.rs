@@ -70,15 +70,7 @@ pub(crate) async fn save(
     let id = EventId::new();
     let reader = gateway.feed().subscribe(Topic::All, After::Now);
     gateway
-        .publish(
-            &caller,
-            None,
-            id,
-            gateway.clock().now(),
-            TemplateSaved {
-                template: template.clone(),
-            },
-        )
+        .publish(&caller, None, id, gateway.clock().now(), TemplateSaved { template: template.clone() })
         .await?;
     recorded(reader, id).await?;
     Ok((StatusCode::CREATED, Json(template.into())))
@@ -96,9 +88,7 @@ fn checked(request: SaveRequest, limits: &SandboxLimits) -> Result<events::Templ
     let image = image.ok_or_else(|| ApiError::bad_request("image is missing"))?;
     let description = request.description.unwrap_or_default();
     if description.len() > MAX_DESCRIPTION {
-        return Err(ApiError::bad_request(format!(
-            "description must be at most {MAX_DESCRIPTION} bytes"
-        )));
+        return Err(ApiError::bad_request(format!("description must be at most {MAX_DESCRIPTION} bytes")));
     }
     let template = events::Template {
         name,
@@ -148,10 +138,7 @@ mod tests {
         ] {
             let template = read(json).unwrap();
             assert_eq!((template.vcpus, template.cpu_cores), (Some(2), Some(2)));
-            assert_eq!(
-                (template.ttl.as_deref(), template.ttl_seconds),
-                (Some("20m0s"), Some(1200))
-            );
+            assert_eq!((template.ttl.as_deref(), template.ttl_seconds), (Some("20m0s"), Some(1200)));
         }
     }
 

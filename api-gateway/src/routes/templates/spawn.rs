@@ -36,10 +36,7 @@ pub(crate) async fn spawn(
     body: OptionalJsonBody<SpawnRequest>,
 ) -> Result<(StatusCode, Json<Sandbox>), ApiError> {
     let idempotent = key.with(&caller.tenant, &format!("spawn template {name}"), &body.bytes);
-    let request = SpawnRequest {
-        template: Some(name),
-        ..body.value
-    };
+    let request = SpawnRequest { template: Some(name), ..body.value };
     let sandbox = crate::routes::sandboxes::spawn::run(&gateway, &caller, request, idempotent).await?;
     Ok((StatusCode::CREATED, Json(sandbox)))
 }

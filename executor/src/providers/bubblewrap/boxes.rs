@@ -35,21 +35,15 @@ impl BubblewrapProvider {
         let deadline = tokio::time::Instant::now() + order.time_left;
         let late = |_| CreateError::DeadlinePassed;
         // Outside the lock of the box: this may take long, and other boxes have the same image.
-        let rootfs = self
-            .images
-            .rootfs(&self.config, self.outside.as_ref(), &order.spec.image);
+        let rootfs = self.images.rootfs(&self.config, self.outside.as_ref(), &order.spec.image);
         let rootfs = tokio::time::timeout_at(deadline, rootfs).await.map_err(late)??;
         let failed = |error: io::Error| CreateError::Failed(Box::new(error));
-        let lock = tokio::time::timeout_at(deadline, self.lock(order.id, true))
-            .await
-            .map_err(late)?;
+        let lock = tokio::time::timeout_at(deadline, self.lock(order.id, true)).await.map_err(late)?;
         let _lock = lock.map_err(failed)?;
         if let Some(handle) = self.existing(order.id).await? {
             return Ok(handle);
         }
-        let outcome = tokio::time::timeout_at(deadline, self.bring_up(order, &rootfs))
-            .await
-            .map_err(late);
+        let outcome = tokio::time::timeout_at(deadline, self.bring_up(order, &rootfs)).await.map_err(late);
         let outcome = outcome.and_then(|made| made);
         if outcome.is_err()
             && let Err(error) = self.clear(order.id, Keep::Nothing).await
@@ -68,23 +62,19 @@ impl BubblewrapProvider {
             return Err(CreateError::DeadlinePassed);
         }
         if let Some(runtime) = &order.spec.runtime {
-            return Err(CreateError::Unsupported {
-                what: format!("runtime {runtime:?}"),
-            });
+            return Err(CreateError::Unsupported { what: format!("runtime {runtime:?}") });
         }
         match order.spec.network {
-            Network::Bridge if !self.config.host_network => Err(CreateError::Unsupported {
-                what: "network \"bridge\"".to_owned(),
-            }),
+            Network::Bridge if !self.config.host_network => {
+                Err(CreateError::Unsupported { what: "network \"bridge\"".to_owned() })
+            }
             Network::Bridge | Network::None => Ok(()),
         }
     }
 
     /// The box that a former call made, if it runs.
     async fn existing(&self, id: SandboxId) -> Result<Option<BoxHandle>, CreateError> {
-        let handle = self
-            .handle(id)
-            .map_err(|error| CreateError::Failed(Box::new(error)))?;
+        let handle = self.handle(id).map_err(|error| CreateError::Failed(Box::new(error)))?;
         if !handle.running {
             return Ok(None);
         }
@@ -104,25 +94,14 @@ impl BubblewrapProvider {
             .get_or_init(|| launch::root_mode(&self.config.data_dir, self.outside.as_ref()))
             .await;
         if mode == launch::RootMode::Copy {
-            launch::copy_root(rootfs, &files, self.outside.as_ref())
-                .await
-                .map_err(failed)?;
+            launch::copy_root(rootfs, &files, self.outside.as_ref()).await.map_err(failed)?;
         }
         let cgroups = match &*self.cgroups {
-            Ok(cgroups) => cgroups
-                .create(order.id, Limits::of(&order.spec))
-                .map_err(failed)?,
+            Ok(cgroups) => cgroups.create(order.id, Limits::of(&order.spec)).map_err(failed)?,
             Err(_) => Vec::new(),
         };
-        let launched = launch::launch(
-            &self.config,
-            self.outside.as_ref(),
-            mode,
-            rootfs,
-            &files,
-            cgroups,
-            order,
-        );
+        let launched =
+            launch::launch(&self.config, self.outside.as_ref(), mode, rootfs, &files, cgroups, order);
         let child = launched.map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 CreateError::Unavailable(Box::new(error))
@@ -133,16 +112,9 @@ impl BubblewrapProvider {
         let ended = watch_child(child);
         let socket = files.run().join(inside::SOCKET_NAME);
         let look = || std::future::ready(ended.borrow().map(|status| over(status, &files)));
-        agent_answers(&socket, look)
-            .await
-            .map_err(CreateError::AgentUnreachable)?;
+        agent_answers(&socket, look).await.map_err(CreateError::AgentUnreachable)?;
         let agent = files.agent().map_err(failed)?;
-        files
-            .write_record(&Record {
-                agent,
-                spec: order.spec.clone(),
-            })
-            .map_err(failed)?;
+        files.write_record(&Record { agent, spec: order.spec.clone() }).map_err(failed)?;
         self.handle(order.id).map_err(failed)
     }
 
@@ -160,14 +132,9 @@ impl BubblewrapProvider {
     /// Ends whatever runs of the box and removes its files. The caller holds the box's lock.
     async fn clear(&self, id: SandboxId, keep: Keep) -> io::Result<()> {
         let files = self.files(id);
-        let agent = files
-            .record()?
-            .map(|record| record.agent)
-            .or_else(|| files.agent().ok());
+        let agent = files.record()?.map(|record| record.agent).or_else(|| files.agent().ok());
         let cgroups = self.cgroups.clone();
-        let trash = self
-            .boxes_dir()
-            .join(format!("trash-{}", uuid::Uuid::now_v7().simple()));
+        let trash = self.boxes_dir().join(format!("trash-{}", uuid::Uuid::now_v7().simple()));
         let work = move || {
             if let Some(agent) = agent {
                 end(&agent)?;
@@ -180,9 +147,7 @@ impl BubblewrapProvider {
                 Keep::Nothing => discard(files.path(), &trash),
             }
         };
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(io::Error::other)?
+        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
     }
 
     pub(super) fn list_boxes(&self) -> Result<Vec<BoxHandle>, ListError> {
@@ -355,18 +320,11 @@ fn watch_child(mut child: Child) -> watch::Receiver<Option<ExitStatus>> {
 }
 
 fn over(status: ExitStatus, files: &BoxDir) -> Source {
-    with_log(
-        io::Error::other(format!("the box ended at once: {status}")),
-        files,
-    )
+    with_log(io::Error::other(format!("the box ended at once: {status}")), files)
 }
 
 fn with_log(error: io::Error, files: &BoxDir) -> Source {
     let log = std::fs::read(files.log()).unwrap_or_default();
     let said = String::from_utf8_lossy(&log[..log.len().min(LOG_EXCERPT)]).into_owned();
-    if said.is_empty() {
-        Box::new(error)
-    } else {
-        format!("{error}: {}", said.trim_end()).into()
-    }
+    if said.is_empty() { Box::new(error) } else { format!("{error}: {}", said.trim_end()).into() }
 }

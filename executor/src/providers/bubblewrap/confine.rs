@@ -36,11 +36,7 @@ impl Outside {
     pub(super) fn new((uid, gid): (u32, u32), needed: &[&Path]) -> Option<Self> {
         let free =
             |stage: &&str| Path::new(stage).is_dir() && !needed.iter().any(|path| path.starts_with(stage));
-        STAGES.iter().find(|stage| free(stage)).map(|stage| Self {
-            uid,
-            gid,
-            stage: stage.into(),
-        })
+        STAGES.iter().find(|stage| free(stage)).map(|stage| Self { uid, gid, stage: stage.into() })
     }
 
     /// Hands a file over to the boxes' user.
@@ -92,11 +88,7 @@ impl Confinement {
             return Ok(source.to_owned());
         }
         let path = c_path(source)?;
-        let what = if source.is_dir() {
-            What::Directory(path)
-        } else {
-            What::File(path)
-        };
+        let what = if source.is_dir() { What::Directory(path) } else { What::File(path) };
         self.mount(what, name)
     }
 
@@ -109,11 +101,7 @@ impl Confinement {
         name: &str,
     ) -> io::Result<PathBuf> {
         let mut options = Vec::new();
-        for (option, path) in [
-            (&b"lowerdir="[..], lower),
-            (b",upperdir=", upper),
-            (b",workdir=", work),
-        ] {
+        for (option, path) in [(&b"lowerdir="[..], lower), (b",upperdir=", upper), (b",workdir=", work)] {
             options.extend_from_slice(option);
             for byte in path.as_os_str().as_bytes() {
                 if b"\\:,".contains(byte) {
@@ -127,10 +115,7 @@ impl Confinement {
 
     fn mount(&mut self, what: What, name: &str) -> io::Result<PathBuf> {
         let target = self.stage.join(name);
-        self.mounts.push(Mount {
-            what,
-            target: c_path(&target)?,
-        });
+        self.mounts.push(Mount { what, target: c_path(&target)? });
         Ok(target)
     }
 
@@ -149,11 +134,9 @@ impl Confinement {
         for descriptor in &self.inherit {
             rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).map_err(|error| failed(b"fcntl", error))?;
         }
-        if let Ok(file) = rustix::fs::open(
-            c"/proc/self/oom_score_adj",
-            OFlags::WRONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
+        if let Ok(file) =
+            rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        {
             // Not worth failing for.
             let _ = rustix::io::write(file, OOM_SCORE_ADJ);
         }

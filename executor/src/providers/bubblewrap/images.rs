@@ -28,10 +28,8 @@ impl Images {
         outside: Option<&Outside>,
         image: &str,
     ) -> Result<PathBuf, CreateError> {
-        let not_found = |source: Option<Source>| CreateError::ImageNotFound {
-            image: image.to_owned(),
-            source,
-        };
+        let not_found =
+            |source: Option<Source>| CreateError::ImageNotFound { image: image.to_owned(), source };
         match config.images.get(&with_tag(image)) {
             None => Err(not_found(None)),
             Some(RootfsSource::Directory(directory)) if directory.is_dir() => Ok(directory.clone()),
@@ -42,9 +40,7 @@ impl Images {
                 let file = File::open(tar).map_err(|error| not_found(Some(Box::new(error))))?;
                 let failed = |error: io::Error| CreateError::Failed(Box::new(error));
                 let directory = config.image_dir.join(key(tar, &file, outside).map_err(failed)?);
-                self.unpack_once(&directory, file, outside)
-                    .await
-                    .map_err(failed)?;
+                self.unpack_once(&directory, file, outside).await.map_err(failed)?;
                 Ok(directory)
             }
         }
@@ -65,12 +61,10 @@ impl Images {
         // Another process may be at it too: each has a directory of its own, and the first to finish wins.
         let partial = directory.with_extension(format!("partial-{}", uuid::Uuid::now_v7().simple()));
         let outcome =
-            unpack(&partial, tar, outside)
-                .await
-                .and_then(|()| match std::fs::rename(&partial, directory) {
-                    Err(_) if directory.is_dir() => Ok(()),
-                    outcome => outcome,
-                });
+            unpack(&partial, tar, outside).await.and_then(|()| match std::fs::rename(&partial, directory) {
+                Err(_) if directory.is_dir() => Ok(()),
+                outcome => outcome,
+            });
         if partial.exists() {
             let _ = tokio::fs::remove_dir_all(&partial).await;
         }
@@ -110,11 +104,7 @@ async fn unpack(directory: &Path, tar: File, outside: Option<&Outside>) -> io::R
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!(
-        "tar: {}: {}",
-        output.status,
-        said.lines().next().unwrap_or_default()
-    )))
+    Err(io::Error::other(format!("tar: {}: {}", output.status, said.lines().next().unwrap_or_default())))
 }
 
 /// Names what was unpacked: another file, another owner, another directory.
@@ -135,9 +125,5 @@ fn key(path: &Path, tar: &File, outside: Option<&Outside>) -> io::Result<String>
 
 fn with_tag(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
-    if name.contains([':', '@']) {
-        image.to_owned()
-    } else {
-        format!("{image}:latest")
-    }
+    if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }

@@ -61,11 +61,7 @@ pub(super) async fn copy_root(rootfs: &Path, files: &BoxDir, outside: Option<&Ou
         .kill_on_drop(true);
     confinement.apply(&mut command);
     let status = command.spawn()?.wait().await?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("cp: {status}")))
-    }
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("cp: {status}"))) }
 }
 
 /// Starts the box. The child is bwrap, which ends when the box does.
@@ -91,25 +87,12 @@ pub(super) fn launch(
 
     let mut command = Command::new(&config.bwrap);
     // Not --die-with-parent: boxes outlive the process that made them.
-    command.args([
-        "--unshare-user",
-        "--unshare-all",
-        "--uid",
-        "0",
-        "--gid",
-        "0",
-        "--cap-drop",
-        "ALL",
-    ]);
+    command.args(["--unshare-user", "--unshare-all", "--uid", "0", "--gid", "0", "--cap-drop", "ALL"]);
     command.args(["--as-pid-1", "--new-session", "--hostname", &order.id.to_string()]);
     if order.spec.network == Network::Bridge {
         command.arg("--share-net");
     }
-    command
-        .arg("--bind")
-        .arg(root)
-        .arg("/")
-        .args(["--proc", "/proc", "--dev", "/dev"]);
+    command.arg("--bind").arg(root).arg("/").args(["--proc", "/proc", "--dev", "/dev"]);
     tmpfs(&mut command, order, "1777", "/tmp");
     if order.spec.read_only_root {
         tmpfs(&mut command, order, "0755", inside::WORKSPACE);
@@ -122,26 +105,16 @@ pub(super) fn launch(
     if order.spec.read_only_root {
         command.args(["--remount-ro", "/"]);
     }
-    command.args([
-        "--seccomp",
-        &filter.as_raw_fd().to_string(),
-        "--info-fd",
-        &info.as_raw_fd().to_string(),
-    ]);
+    command.args(["--seccomp", &filter.as_raw_fd().to_string(), "--info-fd", &info.as_raw_fd().to_string()]);
     command.args([
         "--clearenv",
         "--setenv",
         "PATH",
         "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     ]);
-    command.args([
-        "--setenv", "HOME", "/root", "--setenv", "LANG", "C.UTF-8", "--chdir", "/", "--",
-    ]);
+    command.args(["--setenv", "HOME", "/root", "--setenv", "LANG", "C.UTF-8", "--chdir", "/", "--"]);
     command.args(inside::agent_command(order.time_left));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(files.log())?);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(files.log())?);
     confinement.inherit.extend([filter, info]);
     confinement.apply(&mut command);
     command.spawn()
@@ -174,17 +147,9 @@ async fn try_overlay(data_dir: &Path, outside: Option<&Outside>) -> io::Result<b
             std::fs::create_dir_all(trial.join(name))?;
         }
         let mut confinement = Confinement::new(outside)?;
-        confinement.overlay(
-            &trial.join("lower"),
-            &trial.join("upper"),
-            &trial.join("work"),
-            "root",
-        )?;
+        confinement.overlay(&trial.join("lower"), &trial.join("upper"), &trial.join("work"), "root")?;
         let mut command = Command::new("true");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         confinement.apply(&mut command);
         Ok(command.status().await?.success())
     };

@@ -95,59 +95,33 @@ impl BubblewrapProvider {
         ];
         for (what, path) in paths {
             if !path.is_absolute() {
-                return Err(BubblewrapSetupError::Relative {
-                    what,
-                    path: path.clone(),
-                });
+                return Err(BubblewrapSetupError::Relative { what, path: path.clone() });
             }
         }
         if let Err(source) = std::fs::metadata(&config.agent_path) {
-            return Err(BubblewrapSetupError::Agent {
-                path: config.agent_path,
-                source,
-            });
+            return Err(BubblewrapSetupError::Agent { path: config.agent_path, source });
         }
         let parent = &config.cgroup_parent;
-        if parent.is_empty()
-            || parent
-                .split('/')
-                .any(|part| part.is_empty() || part == "." || part == "..")
-        {
+        if parent.is_empty() || parent.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
             return Err(BubblewrapSetupError::CgroupParent(config.cgroup_parent));
         }
         if config.user.0 == 0 || config.user.1 == 0 {
             return Err(BubblewrapSetupError::Root);
         }
-        for path in [
-            config.data_dir.clone(),
-            config.image_dir.clone(),
-            config.data_dir.join(boxes::DIRECTORY),
-        ] {
-            let failed = |source| BubblewrapSetupError::Directory {
-                path: path.clone(),
-                source,
-            };
+        for path in
+            [config.data_dir.clone(), config.image_dir.clone(), config.data_dir.join(boxes::DIRECTORY)]
+        {
+            let failed = |source| BubblewrapSetupError::Directory { path: path.clone(), source };
             std::fs::create_dir_all(&path).map_err(failed)?;
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).map_err(failed)?;
         }
-        for path in [
-            &mut config.data_dir,
-            &mut config.image_dir,
-            &mut config.agent_path,
-        ] {
+        for path in [&mut config.data_dir, &mut config.image_dir, &mut config.agent_path] {
             // Without links: a path through one may lead where a box has something else mounted.
-            *path = std::fs::canonicalize(&*path).map_err(|source| BubblewrapSetupError::Directory {
-                path: path.clone(),
-                source,
-            })?;
+            *path = std::fs::canonicalize(&*path)
+                .map_err(|source| BubblewrapSetupError::Directory { path: path.clone(), source })?;
         }
         let outside = if rustix::process::geteuid().is_root() {
-            let mut needed = vec![
-                &*config.data_dir,
-                &*config.image_dir,
-                &*config.agent_path,
-                &*config.bwrap,
-            ];
+            let mut needed = vec![&*config.data_dir, &*config.image_dir, &*config.agent_path, &*config.bwrap];
             needed.extend(config.images.values().filter_map(RootfsSource::directory));
             Some(confine::Outside::new(config.user, &needed).ok_or(BubblewrapSetupError::NoStage)?)
         } else {
@@ -177,11 +151,7 @@ impl BubblewrapProvider {
     }
 
     async fn bwrap_version(&self) -> io::Result<String> {
-        let output = Command::new(&self.config.bwrap)
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output()
-            .await?;
+        let output = Command::new(&self.config.bwrap).arg("--version").stdin(Stdio::null()).output().await?;
         let said = String::from_utf8_lossy(&output.stdout);
         Ok(said.trim().trim_start_matches("bubblewrap ").to_owned())
     }
@@ -199,9 +169,7 @@ impl BubblewrapProvider {
         if output.status.success() {
             return Ok(());
         }
-        Err(io::Error::other(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ))
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 }
 
@@ -243,28 +211,14 @@ impl Provider for BubblewrapProvider {
         let began = Instant::now();
         let failed = |reason: &str| {
             let reason = reason.to_owned();
-            move |source: io::Error| HealthError {
-                reason,
-                source: Some(Box::new(source)),
-            }
+            move |source: io::Error| HealthError { reason, source: Some(Box::new(source)) }
         };
-        let version = self
-            .bwrap_version()
-            .await
-            .map_err(failed("bubblewrap cannot be run"))?;
-        self.try_namespaces()
-            .await
-            .map_err(failed("bubblewrap cannot make namespaces on this machine"))?;
+        let version = self.bwrap_version().await.map_err(failed("bubblewrap cannot be run"))?;
+        self.try_namespaces().await.map_err(failed("bubblewrap cannot make namespaces on this machine"))?;
         let mut warnings = Vec::new();
         if let Err(reason) = &*self.cgroups {
-            warnings.push(format!(
-                "sandboxes have no limits on memory, processes and CPU time: {reason}"
-            ));
+            warnings.push(format!("sandboxes have no limits on memory, processes and CPU time: {reason}"));
         }
-        Ok(Health {
-            latency: began.elapsed(),
-            version,
-            warnings,
-        })
+        Ok(Health { latency: began.elapsed(), version, warnings })
     }
 }

@@ -91,11 +91,7 @@ impl BoxDir {
 impl Process {
     fn find(pid: i32) -> io::Result<Self> {
         let started_ticks = started_ticks(pid).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self {
-            pid,
-            started_ticks,
-            boot_id: boot_id()?,
-        })
+        Ok(Self { pid, started_ticks, boot_id: boot_id()? })
     }
 
     pub(super) fn runs(&self) -> bool {
@@ -136,9 +132,7 @@ fn started_ticks(pid: i32) -> Option<u64> {
 }
 
 fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_owned())
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -150,10 +144,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let process = Process::find(child.id() as i32).unwrap();
         assert!(process.runs());
-        let other = Process {
-            started_ticks: process.started_ticks - 1,
-            ..process.clone()
-        };
+        let other = Process { started_ticks: process.started_ticks - 1, ..process.clone() };
         assert!(!other.runs());
         other.kill().unwrap();
         assert!(process.runs());

@@ -29,10 +29,7 @@ pub(super) fn container_name(config: &DockerConfig, id: SandboxId) -> String {
 
 /// The labels of every container of ours.
 pub(super) fn own_labels(config: &DockerConfig) -> [(&'static str, String); 2] {
-    [
-        (DEPLOYMENT_LABEL, config.deployment.clone()),
-        (NODE_LABEL, config.node.to_string()),
-    ]
+    [(DEPLOYMENT_LABEL, config.deployment.clone()), (NODE_LABEL, config.node.to_string())]
 }
 
 /// What the engine is asked to create.
@@ -43,9 +40,7 @@ pub(super) fn create_body(
     order: &BoxOrder,
 ) -> ContainerCreateBody {
     let spec = &order.spec;
-    let mut labels: HashMap<_, _> = own_labels(config)
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
+    let mut labels: HashMap<_, _> = own_labels(config).map(|(name, value)| (name.to_owned(), value)).into();
     labels.insert(SANDBOX_LABEL.to_owned(), order.id.to_string());
     let memory = i64::from(spec.memory_mib) * MIB;
     let host = HostConfig {
@@ -57,10 +52,7 @@ pub(super) fn create_body(
         // Zero capabilities: root in the box owns the root file system, which is all that work in it needs. It cannot
         // change owners or users, or touch what other users of the image own.
         cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec![
-            "no-new-privileges:true".to_owned(),
-            format!("seccomp={seccomp}"),
-        ]),
+        security_opt: Some(vec!["no-new-privileges:true".to_owned(), format!("seccomp={seccomp}")]),
         privileged: Some(false),
         init: Some(false),
         memory: Some(memory),
@@ -70,10 +62,7 @@ pub(super) fn create_body(
         cpu_period: limit(i64::from(spec.cpu_millis)).map(|_| CPU_PERIOD_US),
         cpu_quota: limit(i64::from(spec.cpu_millis)).map(|millis| millis * CPU_PERIOD_US / 1000),
         oom_score_adj: Some(OOM_SCORE_ADJ),
-        log_config: Some(HostConfigLogConfig {
-            typ: Some("none".to_owned()),
-            config: None,
-        }),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         mounts: Some(vec![
             bind(&config.agent_path, inside::AGENT, true),
             bind(run_dir, inside::RUN_DIR, false),
@@ -90,10 +79,7 @@ pub(super) fn create_body(
         // Whatever user the image names: the agent and its work own /workspace and the root file system.
         user: Some("0:0".to_owned()),
         entrypoint: Some(inside::agent_command(order.time_left)),
-        healthcheck: Some(HealthConfig {
-            test: Some(vec!["NONE".to_owned()]),
-            ..HealthConfig::default()
-        }),
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         tty: Some(false),
         open_stdin: Some(false),
         labels: Some(labels),
@@ -127,16 +113,9 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
 
 /// What may still be written under a read-only root. It counts as memory of the box.
 fn tmpfs(memory_mib: u32) -> HashMap<String, String> {
-    let size = if memory_mib > 0 {
-        format!(",size={memory_mib}m")
-    } else {
-        String::new()
-    };
+    let size = if memory_mib > 0 { format!(",size={memory_mib}m") } else { String::new() };
     HashMap::from([
         ("/tmp".to_owned(), format!("rw,exec,nosuid,nodev,mode=1777{size}")),
-        (
-            inside::WORKSPACE.to_owned(),
-            format!("rw,exec,nosuid,nodev,mode=0755{size}"),
-        ),
+        (inside::WORKSPACE.to_owned(), format!("rw,exec,nosuid,nodev,mode=0755{size}")),
     ])
 }

@@ -50,9 +50,7 @@ impl DockerProvider {
         }
         match &order.spec.runtime {
             Some(runtime) if !self.config.runtimes.is_empty() && !self.config.runtimes.contains(runtime) => {
-                Err(CreateError::Unsupported {
-                    what: format!("runtime {runtime:?}"),
-                })
+                Err(CreateError::Unsupported { what: format!("runtime {runtime:?}") })
             }
             Some(_) | None => Ok(()),
         }
@@ -68,9 +66,7 @@ impl DockerProvider {
         // what it makes then would be nobody's.
         let deadline = Instant::now() + order.time_left;
         let engine = self.engine().await.map_err(|error| create_error(error, None))?;
-        let mut runtime_id = self
-            .create_container(engine, order, deadline, progress, made)
-            .await?;
+        let mut runtime_id = self.create_container(engine, order, deadline, progress, made).await?;
         if let Err(error) = self.start_container(engine, order.id).await {
             // Older engines look for the network only now, and give the container up when it is missing.
             if meaning(&error) != Meaning::NoSuchNetwork || order.spec.network != Network::Bridge {
@@ -79,18 +75,11 @@ impl DockerProvider {
             self.make_network(engine).await?;
             let failed = |error| create_error(error, order.spec.runtime.as_deref());
             self.remove_container(engine, order.id).await.map_err(failed)?;
-            runtime_id = self
-                .create_container(engine, order, deadline, progress, made)
-                .await?;
+            runtime_id = self.create_container(engine, order, deadline, progress, made).await?;
             self.start_container(engine, order.id).await.map_err(failed)?;
         }
         let handle = self.handle(order.id, runtime_id, true);
-        match timeout_at(
-            deadline,
-            agent_answers(&handle.socket, || self.ended(engine, order.id)),
-        )
-        .await
-        {
+        match timeout_at(deadline, agent_answers(&handle.socket, || self.ended(engine, order.id))).await {
             Ok(Ok(())) => Ok(handle),
             Ok(Err(reason)) => Err(CreateError::AgentUnreachable(reason)),
             Err(_) => Err(CreateError::DeadlinePassed),
@@ -123,10 +112,7 @@ impl DockerProvider {
             match meaning(&error) {
                 Meaning::NoSuchImage if pulled || self.config.pull == PullPolicy::Never => {
                     let source = Some(Box::new(error).into());
-                    return Err(CreateError::ImageNotFound {
-                        image: image.clone(),
-                        source,
-                    });
+                    return Err(CreateError::ImageNotFound { image: image.clone(), source });
                 }
                 Meaning::NoSuchImage => {
                     made.store(false, Ordering::Relaxed);
@@ -162,10 +148,7 @@ impl DockerProvider {
     /// The container that has the name already, if it can still become or be our box. Otherwise it is removed.
     async fn adopt(&self, engine: &Docker, id: SandboxId) -> Result<Option<String>, CreateError> {
         let name = self.container_name(id);
-        let found = match engine
-            .inspect_container(&name, None::<InspectContainerOptions>)
-            .await
-        {
+        let found = match engine.inspect_container(&name, None::<InspectContainerOptions>).await {
             Ok(found) => found,
             Err(error) if meaning(&error) == Meaning::NoSuchContainer => return Ok(None),
             Err(error) => return Err(create_error(error, None)),
@@ -176,9 +159,7 @@ impl DockerProvider {
                 Ok(Some(id))
             }
             _ => {
-                self.remove_container(engine, id)
-                    .await
-                    .map_err(|error| create_error(error, None))?;
+                self.remove_container(engine, id).await.map_err(|error| create_error(error, None))?;
                 Ok(None)
             }
         }
@@ -189,13 +170,7 @@ impl DockerProvider {
         let request = NetworkCreateRequest {
             name: self.config.bridge_network.clone(),
             driver: Some("bridge".to_owned()),
-            options: Some(
-                [(
-                    "com.docker.network.bridge.enable_icc".to_owned(),
-                    "false".to_owned(),
-                )]
-                .into(),
-            ),
+            options: Some([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into()),
             ..NetworkCreateRequest::default()
         };
         match engine.create_network(request).await {
@@ -208,10 +183,7 @@ impl DockerProvider {
     /// Why the agent will never answer, if the box is over.
     async fn ended(&self, engine: &Docker, id: SandboxId) -> Option<Source> {
         let name = self.container_name(id);
-        match engine
-            .inspect_container(&name, None::<InspectContainerOptions>)
-            .await
-        {
+        match engine.inspect_container(&name, None::<InspectContainerOptions>).await {
             Ok(found) => {
                 let state = found.state.unwrap_or_default();
                 let over =
@@ -233,10 +205,7 @@ async fn ask(
     name: &str,
     body: ContainerCreateBody,
 ) -> Result<String, bollard::errors::Error> {
-    let options = CreateContainerOptions {
-        name: Some(name.to_owned()),
-        ..CreateContainerOptions::default()
-    };
+    let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
     Ok(engine.create_container(Some(options), body).await?.id)
 }
 

@@ -24,10 +24,7 @@ pub(super) enum Meaning {
 }
 
 /// Statuses are not enough: the engine's 404 does not say in a field what it did not find.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "which variants bollard has depends on its features"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "which variants bollard has depends on its features")]
 pub(super) fn meaning(error: &Error) -> Meaning {
     let (status, message) = match error {
         Error::DockerResponseServerError { status_code, message } => {
@@ -55,12 +52,10 @@ pub(super) fn meaning(error: &Error) -> Meaning {
 pub(super) fn create_error(error: Error, runtime: Option<&str>) -> CreateError {
     match meaning(&error) {
         Meaning::Unreachable => CreateError::Unavailable(Box::new(error)),
-        Meaning::NoSuchRuntime => CreateError::Unsupported {
-            what: format!("runtime {:?}", runtime.unwrap_or("the default")),
-        },
-        Meaning::BadRequest => CreateError::Invalid {
-            reason: reason(&error),
-        },
+        Meaning::NoSuchRuntime => {
+            CreateError::Unsupported { what: format!("runtime {:?}", runtime.unwrap_or("the default")) }
+        }
+        Meaning::BadRequest => CreateError::Invalid { reason: reason(&error) },
         Meaning::NoSuchImage
         | Meaning::NoSuchNetwork
         | Meaning::NoSuchContainer

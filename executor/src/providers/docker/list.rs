@@ -12,10 +12,7 @@ impl DockerProvider {
     pub(super) async fn list_boxes(&self) -> Result<Vec<BoxHandle>, ListError> {
         // The directories first: a box that comes up meanwhile is then in the engine's list, not among the remains.
         let directories = self.run_dirs().map_err(|error| ListError(Box::new(error)))?;
-        let mut boxes = self
-            .containers()
-            .await
-            .map_err(|error| ListError(Box::new(error)))?;
+        let mut boxes = self.containers().await.map_err(|error| ListError(Box::new(error)))?;
         let known: HashSet<_> = boxes.iter().map(|found| found.id).collect();
         let remains = directories.into_iter().filter(|id| !known.contains(id));
         boxes.extend(remains.map(|id| self.handle(id, self.container_name(id), false)));
@@ -23,10 +20,8 @@ impl DockerProvider {
     }
 
     async fn containers(&self) -> Result<Vec<BoxHandle>, bollard::errors::Error> {
-        let labels: Vec<_> = own_labels(&self.config)
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let labels: Vec<_> =
+            own_labels(&self.config).iter().map(|(name, value)| format!("{name}={value}")).collect();
         let options = ListContainersOptionsBuilder::new()
             .all(true)
             .filters(&HashMap::from([("label".to_owned(), labels)]))
@@ -46,12 +41,7 @@ impl DockerProvider {
     fn run_dirs(&self) -> std::io::Result<Vec<SandboxId>> {
         let mut ids = Vec::new();
         for entry in std::fs::read_dir(&self.config.data_dir)? {
-            ids.extend(
-                entry?
-                    .file_name()
-                    .to_str()
-                    .and_then(|name| name.parse::<SandboxId>().ok()),
-            );
+            ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<SandboxId>().ok()));
         }
         Ok(ids)
     }

@@ -94,53 +94,29 @@ impl DockerProvider {
         if bytes.is_empty()
             || bytes.len() > 40
             || !bytes[0].is_ascii_alphanumeric()
-            || !bytes
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte))
+            || !bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(byte))
         {
             return Err(DockerSetupError::Deployment(config.deployment));
         }
-        for (what, path) in [
-            ("the data directory", &config.data_dir),
-            ("the agent", &config.agent_path),
-        ] {
+        for (what, path) in [("the data directory", &config.data_dir), ("the agent", &config.agent_path)] {
             if !path.is_absolute() {
-                return Err(DockerSetupError::Relative {
-                    what,
-                    path: path.clone(),
-                });
+                return Err(DockerSetupError::Relative { what, path: path.clone() });
             }
         }
         if let Err(source) = std::fs::metadata(&config.agent_path) {
-            return Err(DockerSetupError::Agent {
-                path: config.agent_path,
-                source,
-            });
+            return Err(DockerSetupError::Agent { path: config.agent_path, source });
         }
-        let data_dir = |source| DockerSetupError::DataDir {
-            path: config.data_dir.clone(),
-            source,
-        };
+        let data_dir = |source| DockerSetupError::DataDir { path: config.data_dir.clone(), source };
         std::fs::create_dir_all(&config.data_dir).map_err(data_dir)?;
         // A run directory is writable for whatever user the box runs as; nobody else on the host may get that far.
-        std::fs::set_permissions(
-            &config.data_dir,
-            std::os::unix::fs::PermissionsExt::from_mode(0o700),
-        )
-        .map_err(data_dir)?;
+        std::fs::set_permissions(&config.data_dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .map_err(data_dir)?;
         let seccomp = match &config.seccomp_profile {
             None => seccomp::profile(),
-            Some(path) => std::fs::read_to_string(path).map_err(|source| DockerSetupError::Seccomp {
-                path: path.clone(),
-                source,
-            })?,
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|source| DockerSetupError::Seccomp { path: path.clone(), source })?,
         };
-        Ok(Self {
-            config,
-            seccomp,
-            engine: OnceCell::new(),
-            pulls: Arc::default(),
-        })
+        Ok(Self { config, seccomp, engine: OnceCell::new(), pulls: Arc::default() })
     }
 
     /// The engine, with its API version agreed on.
@@ -221,10 +197,6 @@ impl Provider for DockerProvider {
             .map_err(failed)?
             .version
             .unwrap_or_default();
-        Ok(Health {
-            latency: began.elapsed(),
-            warnings: version::warnings(&version),
-            version,
-        })
+        Ok(Health { latency: began.elapsed(), warnings: version::warnings(&version), version })
     }
 }

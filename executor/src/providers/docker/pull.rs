@@ -73,11 +73,7 @@ impl Pulls {
         tokio::spawn(async move {
             let outcome = fetch(&engine, &image, &sender).await.map_err(Arc::new);
             // Out of the map first: whoever comes now starts anew and does not read an old outcome.
-            pulls
-                .running
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&image);
+            pulls.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&image);
             sender.send_modify(|state| state.outcome = Some(outcome));
         });
         receiver
@@ -85,9 +81,7 @@ impl Pulls {
 }
 
 async fn fetch(engine: &Docker, image: &str, state: &watch::Sender<State>) -> Result<(), PullFailure> {
-    let options = CreateImageOptionsBuilder::new()
-        .from_image(&with_tag(image))
-        .build();
+    let options = CreateImageOptionsBuilder::new().from_image(&with_tag(image)).build();
     let mut messages = engine.create_image(Some(options), None, None);
     let mut layers = Layers::default();
     loop {
@@ -111,11 +105,7 @@ async fn fetch(engine: &Docker, image: &str, state: &watch::Sender<State>) -> Re
 /// Without a tag the engine would pull all of them.
 fn with_tag(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
-    if name.contains([':', '@']) {
-        image.to_owned()
-    } else {
-        format!("{image}:latest")
-    }
+    if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }
 
 /// Bytes fetched and bytes in all, by layer.
@@ -150,9 +140,7 @@ impl Layers {
     }
 
     fn sum(&self) -> (u64, u64) {
-        self.0
-            .values()
-            .fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1))
+        self.0.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1))
     }
 }
 
@@ -163,23 +151,11 @@ fn create_error(image: &str, failure: Arc<PullFailure>) -> CreateError {
         PullFailure::Engine(_) | PullFailure::Stalled | PullFailure::Dropped => String::new(),
     };
     // A registry that hides what one may not see says "denied" of what does not exist.
-    let unknown = [
-        "manifest unknown",
-        "not found",
-        "no such image",
-        "pull access denied",
-        "name unknown",
-    ];
+    let unknown = ["manifest unknown", "not found", "no such image", "pull access denied", "name unknown"];
     if unknown.iter().any(|text| message.contains(text)) {
-        CreateError::ImageNotFound {
-            image: image.to_owned(),
-            source: Some(Box::new(failure)),
-        }
+        CreateError::ImageNotFound { image: image.to_owned(), source: Some(Box::new(failure)) }
     } else {
-        CreateError::ImagePullFailed {
-            image: image.to_owned(),
-            source: Box::new(failure),
-        }
+        CreateError::ImagePullFailed { image: image.to_owned(), source: Box::new(failure) }
     }
 }
 

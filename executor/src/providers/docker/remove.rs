@@ -51,10 +51,7 @@ impl DockerProvider {
     async fn wait_until_gone(&self, engine: &Docker, name: &str, busy: Error) -> Result<(), Error> {
         let give_up_at = Instant::now() + PATIENCE;
         loop {
-            match engine
-                .inspect_container(name, None::<InspectContainerOptions>)
-                .await
-            {
+            match engine.inspect_container(name, None::<InspectContainerOptions>).await {
                 Err(error) if meaning(&error) == Meaning::NoSuchContainer => return Ok(()),
                 Err(error) => return Err(error),
                 Ok(_) if Instant::now() >= give_up_at => return Err(busy),

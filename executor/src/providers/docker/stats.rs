@@ -15,10 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 impl DockerProvider {
     pub(super) async fn box_stats(&self, id: SandboxId) -> Result<BoxStats, StatsError> {
-        let engine = self
-            .engine()
-            .await
-            .map_err(|error| StatsError::Failed(Box::new(error)))?;
+        let engine = self.engine().await.map_err(|error| StatsError::Failed(Box::new(error)))?;
         let name = self.container_name(id);
         let (first, began) = (sample(engine, &name).await?, Instant::now());
         tokio::time::sleep(INTERVAL).await;
@@ -27,10 +24,7 @@ impl DockerProvider {
         let memory = second.memory_stats.unwrap_or_default();
         Ok(BoxStats {
             cpu_pct: used as f64 / elapsed.as_nanos() as f64 * 100.0,
-            mem_bytes: memory
-                .usage
-                .unwrap_or_default()
-                .saturating_sub(reclaimable(&memory)),
+            mem_bytes: memory.usage.unwrap_or_default().saturating_sub(reclaimable(&memory)),
             mem_limit_bytes: memory.limit.unwrap_or_default(),
         })
     }
@@ -63,7 +57,5 @@ fn cpu_time(stats: &ContainerStatsResponse) -> u64 {
 fn reclaimable(memory: &ContainerMemoryStats) -> u64 {
     let stats = memory.stats.as_ref();
     let read = |name| stats.and_then(|stats| stats.get(name)).copied();
-    read("total_inactive_file")
-        .or_else(|| read("inactive_file"))
-        .unwrap_or_default()
+    read("total_inactive_file").or_else(|| read("inactive_file")).unwrap_or_default()
 }

@@ -15,11 +15,9 @@ pub(super) fn warnings(version: &str) -> Vec<String> {
 
 /// Whatever is not a number counts as 0.
 fn numbers(version: &str) -> [u32; 3] {
-    let mut parts = version.split('.').map(|part| {
-        part.split(|c: char| !c.is_ascii_digit())
-            .next()
-            .and_then(|digits| digits.parse().ok())
-    });
+    let mut parts = version
+        .split('.')
+        .map(|part| part.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()));
     [(); 3].map(|()| parts.next().flatten().unwrap_or(0))
 }
 
@@ -29,13 +27,9 @@ mod tests {
 
     #[test]
     fn old_engines_are_warned_about() {
-        for (version, warned) in [
-            ("20.10.24+dfsg1", true),
-            ("29.5.0", true),
-            ("29.5.1", false),
-            ("30.0", false),
-            ("", true),
-        ] {
+        for (version, warned) in
+            [("20.10.24+dfsg1", true), ("29.5.0", true), ("29.5.1", false), ("30.0", false), ("", true)]
+        {
             assert_eq!(!warnings(version).is_empty(), warned, "{version}");
         }
     }

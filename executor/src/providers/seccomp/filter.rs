@@ -21,13 +21,7 @@ const REFUSE: u32 = SECCOMP_RET_ERRNO | libc::EPERM as u32;
 /// The filter as a program for the kernel, in the bytes that `bwrap --seccomp` reads.
 pub(crate) fn filter() -> Vec<u8> {
     let mut bytes = Vec::new();
-    for Instruction {
-        code,
-        jump_true,
-        jump_false,
-        value,
-    } in program()
-    {
+    for Instruction { code, jump_true, jump_false, value } in program() {
         bytes.extend_from_slice(&code.to_ne_bytes());
         bytes.extend_from_slice(&[jump_true, jump_false]);
         bytes.extend_from_slice(&value.to_ne_bytes());
@@ -43,30 +37,15 @@ struct Instruction {
 }
 
 fn load(offset: u32) -> Instruction {
-    Instruction {
-        code: (BPF_LD | BPF_W | BPF_ABS) as u16,
-        jump_true: 0,
-        jump_false: 0,
-        value: offset,
-    }
+    Instruction { code: (BPF_LD | BPF_W | BPF_ABS) as u16, jump_true: 0, jump_false: 0, value: offset }
 }
 
 fn jump(condition: u32, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction {
-        code: (BPF_JMP | condition | BPF_K) as u16,
-        jump_true,
-        jump_false,
-        value,
-    }
+    Instruction { code: (BPF_JMP | condition | BPF_K) as u16, jump_true, jump_false, value }
 }
 
 fn answer(value: u32) -> Instruction {
-    Instruction {
-        code: (BPF_RET | BPF_K) as u16,
-        jump_true: 0,
-        jump_false: 0,
-        value,
-    }
+    Instruction { code: (BPF_RET | BPF_K) as u16, jump_true: 0, jump_false: 0, value }
 }
 
 fn program() -> Vec<Instruction> {
@@ -162,11 +141,7 @@ mod tests {
                 BPF_JSET => accumulator & instruction.value != 0,
                 other => panic!("jump {other}"),
             };
-            at += usize::from(if holds {
-                instruction.jump_true
-            } else {
-                instruction.jump_false
-            });
+            at += usize::from(if holds { instruction.jump_true } else { instruction.jump_false });
         }
     }
 
@@ -174,9 +149,7 @@ mod tests {
     fn allowed_calls_are_allowed_and_no_others() {
         for call in 0..600 {
             let listed = ALLOWED.iter().any(|syscall| number(*syscall) == call);
-            let special = [SOCKET, PERSONALITY, CLONE, CLONE3]
-                .iter()
-                .any(|syscall| number(*syscall) == call);
+            let special = [SOCKET, PERSONALITY, CLONE, CLONE3].iter().any(|syscall| number(*syscall) == call);
             if !special {
                 assert_eq!(
                     verdict(ARCHITECTURE, call, 0),
@@ -197,14 +170,8 @@ mod tests {
         let clone = |flags: i32| verdict(ARCHITECTURE, number(CLONE), flags as u32);
         assert_eq!(clone(libc::CLONE_VM | libc::CLONE_THREAD), SECCOMP_RET_ALLOW);
         assert_eq!(clone(libc::CLONE_VM | libc::CLONE_NEWUSER), REFUSE);
-        assert_eq!(
-            verdict(ARCHITECTURE, number(CLONE3), 0),
-            SECCOMP_RET_ERRNO | libc::ENOSYS as u32
-        );
-        assert_eq!(
-            verdict(ARCHITECTURE, number(PERSONALITY), 0xffff_ffff),
-            SECCOMP_RET_ALLOW
-        );
+        assert_eq!(verdict(ARCHITECTURE, number(CLONE3), 0), SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+        assert_eq!(verdict(ARCHITECTURE, number(PERSONALITY), 0xffff_ffff), SECCOMP_RET_ALLOW);
         assert_eq!(verdict(ARCHITECTURE, number(PERSONALITY), 8), REFUSE);
     }
 

@@ -50,11 +50,7 @@ impl Limits {
             memory_bytes: u64::from(spec.memory_mib) << 20,
             cpu_millis: spec.cpu_millis.into(),
             // One more, for bwrap itself, which waits outside.
-            processes: if spec.pids_limit == 0 {
-                0
-            } else {
-                u64::from(spec.pids_limit) + 1
-            },
+            processes: if spec.pids_limit == 0 { 0 } else { u64::from(spec.pids_limit) + 1 },
         }
     }
 
@@ -84,12 +80,7 @@ impl Cgroups {
             Self::V2(tree) => tree.create(id, limits)?,
         }
         self.directories(id)
-            .map(|directory| {
-                Ok(File::options()
-                    .write(true)
-                    .open(directory.join("cgroup.procs"))?
-                    .into())
-            })
+            .map(|directory| Ok(File::options().write(true).open(directory.join("cgroup.procs"))?.into()))
             .collect()
     }
 
@@ -141,10 +132,7 @@ impl Cgroups {
 
 fn processes(directory: &Path) -> io::Result<Vec<Pid>> {
     match std::fs::read_to_string(directory.join("cgroup.procs")) {
-        Ok(text) => Ok(text
-            .lines()
-            .filter_map(|line| Pid::from_raw(line.parse().ok()?))
-            .collect()),
+        Ok(text) => Ok(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect()),
         // ENODEV: the group went while we read.
         Err(error)
             if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV) =>
@@ -171,17 +159,13 @@ fn make_directory(directory: &Path) -> io::Result<()> {
 
 fn read_number(path: &Path) -> io::Result<u64> {
     let text = std::fs::read_to_string(path)?;
-    text.trim()
-        .parse()
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// The number after `key` in a file of lines "key number"; 0 when there is none.
 fn read_field(path: &Path, key: &str) -> io::Result<u64> {
     let text = std::fs::read_to_string(path)?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok());
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok());
     Ok(value.unwrap_or_default())
 }
 

@@ -18,16 +18,10 @@ pub(crate) struct Trees {
 impl Trees {
     pub(super) fn find(mounts: &str, parent: &str) -> Result<Self, String> {
         let tree = |controller: &str| {
-            let point = mounts
-                .lines()
-                .filter_map(mount)
-                .find_map(|(point, kind, options)| {
-                    (kind == "cgroup" && options.split(',').any(|option| option == controller))
-                        .then_some(point)
-                });
-            let directory = point
-                .ok_or_else(|| format!("no controller {controller:?}"))?
-                .join(parent);
+            let point = mounts.lines().filter_map(mount).find_map(|(point, kind, options)| {
+                (kind == "cgroup" && options.split(',').any(|option| option == controller)).then_some(point)
+            });
+            let directory = point.ok_or_else(|| format!("no controller {controller:?}"))?.join(parent);
             std::fs::create_dir_all(&directory)
                 .map_err(|error| format!("{}: {error}", directory.display()))?;
             Ok::<_, String>(directory)
@@ -61,10 +55,7 @@ impl Trees {
             // Only there when the kernel counts swap.
             match std::fs::write(memory.join("memory.memsw.limit_in_bytes"), &bytes) {
                 Err(error)
-                    if !matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                    ) =>
+                    if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
                 {
                     return Err(error);
                 }
@@ -88,9 +79,7 @@ impl Trees {
         let reclaimable = read_field(&memory.join("memory.stat"), "total_inactive_file")?;
         let limit = read_number(&memory.join("memory.limit_in_bytes"))?;
         Ok(Usage {
-            cpu: Duration::from_nanos(read_number(
-                &self.cpuacct.join(id.to_string()).join("cpuacct.usage"),
-            )?),
+            cpu: Duration::from_nanos(read_number(&self.cpuacct.join(id.to_string()).join("cpuacct.usage"))?),
             memory_bytes: used.saturating_sub(reclaimable),
             // No limit shows as the greatest number of whole pages.
             memory_limit_bytes: if limit > i64::MAX as u64 / 2 { 0 } else { limit },

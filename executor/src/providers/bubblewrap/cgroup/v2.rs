@@ -17,10 +17,7 @@ pub(crate) struct Tree {
 impl Tree {
     /// On a machine in hybrid mode there is a tree of version 2 too, but the controllers are elsewhere.
     pub(super) fn find(mounts: &str, parent: &str) -> Result<Self, String> {
-        let root = mounts
-            .lines()
-            .filter_map(mount)
-            .find(|(_, kind, _)| *kind == "cgroup2");
+        let root = mounts.lines().filter_map(mount).find(|(_, kind, _)| *kind == "cgroup2");
         let (root, _, _) = root.ok_or("not mounted")?;
         Self::within(&root, parent)
     }
@@ -32,19 +29,15 @@ impl Tree {
         };
         let available = root.join("cgroup.controllers");
         let available = std::fs::read_to_string(&available).map_err(say(&available))?;
-        if let Some(missing) = CONTROLLERS
-            .iter()
-            .find(|name| !available.split_whitespace().any(|have| have == **name))
+        if let Some(missing) =
+            CONTROLLERS.iter().find(|name| !available.split_whitespace().any(|have| have == **name))
         {
             return Err(format!("no controller {missing:?}"));
         }
         let directory = root.join(parent);
         std::fs::create_dir_all(&directory).map_err(say(&directory))?;
         // A group hands controllers on to its children only when told to, level by level.
-        let levels: Vec<_> = directory
-            .ancestors()
-            .take_while(|level| level.starts_with(root))
-            .collect();
+        let levels: Vec<_> = directory.ancestors().take_while(|level| level.starts_with(root)).collect();
         for level in levels.into_iter().rev() {
             let control = level.join("cgroup.subtree_control");
             std::fs::write(&control, CONTROLLERS.map(|name| format!("+{name}")).join(" "))
@@ -72,10 +65,7 @@ impl Tree {
             std::fs::write(directory.join("pids.max"), limits.processes.to_string())?;
         }
         if limits.cpu_millis > 0 {
-            std::fs::write(
-                directory.join("cpu.max"),
-                format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us()),
-            )?;
+            std::fs::write(directory.join("cpu.max"), format!("{} {CPU_PERIOD_US}", limits.cpu_quota_us()))?;
         }
         Ok(())
     }
@@ -115,21 +105,10 @@ mod tests {
                 std::fs::read_to_string(root.path().join(level).join("cgroup.subtree_control")).unwrap();
             assert_eq!(control, "+cpu +memory +pids");
         }
-        tree.create(
-            id,
-            Limits {
-                memory_bytes: 64 << 20,
-                cpu_millis: 1500,
-                processes: 33,
-            },
-        )
-        .unwrap();
+        tree.create(id, Limits { memory_bytes: 64 << 20, cpu_millis: 1500, processes: 33 }).unwrap();
         let group = root.path().join("stacyvm/test").join(id.to_string());
-        for (file, content) in [
-            ("memory.max", "67108864"),
-            ("cpu.max", "150000 100000"),
-            ("pids.max", "33"),
-        ] {
+        for (file, content) in [("memory.max", "67108864"), ("cpu.max", "150000 100000"), ("pids.max", "33")]
+        {
             assert_eq!(std::fs::read_to_string(group.join(file)).unwrap(), content);
         }
     }
@@ -148,11 +127,7 @@ mod tests {
         ] {
             std::fs::write(group.join(file), content).unwrap();
         }
-        let usage = Usage {
-            cpu: Duration::from_millis(1500),
-            memory_bytes: 4000,
-            memory_limit_bytes: 0,
-        };
+        let usage = Usage { cpu: Duration::from_millis(1500), memory_bytes: 4000, memory_limit_bytes: 0 };
         assert_eq!(tree.usage(id).unwrap(), usage);
     }
 
