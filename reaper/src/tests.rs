@@ -34,10 +34,8 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
 }
 
 fn reason(command: &CommandEnvelope) -> DestroyReason {
-    match &command.command {
-        Command::DestroySandbox { reason } => *reason,
-        other => panic!("not a destroy: {other:?}"),
-    }
+    let Command::DestroySandbox { reason } = &command.command else { panic!("{command:?}") };
+    *reason
 }
 
 #[test]
