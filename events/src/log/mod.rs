@@ -102,6 +102,19 @@ pub enum ConnectError {
 /// How many announcements (of less than 1 MiB each) may wait in a process.
 const FEED_BACKLOG: usize = 32;
 
+/// The servers of a URL, and the user and password that it carries: the client library takes them in its options only.
+fn split_credentials(url: &str) -> (Vec<String>, Option<(String, String)>) {
+    let mut credentials = None;
+    let servers = url.split(',').map(|server| {
+        let (scheme, rest) = server.trim().split_once("://").unwrap_or(("nats", server.trim()));
+        let Some((user_info, host)) = rest.rsplit_once('@') else { return format!("{scheme}://{rest}") };
+        let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+        credentials.get_or_insert((user.to_owned(), password.to_owned()));
+        format!("{scheme}://{host}")
+    });
+    (servers.collect(), credentials)
+}
+
 /// A connection to the log. Cheap to clone; it reconnects by itself for ever.
 #[derive(Clone)]
 pub struct Log {
@@ -123,16 +136,16 @@ impl Log {
             .reconnect_delay_callback(|attempts| {
                 Duration::from_millis(20u64.saturating_mul(1 << attempts.min(6)).min(1_000))
             });
-        if let Some((user, password)) = &config.credentials {
-            options = options.user_and_password(user.clone(), password.clone());
+        let (servers, in_url) = split_credentials(&config.url);
+        if let Some((user, password)) = config.credentials.clone().or(in_url) {
+            options = options.user_and_password(user, password);
         }
-        let servers: Vec<String> = config.url.split(',').map(str::to_owned).collect();
         let started = tokio::time::Instant::now();
         let client = loop {
             match options.clone().connect(servers.clone()).await {
                 Ok(client) => break client,
                 Err(error) if started.elapsed() >= config.connect_timeout => {
-                    return Err(ConnectError::Unreachable { url: config.url.clone(), source: error });
+                    return Err(ConnectError::Unreachable { url: servers.join(","), source: error });
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
@@ -166,7 +179,7 @@ impl Log {
     /// A connection of its own for the feed. Whoever reads too slowly there loses messages instead of piling them up, and
     /// reads what is missing from the store.
     pub(crate) async fn feed_client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
-        let servers: Vec<String> = self.config.url.split(',').map(str::to_owned).collect();
+        let (servers, _) = split_credentials(&self.config.url);
         self.options.clone().name("stacyvm-feed").subscription_capacity(FEED_BACKLOG).connect(servers).await
     }
 
@@ -178,5 +191,18 @@ impl Log {
     pub async fn flush(&self) {
         // A connection that is down has nothing to flush; what was not acknowledged is sent again by its owner.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.client.flush()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_may_carry_user_and_password() {
+        let (servers, credentials) = split_credentials("nats://ada:s3:cret@one:4222, nats://two:4222,three");
+        assert_eq!(servers, ["nats://one:4222", "nats://two:4222", "nats://three"]);
+        assert_eq!(credentials, Some(("ada".to_owned(), "s3:cret".to_owned())));
+        assert_eq!(split_credentials("nats://one:4222").1, None);
     }
 }

@@ -234,12 +234,15 @@ impl<T: Transport> Recorder<T> {
         if !matches!(error, AppendError::Store(StoreError::Refused { .. })) {
             return Err(error.into());
         }
+        // Most likely an exec was taken for new that was not: look first, before suspecting the messages themselves.
+        if std::mem::replace(&mut self.wary, WARY_BATCHES) == 0 {
+            return Err(error.into());
+        }
         self.suspect_until = self.suspect_until.max(stream.sequence);
         let Some(payload) = only else {
             return Err(error.into());
         };
         self.refusals += 1;
-        self.wary = WARY_BATCHES;
         if self.refusals <= REFUSALS {
             return Err(error.into());
         }
