@@ -41,19 +41,11 @@ impl Twins {
             ..ListContainersOptions::default()
         };
         let found = docker.list_containers(Some(options)).await?.into_iter().next();
-        let id = found
-            .and_then(|found| found.id)
-            .with_context(|| format!("{sandbox} has no container"))?;
-        let seen = docker
-            .inspect_container(&id, None::<InspectContainerOptions>)
-            .await?;
+        let id = found.and_then(|found| found.id).with_context(|| format!("{sandbox} has no container"))?;
+        let seen = docker.inspect_container(&id, None::<InspectContainerOptions>).await?;
         let config = seen.config.context("a container without config")?;
         let mut host = seen.host_config.context("a container without host config")?;
-        if host
-            .network_mode
-            .as_ref()
-            .is_some_and(|mode| mode.starts_with("container:"))
-        {
+        if host.network_mode.as_ref().is_some_and(|mode| mode.starts_with("container:")) {
             // Somebody else's namespace: the floor is what the engine itself makes.
             host.network_mode = Some("none".to_owned());
         }
@@ -68,17 +60,8 @@ impl Twins {
             open_stdin: Some(false),
             ..ContainerCreateBody::default()
         };
-        let dir = tempfile::Builder::new()
-            .prefix("stacyvm-bench-floor-")
-            .tempdir()?;
-        Ok(Self {
-            docker,
-            run: rig.run.clone(),
-            body,
-            host,
-            dir,
-            made: AtomicU32::new(0),
-        })
+        let dir = tempfile::Builder::new().prefix("stacyvm-bench-floor-").tempdir()?;
+        Ok(Self { docker, run: rig.run.clone(), body, host, dir, made: AtomicU32::new(0) })
     }
 
     /// What has to be there before the engine is asked.
@@ -106,18 +89,11 @@ impl Twins {
 
     /// Create and start: what a spawn has to do at the least.
     pub async fn start(&self, order: Order) -> anyhow::Result<Twin> {
-        let options = CreateContainerOptions {
-            name: Some(order.name.clone()),
-            ..CreateContainerOptions::default()
-        };
+        let options =
+            CreateContainerOptions { name: Some(order.name.clone()), ..CreateContainerOptions::default() };
         self.docker.create_container(Some(options), order.body).await?;
-        self.docker
-            .start_container(&order.name, None::<StartContainerOptions>)
-            .await?;
-        Ok(Twin {
-            docker: self.docker.clone(),
-            name: order.name,
-        })
+        self.docker.start_container(&order.name, None::<StartContainerOptions>).await?;
+        Ok(Twin { docker: self.docker.clone(), name: order.name })
     }
 }
 
@@ -138,10 +114,7 @@ pub struct Twin {
 impl Twin {
     /// Removes it.
     pub async fn remove(self) -> anyhow::Result<()> {
-        let force = RemoveContainerOptions {
-            force: true,
-            ..RemoveContainerOptions::default()
-        };
+        let force = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
         Ok(self.docker.remove_container(&self.name, Some(force)).await?)
     }
 
@@ -155,10 +128,8 @@ impl Twin {
             ..CreateExecOptions::default()
         };
         let created = self.docker.create_exec(&self.name, options).await?;
-        let options = StartExecOptions {
-            output_capacity: Some(OUTPUT_CAPACITY),
-            ..StartExecOptions::default()
-        };
+        let options =
+            StartExecOptions { output_capacity: Some(OUTPUT_CAPACITY), ..StartExecOptions::default() };
         let StartExecResults::Attached { mut output, .. } =
             self.docker.start_exec(&created.id, Some(options)).await?
         else {

@@ -42,11 +42,7 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let wanted = if args.only.is_empty() {
-        Measurement::ALL.to_vec()
-    } else {
-        args.only
-    };
+    let wanted = if args.only.is_empty() { Measurement::ALL.to_vec() } else { args.only };
     let mut report = Report::default();
     let interrupted = tokio::select! {
         () = measure_all(&rig, &wanted, &mut report) => false,
@@ -54,11 +50,7 @@ async fn main() -> ExitCode {
     };
     rig.clean_up().await;
     report.print(args.quick);
-    if interrupted {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if interrupted { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// One that cannot be measured does not stop the others: it is reported with its reason.

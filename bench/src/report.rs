@@ -42,27 +42,15 @@ impl Row {
         let (ratio, target, met) = match target {
             Target::Faster(least) => {
                 let ratio = over(floor, ours);
-                (
-                    format!("{ratio:.1}x faster"),
-                    format!("at least {least}x faster"),
-                    met(ratio >= least),
-                )
+                (format!("{ratio:.1}x faster"), format!("at least {least}x faster"), met(ratio >= least))
             }
             Target::AtMost(most) => {
                 let ratio = over(ours, floor);
-                (
-                    format!("{ratio:.2}x the time"),
-                    format!("at most {most}x"),
-                    met(ratio <= most),
-                )
+                (format!("{ratio:.2}x the time"), format!("at most {most}x"), met(ratio <= most))
             }
             Target::Rate(least) => {
                 let ratio = over(ours, floor);
-                (
-                    format!("{ratio:.2}x the rate"),
-                    format!("at least {least}x"),
-                    met(ratio >= least),
-                )
+                (format!("{ratio:.2}x the rate"), format!("at least {least}x"), met(ratio >= least))
             }
             Target::NoneOfTime => (format!("{:.2}x the time", over(ours, floor)), String::new(), ""),
             Target::NoneOfRate => (format!("{:.2}x the rate", over(ours, floor)), String::new(), ""),
@@ -104,14 +92,7 @@ impl Row {
     }
 
     fn cells(&self) -> [&str; 6] {
-        [
-            &self.what,
-            &self.ours,
-            &self.floor,
-            &self.ratio,
-            &self.target,
-            self.met,
-        ]
+        [&self.what, &self.ours, &self.floor, &self.ratio, &self.target, self.met]
     }
 }
 
@@ -127,27 +108,15 @@ const HEAD: [&str; 6] = ["measurement", "ours", "floor", "ratio", "target", "met
 impl Report {
     /// A measurement that did not come about.
     pub fn not_measured(&mut self, what: &str, error: &anyhow::Error) {
-        let row = Row {
-            what: what.to_owned(),
-            ours: "not measured".to_owned(),
-            ..Row::default()
-        };
+        let row = Row { what: what.to_owned(), ours: "not measured".to_owned(), ..Row::default() };
         self.rows.push(row.note(format!("{error:#}")));
     }
 
     /// Prints the table, its notes, and the Markdown of both.
     pub fn print(&self, quick: bool) {
-        let warning = if quick {
-            "\nA quick run: too few rounds for numbers that mean anything.\n"
-        } else {
-            ""
-        };
-        line(&format!(
-            "\n{}\n{}{warning}\nMarkdown:\n\n{}",
-            self.table(),
-            self.notes("  "),
-            self.markdown()
-        ));
+        let warning =
+            if quick { "\nA quick run: too few rounds for numbers that mean anything.\n" } else { "" };
+        line(&format!("\n{}\n{}{warning}\nMarkdown:\n\n{}", self.table(), self.notes("  "), self.markdown()));
     }
 
     fn table(&self) -> String {
@@ -159,14 +128,10 @@ impl Report {
         }
         let mut out = String::new();
         let rule = widths.map(|width| "-".repeat(width));
-        let lines = [HEAD, rule.each_ref().map(String::as_str)]
-            .into_iter()
-            .chain(self.rows.iter().map(Row::cells));
+        let lines =
+            [HEAD, rule.each_ref().map(String::as_str)].into_iter().chain(self.rows.iter().map(Row::cells));
         for cells in lines {
-            let padded = cells
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:<width$}"));
+            let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
             let _ = writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end());
         }
         out
@@ -174,21 +139,14 @@ impl Report {
 
     fn notes(&self, indent: &str) -> String {
         let noted = self.rows.iter().filter(|row| !row.note.is_empty());
-        noted
-            .map(|row| format!("{indent}{}: {}\n", row.what, row.note))
-            .collect()
+        noted.map(|row| format!("{indent}{}: {}\n", row.what, row.note)).collect()
     }
 
     fn markdown(&self) -> String {
         let row =
             |cells: [&str; 6]| format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
         let body: String = self.rows.iter().map(|line| row(line.cells())).collect();
-        format!(
-            "{}|{}\n{body}\n{}",
-            row(HEAD),
-            "---|".repeat(HEAD.len()),
-            self.notes("- ")
-        )
+        format!("{}|{}\n{body}\n{}", row(HEAD), "---|".repeat(HEAD.len()), self.notes("- "))
     }
 }
 

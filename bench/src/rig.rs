@@ -93,11 +93,7 @@ impl Rig {
             let mut sandboxes = Vec::new();
             while sandboxes.len() < CROWD {
                 let some = (0..4.min(CROWD - sandboxes.len())).map(|_| serve.spawn(serde_json::json!({})));
-                sandboxes.extend(
-                    futures::future::try_join_all(some)
-                        .await
-                        .context("filling the crowd")?,
-                );
+                sandboxes.extend(futures::future::try_join_all(some).await.context("filling the crowd")?);
             }
             Ok(Crowd { serve, sandboxes })
         };
@@ -106,19 +102,12 @@ impl Rig {
 
     /// Ends what runs and removes every container of this run.
     pub async fn clean_up(mut self) {
-        for mut serve in self
-            .server
-            .take()
-            .into_iter()
-            .chain(self.crowd.take().map(|crowd| crowd.serve))
-        {
+        for mut serve in self.server.take().into_iter().chain(self.crowd.take().map(|crowd| crowd.serve)) {
             serve.stop().await;
         }
         let deployments = std::mem::take(self.deployments.get_mut().unwrap_or_else(PoisonError::into_inner));
         let Some(docker) = self.docker.get() else { return };
-        let labels = deployments
-            .iter()
-            .map(|name| format!("{DEPLOYMENT_LABEL}={name}"));
+        let labels = deployments.iter().map(|name| format!("{DEPLOYMENT_LABEL}={name}"));
         for label in labels.chain([format!("{LABEL}={}", self.run)]) {
             if let Err(error) = remove_all(docker, &label).await {
                 crate::report::progress(&format!("containers with {label} may be left: {error:#}"));
@@ -134,14 +123,9 @@ async fn remove_all(docker: &Docker, label: &str) -> anyhow::Result<()> {
         ..ListContainersOptions::default()
     };
     for container in docker.list_containers(Some(options)).await? {
-        let force = RemoveContainerOptions {
-            force: true,
-            ..RemoveContainerOptions::default()
-        };
+        let force = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
         // Gone already is as good.
-        let _ = docker
-            .remove_container(&container.id.unwrap_or_default(), Some(force))
-            .await;
+        let _ = docker.remove_container(&container.id.unwrap_or_default(), Some(force)).await;
     }
     Ok(())
 }

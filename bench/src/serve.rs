@@ -30,21 +30,12 @@ pub struct Serve {
 /// The server binary: STACYVM_BIN, else the installed one, else the one that was built beside this program.
 pub fn binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = env_path("STACYVM_BIN") {
-        return path
-            .canonicalize()
-            .with_context(|| format!("STACYVM_BIN: {}", path.display()));
+        return path.canonicalize().with_context(|| format!("STACYVM_BIN: {}", path.display()));
     }
     let beside = std::env::current_exe()?.with_file_name("stacyvm");
-    [dist("stacyvm"), beside.clone()]
-        .into_iter()
-        .find(|path| path.is_file())
-        .with_context(|| {
-            format!(
-                "neither {} nor {} is there: run `make build`",
-                dist("stacyvm").display(),
-                beside.display()
-            )
-        })
+    [dist("stacyvm"), beside.clone()].into_iter().find(|path| path.is_file()).with_context(|| {
+        format!("neither {} nor {} is there: run `make build`", dist("stacyvm").display(), beside.display())
+    })
 }
 
 fn dist(name: &str) -> PathBuf {
@@ -71,14 +62,7 @@ impl Serve {
             command.env_remove(name);
         }
         let child = command
-            .args([
-                "serve",
-                "--provider",
-                "docker",
-                "--listen",
-                &format!("127.0.0.1:{port}"),
-                "--data-dir",
-            ])
+            .args(["serve", "--provider", "docker", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
             .arg(dir.path().join("data"))
             .env("STACYVM_AGENT", agent)
             // A stacyvm.yaml where the bench happens to run is not part of the measurement.
@@ -91,13 +75,7 @@ impl Serve {
             .with_context(|| format!("cannot run {}", binary.display()))?;
         let http = Client::builder().no_proxy().tcp_nodelay(true).build()?;
         let base = format!("http://127.0.0.1:{port}/api/v1");
-        let mut serve = Self {
-            child,
-            dir,
-            base,
-            http,
-            image: image.to_owned(),
-        };
+        let mut serve = Self { child, dir, base, http, image: image.to_owned() };
         serve.wait_ready().await?;
         Ok(serve)
     }
@@ -105,12 +83,7 @@ impl Serve {
     async fn wait_ready(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            let asked = self
-                .http
-                .get(self.url("/ready"))
-                .timeout(Duration::from_secs(2))
-                .send()
-                .await;
+            let asked = self.http.get(self.url("/ready")).timeout(Duration::from_secs(2)).send().await;
             if asked.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
@@ -138,10 +111,7 @@ impl Serve {
         if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
-        if tokio::time::timeout(Duration::from_secs(20), self.child.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await.is_err() {
             let _ = self.child.kill().await;
         }
     }
@@ -178,31 +148,16 @@ impl Serve {
     pub async fn spawn(&self, mut request: Value) -> anyhow::Result<String> {
         request["image"] = json!(self.image);
         request["ttl"] = json!("2h");
-        let answer = self
-            .http
-            .post(self.url("/sandboxes"))
-            .json(&request)
-            .send()
-            .await?;
+        let answer = self.http.post(self.url("/sandboxes")).json(&request).send().await?;
         let status = answer.status().as_u16();
         let body: Value = answer.json().await?;
-        ensure!(
-            status == 201 && body["state"] == "running",
-            "spawn answered {status}: {body}"
-        );
-        body["id"]
-            .as_str()
-            .map(str::to_owned)
-            .context("spawn answered without an id")
+        ensure!(status == 201 && body["state"] == "running", "spawn answered {status}: {body}");
+        body["id"].as_str().map(str::to_owned).context("spawn answered without an id")
     }
 
     /// Destroys a sandbox and waits until it is gone.
     pub async fn destroy(&self, sandbox: &str) -> anyhow::Result<()> {
-        let answer = self
-            .http
-            .delete(self.url(&format!("/sandboxes/{sandbox}")))
-            .send()
-            .await?;
+        let answer = self.http.delete(self.url(&format!("/sandboxes/{sandbox}"))).send().await?;
         let status = answer.status().as_u16();
         answer.bytes().await?;
         ensure!(status == 200, "destroy answered {status}");
@@ -212,19 +167,11 @@ impl Serve {
     /// Runs a program to its end.
     pub async fn exec(&self, sandbox: &str, argv: &[&str]) -> anyhow::Result<()> {
         let body = json!({"command": argv[0], "args": argv[1..], "mode": "argv"});
-        let answer = self
-            .http
-            .post(self.url(&format!("/sandboxes/{sandbox}/exec")))
-            .json(&body)
-            .send()
-            .await?;
+        let answer =
+            self.http.post(self.url(&format!("/sandboxes/{sandbox}/exec"))).json(&body).send().await?;
         let status = answer.status().as_u16();
         let body = answer.bytes().await?;
-        ensure!(
-            status == 200,
-            "exec answered {status}: {}",
-            String::from_utf8_lossy(&body)
-        );
+        ensure!(status == 200, "exec answered {status}: {}", String::from_utf8_lossy(&body));
         let reply: Value = serde_json::from_slice(&body)?;
         ensure!(reply["exit_code"] == 0, "the command failed: {reply}");
         Ok(())
@@ -233,23 +180,10 @@ impl Serve {
     /// Starts a shell line whose output is streamed: its id, and the NDJSON from the second record on.
     pub async fn start_streamed(&self, sandbox: &str, line: &str) -> anyhow::Result<(String, Response)> {
         let body = json!({"command": line, "stream": true});
-        let answer = self
-            .http
-            .post(self.url(&format!("/sandboxes/{sandbox}/exec")))
-            .json(&body)
-            .send()
-            .await?;
-        ensure!(
-            answer.status().is_success(),
-            "a streamed exec answered {}",
-            answer.status()
-        );
-        let id = answer
-            .headers()
-            .get("x-exec-id")
-            .context("no X-Exec-ID")?
-            .to_str()?
-            .to_owned();
+        let answer =
+            self.http.post(self.url(&format!("/sandboxes/{sandbox}/exec"))).json(&body).send().await?;
+        ensure!(answer.status().is_success(), "a streamed exec answered {}", answer.status());
+        let id = answer.headers().get("x-exec-id").context("no X-Exec-ID")?.to_str()?.to_owned();
         Ok((id, answer))
     }
 
@@ -260,8 +194,7 @@ impl Serve {
 
     /// Opens stdout of an exec as raw bytes, to its end.
     pub async fn output(&self, exec: &str) -> anyhow::Result<Response> {
-        self.open(&format!("/execs/{exec}/output?stream=stdout&follow=true"))
-            .await
+        self.open(&format!("/execs/{exec}/output?stream=stdout&follow=true")).await
     }
 
     /// An exec is known as soon as its start is recorded, which is a moment after it was asked for.
@@ -297,8 +230,7 @@ impl Serve {
 
     /// Opens a file for download.
     pub async fn download(&self, sandbox: &str, path: &str) -> anyhow::Result<Response> {
-        self.open(&format!("/sandboxes/{sandbox}/files?path={path}"))
-            .await
+        self.open(&format!("/sandboxes/{sandbox}/files?path={path}")).await
     }
 }
 

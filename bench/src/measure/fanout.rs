@@ -68,10 +68,7 @@ async fn ours(serve: &Serve, sandbox: &str, bytes: usize, form: Form) -> anyhow:
         }
     };
     let viewers: Vec<Response> = try_join_all((0..VIEWERS).map(open)).await?;
-    let viewers: Vec<JoinHandle<_>> = viewers
-        .into_iter()
-        .map(|viewer| tokio::spawn(drain(viewer)))
-        .collect();
+    let viewers: Vec<JoinHandle<_>> = viewers.into_iter().map(|viewer| tokio::spawn(drain(viewer))).collect();
     // The exec of `touch` and the loop that looks every 50 ms are in here: some 30 ms of a second and more.
     let began = Instant::now();
     serve.exec(sandbox, &["touch", "/workspace/go"]).await?;

@@ -32,10 +32,8 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
         serve.upload(&sandbox, &path, content.clone()).await?;
         up.push(rate(began));
         let began = Instant::now();
-        let options = UploadToContainerOptions {
-            path: "/workspace".to_owned(),
-            ..UploadToContainerOptions::default()
-        };
+        let options =
+            UploadToContainerOptions { path: "/workspace".to_owned(), ..UploadToContainerOptions::default() };
         twin.docker
             .upload_to_container(&twin.name, Some(options), bollard::body_full(archive.clone()))
             .await?;
@@ -55,12 +53,7 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
     let text = |samples: &Samples| (samples.p50(), mb_per_second(samples.p50()));
     let size = size / 1_000_000;
     let row = |what: &str, ours: &Samples, floor: &Samples| {
-        Row::compared(
-            &format!("{size} MB {what}"),
-            Target::NoneOfRate,
-            text(ours),
-            text(floor),
-        )
+        Row::compared(&format!("{size} MB {what}"), Target::NoneOfRate, text(ours), text(floor))
     };
     Ok(vec![
         row("upload", &up, &up_floor).note(format!("median of {rounds}; through gateway, NATS, executor and agent, synced to disk as far as the agent does")),
@@ -69,9 +62,7 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
 }
 
 async fn engine_download(twin: &Twin, path: &str) -> anyhow::Result<u64> {
-    let options = DownloadFromContainerOptions {
-        path: path.to_owned(),
-    };
+    let options = DownloadFromContainerOptions { path: path.to_owned() };
     let mut body = std::pin::pin!(twin.docker.download_from_container(&twin.name, Some(options)));
     let mut total = 0;
     while let Some(bytes) = body.next().await {
@@ -116,9 +107,6 @@ fn tar(name: &str, content: &Bytes) -> anyhow::Result<Bytes> {
     out.put_slice(&header);
     out.put_slice(content);
     // Up to the next block, and two empty ones as the end.
-    out.put_bytes(
-        0,
-        content.len().next_multiple_of(BLOCK) - content.len() + 2 * BLOCK,
-    );
+    out.put_bytes(0, content.len().next_multiple_of(BLOCK) - content.len() + 2 * BLOCK);
     Ok(out.freeze())
 }

@@ -66,9 +66,7 @@ async fn alternate(
 
 /// Publishes requests as the gateway does, but no commands, so that no executor takes them.
 async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
-    let log = Log::connect(&nats_config(serve)?)
-        .await
-        .context("the server's nats-server")?;
+    let log = Log::connect(&nats_config(serve)?).await.context("the server's nats-server")?;
     let provider: events::ProviderName = "docker".parse()?;
     for _ in 0..count {
         let now = SystemClock.now();
@@ -93,19 +91,11 @@ async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
             tenant: TenantId::default_tenant(),
             sandbox: Some(SandboxId::new()),
             time: now,
-            actor: Actor::Client {
-                key: None,
-                user: None,
-            },
+            actor: Actor::Client { key: None, user: None },
             cause: None,
             request_id: None,
             traceparent: None,
-            data: SandboxRequested {
-                spec,
-                expires_at,
-                lifetime_ends_at: expires_at,
-            }
-            .into(),
+            data: SandboxRequested { spec, expires_at, lifetime_ends_at: expires_at }.into(),
         };
         log.publish(&[event]).await?;
     }

@@ -41,18 +41,8 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
             mib(server.anonymous),
             mib(empty.all)
         )),
-        Row::limited(
-            &format!("RSS of its nats-server, {crowd_of}"),
-            nats.all,
-            mib(nats.all),
-            None,
-        ),
-        Row::limited(
-            "RSS of serve and nats-server",
-            server.all + nats.all,
-            mib(server.all + nats.all),
-            None,
-        ),
+        Row::limited(&format!("RSS of its nats-server, {crowd_of}"), nats.all, mib(nats.all), None),
+        Row::limited("RSS of serve and nats-server", server.all + nats.all, mib(server.all + nats.all), None),
         Row::limited(
             "RSS of one agent, idle",
             all.p50(),
@@ -79,13 +69,9 @@ fn resident(pid: u32) -> anyhow::Result<Resident> {
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-        kib.map(|kib| kib * 1024.0)
-            .with_context(|| format!("{path} has no {name}"))
+        kib.map(|kib| kib * 1024.0).with_context(|| format!("{path} has no {name}"))
     };
-    Ok(Resident {
-        all: field("VmRSS:")?,
-        anonymous: field("RssAnon:")?,
-    })
+    Ok(Resident { all: field("VmRSS:")?, anonymous: field("RssAnon:")? })
 }
 
 async fn agents(rig: &Rig, serve: &Serve) -> anyhow::Result<Vec<Resident>> {
@@ -98,17 +84,13 @@ async fn agents(rig: &Rig, serve: &Serve) -> anyhow::Result<Vec<Resident>> {
     let mut agents = Vec::new();
     for container in docker.list_containers(Some(options)).await? {
         let id = container.id.unwrap_or_default();
-        let seen = docker
-            .inspect_container(&id, None::<InspectContainerOptions>)
-            .await?;
+        let seen = docker.inspect_container(&id, None::<InspectContainerOptions>).await?;
         let pid = seen
             .state
             .and_then(|state| state.pid)
             .and_then(|pid| u32::try_from(pid).ok())
             .filter(|pid| *pid > 0);
-        agents.push(resident(
-            pid.with_context(|| format!("container {id} does not run"))?,
-        )?);
+        agents.push(resident(pid.with_context(|| format!("container {id} does not run"))?)?);
     }
     anyhow::ensure!(!agents.is_empty(), "no agents were found");
     Ok(agents)

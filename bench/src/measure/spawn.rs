@@ -34,12 +34,8 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
         twin.remove().await?;
         floor_away.push_time(began.elapsed());
     }
-    let text = |samples: &Samples| {
-        (
-            samples.p50(),
-            format!("p50 {}, p95 {}", ms(samples.p50()), ms(samples.p95())),
-        )
-    };
+    let text =
+        |samples: &Samples| (samples.p50(), format!("p50 {}, p95 {}", ms(samples.p50()), ms(samples.p95())));
     let note = format!("{} each; the floor does not wait for the agent", ours.len());
     Ok(vec![
         Row::compared("spawn, cold", Target::AtMost(1.1), text(&ours), text(&floor)).note(note),

@@ -35,15 +35,8 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
     let rate = |samples: &Samples| (samples.p50(), mb_per_second(samples.p50()));
     let size = bytes / 1_000_000;
     Ok(vec![
-        Row::compared(
-            &format!("{size} MB of stdout, raw"),
-            Target::Rate(0.5),
-            rate(&raw),
-            rate(&raw_floor),
-        )
-        .note(format!(
-            "median of {rounds}; the record was asked afterwards and has every byte"
-        )),
+        Row::compared(&format!("{size} MB of stdout, raw"), Target::Rate(0.5), rate(&raw), rate(&raw_floor))
+            .note(format!("median of {rounds}; the record was asked afterwards and has every byte")),
         Row::compared(
             &format!("{size} MB of stdout, NDJSON"),
             Target::Rate(0.5),

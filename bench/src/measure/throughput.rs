@@ -27,13 +27,8 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
     let text = |samples: &Samples| (samples.p50(), per_second(samples.p50()));
     let note = format!("median of {rounds} windows of {window:?} each");
     Ok(vec![
-        Row::compared(
-            "execs per second, 8 clients",
-            Target::Rate(15.0),
-            text(&ours),
-            text(&floor),
-        )
-        .note(note),
+        Row::compared("execs per second, 8 clients", Target::Rate(15.0), text(&ours), text(&floor))
+            .note(note),
     ])
 }
 
@@ -47,9 +42,6 @@ async fn rate(window: Duration, once: impl AsyncFn() -> anyhow::Result<()>) -> a
         }
         anyhow::Ok(done)
     };
-    let done: u32 = try_join_all((0..CLIENTS).map(|_| client()))
-        .await?
-        .into_iter()
-        .sum();
+    let done: u32 = try_join_all((0..CLIENTS).map(|_| client())).await?.into_iter().sum();
     Ok(f64::from(done) / began.elapsed().as_secs_f64())
 }

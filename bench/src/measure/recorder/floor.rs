@@ -66,10 +66,7 @@ pub async fn sqlite(path: &Path, work: &Workload, table: Table) -> anyhow::Resul
 
 async fn insert_sqlite(connection: &mut SqliteConnection, rows: &[AppendEvent]) -> anyhow::Result<()> {
     let row = "(?,?,?,?,?,?,?,?,?,?,?,?)";
-    let sql = format!(
-        "INSERT INTO events ({COLUMNS}) VALUES {}",
-        vec![row; rows.len()].join(",")
-    );
+    let sql = format!("INSERT INTO events ({COLUMNS}) VALUES {}", vec![row; rows.len()].join(","));
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for row in rows {
         query = query

@@ -15,12 +15,7 @@ use floor::Table;
 use workload::Workload;
 
 #[path = "../../../../events/tests/support/mod.rs"]
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "shared with tests, which panic"
-)]
+#[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared with tests, which panic")]
 mod services;
 
 /// How many rows one transaction of the floor has: as many as the recorder puts into one.
@@ -67,13 +62,10 @@ async fn sqlite(rig: &Rig) -> anyhow::Result<Vec<Row>> {
     for _ in 0..rounds {
         let dir = tempfile::Builder::new().prefix("stacyvm-bench-").tempdir()?;
         let url = |name: &str| format!("sqlite:{}", dir.path().join(name).display());
+        rates.ours.push(rate(work.events, ours::record(&url("ours.db"), &work).await?));
         rates
-            .ours
-            .push(rate(work.events, ours::record(&url("ours.db"), &work).await?));
-        rates.plain.push(rate(
-            work.events,
-            floor::sqlite(&dir.path().join("plain.db"), &work, Table::Plain).await?,
-        ));
+            .plain
+            .push(rate(work.events, floor::sqlite(&dir.path().join("plain.db"), &work, Table::Plain).await?));
         rates.indexed.push(rate(
             work.events,
             floor::sqlite(&dir.path().join("indexed.db"), &work, Table::Indexed).await?,
@@ -96,17 +88,11 @@ async fn postgres(rig: &Rig) -> anyhow::Result<Vec<Row>> {
             server.query("CHECKPOINT");
             url
         };
+        rates.ours.push(rate(work.events, ours::record(&database("ours"), &work).await?));
+        rates.plain.push(rate(work.events, floor::postgres(&database("plain"), &work, Table::Plain).await?));
         rates
-            .ours
-            .push(rate(work.events, ours::record(&database("ours"), &work).await?));
-        rates.plain.push(rate(
-            work.events,
-            floor::postgres(&database("plain"), &work, Table::Plain).await?,
-        ));
-        rates.indexed.push(rate(
-            work.events,
-            floor::postgres(&database("indexed"), &work, Table::Indexed).await?,
-        ));
+            .indexed
+            .push(rate(work.events, floor::postgres(&database("indexed"), &work, Table::Indexed).await?));
     }
     tokio::task::spawn_blocking(move || drop(server)).await?;
     Ok(vec![rates.row("Postgres", &work, rounds)])

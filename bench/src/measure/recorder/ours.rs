@@ -18,10 +18,7 @@ use super::workload::Workload;
 pub async fn record(url: &str, work: &Workload) -> anyhow::Result<Duration> {
     let store = open_store(url).await?;
     let (heads, mut seen) = mpsc::unbounded_channel();
-    let transport = FromMemory {
-        messages: Arc::new(work.messages.clone()),
-        heads,
-    };
+    let transport = FromMemory { messages: Arc::new(work.messages.clone()), heads };
     let stop = CancellationToken::new();
     let began = Instant::now();
     let running = tokio::spawn(recorder::run(transport, Arc::clone(&store), stop.clone()));
@@ -55,10 +52,7 @@ impl Transport for FromMemory {
     type Messages = Reader;
 
     async fn messages(&self, head: &Head) -> Result<Reader, SourceError> {
-        Ok(Reader {
-            messages: Arc::clone(&self.messages),
-            next: head.stream_sequence as usize,
-        })
+        Ok(Reader { messages: Arc::clone(&self.messages), next: head.stream_sequence as usize })
     }
 
     async fn announce(&self, frames: &[Frame]) {
@@ -99,9 +93,6 @@ impl Messages for Reader {
     fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
         let payload = self.messages.get(self.next)?.clone();
         self.next += 1;
-        Some(Ok(SourceMessage {
-            sequence: self.next as u64,
-            payload,
-        }))
+        Some(Ok(SourceMessage { sequence: self.next as u64, payload }))
     }
 }

@@ -39,12 +39,7 @@ impl Workload {
             let mut frames = Vec::with_capacity(PER_MESSAGE);
             for _ in 0..PER_MESSAGE {
                 let bytes = Bytes::from(vec![b'a' + (*offset % 26) as u8; BODY]);
-                let output = ExecOutput {
-                    exec,
-                    stream: OutputStream::Stdout,
-                    offset: *offset,
-                    bytes,
-                };
+                let output = ExecOutput { exec, stream: OutputStream::Stdout, offset: *offset, bytes };
                 frames.push(event(sandbox, output).to_frame()?);
                 *offset += BODY as u64;
             }
@@ -58,12 +53,7 @@ impl Workload {
             rows.push(AppendEvent::new(&event, frame, ChainHash([7; 32])));
         }
         let header_bytes = rows.last().map_or(0, |row| row.frame.header.len());
-        Ok(Self {
-            events: rows.len(),
-            header_bytes,
-            messages,
-            rows,
-        })
+        Ok(Self { events: rows.len(), header_bytes, messages, rows })
     }
 }
 
@@ -77,12 +67,7 @@ fn started(exec: ExecId) -> ExecStarted {
         timeout_ms: None,
         request_digest: None,
     };
-    ExecStarted {
-        exec,
-        spec,
-        env_names: Vec::new(),
-        pid: 2,
-    }
+    ExecStarted { exec, spec, env_names: Vec::new(), pid: 2 }
 }
 
 fn event(sandbox: SandboxId, data: impl Into<EventData>) -> Event {
