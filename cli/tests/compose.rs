@@ -15,7 +15,8 @@ fn a_job_goes_through_the_composed_deployment() {
         .env("STACYVM_AGENT", agent)
         .output()
         .expect("scripts/compose-local can be run");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("job done"), "it says nothing of a job:\n{said}");
 }

@@ -17,6 +17,8 @@ pub struct Streamed {
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
     pub exit_code: Option<i64>,
+    /// Whether the last record has come: the one that says how it ended.
+    pub ended: bool,
     /// Whether the connection broke before the exit record.
     pub broken: bool,
 }
@@ -121,6 +123,7 @@ impl Streamed {
         if let Some(exec) = record["exec_id"].as_str() {
             self.exec = Some(exec.to_owned());
         }
+        self.ended |= record.get("outcome").is_some();
         if let Some(code) = record["exit_code"].as_i64() {
             self.exit_code = Some(code);
         }

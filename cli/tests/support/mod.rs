@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub mod api;
+pub mod dockerd;
 pub mod process;
 pub mod serve;
 pub mod split;

@@ -13,6 +13,7 @@ pub struct Serve {
     pub dir: tempfile::TempDir,
     port: u16,
     provider: String,
+    environment: Vec<(String, String)>,
 }
 
 impl Serve {
@@ -21,10 +22,17 @@ impl Serve {
     }
 
     pub async fn with_provider(provider: &str) -> Self {
+        Self::with(provider, &[]).await
+    }
+
+    pub async fn with(provider: &str, environment: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = free_port();
-        let process = launch(&dir, port, provider);
-        let serve = Self { process, api: Api::new(port), dir, port, provider: provider.to_owned() };
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let process = launch(&dir, port, provider, &environment);
+        let provider = provider.to_owned();
+        let serve = Self { process, api: Api::new(port), dir, port, provider, environment };
         serve.wait_ready().await;
         serve
     }
@@ -32,7 +40,7 @@ impl Serve {
     /// SIGKILL of the whole process, and a new one on the same data and port.
     pub async fn kill_and_restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.dir, self.port, &self.provider);
+        self.process = launch(&self.dir, self.port, &self.provider, &self.environment);
         self.wait_ready().await;
     }
 
@@ -76,11 +84,12 @@ impl Drop for Serve {
     }
 }
 
-fn launch(dir: &tempfile::TempDir, port: u16, provider: &str) -> Process {
+fn launch(dir: &tempfile::TempDir, port: u16, provider: &str, environment: &[(String, String)]) -> Process {
     let mut command = stacyvm();
     command
         .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--provider", provider, "--data-dir"])
-        .arg(dir.path());
+        .arg(dir.path())
+        .envs(environment.iter().cloned());
     Process::start(command, &log_path(dir))
 }
 

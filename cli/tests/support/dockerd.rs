@@ -1,0 +1,82 @@
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::process::Process;
+
+/// A Docker engine of our own, beside that of the machine: its death is nobody else's business.
+pub struct Dockerd {
+    process: Process,
+    dir: tempfile::TempDir,
+}
+
+impl Dockerd {
+    /// Starts one that has the image `alpine:latest`.
+    pub fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("dockerd-").tempdir_in("/tmp").unwrap();
+        let engine = Self { process: launch(dir.path()), dir };
+        engine.wait();
+        let saved =
+            Command::new("docker").args(["save", "alpine:latest"]).stdout(Stdio::piped()).spawn().unwrap();
+        let loaded = engine.docker().arg("load").stdin(saved.stdout.unwrap()).output().unwrap();
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        engine
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill();
+        let _ = std::fs::remove_file(self.dir.path().join("pid"));
+    }
+
+    pub fn restart(&mut self) {
+        self.process = launch(self.dir.path());
+        self.wait();
+    }
+
+    fn docker(&self) -> Command {
+        let mut command = Command::new("docker");
+        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        command
+    }
+
+    fn wait(&self) {
+        let began = Instant::now();
+        while !self.docker().arg("info").output().unwrap().status.success() {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "dockerd does not answer:\n{}",
+                self.process.log_text()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        // Asked nicely, it ends its containers and its containerd; killed, it would leave both behind.
+        self.process.terminate();
+    }
+}
+
+fn launch(dir: &Path) -> Process {
+    let mut command = Command::new("dockerd");
+    let under = |name: &str| dir.join(name);
+    command
+        .arg("--data-root")
+        .arg(under("data"))
+        .arg("--exec-root")
+        .arg(under("exec"))
+        .arg("--pidfile")
+        .arg(under("pid"))
+        .arg("--host")
+        .arg(format!("unix://{}", under("socket").display()))
+        .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+        .process_group(0);
+    Process::start(command, &under("log"))
+}
