@@ -61,6 +61,14 @@ impl Drop for Dockerd {
     fn drop(&mut self) {
         // Asked nicely, it ends its containers and its containerd; killed, it would leave both behind.
         self.process.terminate();
+        // An engine mounts its data root onto itself; one that was killed left that behind.
+        let data = self.dir.path().join("data");
+        while Command::new("umount")
+            .arg(&data)
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+        {}
     }
 }
 
