@@ -59,7 +59,8 @@ impl Log {
         // A stream that lost its tail in a crash counts on from a lower number than was recorded.
         let same = found == incarnation && info.state.last_sequence >= sequence;
         let next_sequence = if same { sequence + 1 } else { info.state.first_sequence.max(1) };
-        if !same {
+        // Nothing recorded, nothing lost: the first start of all.
+        if !same && sequence > 0 {
             tracing::warn!(
                 recorded = sequence,
                 first = info.state.first_sequence,
