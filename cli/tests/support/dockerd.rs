@@ -17,9 +17,10 @@ impl Dockerd {
         let dir = tempfile::Builder::new().prefix("dockerd-").tempdir_in("/tmp").unwrap();
         let engine = Self { process: launch(dir.path()), dir };
         engine.wait();
-        let saved =
+        let mut saved =
             Command::new("docker").args(["save", "alpine:latest"]).stdout(Stdio::piped()).spawn().unwrap();
-        let loaded = engine.docker().arg("load").stdin(saved.stdout.unwrap()).output().unwrap();
+        let loaded = engine.docker().arg("load").stdin(saved.stdout.take().unwrap()).output().unwrap();
+        assert!(saved.wait().unwrap().success(), "docker save failed");
         assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
         engine
     }
