@@ -19,8 +19,10 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Makes the directory if it is missing, and takes its lock.
+    /// Makes the directory if it is missing, and takes its lock. What this process writes from here on is nobody else's to
+    /// read: the log of all tenants is in it.
     pub fn open(config: &Config) -> anyhow::Result<Self> {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let dir = config.data_dir();
         let whole = || format!("the data directory {}", dir.display());
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir).with_context(whole)?;

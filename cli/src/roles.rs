@@ -30,8 +30,8 @@ pub const LAST_EVENTS: Duration = Duration::from_millis(300);
 pub async fn gateway(config: Config) -> anyhow::Result<()> {
     telemetry::start(&config)?;
     let stop = stop::on_signal()?;
-    let log = connect(&config).await?;
-    let store = open_store(&config, None).await?;
+    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     let (feed, view) = follow(&log, store).await?;
     let listener = listen(&config).await?;
     let providers = ["docker", "bubblewrap"].iter().filter_map(|name| name.parse().ok()).collect();
@@ -44,7 +44,7 @@ pub async fn executor(config: Config) -> anyhow::Result<()> {
     telemetry::start(&config)?;
     let installation = Installation::open(&config)?;
     let stop = stop::on_signal()?;
-    let log = connect(&config).await?;
+    let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let providers = Providers::find(&config, &installation).await?;
     run_executor(&config, log, providers, stop).await
 }
@@ -53,8 +53,8 @@ pub async fn executor(config: Config) -> anyhow::Result<()> {
 pub async fn reaper(config: Config) -> anyhow::Result<()> {
     telemetry::start(&config)?;
     let stop = stop::on_signal()?;
-    let log = connect(&config).await?;
-    let store = open_store(&config, None).await?;
+    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     let (_feed, view) = follow(&log, store).await?;
     tracing::info!("reaper ready");
     Reaper::new(log, view, clock(), stop).run().await;
@@ -65,8 +65,8 @@ pub async fn reaper(config: Config) -> anyhow::Result<()> {
 pub async fn record(config: Config) -> anyhow::Result<()> {
     telemetry::start(&config)?;
     let stop = stop::on_signal()?;
-    let log = connect(&config).await?;
-    let store = open_store(&config, None).await?;
+    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     tracing::info!("recorder ready");
     run_recorder(&log, store, stop).await;
     Ok(())
@@ -172,7 +172,7 @@ pub async fn run_executor(
         capacity: config.node.capacity,
         max_output_bytes: config.node.max_output.0,
     };
-    tracing::info!(node.id = %executor_config.node, providers = ?providers.names(), "executor ready");
+    tracing::info!(node.id = %executor_config.node, providers = providers.list(), "executor ready");
     let executor = Executor::new(executor_config, log, providers.all, clock(), stop);
     executor.run().await.context("the executor failed")
 }

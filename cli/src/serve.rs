@@ -25,10 +25,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         roles::gateway_config(&config, listener.local_addr()?, providers.names(), providers.first())?;
     let (nats, nats_config) = start_nats(&config, &installation)?;
     // A connection a role: one is served by one task, and the roles work side by side.
-    let log = connect(&nats_config, &installation).await?;
+    let log = stop::unless_stopped(&stop, connect(&nats_config, &installation)).await?;
     let executor_log = connect(&nats_config, &installation).await?;
     let recorder_log = connect(&nats_config, &installation).await?;
-    let store = roles::open_store(&config, Some(&installation.path(""))).await?;
+    let data_dir = installation.path("");
+    let store = stop::unless_stopped(&stop, roles::open_store(&config, Some(&data_dir))).await?;
 
     // Stopped in this order: those who ask, those who do, and last the one who writes down.
     let recorder_stop = CancellationToken::new();
@@ -36,7 +37,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let (log, store, stop) = (recorder_log, store.clone(), recorder_stop.clone());
         tokio::spawn(async move { roles::run_recorder(&log, store, stop).await })
     };
-    let (feed, view) = roles::follow(&log, store).await?;
+    let (feed, view) = roles::follow(&log, store.clone()).await?;
     let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());
     let (gateway, executor, ()) = tokio::join!(
         until_failure(
@@ -52,6 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("the recorder did not finish; it goes on at the next start");
     }
     log.flush().await;
+    store.close().await;
     if let Some(nats) = nats {
         tokio::task::spawn_blocking(move || nats.stop()).await.context("stopping nats-server")?;
     }

@@ -26,3 +26,14 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     });
     Ok(token)
 }
+
+/// What the future gives, unless it is time to stop first: nothing that is waited for at the start holds up the end.
+pub async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    future: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::select! {
+        outcome = future => outcome,
+        () = stop.cancelled() => anyhow::bail!("told to stop before it was ready"),
+    }
+}

@@ -18,12 +18,13 @@ pub struct Context {
 }
 
 impl Context {
-    /// Work that a command asks for. The executor is the one who does it; the request id leads to who asked.
-    pub fn of_command(envelope: &CommandEnvelope, node: &NodeId, clock: &Arc<dyn Clock>) -> Self {
+    /// Work that a command asks for. Its events name who asked: that is what an audit wants to know, and the sandbox
+    /// tells the node.
+    pub fn of_command(envelope: &CommandEnvelope, clock: &Arc<dyn Clock>) -> Self {
         Self {
             tenant: envelope.tenant.clone(),
             sandbox: envelope.sandbox,
-            actor: Actor::Executor(node.clone()),
+            actor: envelope.actor.clone(),
             cause: Some(envelope.id),
             request_id: envelope.request_id.clone(),
             traceparent: envelope.traceparent.clone(),

@@ -1,5 +1,6 @@
 //! The executor as a whole: start, serve, drain.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -216,9 +217,10 @@ async fn pool_commands(shared: Arc<Shared>, pool: ProviderName, tasks: TaskTrack
 async fn heartbeats(shared: Arc<Shared>) {
     let mut providers = Vec::new();
     let mut checked: Option<Instant> = None;
+    let mut warned = HashSet::new();
     loop {
         if checked.is_none_or(|at| at.elapsed() >= HEALTH_PERIOD) {
-            providers = health(&shared).await;
+            providers = health(&shared, &mut warned).await;
             checked = Some(Instant::now());
         }
         shared
@@ -235,14 +237,22 @@ async fn heartbeats(shared: Arc<Shared>) {
     }
 }
 
-async fn health(shared: &Shared) -> Vec<ProviderHealth> {
+/// Asks all providers. What they warn of is logged once.
+async fn health(shared: &Shared, warned: &mut HashSet<String>) -> Vec<ProviderHealth> {
     let boxes = shared.registry.all();
     let mut all = Vec::new();
     for provider in &shared.providers {
         let began = Instant::now();
         let outcome = tokio::time::timeout(Duration::from_secs(5), provider.health()).await;
         let (healthy, error) = match outcome {
-            Ok(Ok(_)) => (true, None),
+            Ok(Ok(health)) => {
+                for warning in health.warnings {
+                    if warned.insert(format!("{}: {warning}", provider.name())) {
+                        tracing::warn!(provider = %provider.name(), provider.version = health.version, "{warning}");
+                    }
+                }
+                (true, None)
+            }
             Ok(Err(error)) => (false, Some(error.reason)),
             Err(_) => (false, Some("the provider does not answer".to_owned())),
         };

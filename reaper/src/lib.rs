@@ -1,7 +1,8 @@
 //! Ends what has outlived its time.
 //!
 //! The reaper is a reconciler: it reads the fold of live sandboxes, has no state of its own, and asks executors to
-//! destroy what is past its deadline. It destroys nothing itself. Any number of reapers may run: the command's id follows
+//! destroy what is past its deadline. It destroys nothing itself; of a sandbox that no executor ever took, of which nothing
+//! exists but the request, it says that it never ran. Any number of reapers may run: the command's id follows
 //! from the sandbox, its deadline and how long that has passed, so JetStream keeps one of many.
 //!
 //! With no reaper at all sandboxes still end: their agents know the deadline. The reaper is what makes the log say so.
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{
-    Actor, Clock, Command, CommandEnvelope, CommandId, Destination, DestroyReason, Log, SandboxState, View,
+    Actor, Clock, Command, CommandEnvelope, CommandId, Destination, DestroyReason, Event, EventId,
+    FailureCode, Log, SandboxFailed, SandboxPhase, SandboxState, View,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,9 +56,17 @@ impl Reaper {
         let Some(state) = self.view.sandbox(command.sandbox) else {
             return;
         };
+        if matches!(state.phase, SandboxPhase::Requested) {
+            // Nobody has it, so nobody can be asked to end it, and a full pool would not even hear. An executor that
+            // takes it all the same finds that it has ended.
+            if let Err(error) = self.log.publish(&[never_ran(&state, self.clock.now())]).await {
+                tracing::warn!(error = %error, sandbox.id = %state.id, "cannot say that it never ran; trying again");
+            }
+            return;
+        }
         let destination = match state.node() {
             Some(node) => Destination::Node(node),
-            // Nobody has it yet: whoever takes commands of its pool can say that it is gone.
+            // It had no node when this was asked, and has ended since.
             None => Destination::Pool(&state.spec.provider),
         };
         if let Err(error) = self.log.send(destination, command).await {
@@ -83,6 +93,25 @@ fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
         sandbox: state.id,
         command: Command::DestroySandbox { reason },
     })
+}
+
+/// The end of a sandbox that no executor took in time. Its id follows from the sandbox, so that it is told once.
+fn never_ran(state: &SandboxState, now: DateTime<Utc>) -> Event {
+    Event {
+        id: EventId::derived(&["never-ran", &state.id.to_string()]),
+        tenant: state.tenant.clone(),
+        sandbox: Some(state.id),
+        time: now,
+        actor: Actor::Reaper,
+        cause: None,
+        request_id: None,
+        traceparent: None,
+        data: SandboxFailed {
+            code: FailureCode::DeadlinePassed,
+            message: "the deadline passed before an executor had room for the sandbox".to_owned(),
+        }
+        .into(),
+    }
 }
 
 #[cfg(test)]

@@ -65,3 +65,11 @@ fn all_reapers_ask_with_one_id_until_they_ask_again() {
     let extended = SandboxState { expires_at: at(90), ..state };
     assert_ne!(first.id, due(&extended, at(90)).unwrap().id);
 }
+
+#[test]
+fn what_nobody_took_is_told_once_to_have_never_run() {
+    let state = SandboxState { phase: SandboxPhase::Requested, ..running(at(60)) };
+    assert_eq!(never_ran(&state, at(60)).id, never_ran(&state, at(61)).id);
+    let ended = SandboxState::apply(Some(state.clone()), &never_ran(&state, at(60))).unwrap();
+    assert!(ended.is_terminal());
+}

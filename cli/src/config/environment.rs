@@ -44,19 +44,21 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
 pub fn merge(mut figment: Figment, read: impl Fn(&str) -> Option<String>) -> anyhow::Result<Figment> {
     for (name, key, _) in VARIABLES {
         if let Some(text) = read(name).filter(|text| !text.is_empty()) {
-            figment = figment.merge((*key, value(&text)));
+            figment = figment.merge((*key, value(key, &text)));
         }
     }
     Ok(figment)
 }
 
-/// Numbers and truth values come as such; all else is text, a key that looks like a number included (see `schema`).
-fn value(text: &str) -> Value {
+/// The keys that are numbers or truth values. All others are text, also where they look like a number: a password may.
+const NUMBERS: &[&str] = &["server.port", "node.capacity"];
+const FLAGS: &[&str] = &["providers.docker.enabled", "providers.bubblewrap.enabled"];
+
+fn value(key: &str, text: &str) -> Value {
     match (text.parse::<u32>(), text) {
-        // "007" is not 7: only what comes back the same is a number.
-        (Ok(number), _) if number.to_string() == text => Value::from(number),
-        (_, "true") => Value::from(true),
-        (_, "false") => Value::from(false),
+        (Ok(number), _) if NUMBERS.contains(&key) => Value::from(number),
+        (_, "true") if FLAGS.contains(&key) => Value::from(true),
+        (_, "false") if FLAGS.contains(&key) => Value::from(false),
         _ => Value::from(text.to_owned()),
     }
 }

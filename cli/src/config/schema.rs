@@ -1,6 +1,6 @@
 //! The keys. Those that the Go server has and that mean the same have the same names.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -257,9 +257,13 @@ impl Config {
     pub fn listen_address(&self) -> anyhow::Result<SocketAddr> {
         match &self.listen {
             Some(listen) => listen.parse().with_context(|| format!("listen: {listen:?} is not ADDRESS:PORT")),
-            None => format!("{}:{}", self.server.host, self.server.port)
-                .parse()
-                .with_context(|| format!("server.host: {:?} is not an IP address", self.server.host)),
+            None => {
+                let host = self.server.host.trim_start_matches('[').trim_end_matches(']');
+                let address: IpAddr = host
+                    .parse()
+                    .with_context(|| format!("server.host: {:?} is not an IP address", self.server.host))?;
+                Ok(SocketAddr::new(address, self.server.port))
+            }
         }
     }
 
@@ -283,6 +287,9 @@ impl Config {
         }
         if !matches!(self.providers.docker.pull.as_str(), "missing" | "never") {
             bail!("providers.docker.pull: {:?} is neither missing nor never", self.providers.docker.pull);
+        }
+        if !matches!(self.logging.level.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace") {
+            bail!("logging.level: {:?} is none of off, error, warn, info, debug, trace", self.logging.level);
         }
         if self.node.capacity == 0 {
             bail!("node.capacity: must be at least 1");

@@ -39,6 +39,19 @@ fn a_key_that_looks_like_a_number_is_a_key() {
 }
 
 #[test]
+fn text_may_consist_of_digits() {
+    let config = with("", &[("STACYVM_NATS_PASSWORD", "12345"), ("STACYVM_NODE", "7")]).unwrap();
+    assert_eq!(config.nats.password.as_deref(), Some("12345"));
+    assert_eq!(config.node.id.as_deref(), Some("7"));
+}
+
+#[test]
+fn a_level_that_is_none_is_refused() {
+    let config = with("logging:\n  level: loud\n", &[]).unwrap();
+    assert!(config.check().unwrap_err().to_string().contains("loud"));
+}
+
+#[test]
 fn a_printed_configuration_shows_no_key() {
     let config = with("auth:\n  api_key: secret-key\n", &[]).unwrap();
     assert!(!format!("{config:?}").contains("secret-key"));

@@ -49,6 +49,11 @@ impl Providers {
         self.all.iter().map(|provider| provider.name().clone()).collect()
     }
 
+    /// Their names, for the log.
+    pub fn list(&self) -> String {
+        self.all.iter().map(|provider| provider.name().as_str()).collect::<Vec<_>>().join(", ")
+    }
+
     /// The preferred one.
     pub fn first(&self) -> Option<ProviderName> {
         self.all.first().map(|provider| provider.name().clone())

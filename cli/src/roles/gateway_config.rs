@@ -76,6 +76,9 @@ pub fn keys(auth: &AuthConfig) -> anyhow::Result<Vec<ApiKey>> {
         }
     }
     for key in &auth.keys {
+        if key.tenant == TenantId::system().as_str() {
+            bail!("auth.keys: the tenant of {:?} is reserved for the system itself", key.id);
+        }
         let hash = parse_hash(&key.sha256)
             .with_context(|| format!("auth.keys: sha256 of {:?} is not 64 hexadecimal digits", key.id))?;
         keys.push(ApiKey {

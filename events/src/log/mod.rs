@@ -102,6 +102,14 @@ pub enum ConnectError {
 /// How many announcements (of less than 1 MiB each) may wait in a process.
 const FEED_BACKLOG: usize = 32;
 
+/// How long to wait between attempts to reach a server that is not there yet.
+const CONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+fn is_refusal(error: &async_nats::ConnectError) -> bool {
+    use async_nats::ConnectErrorKind;
+    matches!(error.kind(), ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation)
+}
+
 /// The servers of a URL, and the user and password that it carries: the client library takes them in its options only.
 fn split_credentials(url: &str) -> (Vec<String>, Option<(String, String)>) {
     let mut credentials = None;
@@ -144,10 +152,11 @@ impl Log {
         let client = loop {
             match options.clone().connect(servers.clone()).await {
                 Ok(client) => break client,
-                Err(error) if started.elapsed() >= config.connect_timeout => {
+                // A wrong password does not become right by itself.
+                Err(error) if started.elapsed() >= config.connect_timeout || is_refusal(&error) => {
                     return Err(ConnectError::Unreachable { url: servers.join(","), source: error });
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(_) => tokio::time::sleep(CONNECT_PAUSE).await,
             }
         };
         streams::check_version(&client.server_info().version)?;

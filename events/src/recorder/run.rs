@@ -213,13 +213,14 @@ impl<T: Transport> Recorder<T> {
         if let Err(error) = self.store.append(&batch).await {
             return self.refused(error, batch.after, batch.stream, only).await;
         }
-        self.transport.announce_progress(&batch.execs).await;
+        let execs = batch.execs;
         let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
         self.forgotten.0 = batch.stream.sequence;
         if !frames.is_empty() {
             self.transport.announce(&frames).await;
             self.transport.announce_head(numberer.head()).await;
         }
+        self.transport.announce_progress(&execs).await;
         Ok(())
     }
 

@@ -143,6 +143,9 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// The templates of all tenants: what a view is loaded from.
     async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError>;
 
+    /// Ends all connections, after which the files of the store are complete by themselves. It is of no use afterwards.
+    async fn close(&self) {}
+
     /// The newest link of a tenant's hash chain; [`ChainHash::GENESIS`] before the first event.
     async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError>;
 }

@@ -259,6 +259,12 @@ where
             .collect()
     }
 
+    async fn close(&self) {
+        self.readers.close().await;
+        // The last connection to go writes what is in the write-ahead log into the database itself.
+        self.writer.close().await;
+    }
+
     async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError> {
         let failed = failed::<DB>("read the hash chain");
         let row = sqlx::query::<DB>("SELECT hash FROM chain_heads WHERE tenant = $1")

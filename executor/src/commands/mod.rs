@@ -27,7 +27,7 @@ enum Outcome {
 /// Carries out one command and acknowledges it.
 pub async fn carry_out(shared: Arc<Shared>, delivery: Delivery) {
     let envelope = &delivery.envelope;
-    let context = Context::of_command(envelope, &shared.config.node, &shared.clock);
+    let context = Context::of_command(envelope, &shared.clock);
     let span_fields = (envelope.sandbox, envelope.command.verb());
     tracing::debug!(sandbox.id = %span_fields.0, command.verb = span_fields.1, command.id = %envelope.id, delivery.attempt, "command");
     let work = async {
@@ -36,7 +36,7 @@ pub async fn carry_out(shared: Arc<Shared>, delivery: Delivery) {
                 create_sandbox::run(&shared, &context, spec, env, *expires_at, delivery.attempt).await
             }
             Command::StartExec { exec, spec, env } => {
-                start_exec::run(&shared, &context, *exec, spec, env).await
+                start_exec::run(&shared, &context, *exec, spec, env, delivery.attempt).await
             }
             Command::ExtendTtl { expires_at } => extend_ttl::run(&shared, &context, *expires_at).await,
             Command::DestroySandbox { reason } => destroy_sandbox::run(&shared, &context, *reason).await,

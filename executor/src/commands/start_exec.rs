@@ -21,7 +21,20 @@ pub(super) async fn run(
     exec: ExecId,
     spec: &ExecSpec,
     env: &SecretMap,
+    attempt: i64,
 ) -> Outcome {
+    if attempt > 1 {
+        // The agent knows its execs for a while, the record for ever: what has begun is not begun again, however late
+        // its command comes back. Reconciliation goes on with what has not ended.
+        match shared.log.exec_record(exec).await {
+            Ok(None) => {}
+            Ok(Some(_)) => return Outcome::Done,
+            Err(error) => {
+                tracing::debug!(error = %error, exec.id = %exec, "cannot ask whether it has begun");
+                return Outcome::Retry(Duration::from_secs(1));
+            }
+        }
+    }
     match start(shared, context, exec, spec, env).await {
         Ok(()) => Outcome::Done,
         Err(outcome) => outcome,
