@@ -9,13 +9,15 @@ mod announce;
 mod output;
 mod reader;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_nats::Message;
 use dashmap::DashMap;
 use futures::StreamExt;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use announce::Announcer;
@@ -88,6 +90,8 @@ pub struct Feed {
 struct Inner {
     store: Arc<dyn EventStore>,
     head: AtomicU64,
+    /// When the recorder was last heard.
+    heard: Mutex<Instant>,
     topics: DashMap<Topic, broadcast::Sender<Arc<Recorded>>>,
     _task: tokio_util::sync::DropGuard,
 }
@@ -106,6 +110,7 @@ impl Feed {
             inner: Arc::new(Inner {
                 store,
                 head: AtomicU64::new(head.0),
+                heard: Mutex::new(Instant::now()),
                 topics: DashMap::new(),
                 _task: stop.clone().drop_guard(),
             }),
@@ -131,6 +136,12 @@ impl Feed {
     /// The position of the newest event that readers have been given.
     pub fn head(&self) -> Position {
         Position(self.inner.head.load(Ordering::Acquire))
+    }
+
+    /// How long the recorder has said nothing. It speaks every second, also while nothing happens: after a few seconds
+    /// nothing is being recorded.
+    pub fn silent_for(&self) -> Duration {
+        self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
     /// The store that holes are filled from.
@@ -164,6 +175,7 @@ impl Feed {
 
 impl Inner {
     async fn take(&self, message: Message) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         if let Some(head) = announce::head_of(&message) {
             // Sent after every batch on the same connection: being ahead of us means that a batch was lost.
             self.fill_up_to(head).await;
@@ -200,7 +212,7 @@ impl Inner {
                 Ok(frames) => frames.into_iter().for_each(|frame| self.give(frame)),
                 Err(error) => {
                     tracing::warn!(error = %error, "cannot fill a hole in the feed; trying again");
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
         }
