@@ -86,7 +86,7 @@ pub struct SandboxLimits {
 /// Defaults and maxima of execs.
 #[derive(Debug, Clone)]
 pub struct ExecLimits {
-    /// When a sync exec that names no timeout is ended. Streams run until they end.
+    /// When a sync exec that names no timeout is ended; zero for `max_timeout`. Streams run until they end.
     pub default_sync_timeout: Duration,
     /// The greatest timeout.
     pub max_timeout: Duration,
@@ -94,6 +94,13 @@ pub struct ExecLimits {
     pub max_sync_output_bytes: usize,
     /// How much longer than its timeout a sync exec is waited for: the time a command may take to reach its node.
     pub delivery_grace: Duration,
+}
+
+impl ExecLimits {
+    /// When a sync exec that names no timeout is ended.
+    pub const fn sync_timeout(&self) -> Duration {
+        if self.default_sync_timeout.is_zero() { self.max_timeout } else { self.default_sync_timeout }
+    }
 }
 
 impl Default for SandboxLimits {
@@ -162,6 +169,14 @@ mod tests {
         assert!(limits.default_ttl <= limits.max_ttl);
         assert!(limits.default_memory_mib <= limits.max_memory_mib);
         assert!(limits.known_providers.contains(&limits.default_provider));
+    }
+
+    #[test]
+    fn without_a_default_only_the_maximum_ends_an_exec() {
+        let none = ExecLimits { default_sync_timeout: Duration::ZERO, ..ExecLimits::default() };
+        assert_eq!(none.sync_timeout(), none.max_timeout);
+        let default = ExecLimits::default();
+        assert_eq!(default.sync_timeout(), default.default_sync_timeout);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use events::ExecId;
+use events::{ExecId, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -166,6 +166,14 @@ impl ApiError {
         }
     }
 
+    /// 503 while the event store is away, 500 where trying again does not help.
+    pub fn store(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => Self::unavailable(error),
+            StoreError::Refused { .. } | StoreError::Damaged { .. } => Self::internal(error),
+        }
+    }
+
     /// Names the exec that it is about, so that its output can still be read.
     pub fn with_exec(mut self, exec: ExecId) -> Self {
         self.exec = Some(exec);
@@ -275,6 +283,20 @@ mod tests {
     fn a_limit_says_when_to_come_again() {
         let response = ApiError::resource_limit("x", Duration::from_millis(1100)).into_response();
         assert_eq!(response.headers()["retry-after"], "2");
+    }
+
+    #[test]
+    fn only_a_store_that_is_away_is_worth_another_try() {
+        let source = || Box::from("away");
+        let operation = "read an exec";
+        let rows = [
+            (StoreError::Unavailable { operation, source: source() }, ErrorCode::Unavailable),
+            (StoreError::Refused { operation, source: source() }, ErrorCode::InternalError),
+            (StoreError::Damaged { operation, source: source() }, ErrorCode::InternalError),
+        ];
+        for (error, code) in rows {
+            assert_eq!(ApiError::store(error).code(), code);
+        }
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Gateway {
     ) -> Result<Arc<SandboxState>, ApiError> {
         let state = match self.view().sandbox(id) {
             Some(state) => Some(state),
-            None => self.store().sandbox(id).await.map_err(ApiError::internal)?.map(Arc::new),
+            None => self.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new),
         };
         state
             .filter(|state| state.tenant == *tenant && !matches!(state.phase, SandboxPhase::Destroyed { .. }))

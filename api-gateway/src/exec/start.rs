@@ -45,7 +45,7 @@ pub async fn start(
     };
     let exec = ExecId::derived(&idempotent.parts());
     tracing::Span::current().record("exec.id", tracing::field::display(exec));
-    let recorded = gateway.store().exec(exec).await.map_err(ApiError::internal)?;
+    let recorded = gateway.store().exec(exec).await.map_err(ApiError::store)?;
     match recorded {
         Some(recorded) => {
             idempotent.check(recorded.spec.as_ref().and_then(|spec| spec.request_digest.as_deref()))?;
@@ -74,7 +74,7 @@ pub async fn verify(
     let Some(idempotent) = idempotent else {
         return Ok(());
     };
-    let recorded = gateway.store().exec(exec).await.map_err(ApiError::internal)?;
+    let recorded = gateway.store().exec(exec).await.map_err(ApiError::store)?;
     match recorded.and_then(|state| state.spec) {
         Some(spec) => idempotent.check(spec.request_digest.as_deref()),
         // It failed before it started; there is nothing to compare.

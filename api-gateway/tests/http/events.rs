@@ -69,3 +69,23 @@ async fn a_follower_sees_what_happens_while_it_looks() {
     }
     assert_eq!(parse(&text)[0].1["type"], "sandbox.requested");
 }
+
+#[tokio::test]
+async fn what_the_store_cannot_give_is_not_taken_for_the_end() {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let exec = world.exec(&sandbox, "hello", 200).await["exec_id"].as_str().unwrap().to_owned();
+    world.store.close().await;
+    for path in ["/events?after=0&follow=false", "/events?after=0"] {
+        let text = match world.ask(Method::GET, path).send().await {
+            Ok(response) => response.text().await,
+            Err(error) => Err(error),
+        };
+        assert!(text.is_err(), "{path}: {text:?}");
+    }
+    for path in
+        [format!("/execs/{exec}"), format!("/execs/{exec}/output"), format!("/sandboxes/{sandbox}/logs")]
+    {
+        assert_eq!(error(world.ask(Method::GET, &path), 503).await, "UNAVAILABLE", "{path}");
+    }
+}

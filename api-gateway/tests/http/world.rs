@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
 use events::recorder::{self, JetStreamTransport};
-use events::{Feed, LinkClient, Log, NatsConfig, SystemClock, View, open_store};
+use events::{EventStore, Feed, LinkClient, Log, NatsConfig, SystemClock, View, open_store};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -21,6 +21,7 @@ pub const BLUE: &str = "blue-secret";
 pub struct World {
     pub address: std::net::SocketAddr,
     pub stop: CancellationToken,
+    pub store: Arc<dyn EventStore>,
     pub serving: Option<JoinHandle<std::io::Result<()>>>,
     client: reqwest::Client,
     _executor: Option<Executor>,
@@ -71,7 +72,8 @@ impl World {
             GatewayConfig { keys: vec![key("red", RED), key("blue", BLUE)], ..GatewayConfig::default() };
         change(&mut config);
         let link = LinkClient::new(&log);
-        let gateway = Gateway::new(config, log.clone(), store, feed, view, link, Arc::new(SystemClock));
+        let gateway =
+            Gateway::new(config, log.clone(), store.clone(), feed, view, link, Arc::new(SystemClock));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -79,6 +81,7 @@ impl World {
         Self {
             address,
             stop,
+            store,
             serving: Some(serving),
             client: reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap(),
             _executor: executor,

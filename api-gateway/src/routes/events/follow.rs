@@ -1,14 +1,14 @@
 //! `GET /events`
 
-use std::convert::Infallible;
-
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{After, EventData, EventId, FeedReader, Position, Recorded, SandboxId, TenantId, Topic};
+use events::{
+    After, EventData, EventId, FeedError, FeedReader, Position, Recorded, SandboxId, TenantId, Topic,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -133,7 +133,7 @@ pub(crate) async fn follow(
     let wanted = query.read(&headers)?;
     if let Some(sandbox) = wanted.sandbox {
         // A destroyed one still has its events.
-        let state = gateway.store().sandbox(sandbox).await.map_err(ApiError::internal)?;
+        let state = gateway.store().sandbox(sandbox).await.map_err(ApiError::store)?;
         if state.is_none_or(|state| state.tenant != caller.tenant) {
             return Err(crate::gateway::no_sandbox());
         }
@@ -144,12 +144,16 @@ pub(crate) async fn follow(
     let until = (!wanted.follow).then(|| gateway.feed().head());
     let events = Events { gateway, tenant: caller.tenant, types: wanted.types, reader, until };
     let opening = Bytes::from_static(b"retry: 1000\n\n");
-    let body = futures::stream::unfold((events, Some(opening)), |(mut events, opening)| async move {
+    let body = futures::stream::try_unfold((events, Some(opening)), |(mut events, opening)| async move {
         let bytes = match opening {
-            Some(opening) => opening,
-            None => events.next().await?,
+            Some(opening) => Some(opening),
+            // An error breaks the connection, so that nobody takes this for the end. A client that follows comes back
+            // with the last position that it saw.
+            None => events.next().await.inspect_err(|error| {
+                tracing::warn!(error = error as &dyn std::error::Error, "a stream of events breaks");
+            })?,
         };
-        Some((Ok::<Bytes, Infallible>(bytes), (events, None)))
+        Ok::<_, FeedError>(bytes.map(|bytes| (bytes, (events, None))))
     });
     let headers = [
         (header::CONTENT_TYPE.as_str(), "text/event-stream"),
@@ -170,7 +174,7 @@ struct Events {
 
 impl Events {
     /// What to send next; `None` at the end.
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Result<Option<Bytes>, FeedError> {
         let mut out = BytesMut::new();
         let gateway = self.gateway.clone();
         let silence = tokio::time::sleep(gateway.config().heartbeat);
@@ -178,40 +182,31 @@ impl Events {
         loop {
             if self.until.is_some_and(|until| self.reader.cursor() >= until) {
                 self.until = Some(Position::ZERO);
-                return (!out.is_empty()).then(|| out.freeze());
+                return Ok((!out.is_empty()).then(|| out.freeze()));
             }
-            let recorded = match self.reader.next_recorded().await {
-                Ok(Some(recorded)) => recorded,
-                Ok(None) if !out.is_empty() => return Some(out.freeze()),
+            let recorded = match self.reader.next_recorded().await? {
+                Some(recorded) => recorded,
+                None if !out.is_empty() => return Ok(Some(out.freeze())),
                 // Nothing of a sandbox's own may be left below the head of all.
-                Ok(None) if self.until.is_some() => return None,
-                Ok(None) => {
-                    let read = tokio::select! {
-                        biased;
-                        read = self.reader.next() => read,
-                        () = &mut silence => return Some(Bytes::from_static(b": still here\n\n")),
-                        () = gateway.closing().cancelled() => return None,
-                    };
-                    self.logged(read)?
-                }
-                Err(error) => self.logged(Err(error))?,
+                None if self.until.is_some() => return Ok(None),
+                None => tokio::select! {
+                    biased;
+                    read = self.reader.next() => read?,
+                    () = &mut silence => return Ok(Some(Bytes::from_static(b": still here\n\n"))),
+                    () = gateway.closing().cancelled() => return Ok(None),
+                },
             };
             if recorded.event.tenant == self.tenant && self.wants(&recorded) {
                 write_event(&recorded, &mut out);
             }
             if out.len() >= GATHER_BYTES {
-                return Some(out.freeze());
+                return Ok(Some(out.freeze()));
             }
         }
     }
 
     fn wants(&self, recorded: &Recorded) -> bool {
         self.types.is_empty() || self.types.contains(&recorded.event.data.type_name())
-    }
-
-    /// The client comes back with the last position that it saw.
-    fn logged<T>(&self, read: Result<T, events::FeedError>) -> Option<T> {
-        read.inspect_err(|error| tracing::warn!(error = %error, "a stream of events ends early")).ok()
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) async fn find(
     tenant: &TenantId,
     id: ExecId,
 ) -> Result<Arc<ExecState>, ApiError> {
-    let state = gateway.store().exec(id).await.map_err(ApiError::internal)?;
+    let state = gateway.store().exec(id).await.map_err(ApiError::store)?;
     state
         .filter(|state| state.tenant == *tenant)
         .map(Arc::new)

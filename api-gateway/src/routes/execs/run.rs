@@ -115,7 +115,7 @@ pub(crate) async fn run(
     }
     let timeout = match runnable.spec.timeout_ms {
         Some(ms) => Duration::from_millis(ms),
-        None => limits.default_sync_timeout,
+        None => limits.sync_timeout(),
     };
     runnable.spec.timeout_ms = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
     let Started { exec, output } =
@@ -126,7 +126,7 @@ pub(crate) async fn run(
         .unwrap_or(Err(CollectError::Late(patience)))
         .map_err(ApiError::from)
         .map_err(|error| error.with_exec(exec))?;
-    verify(&gateway, exec, idempotent.as_ref()).await?;
+    verify(&gateway, exec, idempotent.as_ref()).await.map_err(|error| error.with_exec(exec))?;
     respond(exec, reply)
 }
 

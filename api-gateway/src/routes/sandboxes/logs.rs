@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use axum::Json;
 use axum::extract::State;
 use chrono::SecondsFormat;
-use events::{Event, EventData, EventFilter, Position, format_go_duration};
+use events::{DestroyReason, Event, EventData, EventFilter, Position, format_go_duration};
 use serde::Deserialize;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -62,7 +62,7 @@ pub(crate) async fn logs(
     let mut lines = VecDeque::new();
     let mut after = Position::ZERO;
     loop {
-        let frames = gateway.store().read(&filter, after, PAGE).await.map_err(ApiError::internal)?;
+        let frames = gateway.store().read(&filter, after, PAGE).await.map_err(ApiError::store)?;
         let Some(last) = frames.last() else {
             return Ok(Json(lines));
         };
@@ -104,7 +104,7 @@ fn detail(data: &EventData) -> Option<String> {
             format!("until {}", it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
         }
         EventData::SandboxUnhealthy(it) => it.message.clone(),
-        EventData::SandboxDestroyed(it) => format!("{:?}", it.reason).to_lowercase(),
+        EventData::SandboxDestroyed(it) => return wire_name(it.reason),
         EventData::SandboxLost(it) => it.node.to_string(),
         EventData::ExecStarted(it) => format!("{} {:?}", it.exec, it.spec.argv),
         EventData::ExecOutput(_) => return None,
@@ -127,12 +127,27 @@ fn detail(data: &EventData) -> Option<String> {
     })
 }
 
+/// As in the events.
+fn wire_name(reason: DestroyReason) -> Option<String> {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(name)) => Some(name),
+        Ok(_) | Err(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
     use events::{Actor, EventId, ExecEnded, ExecExited, ExecId, TenantId};
 
     use super::*;
+
+    #[test]
+    fn a_reason_has_its_name_of_the_events() {
+        assert_eq!(wire_name(DestroyReason::JobDone).as_deref(), Some("job_done"));
+        assert_eq!(wire_name(DestroyReason::NodeLost).as_deref(), Some("node_lost"));
+        assert_eq!(wire_name(DestroyReason::User).as_deref(), Some("user"));
+    }
 
     #[test]
     fn a_line_says_when_and_what() {

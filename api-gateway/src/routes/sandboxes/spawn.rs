@@ -171,7 +171,7 @@ async fn send_create(
 async fn known(gateway: &Gateway, id: SandboxId) -> Result<Option<Arc<SandboxState>>, ApiError> {
     match gateway.view().sandbox(id) {
         Some(state) => Ok(Some(state)),
-        None => Ok(gateway.store().sandbox(id).await.map_err(ApiError::internal)?.map(Arc::new)),
+        None => Ok(gateway.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new)),
     }
 }
 

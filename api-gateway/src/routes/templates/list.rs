@@ -19,6 +19,6 @@ pub(crate) async fn list(
     State(gateway): State<Gateway>,
     caller: Caller,
 ) -> Result<Json<Vec<Template>>, ApiError> {
-    let templates = gateway.store().templates(&caller.tenant).await.map_err(ApiError::internal)?;
+    let templates = gateway.store().templates(&caller.tenant).await.map_err(ApiError::store)?;
     Ok(Json(templates.into_iter().map(Template::from).collect()))
 }

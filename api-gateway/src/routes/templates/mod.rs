@@ -84,7 +84,7 @@ pub(crate) async fn find(
     tenant: &TenantId,
     name: &str,
 ) -> Result<events::Template, ApiError> {
-    let templates = gateway.store().templates(tenant).await.map_err(ApiError::internal)?;
+    let templates = gateway.store().templates(tenant).await.map_err(ApiError::store)?;
     templates.into_iter().find(|template| template.name == name).ok_or_else(no_template)
 }
 
