@@ -10,8 +10,10 @@ use crate::gateway::Gateway;
 use crate::routes::Status;
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The recorder speaks every second. After so long without a word nothing is being recorded, and so nothing answered.
+const RECORDER_SILENCE: Duration = Duration::from_secs(8);
 
-/// Whether requests can be carried out: the transport is connected and the record can be read.
+/// Whether requests can be carried out: the transport is connected, the recorder lives and the record can be read.
 #[utoipa::path(
     get,
     path = "/ready",
@@ -28,6 +30,9 @@ pub(crate) async fn ready(State(gateway): State<Gateway>) -> Result<Json<Status>
     }
     if !gateway.log().is_connected() {
         return Err(ApiError::unavailable("NATS is not connected"));
+    }
+    if gateway.feed().silent_for() > RECORDER_SILENCE {
+        return Err(ApiError::unavailable("the recorder is silent"));
     }
     match tokio::time::timeout(PATIENCE, gateway.store().head()).await {
         Ok(Ok(_)) => Ok(Status::json("ready")),
