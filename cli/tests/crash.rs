@@ -184,7 +184,8 @@ async fn postgres_may_crash_in_the_middle() {
 async fn a_gateway_is_not_ready_while_nothing_is_recorded() {
     let mut split = Split::start().await;
     split.recorder.kill();
-    eventually("it is not ready", Duration::from_secs(30), async || (!split.api.ready().await).then_some(())).await;
+    eventually("it is not ready", Duration::from_secs(30), async || (!split.api.ready().await).then_some(()))
+        .await;
     split.restart_recorder();
     split.wait_ready().await;
 }
