@@ -41,9 +41,17 @@ impl Postgres {
     /// Ends the server at once, as a crash would, and starts it again on the same data.
     pub fn crash_and_restart(&mut self) {
         self.kill();
-        let log = std::fs::File::options().append(true).open(self.directory.path().join("log")).unwrap();
-        self.server = Self::serve(&self.directory.path().join("data"), self.directory.path(), log);
-        self.wait();
+        let began = Instant::now();
+        loop {
+            let log = std::fs::File::options().append(true).open(self.directory.path().join("log")).unwrap();
+            self.server = Self::serve(&self.directory.path().join("data"), self.directory.path(), log);
+            // The children of the one that crashed need a moment to notice; until then their shared memory is in the way.
+            std::thread::sleep(Duration::from_millis(200));
+            if self.server.try_wait().unwrap().is_none() {
+                return self.wait();
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "postgres does not start again after a crash");
+        }
     }
 
     /// Makes an empty database and gives its URL.
