@@ -40,6 +40,10 @@ pub enum ReconcileError {
 
 /// One round.
 pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), ReconcileError> {
+    // Asked before the boxes are listed: what the record knew to run then has a box now, or has lost it. The other way
+    // round a sandbox that begins to run in between would count as vanished. A box that is made in between is a stray
+    // for one round, and strays that are ours or being made are left alone.
+    let records = shared.log.live_on_node(&shared.config.node).await?;
     let mut boxes: HashMap<SandboxId, (Arc<dyn Provider>, BoxHandle)> = HashMap::new();
     let mut unlisted = Vec::new();
     for provider in &shared.providers {
@@ -53,8 +57,7 @@ pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), 
             }
         }
     }
-    // Asked after the list: a box that was made in between is not missed, only seen the next time.
-    for record in shared.log.live_on_node(&shared.config.node).await? {
+    for record in records {
         let id = record.sandbox.id;
         let found = boxes.remove(&id);
         if shared.registry.is_creating(id) || unlisted.contains(&record.sandbox.spec.provider) {
