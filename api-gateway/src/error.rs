@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use events::{ExecId, StoreError};
+use events::{ErrorChain, ExecId, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -153,7 +153,7 @@ impl ApiError {
     /// 500. The client gets a fixed text, the log gets the error with all its causes.
     pub fn internal(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
-            detail: Some(chain(error.into().as_ref())),
+            detail: Some(ErrorChain(error.into().as_ref()).to_string()),
             ..Self::new(ErrorCode::InternalError, INTERNAL_TEXT)
         }
     }
@@ -161,7 +161,7 @@ impl ApiError {
     /// 503. The client gets a fixed text, the log gets the error with all its causes.
     pub fn unavailable(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
-            detail: Some(chain(error.into().as_ref())),
+            detail: Some(ErrorChain(error.into().as_ref()).to_string()),
             ..Self::new(ErrorCode::Unavailable, UNAVAILABLE_TEXT)
         }
     }
@@ -202,17 +202,6 @@ impl fmt::Display for ApiError {
 }
 
 impl Error for ApiError {}
-
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
-}
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {

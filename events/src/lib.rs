@@ -6,6 +6,7 @@
 
 mod clock;
 mod duration;
+mod error_chain;
 mod feed;
 mod fold;
 mod ids;
@@ -21,6 +22,7 @@ mod wire;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use duration::{DurationError, format_go_duration, parse_go_duration};
+pub use error_chain::ErrorChain;
 pub use feed::{After, Announcer, Feed, FeedError, FeedReader, OutputItem, OutputReader, Recorded, Topic};
 pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState};
 pub use ids::{

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use agent::client::{CallError, Client};
 use agent::protocol::{Attach, AttachRefusal, Stream};
 use events::{
-    DestroyReason, ExecOutcomeUnknown, ExecState, SandboxDestroyed, SandboxId, SandboxPhase, SandboxRecord,
-    SandboxRunning, SandboxState,
+    DestroyReason, ErrorChain, ExecOutcomeUnknown, ExecState, SandboxDestroyed, SandboxId, SandboxPhase,
+    SandboxRecord, SandboxRunning, SandboxState,
 };
 
 use crate::context::Context;
@@ -52,7 +52,7 @@ pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), 
                 boxes.extend(list.into_iter().map(|handle| (handle.id, (Arc::clone(provider), handle))))
             }
             Err(error) => {
-                tracing::warn!(provider = %provider.name(), error = %crate::service::chain(&error), "boxes cannot be listed");
+                tracing::warn!(provider = %provider.name(), error = %ErrorChain(&error), "boxes cannot be listed");
                 unlisted.push(provider.name().clone());
             }
         }
@@ -195,7 +195,7 @@ async fn gone(
     if let Some((provider, handle)) = remains
         && let Err(error) = provider.destroy(handle.id).await
     {
-        tracing::warn!(sandbox.id = %state.id, error = %crate::service::chain(&error), "remains were not removed");
+        tracing::warn!(sandbox.id = %state.id, error = %ErrorChain(&error), "remains were not removed");
         hosted.iter().for_each(|hosted| hosted.reopen());
         return Ok(());
     }
@@ -246,7 +246,7 @@ async fn remove_strays(
                 strays.0.remove(&id);
             }
             Err(error) => {
-                tracing::warn!(sandbox.id = %id, error = %crate::service::chain(&error), "a stray box was not removed");
+                tracing::warn!(sandbox.id = %id, error = %ErrorChain(&error), "a stray box was not removed");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::{
-    Actor, Clock, Event, EventId, Heartbeat, LinkServer, Log, NodeDraining, NodeId, NodeJoined,
+    Actor, Clock, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, NodeDraining, NodeId, NodeJoined,
     ProviderHealth, ProviderName, TenantId,
 };
 use tokio_util::sync::CancellationToken;
@@ -60,18 +60,6 @@ impl Shared {
     }
 }
 
-/// An error with all that lies under it, for the log.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 /// Carries out commands on one node.
 pub struct Executor {
     shared: Arc<Shared>,
@@ -109,7 +97,7 @@ impl Executor {
         tokio::spawn(Arc::clone(&shared.recorded).listen(news, shared.shutdown.clone()));
         let mut strays = Strays::default();
         while let Err(error) = reconcile::reconcile(shared, &mut strays).await {
-            tracing::warn!(error = %chain(&error), "waiting to learn what is on this node");
+            tracing::warn!(error = %ErrorChain(&error), "waiting to learn what is on this node");
             tokio::select! {
                 () = shared.shutdown.cancelled() => return Ok(()),
                 () = tokio::time::sleep(PAUSE) => {}
@@ -134,7 +122,7 @@ impl Executor {
                 () = shared.shutdown.cancelled() => break,
                 () = tokio::time::sleep(reconcile::PERIOD) => {
                     if let Err(error) = reconcile::reconcile(shared, &mut strays).await {
-                        tracing::debug!(error = %chain(&error), "reconciliation will run again");
+                        tracing::debug!(error = %ErrorChain(&error), "reconciliation will run again");
                     }
                 }
             }
@@ -186,7 +174,7 @@ async fn node_commands(shared: Arc<Shared>, tasks: TaskTracker) {
                 tasks.spawn(commands::carry_out(Arc::clone(&shared), delivery));
             }
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "cannot take commands; trying again");
+                tracing::debug!(error = %ErrorChain(&error), "cannot take commands; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -207,7 +195,7 @@ async fn pool_commands(shared: Arc<Shared>, pool: ProviderName, tasks: TaskTrack
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "cannot take commands; trying again");
+                tracing::debug!(error = %ErrorChain(&error), "cannot take commands; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::numberer::{Draft, Incoming, Known, Missing, Numberer};
 use crate::{
-    AppendError, EventStore, ExecState, Frame, Head, Position, PublishError, SourceError, SourceMessage,
-    StoreError, StreamMark, decode_batch,
+    AppendError, ErrorChain, EventStore, ExecState, Frame, Head, Position, PublishError, SourceError,
+    SourceMessage, StoreError, StreamMark, decode_batch,
 };
 
 /// A batch is full when it has this many events or bytes. What is ready is taken at once: the recorder never waits for a
@@ -247,7 +247,7 @@ impl<T: Transport> Recorder<T> {
         if self.refusals <= REFUSALS {
             return Err(error.into());
         }
-        tracing::error!(error = %Chain(&error), stream.sequence, "the database refuses a message: put aside");
+        tracing::error!(error = %ErrorChain(&error), stream.sequence, "the database refuses a message: put aside");
         self.transport.bury(payload).await?;
         let empty = crate::AppendBatch { after, stream, ..crate::AppendBatch::default() };
         self.store.append(&empty).await?;
@@ -264,7 +264,7 @@ impl<T: Transport> Recorder<T> {
         if matches!(error, SessionError::Append(AppendError::Conflict)) {
             tracing::info!("another recorder is at work");
         } else {
-            tracing::warn!(error = %Chain(error), "the recorder goes back to the head of the log");
+            tracing::warn!(error = %ErrorChain(error), "the recorder goes back to the head of the log");
         }
     }
 
@@ -279,7 +279,7 @@ impl<T: Transport> Recorder<T> {
         let transport = Arc::clone(&self.transport);
         self.forgetting = Some(tokio::spawn(async move {
             if let Err(error) = transport.forget(sequence).await {
-                tracing::warn!(error = %Chain(&error), "recorded messages could not be purged");
+                tracing::warn!(error = %ErrorChain(&error), "recorded messages could not be purged");
             }
         }));
     }
@@ -333,21 +333,6 @@ async fn load(store: &dyn EventStore, missing: &Missing) -> Result<Known, StoreE
         execs: execs.into_iter().flatten().map(|state| (state.id, state)).collect(),
         links: missing.tenants.iter().cloned().zip(links).collect(),
     })
-}
-
-/// An error with all its sources, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 use agent::client::Client;
 use chrono::{DateTime, Utc};
 use events::{
-    FailureCode, SandboxFailed, SandboxPulling, SandboxRunning, SandboxSpec, SandboxStarting, SecretMap,
+    ErrorChain, FailureCode, SandboxFailed, SandboxPulling, SandboxRunning, SandboxSpec, SandboxStarting,
+    SecretMap,
 };
 
 use super::{Outcome, tell};
@@ -101,7 +102,7 @@ async fn failed(
     error: &CreateError,
     attempt: i64,
 ) -> Result<(), Outcome> {
-    let chain = crate::service::chain(error);
+    let chain = ErrorChain(error).to_string();
     tracing::warn!(sandbox.id = %context.sandbox, error = %chain, attempt, "a sandbox could not be made");
     if error.is_retryable() && attempt < ATTEMPTS {
         return Err(Outcome::Retry(Duration::from_secs(1)));

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{DestroyReason, SandboxDestroyed};
+use events::{DestroyReason, ErrorChain, SandboxDestroyed};
 
 use super::{Outcome, tell};
 use crate::context::Context;
@@ -42,7 +42,7 @@ pub(crate) async fn destroy(
     };
     for provider in providers {
         if let Err(error) = provider.destroy(id).await {
-            tracing::warn!(sandbox.id = %id, error = %crate::service::chain(&error), "a box was not removed");
+            tracing::warn!(sandbox.id = %id, error = %ErrorChain(&error), "a box was not removed");
             if let Some(hosted) = &hosted {
                 hosted.reopen();
             }

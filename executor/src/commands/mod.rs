@@ -28,8 +28,7 @@ enum Outcome {
 pub async fn carry_out(shared: Arc<Shared>, delivery: Delivery) {
     let envelope = &delivery.envelope;
     let context = Context::of_command(envelope, &shared.clock);
-    let span_fields = (envelope.sandbox, envelope.command.verb());
-    tracing::debug!(sandbox.id = %span_fields.0, command.verb = span_fields.1, command.id = %envelope.id, delivery.attempt, "command");
+    tracing::debug!(sandbox.id = %envelope.sandbox, command.verb = envelope.command.verb(), command.id = %envelope.id, delivery.attempt, "command");
     let work = async {
         match &envelope.command {
             Command::CreateSandbox { spec, env, expires_at } => {

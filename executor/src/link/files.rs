@@ -2,8 +2,8 @@ use agent::client::{CallError, WriteFile};
 use agent::protocol::{Entry, FileErrorKind, FileRefusal};
 use chrono::{DateTime, Utc};
 use events::{
-    EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead, FileWritten,
-    LinkError, LinkFault, LinkIncoming, LinkValue,
+    ErrorChain, EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead,
+    FileWritten, LinkError, LinkFault, LinkIncoming, LinkValue,
 };
 
 use super::{Answer, internal};
@@ -130,7 +130,7 @@ fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
         }
         CallError::InvalidCall { reason, .. } => LinkFault::new(FaultCode::InvalidPath, reason),
         error @ (CallError::Transport { .. } | CallError::Violation { .. } | CallError::Version { .. }) => {
-            tracing::warn!(sandbox.id = %hosted.id, error = %crate::service::chain(&error), "a file operation failed");
+            tracing::warn!(sandbox.id = %hosted.id, error = %ErrorChain(&error), "a file operation failed");
             internal()
         }
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use agent::client::CallError;
 use agent::protocol::{self, ExecRefusal};
-use events::{ExecId, FaultCode, LinkFault, LinkIncoming, LinkValue, TerminalSize};
+use events::{ErrorChain, ExecId, FaultCode, LinkFault, LinkIncoming, LinkValue, TerminalSize};
 
 use super::{Answer, internal};
 use crate::hosted::Hosted;
@@ -57,7 +57,7 @@ fn fault(hosted: &Hosted, error: CallError<ExecRefusal>) -> LinkFault {
         | CallError::InvalidCall { .. }
         | CallError::Violation { .. }
         | CallError::Version { .. }) => {
-            tracing::warn!(sandbox.id = %hosted.id, error = %crate::service::chain(&error), "input was not passed on");
+            tracing::warn!(sandbox.id = %hosted.id, error = %ErrorChain(&error), "input was not passed on");
             internal()
         }
     }

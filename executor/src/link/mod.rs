@@ -5,7 +5,7 @@ mod input;
 
 use std::sync::Arc;
 
-use events::{FaultCode, LinkFault, LinkIncoming, LinkOp, LinkServer, LinkValue, SandboxStats};
+use events::{ErrorChain, FaultCode, LinkFault, LinkIncoming, LinkOp, LinkServer, LinkValue, SandboxStats};
 
 use crate::context::Context;
 use crate::hosted::Hosted;
@@ -71,7 +71,7 @@ async fn stats(hosted: &Hosted) -> Answer {
         }
         Err(StatsError::NotRunning) => Err(LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone")),
         Err(error @ StatsError::Failed(_)) => {
-            tracing::warn!(sandbox.id = %hosted.id, error = %crate::service::chain(&error), "stats cannot be read");
+            tracing::warn!(sandbox.id = %hosted.id, error = %ErrorChain(&error), "stats cannot be read");
             Err(internal())
         }
     }

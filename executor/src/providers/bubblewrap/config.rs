@@ -67,12 +67,4 @@ impl BubblewrapConfig {
             host_network: false,
         })
     }
-
-    /// Lets one root file system stand in for all the images that are taken for granted.
-    pub fn with_base(mut self, base: RootfsSource) -> Self {
-        for name in ["alpine:latest", "python:3.12", "stacyvm/base:local"] {
-            self.images.insert(name.to_owned(), base.clone());
-        }
-        self
-    }
 }
