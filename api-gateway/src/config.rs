@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use events::{ApiKeyId, ProviderName, TenantId};
+use events::{ApiKeyId, MasterKey, ProviderName, TenantId};
 
 /// A key that clients may present, known by its hash only.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ impl fmt::Debug for ApiKey {
 pub struct GatewayConfig {
     /// The keys. None at all turns authentication off: only for a listener on loopback.
     pub keys: Vec<ApiKey>,
+    /// The deployment's master key: seals secrets, signs links. The default is for tests only.
+    pub master_key: MasterKey,
     /// What a spawn gets that does not say otherwise, and what it may ask for.
     pub sandboxes: SandboxLimits,
     /// The same for execs.
@@ -144,6 +146,7 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
+            master_key: MasterKey::from_bytes([0; 32]),
             sandboxes: SandboxLimits::default(),
             execs: ExecLimits::default(),
             max_body_bytes: 1 << 20,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
 use events::recorder::{self, JetStreamTransport};
-use events::{Clock, EventStore, Feed, LinkClient, Log, SystemClock, View};
+use events::{Clock, EventStore, Feed, LinkClient, Log, MasterKey, SystemClock, View};
 use executor::{Executor, ExecutorConfig};
 use reaper::Reaper;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +70,18 @@ pub async fn record(config: Config) -> anyhow::Result<()> {
     tracing::info!("recorder ready");
     run_recorder(&log, store, stop).await;
     Ok(())
+}
+
+/// The master key as configured: that of the whole deployment, so all its processes must be given the same.
+pub fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
+    if let Some(key) = &config.secrets.key {
+        return MasterKey::from_hex(key).context("secrets.key");
+    }
+    let path = config.secrets.key_file.clone().unwrap_or_else(|| config.data_dir().join("master.key"));
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).with_context(|| format!("the directory {}", dir.display()))?;
+    }
+    MasterKey::load_or_create(&path).with_context(|| format!("the master key {}", path.display()))
 }
 
 /// The machine's clock.

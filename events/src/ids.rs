@@ -147,6 +147,10 @@ uuid_id!(
     SandboxId, "sb-"
 );
 uuid_id!(
+    /// A webhook: a subscription to events.
+    WebhookId, "wh-"
+);
+uuid_id!(
     /// One run of one command in a sandbox.
     ExecId, "ex-"
 );

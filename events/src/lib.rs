@@ -14,6 +14,7 @@ mod link;
 mod log;
 mod query;
 pub mod recorder;
+mod secret;
 mod store;
 mod subjects;
 mod view;
@@ -27,6 +28,7 @@ pub use feed::{After, Announcer, Feed, FeedError, FeedReader, OutputItem, Output
 pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState};
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
+    WebhookId,
 };
 pub use link::{
     FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer,
@@ -38,6 +40,7 @@ pub use log::{
     SourceMessage,
 };
 pub use query::{QueryError, SandboxRecord, serve_queries};
+pub use secret::{MasterKey, MasterKeyError, SealError};
 pub use store::{
     AppendBatch, AppendError, AppendEvent, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OpenError,
     OutputChunk, StoreError, StreamMark, TemplateChange, open_store,

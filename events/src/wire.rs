@@ -1,6 +1,6 @@
 //! How events travel and how they are stored.
 //!
-//! An event is a JSON header (CloudEvents 1.0 names) and a raw body; only output has a body. A batch is a sequence of
+//! An event is a JSON header (CloudEvents 1.0 names) and a raw body; only output and input have one. A batch is a sequence of
 //! frames: header length and body length (32 bits each, big-endian), header, body. A batch that has been recorded has
 //! the position (64 bits, big-endian) in front of each frame. The bytes of header and body are what the store keeps and
 //! what the hash chain covers; nothing re-encodes them on the way.
@@ -27,7 +27,7 @@ pub struct Frame {
     pub position: Position,
     /// JSON.
     pub header: Bytes,
-    /// Output, or nothing.
+    /// Output or input, or nothing.
     pub body: Bytes,
 }
 
@@ -89,8 +89,13 @@ impl Event {
             traceparent: self.traceparent.clone(),
             data,
         };
-        let body =
-            if let EventData::ExecOutput(output) = &self.data { output.bytes.clone() } else { Bytes::new() };
+        let body = if let EventData::ExecOutput(output) = &self.data {
+            output.bytes.clone()
+        } else if let EventData::ExecInput(input) = &self.data {
+            input.bytes.clone()
+        } else {
+            Bytes::new()
+        };
         Ok(Frame { position: Position::ZERO, header: serde_json::to_vec(&header)?.into(), body })
     }
 }
@@ -102,8 +107,10 @@ impl Frame {
         let mut data = EventData::from_json(header.r#type, header.data.get())?;
         if let EventData::ExecOutput(output) = &mut data {
             output.bytes = self.body.clone();
+        } else if let EventData::ExecInput(input) = &mut data {
+            input.bytes = self.body.clone();
         } else if !self.body.is_empty() {
-            return Err(DecodeError::Frame("only output has a body"));
+            return Err(DecodeError::Frame("only output and input have a body"));
         }
         Ok(Event {
             id: header.id,

@@ -64,6 +64,15 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         env: BTreeMap::new(),
         description: String::new(),
     };
+    let webhook_id = WebhookId::from_bytes([6; 16]);
+    let webhook = Webhook {
+        id: webhook_id,
+        url: "https://example.com/hook".to_owned(),
+        types: vec!["sandbox.*".to_owned()],
+        sandbox: None,
+        sealed_secret: "AAAA".to_owned(),
+        description: String::new(),
+    };
     let text = || "/workspace/a".to_owned();
     vec![
         event(SandboxRequested { spec, expires_at: at(), lifetime_ends_at: at() }),
@@ -75,13 +84,19 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         event(SandboxUnhealthy { message: "no answer".to_owned() }),
         event(SandboxDestroyed { reason: DestroyReason::Ttl }),
         event(SandboxLost { node: node.clone() }),
+        event(SandboxErased {}),
+        event(ExecRequested { exec, spec: exec_spec.clone(), env_names: vec!["A".to_owned()] }),
         event(ExecStarted { exec, spec: exec_spec, env_names: vec!["A".to_owned()], pid: 7 }),
         event(ExecOutput {
             exec,
             stream: OutputStream::Stdout,
             offset: 0,
+            marks: vec![OutputMark { at: 2, later_us: 1_000 }],
             bytes: Bytes::from_static(b"hi\xff"),
         }),
+        event(ExecInput { exec, bytes: Bytes::from_static(b"ls\n") }),
+        event(ExecResized { exec, size: TerminalSize { rows: 40, cols: 120 } }),
+        event(ExecSignaled { exec, signal: 15 }),
         event(ExecExited { exec, code: 0, signal: None, ended }),
         event(ExecTimedOut { exec, ended }),
         event(ExecKilled { exec, signal: 9, ended }),
@@ -96,6 +111,37 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         event(TemplateDeleted { name: "py".to_owned() }),
         event(NodeJoined { node: node.clone(), providers: vec!["docker".parse().unwrap()], capacity: 10 }),
         event(NodeDraining { node }),
+        event(AccessGranted { exec, expires_at: at() }),
+        event(AccessDenied { route: "DELETE /sandboxes/{id}".to_owned(), reason: "no key".to_owned() }),
+        event(AuditCheckpoint {
+            statement: CheckpointStatement {
+                up_to: Position(9),
+                at: at(),
+                chains: vec![ChainPoint {
+                    tenant: TenantId::default_tenant(),
+                    position: Position(8),
+                    hash: ChainHash([7; 32]),
+                }],
+                previous: ChainHash::GENESIS,
+            },
+            key_id: "0011223344556677".to_owned(),
+            signature: "00ff".to_owned(),
+        }),
+        event(LogTrimmed {
+            class: RetentionClass::Output,
+            up_to: Position(7),
+            checkpoint: EventId::from_bytes([5; 16]),
+        }),
+        event(WebhookSaved { webhook, cursor: Position(3) }),
+        event(WebhookDeleted { webhook: webhook_id }),
+        event(WebhookAdvanced { webhook: webhook_id, cursor: Position(4) }),
+        event(WebhookRewound { webhook: webhook_id, cursor: Position(2) }),
+        event(WebhookSuspended {
+            webhook: webhook_id,
+            position: Position(5),
+            attempts: 20,
+            message: "connection refused".to_owned(),
+        }),
     ]
 }
 
@@ -136,7 +182,7 @@ proptest! {
 
     #[test]
     fn a_truncated_batch_is_an_error(cut in 1usize..40) {
-        let whole = encode_batch(&[one_of_each()[10].to_frame().unwrap()]);
+        let whole = encode_batch(&[one_of_each()[12].to_frame().unwrap()]);
         prop_assert!(decode_batch(whole.slice(..whole.len() - cut), false).is_err());
     }
 }

@@ -131,7 +131,7 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
         };
         let offset = *written;
         *written += bytes.len() as u64;
-        EventData::from(ExecOutput { exec, stream, offset, bytes: Bytes::copy_from_slice(bytes) })
+        EventData::from(ExecOutput::new(exec, stream, offset, Bytes::copy_from_slice(bytes)))
     };
     let mut code = 0;
     if line != "fail" {

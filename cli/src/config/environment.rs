@@ -36,6 +36,8 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("STACYVM_DEFAULTS_TTL", "defaults.ttl", "time to live of sandboxes that name none"),
     ("STACYVM_DEFAULTS_IMAGE", "defaults.image", "image of sandboxes that name none"),
     ("STACYVM_DEFAULTS_MAX_TTL", "defaults.max_ttl", "greatest time to live"),
+    ("STACYVM_SECRETS_KEY_FILE", "secrets.key_file", "file of the master key"),
+    ("STACYVM_SECRETS_KEY", "secrets.key", "the master key itself"),
     ("STACYVM_LOGGING_LEVEL", "logging.level", "least important log lines to show"),
     ("STACYVM_LOGGING_FORMAT", "logging.format", "text or json"),
 ];

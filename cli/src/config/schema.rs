@@ -26,6 +26,7 @@ pub struct Config {
     pub providers: ProvidersConfig,
     pub defaults: DefaultsConfig,
     pub auth: AuthConfig,
+    pub secrets: SecretsConfig,
     pub logging: LoggingConfig,
 }
 
@@ -171,6 +172,26 @@ pub struct KeyConfig {
     pub sha256: String,
 }
 
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretsConfig {
+    /// The file of the master key, 64 hexadecimal digits; made when it is missing. `master.key` in the data directory when
+    /// not given.
+    pub key_file: Option<PathBuf>,
+    /// The master key itself; over the file.
+    pub key: Option<String>,
+}
+
+impl std::fmt::Debug for SecretsConfig {
+    /// A configuration that is printed does not show the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretsConfig")
+            .field("key_file", &self.key_file)
+            .field("key", &self.key.as_ref().map(|_| "..."))
+            .finish()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoggingConfig {
@@ -247,6 +268,7 @@ impl Default for Config {
                 max_exec_timeout: minutes(24 * 60),
             },
             auth: AuthConfig { enabled: None, api_key: None, admin_api_key: None, keys: Vec::new() },
+            secrets: SecretsConfig::default(),
             logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
         }
     }

@@ -36,6 +36,7 @@ pub fn gateway_config(
     };
     Ok(GatewayConfig {
         keys: super::keys(config, address)?,
+        master_key: super::master_key(config)?,
         sandboxes: SandboxLimits {
             default_provider: configured.unwrap_or(base.default_provider),
             known_providers: known,

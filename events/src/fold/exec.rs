@@ -21,6 +21,9 @@ pub struct ExecState {
     pub stdout_bytes: u64,
     /// The same for stderr.
     pub stderr_bytes: u64,
+    /// Whether it was asked for and has not begun.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<ExecEnd>,
@@ -83,7 +86,7 @@ impl ExecState {
         let (Some(id), Some(sandbox)) = (event.data.exec(), event.sandbox) else {
             return state;
         };
-        let begin = |spec| Self {
+        let begin = |spec, pending| Self {
             id,
             tenant: event.tenant.clone(),
             sandbox,
@@ -91,12 +94,14 @@ impl ExecState {
             started_at: event.time,
             stdout_bytes: 0,
             stderr_bytes: 0,
+            pending,
             end: None,
         };
         let mut state = match (state, &event.data) {
             (Some(state), _) => state,
-            (None, EventData::ExecStarted(started)) => begin(Some(started.spec.clone())),
-            (None, EventData::ExecFailed(_) | EventData::ExecOutcomeUnknown(_)) => begin(None),
+            (None, EventData::ExecRequested(requested)) => begin(Some(requested.spec.clone()), true),
+            (None, EventData::ExecStarted(started)) => begin(Some(started.spec.clone()), false),
+            (None, EventData::ExecFailed(_) | EventData::ExecOutcomeUnknown(_)) => begin(None, false),
             (None, _) => return None,
         };
         if state.id == id && state.end.is_none() {
@@ -136,7 +141,18 @@ impl ExecState {
             EventData::ExecOutcomeUnknown(unknown) => {
                 self.end = Some(ExecEnd::OutcomeUnknown { message: unknown.message.clone(), at });
             }
-            EventData::ExecStarted(_)
+            EventData::ExecStarted(started) => {
+                self.pending = false;
+                self.spec = Some(started.spec.clone());
+            }
+            EventData::ExecResized(resized) => {
+                if let Some(spec) = &mut self.spec {
+                    spec.tty = Some(resized.size);
+                }
+            }
+            EventData::ExecRequested(_)
+            | EventData::ExecInput(_)
+            | EventData::ExecSignaled(_)
             | EventData::SandboxRequested(_)
             | EventData::SandboxStarting(_)
             | EventData::SandboxPulling(_)
@@ -154,7 +170,17 @@ impl ExecState {
             | EventData::TemplateSaved(_)
             | EventData::TemplateDeleted(_)
             | EventData::NodeJoined(_)
-            | EventData::NodeDraining(_) => {}
+            | EventData::NodeDraining(_)
+            | EventData::SandboxErased(_)
+            | EventData::AccessGranted(_)
+            | EventData::AccessDenied(_)
+            | EventData::AuditCheckpoint(_)
+            | EventData::LogTrimmed(_)
+            | EventData::WebhookSaved(_)
+            | EventData::WebhookDeleted(_)
+            | EventData::WebhookAdvanced(_)
+            | EventData::WebhookRewound(_)
+            | EventData::WebhookSuspended(_) => {}
         }
     }
 

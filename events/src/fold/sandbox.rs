@@ -136,7 +136,21 @@ impl SandboxState {
             | EventData::TemplateSaved(_)
             | EventData::TemplateDeleted(_)
             | EventData::NodeJoined(_)
-            | EventData::NodeDraining(_) => {}
+            | EventData::NodeDraining(_)
+            | EventData::SandboxErased(_)
+            | EventData::AccessGranted(_)
+            | EventData::AccessDenied(_)
+            | EventData::AuditCheckpoint(_)
+            | EventData::LogTrimmed(_)
+            | EventData::WebhookSaved(_)
+            | EventData::WebhookDeleted(_)
+            | EventData::WebhookAdvanced(_)
+            | EventData::WebhookRewound(_)
+            | EventData::WebhookSuspended(_)
+            | EventData::ExecRequested(_)
+            | EventData::ExecInput(_)
+            | EventData::ExecResized(_)
+            | EventData::ExecSignaled(_) => {}
         }
     }
 

@@ -4,8 +4,8 @@ use super::cache::Cache;
 use super::chain::link;
 use crate::{
     AppendBatch, AppendEvent, ChainHash, DecodeError, Event, EventData, EventId, ExecEnded, ExecId,
-    ExecState, Frame, Head, OutputStream, Position, SandboxId, SandboxState, StreamMark, TemplateChange,
-    TenantId,
+    ExecState, Frame, Head, OutputMark, OutputStream, Position, SandboxId, SandboxState, StreamMark,
+    TemplateChange, TenantId,
 };
 
 /// Sandboxes and execs (each) that stay in memory between batches; others are read from the store when they are needed.
@@ -147,7 +147,7 @@ impl Numberer {
     pub fn ids_to_check(incoming: &[Incoming]) -> Vec<EventId> {
         incoming
             .iter()
-            .filter(|incoming| incoming.event.data.exec().is_none())
+            .filter(|incoming| !has_state_of_its_own(&incoming.event.data))
             .map(|incoming| incoming.event.id)
             .collect()
     }
@@ -236,6 +236,13 @@ impl Numberer {
     }
 }
 
+/// Whether the state of its exec shows that an event is recorded already.
+fn has_state_of_its_own(data: &EventData) -> bool {
+    let beside =
+        matches!(data, EventData::ExecInput(_) | EventData::ExecResized(_) | EventData::ExecSignaled(_));
+    data.exec().is_some() && !beside
+}
+
 fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropReason> {
     let Some(sandbox) = event.sandbox else {
         return Err(DropReason::Contradiction);
@@ -248,13 +255,16 @@ fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropRea
             return Err(DropReason::AfterEnd);
         }
     }
-    if let EventData::ExecStarted(_) = &event.data {
+    if let EventData::ExecRequested(_) = &event.data {
         return if state.is_none() { Ok(0) } else { Err(DropReason::Duplicate) };
+    }
+    if let EventData::ExecStarted(_) = &event.data {
+        return if state.is_none_or(|state| state.pending) { Ok(0) } else { Err(DropReason::Duplicate) };
     }
     if let EventData::ExecFailed(_) | EventData::ExecOutcomeUnknown(_) = &event.data {
         return Ok(0);
     }
-    let state = state.ok_or(DropReason::Gap)?;
+    let state = state.filter(|state| !state.pending).ok_or(DropReason::Gap)?;
     if let EventData::ExecOutput(output) = &event.data {
         let recorded = state.recorded(output.stream);
         let end = output.offset.checked_add(output.bytes.len() as u64).ok_or(DropReason::Contradiction)?;
@@ -310,9 +320,23 @@ fn cut(incoming: Incoming, skip: usize) -> Result<Incoming, DecodeError> {
     if let EventData::ExecOutput(output) = &mut event.data {
         output.offset += skip as u64;
         output.bytes = output.bytes.slice(skip.min(output.bytes.len())..);
+        trim_marks(&mut output.marks, skip);
         frame = event.to_frame()?;
     }
     Ok(Incoming { event, frame })
+}
+
+/// The marks of what is left. The piece that is cut open begins at the time of its own mark, as a mark at 0.
+fn trim_marks(marks: &mut Vec<OutputMark>, skip: usize) {
+    let skip = u32::try_from(skip).unwrap_or(u32::MAX);
+    let begun = marks.iter().rfind(|mark| mark.at <= skip).map(|mark| mark.later_us);
+    marks.retain(|mark| mark.at > skip);
+    for mark in marks.iter_mut() {
+        mark.at -= skip;
+    }
+    if let Some(later_us) = begun {
+        marks.insert(0, OutputMark { at: 0, later_us });
+    }
 }
 
 fn note_template(event: &Event, changes: &mut Vec<TemplateChange>) {

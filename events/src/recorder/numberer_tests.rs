@@ -34,7 +34,7 @@ fn started(n: u8) -> Event {
 }
 
 fn output(n: u8, stream: OutputStream, offset: u64, bytes: &[u8]) -> Event {
-    event(ExecOutput { exec: exec_id(n), stream, offset, bytes: Bytes::copy_from_slice(bytes) })
+    event(ExecOutput::new(exec_id(n), stream, offset, Bytes::copy_from_slice(bytes)))
 }
 
 fn exited(n: u8, stdout_bytes: u64, stderr_bytes: u64) -> Event {
@@ -180,6 +180,34 @@ fn overlap_is_cut_to_what_is_new() {
     let EventData::ExecOutput(cut) = &last.data else { panic!("not output") };
     assert_eq!((cut.offset, &cut.bytes[..]), (5, &b" world"[..]));
     assert_eq!(record.output(exec_id(1), STDOUT), b"hello world");
+    record.check();
+}
+
+#[test]
+fn a_cut_keeps_the_times_of_what_is_left() {
+    let mark = |at, later_us| OutputMark { at, later_us };
+    for (skip, left) in [
+        (1, vec![mark(1, 10), mark(3, 20)]),
+        (2, vec![mark(0, 10), mark(2, 20)]),
+        (3, vec![mark(0, 10), mark(1, 20)]),
+        (5, vec![mark(0, 20)]),
+    ] {
+        let mut marks = vec![mark(2, 10), mark(4, 20)];
+        trim_marks(&mut marks, skip);
+        assert_eq!(marks, left, "{skip}");
+    }
+}
+
+#[test]
+fn a_detached_exec_begins_after_it_was_asked_for() {
+    let mut record = Record::new();
+    let spec: ExecSpec = serde_json::from_str(r#"{"argv":["true"]}"#).unwrap();
+    let asked = event(ExecRequested { exec: exec_id(1), spec, env_names: vec![] });
+    assert_eq!(record.take(vec![asked.clone()], false), []);
+    assert_eq!(record.take(vec![asked], false), [DropReason::Duplicate]);
+    assert_eq!(record.take(vec![output(1, STDOUT, 0, b"a")], false), [DropReason::Gap]);
+    assert_eq!(record.take(vec![started(1), output(1, STDOUT, 0, b"a"), exited(1, 1, 0)], false), []);
+    assert_eq!(record.take(vec![started(1)], false), [DropReason::AfterEnd]);
     record.check();
 }
 

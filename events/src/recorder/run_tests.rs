@@ -205,7 +205,7 @@ fn started(exec: ExecId) -> Event {
 }
 
 fn output(exec: ExecId, offset: u64, bytes: &'static [u8]) -> Event {
-    event(ExecOutput { exec, stream: OutputStream::Stdout, offset, bytes: Bytes::from_static(bytes) })
+    event(ExecOutput::new(exec, OutputStream::Stdout, offset, bytes))
 }
 
 struct Setting {

@@ -6,9 +6,11 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::audit::*;
 use super::exec::*;
 use super::sandbox::*;
 use super::template::*;
+use super::webhook::*;
 use crate::{ApiKeyId, CommandId, EventId, ExecId, NodeId, RequestId, SandboxId, TenantId};
 
 /// Who did it.
@@ -28,6 +30,10 @@ pub enum Actor {
     Reaper,
     /// The recorder.
     Recorder,
+    /// The deliverer of webhooks.
+    Webhooks,
+    /// Whoever holds a viewer link, by the link's id.
+    Viewer(ApiKeyId),
 }
 
 /// A text that names no actor.
@@ -51,6 +57,8 @@ impl fmt::Display for Actor {
             Self::Executor(node) => write!(f, "executor:{node}"),
             Self::Reaper => f.write_str("reaper"),
             Self::Recorder => f.write_str("recorder"),
+            Self::Webhooks => f.write_str("webhooks"),
+            Self::Viewer(link) => write!(f, "viewer:{link}"),
         }
     }
 }
@@ -71,7 +79,11 @@ impl FromStr for Actor {
         if let Some(node) = text.strip_prefix("executor:") {
             return node.parse().map(Self::Executor).map_err(|_| unknown());
         }
+        if let Some(link) = text.strip_prefix("viewer:") {
+            return link.parse().map(Self::Viewer).map_err(|_| unknown());
+        }
         match text {
+            "webhooks" => Ok(Self::Webhooks),
             "reaper" => Ok(Self::Reaper),
             "recorder" => Ok(Self::Recorder),
             _ => Err(unknown()),
@@ -171,8 +183,13 @@ event_types! {
     SandboxUnhealthy = "sandbox.unhealthy",
     SandboxDestroyed = "sandbox.destroyed",
     SandboxLost = "sandbox.lost",
+    SandboxErased = "sandbox.erased",
+    ExecRequested = "exec.requested",
     ExecStarted = "exec.started",
     ExecOutput = "exec.output",
+    ExecInput = "exec.input",
+    ExecResized = "exec.resized",
+    ExecSignaled = "exec.signaled",
     ExecExited = "exec.exited",
     ExecTimedOut = "exec.timed_out",
     ExecKilled = "exec.killed",
@@ -187,13 +204,26 @@ event_types! {
     TemplateDeleted = "template.deleted",
     NodeJoined = "node.joined",
     NodeDraining = "node.draining",
+    AccessGranted = "access.granted",
+    AccessDenied = "access.denied",
+    AuditCheckpoint = "audit.checkpoint",
+    LogTrimmed = "log.trimmed",
+    WebhookSaved = "webhook.saved",
+    WebhookDeleted = "webhook.deleted",
+    WebhookAdvanced = "webhook.advanced",
+    WebhookRewound = "webhook.rewound",
+    WebhookSuspended = "webhook.suspended",
 }
 
 impl EventData {
     /// The exec that it is about, if any.
     pub const fn exec(&self) -> Option<ExecId> {
         match self {
+            Self::ExecRequested(data) => Some(data.exec),
             Self::ExecStarted(data) => Some(data.exec),
+            Self::ExecInput(data) => Some(data.exec),
+            Self::ExecResized(data) => Some(data.exec),
+            Self::ExecSignaled(data) => Some(data.exec),
             Self::ExecOutput(data) => Some(data.exec),
             Self::ExecExited(data) => Some(data.exec),
             Self::ExecTimedOut(data) => Some(data.exec),
@@ -217,7 +247,17 @@ impl EventData {
             | Self::TemplateSaved(_)
             | Self::TemplateDeleted(_)
             | Self::NodeJoined(_)
-            | Self::NodeDraining(_) => None,
+            | Self::NodeDraining(_)
+            | Self::SandboxErased(_)
+            | Self::AccessGranted(_)
+            | Self::AccessDenied(_)
+            | Self::AuditCheckpoint(_)
+            | Self::LogTrimmed(_)
+            | Self::WebhookSaved(_)
+            | Self::WebhookDeleted(_)
+            | Self::WebhookAdvanced(_)
+            | Self::WebhookRewound(_)
+            | Self::WebhookSuspended(_) => None,
         }
     }
 

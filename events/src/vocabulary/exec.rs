@@ -67,6 +67,20 @@ pub struct ExecSpec {
     pub request_digest: Option<String>,
 }
 
+/// `exec.requested`: it was asked for and answered before it began. Only of detached execs; of others the first event is
+/// the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecRequested {
+    /// Which exec.
+    pub exec: ExecId,
+    /// What is to run.
+    #[serde(flatten)]
+    pub spec: ExecSpec,
+    /// The names of the environment variables that it will be given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_names: Vec<String>,
+}
+
 /// `exec.started`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExecStarted {
@@ -91,9 +105,70 @@ pub struct ExecOutput {
     pub stream: OutputStream,
     /// Where the first byte stands in the stream.
     pub offset: u64,
+    /// Pieces of the body that were seen later than the time of the event, in order. Empty: all of it was seen then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<OutputMark>,
     /// The bytes: the body of the event, not part of its header.
     #[serde(skip)]
     pub bytes: Bytes,
+}
+
+/// Where a later piece begins in the body of an output event, and how much later it was seen. On the wire: `[at, us]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u64)", into = "(u32, u64)")]
+pub struct OutputMark {
+    /// The index of its first byte in the body, greater than that of the mark before it.
+    pub at: u32,
+    /// Microseconds after the time of the event.
+    pub later_us: u64,
+}
+
+impl From<(u32, u64)> for OutputMark {
+    fn from((at, later_us): (u32, u64)) -> Self {
+        Self { at, later_us }
+    }
+}
+
+impl From<OutputMark> for (u32, u64) {
+    fn from(mark: OutputMark) -> Self {
+        (mark.at, mark.later_us)
+    }
+}
+
+impl ExecOutput {
+    /// Bytes that were all seen at one time.
+    pub fn new(exec: ExecId, stream: OutputStream, offset: u64, bytes: impl Into<Bytes>) -> Self {
+        Self { exec, stream, offset, marks: Vec::new(), bytes: bytes.into() }
+    }
+}
+
+/// `exec.input`: bytes that a client sent to stdin, where input is recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecInput {
+    /// Which exec.
+    pub exec: ExecId,
+    /// The bytes: the body of the event, not part of its header.
+    #[serde(skip)]
+    pub bytes: Bytes,
+}
+
+/// `exec.resized`: its terminal got another size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecResized {
+    /// Which exec.
+    pub exec: ExecId,
+    /// The new size.
+    #[serde(flatten)]
+    pub size: TerminalSize,
+}
+
+/// `exec.signaled`: a client sent it a signal, or asked for its end (`SIGKILL` to all of it).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecSignaled {
+    /// Which exec.
+    pub exec: ExecId,
+    /// The signal's number.
+    pub signal: i32,
 }
 
 /// What every ending says beside its kind.

@@ -1,16 +1,22 @@
 //! The words of the log: events tell what happened, commands ask for something to happen.
 
+mod audit;
 mod command;
 mod event;
 mod exec;
 mod sandbox;
 mod template;
+mod webhook;
 
+pub use audit::{
+    AccessDenied, AccessGranted, AuditCheckpoint, ChainPoint, CheckpointStatement, LogTrimmed,
+    RetentionClass, SandboxErased,
+};
 pub use command::{Command, CommandEnvelope, SecretMap};
 pub use event::{Actor, Event, EventData, UnknownActor, UnknownEventType};
 pub use exec::{
-    ExecEnded, ExecExited, ExecFailed, ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecSpec, ExecStarted,
-    ExecTimedOut, OutputStream, TerminalSize,
+    ExecEnded, ExecExited, ExecFailed, ExecInput, ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecRequested,
+    ExecResized, ExecSignaled, ExecSpec, ExecStarted, ExecTimedOut, OutputMark, OutputStream, TerminalSize,
 };
 pub use sandbox::{
     DestroyReason, FailureCode, FileDeleted, FileModeChanged, FileMoved, FileRead, FileWritten, Network,
@@ -18,3 +24,4 @@ pub use sandbox::{
     SandboxRequested, SandboxRunning, SandboxSpec, SandboxStarting, SandboxTtlExtended, SandboxUnhealthy,
 };
 pub use template::{Template, TemplateDeleted, TemplateSaved};
+pub use webhook::{Webhook, WebhookAdvanced, WebhookDeleted, WebhookRewound, WebhookSaved, WebhookSuspended};

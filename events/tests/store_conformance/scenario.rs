@@ -81,7 +81,7 @@ pub fn started(exec: u8) -> ExecStarted {
 }
 
 pub fn output(exec: u8, stream: OutputStream, offset: u64, bytes: impl Into<Bytes>) -> ExecOutput {
-    ExecOutput { exec: exec_id(exec), stream, offset, bytes: bytes.into() }
+    ExecOutput::new(exec_id(exec), stream, offset, bytes)
 }
 
 pub fn exited(exec: u8, stdout_bytes: u64, stderr_bytes: u64) -> ExecExited {

@@ -308,6 +308,7 @@ impl Pump {
                     Stream::Stderr => OutputStream::Stderr,
                 },
                 offset,
+                marks: Vec::new(),
                 bytes: chunk,
             };
             let event = self.exec.context.event(output);

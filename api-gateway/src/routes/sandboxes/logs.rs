@@ -106,7 +106,15 @@ fn detail(data: &EventData) -> Option<String> {
         EventData::SandboxUnhealthy(it) => it.message.clone(),
         EventData::SandboxDestroyed(it) => return wire_name(it.reason),
         EventData::SandboxLost(it) => it.node.to_string(),
+        EventData::ExecRequested(it) => format!("{} {:?}", it.exec, it.spec.argv),
         EventData::ExecStarted(it) => format!("{} {:?}", it.exec, it.spec.argv),
+        EventData::ExecInput(it) => format!("{} {} bytes", it.exec, it.bytes.len()),
+        EventData::ExecResized(it) => format!("{} to {}x{}", it.exec, it.size.cols, it.size.rows),
+        EventData::ExecSignaled(it) => format!("{} signal {}", it.exec, it.signal),
+        EventData::AccessGranted(it) => {
+            format!("{} until {}", it.exec, it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
+        }
+        EventData::AccessDenied(it) => format!("{}: {}", it.route, it.reason),
         EventData::ExecOutput(_) => return None,
         EventData::ExecExited(it) => {
             format!("{} code {} after {}", it.exec, it.code, took(it.ended.duration_us))
@@ -123,7 +131,15 @@ fn detail(data: &EventData) -> Option<String> {
         EventData::TemplateSaved(_)
         | EventData::TemplateDeleted(_)
         | EventData::NodeJoined(_)
-        | EventData::NodeDraining(_) => return None,
+        | EventData::NodeDraining(_)
+        | EventData::SandboxErased(_)
+        | EventData::AuditCheckpoint(_)
+        | EventData::LogTrimmed(_)
+        | EventData::WebhookSaved(_)
+        | EventData::WebhookDeleted(_)
+        | EventData::WebhookAdvanced(_)
+        | EventData::WebhookRewound(_)
+        | EventData::WebhookSuspended(_) => return None,
     })
 }
 

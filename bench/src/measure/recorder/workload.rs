@@ -39,7 +39,7 @@ impl Workload {
             let mut frames = Vec::with_capacity(PER_MESSAGE);
             for _ in 0..PER_MESSAGE {
                 let bytes = Bytes::from(vec![b'a' + (*offset % 26) as u8; BODY]);
-                let output = ExecOutput { exec, stream: OutputStream::Stdout, offset: *offset, bytes };
+                let output = ExecOutput::new(exec, OutputStream::Stdout, *offset, bytes);
                 frames.push(event(sandbox, output).to_frame()?);
                 *offset += BODY as u64;
             }

@@ -1,0 +1,85 @@
+//! What the log says about itself: who was let in or turned away, what was signed, erased or trimmed.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{ChainHash, EventId, ExecId, Position, TenantId};
+
+/// `access.granted`: a link was made with which others may watch an exec.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccessGranted {
+    /// Which exec.
+    pub exec: ExecId,
+    /// Until when.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// `access.denied`: a request was turned away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccessDenied {
+    /// The method and the route, without what the client filled in: `DELETE /sandboxes/{id}`.
+    pub route: String,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// `audit.checkpoint`: the signed end of every tenant's hash chain at one position.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditCheckpoint {
+    /// What is signed.
+    #[serde(flatten)]
+    pub statement: CheckpointStatement,
+    /// Which key signed: the first 16 hexadecimal digits of the SHA-256 of the public key.
+    pub key_id: String,
+    /// ed25519 over the statement's canonical bytes, in hexadecimal.
+    pub signature: String,
+}
+
+/// What a checkpoint states.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointStatement {
+    /// It speaks of all events up to and including this one.
+    pub up_to: Position,
+    /// When it was made.
+    pub at: DateTime<Utc>,
+    /// The chains, by tenant; those that had no event since the checkpoint before are left out.
+    pub chains: Vec<ChainPoint>,
+    /// SHA-256 of the statement before this one; zeros for the first.
+    pub previous: ChainHash,
+}
+
+/// The end of one tenant's chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainPoint {
+    /// Whose.
+    pub tenant: TenantId,
+    /// The tenant's newest event.
+    pub position: Position,
+    /// Its link.
+    pub hash: ChainHash,
+}
+
+/// `sandbox.erased`: the key was destroyed under which what the sandbox wrote and read was kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxErased {}
+
+/// What is kept for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetentionClass {
+    /// The bytes of output and input. Their events and hashes stay.
+    Output,
+    /// Whole events.
+    Lifecycle,
+}
+
+/// `log.trimmed`: what is old was dropped.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogTrimmed {
+    /// What was dropped.
+    pub class: RetentionClass,
+    /// Up to and including this position.
+    pub up_to: Position,
+    /// The checkpoint that speaks of it.
+    pub checkpoint: EventId,
+}
