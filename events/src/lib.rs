@@ -42,8 +42,9 @@ pub use log::{
 pub use query::{QueryError, SandboxRecord, serve_queries};
 pub use secret::{MasterKey, MasterKeyError, SealError};
 pub use store::{
-    AppendBatch, AppendError, AppendEvent, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OpenError,
-    OutputChunk, StoreError, StreamMark, TemplateChange, open_store,
+    AppendBatch, AppendBody, AppendError, AppendEvent, BodyStream, ChainHash, ChainedFrame, Encoding,
+    EventFilter, EventStore, Head, OpenError, OutputChunk, StoreError, StoredBody, StreamMark,
+    TemplateChange, open_store,
 };
 pub use subjects::Subjects;
 pub use view::{NodeStatus, View};

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    Actor, CommandId, Event, EventData, EventId, IdError, Position, RequestId, SandboxId, TenantId,
-    UnknownEventType,
+    Actor, CommandId, Event, EventData, EventId, Gone, IdError, MissingBody, Position, RequestId, SandboxId,
+    TenantId, UnknownEventType,
 };
 
 /// The largest header that is read, in bytes.
@@ -29,6 +29,8 @@ pub struct Frame {
     pub header: Bytes,
     /// Output or input, or nothing.
     pub body: Bytes,
+    /// Set on a recorded event whose body is not kept any more; then `body` is empty.
+    pub missing: Option<MissingBody>,
 }
 
 /// Why bytes are not an event.
@@ -96,7 +98,12 @@ impl Event {
         } else {
             Bytes::new()
         };
-        Ok(Frame { position: Position::ZERO, header: serde_json::to_vec(&header)?.into(), body })
+        Ok(Frame {
+            position: Position::ZERO,
+            header: serde_json::to_vec(&header)?.into(),
+            body,
+            missing: None,
+        })
     }
 }
 
@@ -107,8 +114,10 @@ impl Frame {
         let mut data = EventData::from_json(header.r#type, header.data.get())?;
         if let EventData::ExecOutput(output) = &mut data {
             output.bytes = self.body.clone();
+            output.missing = self.missing;
         } else if let EventData::ExecInput(input) = &mut data {
             input.bytes = self.body.clone();
+            input.missing = self.missing;
         } else if !self.body.is_empty() {
             return Err(DecodeError::Frame("only output and input have a body"));
         }
@@ -127,7 +136,8 @@ impl Frame {
 
     /// How many bytes it takes in a batch.
     pub fn encoded_len(&self) -> usize {
-        8 + self.header.len() + self.body.len()
+        let body = if self.missing.is_some() { 8 } else { self.body.len() };
+        8 + self.header.len() + body
     }
 }
 
@@ -135,9 +145,23 @@ impl Frame {
 pub fn encode_frame(frame: &Frame, into: &mut BytesMut) {
     into.reserve(frame.encoded_len());
     into.put_u32(frame.header.len() as u32);
-    into.put_u32(frame.body.len() as u32);
+    into.put_u32(match frame.missing {
+        Some(missing) => missing_code(missing.why),
+        None => frame.body.len() as u32,
+    });
     into.put_slice(&frame.header);
-    into.put_slice(&frame.body);
+    match frame.missing {
+        Some(missing) => into.put_u64(missing.length),
+        None => into.put_slice(&frame.body),
+    }
+}
+
+/// Stands in place of the length of a body that is not there any more; the length that it had follows the header.
+const fn missing_code(why: Gone) -> u32 {
+    match why {
+        Gone::Erased => u32::MAX,
+        Gone::Expired => u32::MAX - 1,
+    }
 }
 
 /// Frames without positions, as they go to JetStream.
@@ -169,13 +193,20 @@ pub fn decode_batch(mut batch: Bytes, recorded: bool) -> Result<Vec<Frame>, Deco
         }
         let position = if recorded { Position(batch.get_u64()) } else { Position::ZERO };
         let (header_len, body_len) = (batch.get_u32() as usize, batch.get_u32() as usize);
+        // Only what is recorded can have lost its body.
+        let why = [Gone::Erased, Gone::Expired]
+            .into_iter()
+            .find(|why| recorded && missing_code(*why) as usize == body_len);
+        let body_len = if why.is_some() { 8 } else { body_len };
         if header_len > MAX_HEADER_LEN || body_len > MAX_BODY_LEN {
             return Err(DecodeError::Frame("longer than any event"));
         }
         if batch.remaining() < header_len + body_len {
             return Err(DecodeError::Frame("ends inside an event"));
         }
-        frames.push(Frame { position, header: batch.split_to(header_len), body: batch.split_to(body_len) });
+        let (header, mut body) = (batch.split_to(header_len), batch.split_to(body_len));
+        let missing = why.map(|why| MissingBody { why, length: body.get_u64() });
+        frames.push(Frame { position, header, body, missing });
     }
     Ok(frames)
 }

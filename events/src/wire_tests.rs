@@ -93,8 +93,9 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             offset: 0,
             marks: vec![OutputMark { at: 2, later_us: 1_000 }],
             bytes: Bytes::from_static(b"hi\xff"),
+            missing: None,
         }),
-        event(ExecInput { exec, bytes: Bytes::from_static(b"ls\n") }),
+        event(ExecInput::new(exec, Bytes::from_static(b"ls\n"))),
         event(ExecResized { exec, size: TerminalSize { rows: 40, cols: 120 } }),
         event(ExecSignaled { exec, signal: 15 }),
         event(ExecExited { exec, code: 0, signal: None, ended }),
@@ -164,10 +165,21 @@ fn every_event_survives_a_batch() {
     for (index, frame) in frames.iter_mut().enumerate() {
         frame.position = Position(index as u64 + 1);
     }
+    let gone = frames.iter_mut().find(|frame| !frame.body.is_empty()).unwrap();
+    gone.missing = Some(MissingBody { why: Gone::Erased, length: 3 });
+    gone.body = Bytes::new();
+    let gone = gone.position;
     let back = decode_batch(encode_recorded_batch(&frames), true).unwrap();
     assert_eq!(back, frames);
-    let decoded: Vec<Event> = back.iter().map(|frame| frame.decode().unwrap()).collect();
-    assert_eq!(decoded, events);
+    for (frame, event) in back.iter().zip(events) {
+        let decoded = frame.decode().unwrap();
+        if frame.position == gone {
+            let EventData::ExecOutput(output) = decoded.data else { panic!("not output") };
+            assert_eq!((output.length(), &output.bytes[..]), (3, &b""[..]));
+        } else {
+            assert_eq!(decoded, event);
+        }
+    }
 }
 
 proptest! {

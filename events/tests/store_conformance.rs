@@ -80,6 +80,7 @@ conformance! {
     output_is_read_from_any_offset,
     filters_select_exactly,
     events_cannot_be_changed_or_deleted,
+    bodies_come_back_however_they_are_kept,
     everything_is_there_after_reopening,
     read_models_follow_the_events,
     templates_are_saved_and_deleted,

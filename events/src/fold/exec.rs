@@ -114,7 +114,7 @@ impl ExecState {
         let at = event.time;
         match &event.data {
             EventData::ExecOutput(output) => {
-                let end = output.offset + output.bytes.len() as u64;
+                let end = output.offset + output.length();
                 let recorded = match output.stream {
                     OutputStream::Stdout => &mut self.stdout_bytes,
                     OutputStream::Stderr => &mut self.stderr_bytes,

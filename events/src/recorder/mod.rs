@@ -15,11 +15,13 @@
 
 mod cache;
 mod chain;
+mod encoder;
 mod jetstream;
 mod numberer;
 mod run;
 
 pub use chain::{ChainFault, VerifyError, link, verify};
+pub use encoder::{Encode, EncodeError, Encoder};
 pub use jetstream::JetStreamTransport;
-pub use numberer::{Draft, DropReason, Incoming, Known, Missing, Numberer};
+pub use numberer::{Draft, DraftError, DropReason, Incoming, Known, Missing, Numberer};
 pub use run::{Messages, Transport, run};

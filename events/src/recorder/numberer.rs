@@ -2,9 +2,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::cache::Cache;
 use super::chain::link;
+use super::encoder::{Encode, EncodeError};
 use crate::{
-    AppendBatch, AppendEvent, ChainHash, DecodeError, Event, EventData, EventId, ExecEnded, ExecId,
-    ExecState, Frame, Head, OutputMark, OutputStream, Position, SandboxId, SandboxState, StreamMark,
+    AppendBatch, AppendBody, AppendEvent, ChainHash, DecodeError, Event, EventData, EventId, ExecEnded,
+    ExecId, ExecState, Frame, Head, OutputMark, OutputStream, Position, SandboxId, SandboxState, StreamMark,
     TemplateChange, TenantId,
 };
 
@@ -60,6 +61,17 @@ pub struct Known {
     pub execs: HashMap<ExecId, ExecState>,
     /// Newest links.
     pub links: HashMap<TenantId, ChainHash>,
+}
+
+/// Why nothing was drafted.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftError {
+    /// An event could not be cut.
+    #[error("cannot encode an event")]
+    Event(#[from] DecodeError),
+    /// A body could not be brought into the form in which it is kept.
+    #[error(transparent)]
+    Body(#[from] EncodeError),
 }
 
 /// A batch that is ready for the store.
@@ -158,7 +170,8 @@ impl Numberer {
         incoming: Vec<Incoming>,
         recorded: &HashSet<EventId>,
         stream: StreamMark,
-    ) -> Result<Draft, DecodeError> {
+        encoder: &mut impl Encode,
+    ) -> Result<Draft, DraftError> {
         let mut draft = Draft {
             batch: AppendBatch {
                 after: self.head,
@@ -199,7 +212,9 @@ impl Numberer {
             }
             note_template(&event, &mut draft.batch.templates);
             let previous = self.links.get(&event.tenant).copied().unwrap_or(ChainHash::GENESIS);
-            let hash = link(&previous, &frame);
+            let body = encoder.encode(&event, &frame)?;
+            let body_hash = body.as_ref().map(|body| &body.hash);
+            let hash = link(&previous, self.head, &frame.header, body_hash);
             match self.links.get_mut(&event.tenant) {
                 Some(link) => *link = hash,
                 None => {
@@ -209,7 +224,7 @@ impl Numberer {
             if !tenants.contains(&event.tenant) {
                 tenants.insert(event.tenant.clone());
             }
-            draft.batch.events.push(AppendEvent::new(&event, frame, hash));
+            draft.batch.events.push(AppendEvent::new(&event, frame, body, hash));
         }
         let states = sandboxes.iter().filter_map(|id| self.sandboxes.get(id)?.clone());
         draft.batch.sandboxes = states.collect();
@@ -353,12 +368,7 @@ fn note_template(event: &Event, changes: &mut Vec<TemplateChange>) {
 
 impl AppendEvent {
     /// The row of an event.
-    pub fn new(event: &Event, frame: Frame, hash: ChainHash) -> Self {
-        let output = if let EventData::ExecOutput(output) = &event.data {
-            Some((output.stream, output.offset))
-        } else {
-            None
-        };
+    pub fn new(event: &Event, frame: Frame, body: Option<AppendBody>, hash: ChainHash) -> Self {
         Self {
             frame,
             id: event.id,
@@ -367,7 +377,7 @@ impl AppendEvent {
             exec: event.data.exec(),
             type_name: event.data.type_name(),
             time_us: event.time.timestamp_micros(),
-            output,
+            body,
             hash,
         }
     }

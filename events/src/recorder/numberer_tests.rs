@@ -5,6 +5,7 @@ use chrono::{TimeZone, Utc};
 use proptest::prelude::*;
 
 use super::*;
+use crate::recorder::Encoder;
 use crate::*;
 
 const STDOUT: OutputStream = OutputStream::Stdout;
@@ -96,7 +97,8 @@ impl Record {
         self.numberer.learn(missing, known);
         let checked: HashSet<EventId> = Numberer::ids_to_check(&incoming).into_iter().collect();
         let recorded = self.events.iter().map(|event| event.id).filter(|id| checked.contains(id)).collect();
-        let draft = self.numberer.draft(incoming, &recorded, StreamMark::default()).unwrap();
+        let mut encoder = Encoder::new().unwrap();
+        let draft = self.numberer.draft(incoming, &recorded, StreamMark::default(), &mut encoder).unwrap();
         if fails {
             self.restart();
             return vec![];
@@ -106,7 +108,9 @@ impl Record {
         for event in batch.events {
             self.events.push(event.frame.decode().unwrap());
             let previous = self.links.get(&event.tenant).copied().unwrap_or(ChainHash::GENESIS);
-            assert_eq!(event.hash, link(&previous, &event.frame));
+            let body_hash = event.body.as_ref().map(|body| &body.hash);
+            let frame = &event.frame;
+            assert_eq!(event.hash, link(&previous, frame.position, &frame.header, body_hash));
             self.links.insert(event.tenant, event.hash);
             self.frames.push(event.frame);
         }

@@ -9,7 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::numberer::{Draft, Incoming, Known, Missing, Numberer};
+use super::encoder::{EncodeError, Encoder};
+use super::numberer::{Draft, DraftError, Incoming, Known, Missing, Numberer};
 use crate::{
     AppendError, ErrorChain, EventStore, ExecState, Frame, Head, Position, PublishError, SourceError,
     SourceMessage, StoreError, StreamMark, decode_batch,
@@ -109,8 +110,10 @@ enum SessionError {
     Source(#[from] SourceError),
     #[error("cannot put an unreadable message aside")]
     Bury(#[from] PublishError),
-    #[error("cannot encode an event")]
-    Encode(#[from] crate::DecodeError),
+    #[error("cannot draft a batch")]
+    Draft(#[from] DraftError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
 }
 
 struct Recorder<T: Transport> {
@@ -149,6 +152,7 @@ impl<T: Transport> Recorder<T> {
         self.transport.announce_head(head.position).await;
         let mut messages = self.transport.messages(&head).await?;
         let mut numberer = Numberer::new(&head);
+        let mut encoder = Encoder::new()?;
         loop {
             let next = tokio::select! {
                 biased;
@@ -177,7 +181,7 @@ impl<T: Transport> Recorder<T> {
                     None => break,
                 }
             }
-            self.record(&mut numberer, gathered).await?;
+            self.record(&mut numberer, &mut encoder, gathered).await?;
             (self.failures, self.refusals) = (0, 0);
             self.wary = self.wary.saturating_sub(1);
             self.forget();
@@ -187,7 +191,12 @@ impl<T: Transport> Recorder<T> {
         }
     }
 
-    async fn record(&mut self, numberer: &mut Numberer, gathered: Gathered) -> Result<(), SessionError> {
+    async fn record(
+        &mut self,
+        numberer: &mut Numberer,
+        encoder: &mut Encoder,
+        gathered: Gathered,
+    ) -> Result<(), SessionError> {
         let Gathered { events, mark, unreadable, only, .. } = gathered;
         for payload in unreadable {
             self.transport.bury(payload).await?;
@@ -206,7 +215,7 @@ impl<T: Transport> Recorder<T> {
         } else {
             self.store.known_ids(&ids).await?.into_iter().collect()
         };
-        let Draft { batch, dropped } = numberer.draft(events, &recorded, mark)?;
+        let Draft { batch, dropped } = numberer.draft(events, &recorded, mark, encoder)?;
         for (id, reason) in &dropped {
             tracing::debug!(event.id = %id, reason = ?reason, "an event is not recorded");
         }

@@ -370,7 +370,12 @@ async fn an_id_that_two_facts_share_does_not_hold_up_the_others() {
     let setting = Setting::new().await;
     let exec = ExecId::from_bytes([1; 16]);
     let first = started(exec);
-    let mut clash = output(exec, 0, b"a");
+    let mut clash = event(ExecExited {
+        exec,
+        code: 0,
+        signal: None,
+        ended: ExecEnded { stdout_bytes: 0, stderr_bytes: 0, truncated_bytes: 0, duration_us: 1 },
+    });
     clash.id = first.id;
     let recorder = setting.recorder(Arc::clone(&setting.store));
     setting.wire.send_events(&[first]);

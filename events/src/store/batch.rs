@@ -1,6 +1,5 @@
-use crate::{
-    EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,
-};
+use super::AppendBody;
+use crate::{EventId, ExecId, ExecState, Frame, Position, SandboxId, SandboxState, Template, TenantId};
 
 /// A link of a tenant's hash chain: SHA-256 over the link before it and one event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,8 +81,8 @@ pub struct AppendEvent {
     pub type_name: &'static str,
     /// When it happened, in microseconds since 1970.
     pub time_us: i64,
-    /// For output: the stream, and where in it the body begins.
-    pub output: Option<(OutputStream, u64)>,
+    /// The form in which the body of the frame is kept, if it has one.
+    pub body: Option<AppendBody>,
     /// Its link of the tenant's hash chain.
     pub hash: ChainHash,
 }

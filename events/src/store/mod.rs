@@ -4,6 +4,7 @@
 //! Only the recorder appends; everybody else reads.
 
 mod batch;
+mod body;
 mod error;
 mod migrations;
 mod open;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use batch::{AppendBatch, AppendEvent, ChainHash, StreamMark, TemplateChange};
+pub use body::{AppendBody, BodyStream, Encoding, StoredBody};
 pub use error::{AppendError, OpenError, StoreError};
 pub use open::open_store;
 
@@ -59,13 +61,19 @@ pub struct OutputChunk {
     pub position: Position,
 }
 
-/// An event with its link of the hash chain, as verification reads it.
+/// An event with its link of the hash chain, as verification reads it: what is stored, not what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainedFrame {
-    /// The event.
-    pub frame: Frame,
+    /// Where it stands.
+    pub position: Position,
     /// The chain that it is in.
     pub tenant: TenantId,
+    /// Its exact header.
+    pub header: Bytes,
+    /// What the link covers of its body, if it ever had one.
+    pub body_hash: Option<[u8; 32]>,
+    /// Its body, if it is still there.
+    pub body: Option<StoredBody>,
     /// The link.
     pub hash: ChainHash,
 }
@@ -81,7 +89,7 @@ pub struct ChainedFrame {
 ///   one before it, so a reader may go on from the last position it saw and misses nothing.
 /// - **One winner**: of any number of concurrent appends after the same position exactly one succeeds; the others are
 ///   [`AppendError::Conflict`] and leave no trace.
-/// - **Exact**: header and body come back byte for byte.
+/// - **Exact**: header and body come back byte for byte, however they are kept.
 /// - **Append-only**: the database itself refuses to change or delete events.
 /// - **Cancel safe**: dropping a future that has not finished leaves the store usable; a dropped `append` may or may not
 ///   have happened.
@@ -134,7 +142,8 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// All execs that have not ended.
     async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError>;
 
-    /// Which of these events are in the log.
+    /// Which of these events are in the log. Events of output are not found by their id: what is recorded of them is told
+    /// by the state of their exec.
     async fn known_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError>;
 
     /// A tenant's templates, by name.

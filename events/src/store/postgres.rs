@@ -1,12 +1,13 @@
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Pool, Postgres};
+use sqlx::{Connection, Postgres};
 
-use super::sql::{Dialect, SqlStore, failed, searchable, signed, state_json, stream_code};
+use super::sql::{Dialect, SqlStore, body_rows, failed, searchable, signed, state_json};
 use super::{AppendBatch, AppendError, EventStore, OpenError, migrations};
 
 const READERS: u32 = 8;
@@ -37,7 +38,28 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
     let writer = pool(1).await.map_err(|error| OpenError::Connect(error.into()))?;
     migrations::postgres().run(&writer).await.map_err(|error| OpenError::Migrate(error.into()))?;
     let readers = pool(READERS).await.map_err(|error| OpenError::Connect(error.into()))?;
-    Ok(Arc::new(SqlStore { writer, readers }))
+    Ok(Arc::new(SqlStore { writer, readers, memory: Partitions::default() }))
+}
+
+/// Positions whose bodies are in one partition; see `make_bodies_partition`.
+const PARTITION: u64 = 1_000_000;
+
+/// Up to which partition of bodies (exclusive) this process knows that they are there.
+#[derive(Default)]
+pub(super) struct Partitions(AtomicU64);
+
+/// Makes the partitions that the batch needs, and the one after.
+async fn make_room(store: &SqlStore<Postgres>, batch: &AppendBatch) -> Result<(), sqlx::Error> {
+    let Partitions(made) = &store.memory;
+    let wanted = batch.end().0 / PARTITION + 2;
+    if made.load(Ordering::Relaxed) >= wanted {
+        return Ok(());
+    }
+    for number in batch.after.0 / PARTITION..wanted {
+        sqlx::query("SELECT make_bodies_partition($1)").bind(signed(number)).execute(&store.writer).await?;
+    }
+    made.store(wanted, Ordering::Relaxed);
+    Ok(())
 }
 
 /// The whole append in one statement, which is one transaction and one round trip: the head row is taken, and everything
@@ -47,10 +69,15 @@ static APPEND: LazyLock<Arc<str>> = LazyLock::new(|| {
 WITH taken AS (
     UPDATE head SET position = $1, stream_sequence = $2, incarnation = $3 WHERE position = $4 RETURNING 1
 ), new_events AS (
-    INSERT INTO events (position, id, tenant, sandbox, exec, type, time, stream, byte_offset, header, body, hash)
+    INSERT INTO events (position, id, tenant, sandbox, exec, type, time, header, body_length, body_hash, hash)
     SELECT u.* FROM taken, UNNEST(
         $5::bigint[], $6::bytea[], $7::text[], $8::bytea[], $9::bytea[], $10::text[], $11::bigint[],
-        $12::smallint[], $13::bigint[], $14::bytea[], $15::bytea[], $16::bytea[]) AS u
+        $12::bytea[], $13::bigint[], $14::bytea[], $15::bytea[]) AS u
+), new_bodies AS (
+    INSERT INTO bodies (position, exec, stream, byte_offset, length, encoding, body)
+    SELECT u.* FROM taken, UNNEST(
+        $16::bigint[], $36::bytea[], $37::smallint[], $38::bigint[], $39::bigint[], $40::smallint[],
+        $41::bytea[]) AS u
 ), new_sandboxes AS (
     INSERT INTO sandboxes (id, tenant, owner, provider, node, ended, expires_at, state)
     SELECT u.* FROM taken, UNNEST(
@@ -78,9 +105,13 @@ SELECT 1 FROM taken"
 
 #[async_trait]
 impl Dialect for Postgres {
-    async fn append(writer: &Pool<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
+    type Memory = Partitions;
+
+    async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
         let failed = failed::<Self>("append events");
+        make_room(store, batch).await.map_err(&failed)?;
         let events = &batch.events;
+        let bodies = body_rows(batch);
         let (sandboxes, execs, templates) = (&batch.sandboxes, &batch.execs, &batch.templates);
         macro_rules! column {
             ($rows:expr, $row:ident => $value:expr) => {
@@ -105,11 +136,13 @@ impl Dialect for Postgres {
             .bind(column!(events, event => event.exec.as_ref().map(|id| &id.as_bytes()[..])))
             .bind(column!(events, event => event.type_name))
             .bind(column!(events, event => event.time_us))
-            .bind(column!(events, event => event.output.map(|(stream, _)| stream_code(stream))))
-            .bind(column!(events, event => event.output.map(|(_, offset)| signed(offset))))
             .bind(column!(events, event => &event.frame.header[..]))
-            .bind(column!(events, event => (!event.frame.body.is_empty()).then_some(&event.frame.body[..])))
+            .bind(
+                column!(events, event => event.body.as_ref().map(|_| signed(event.frame.body.len() as u64))),
+            )
+            .bind(column!(events, event => event.body.as_ref().map(|body| &body.hash[..])))
             .bind(column!(events, event => &event.hash.0[..]))
+            .bind(column!(bodies, row => row.position))
             .bind(column!(sandboxes, state => &state.id.as_bytes()[..]))
             .bind(column!(sandboxes, state => state.tenant.as_str()))
             .bind(column!(sandboxes, state => state.spec.owner.as_deref().map(searchable)))
@@ -129,7 +162,13 @@ impl Dialect for Postgres {
             .bind(template_states)
             .bind(column!(batch.chain_heads, head => head.0.as_str()))
             .bind(column!(batch.chain_heads, head => &head.1.0[..]))
-            .fetch_optional(writer)
+            .bind(column!(bodies, row => row.exec))
+            .bind(column!(bodies, row => row.stream))
+            .bind(column!(bodies, row => row.offset))
+            .bind(column!(bodies, row => row.length))
+            .bind(column!(bodies, row => row.encoding))
+            .bind(column!(bodies, row => row.bytes))
+            .fetch_optional(&store.writer)
             .await
             .map_err(&failed)?;
         match taken {

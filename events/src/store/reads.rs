@@ -1,17 +1,21 @@
 //! Every read, for both databases. The SQL is plain enough to be the same text for both, so that there is one query to
 //! get right and not two.
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 use serde::de::DeserializeOwned;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Row, Type};
 
+use super::body::decompress;
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces, signed, stream_code};
 use super::{
-    AppendBatch, AppendError, ChainHash, ChainedFrame, EventFilter, EventStore, Head, OutputChunk, StoreError,
+    AppendBatch, AppendError, ChainHash, ChainedFrame, Encoding, EventFilter, EventStore, Head, OutputChunk,
+    StoreError, StoredBody,
 };
 use crate::{
-    EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,
+    EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, SandboxId, SandboxState,
+    Template, TenantId,
 };
 
 /// The greatest number of pieces that one read of output returns.
@@ -39,6 +43,8 @@ where
     for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
     for<'q> Option<&'q [u8]>: Decode<'q, DB>,
     for<'q> Option<&'q str>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
     usize: ColumnIndex<DB::Row>,
 {
     async fn head(&self) -> Result<Head, StoreError> {
@@ -55,7 +61,7 @@ where
     }
 
     async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError> {
-        DB::append(&self.writer, batch).await
+        DB::append(self, batch).await
     }
 
     async fn read(
@@ -82,7 +88,21 @@ where
         let mut rows = query.fetch(&self.readers);
         let mut frames = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(&failed)? {
-            frames.push(frame::<DB>(&row).map_err(&failed)?);
+            let header: &[u8] = row.try_get(1).map_err(&failed)?;
+            let length: Option<i64> = row.try_get(2).map_err(&failed)?;
+            let length = position(length.unwrap_or_default()).0;
+            let body = match stored::<DB>(&row, 3).map_err(&failed)? {
+                Some(stored) => plain(stored, length)?,
+                None => Bytes::new(),
+            };
+            let missing =
+                (length > 0 && body.is_empty()).then_some(MissingBody { why: Gone::Expired, length });
+            frames.push(Frame {
+                position: position(row.try_get(0).map_err(&failed)?),
+                header: header.to_vec().into(),
+                body,
+                missing,
+            });
         }
         Ok(frames)
     }
@@ -90,18 +110,26 @@ where
     async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError> {
         let failed = failed::<DB>("read events");
         let mut rows = sqlx::query::<DB>(
-            "SELECT position, header, body, tenant, hash FROM events WHERE position > $1 ORDER BY position LIMIT $2",
+            "SELECT e.position, e.tenant, e.header, e.body_hash, e.hash, b.encoding, b.body
+             FROM events e LEFT JOIN bodies b ON b.position = e.position
+             WHERE e.position > $1 ORDER BY e.position LIMIT $2",
         )
         .bind(signed(after.0))
         .bind(i64::from(limit))
         .fetch(&self.readers);
         let mut frames = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(&failed)? {
-            let frame = frame::<DB>(&row).map_err(&failed)?;
-            let tenant: &str = row.try_get(3).map_err(&failed)?;
-            let tenant = tenant.parse().map_err(|error| damaged("read events", error))?;
-            let hash = chain_hash(row.try_get(4).map_err(&failed)?)?;
-            frames.push(ChainedFrame { frame, tenant, hash });
+            let tenant: &str = row.try_get(1).map_err(&failed)?;
+            let header: &[u8] = row.try_get(2).map_err(&failed)?;
+            let body_hash: Option<&[u8]> = row.try_get(3).map_err(&failed)?;
+            frames.push(ChainedFrame {
+                position: position(row.try_get(0).map_err(&failed)?),
+                tenant: tenant.parse().map_err(|error| damaged("read events", error))?,
+                header: header.to_vec().into(),
+                body_hash: body_hash.map(|hash| Ok::<_, StoreError>(chain_hash(hash)?.0)).transpose()?,
+                hash: chain_hash(row.try_get(4).map_err(&failed)?)?,
+                body: stored::<DB>(&row, 5).map_err(&failed)?,
+            });
         }
         Ok(frames)
     }
@@ -154,12 +182,14 @@ where
         for row in &rows {
             let at = position(row.try_get(0).map_err(&failed)?);
             let start = position(row.try_get(1).map_err(&failed)?).0;
-            let body: &[u8] = row.try_get(2).map_err(&failed)?;
+            let length = position(row.try_get(2).map_err(&failed)?).0;
+            let Some(stored) = stored::<DB>(row, 3).map_err(&failed)? else { continue };
+            let body = plain(stored, length)?;
             let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(body.len());
             let stop = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(body.len());
             chunks.push(OutputChunk {
                 offset: start + skip as u64,
-                bytes: body[skip..stop].to_vec().into(),
+                bytes: body.slice(skip..stop),
                 position: at,
             });
         }
@@ -216,7 +246,10 @@ where
         let failed = failed::<DB>("look up event ids");
         let mut known = Vec::new();
         for piece in pieces(ids.len(), &ID_CHUNKS) {
-            let sql = format!("SELECT id FROM events WHERE id IN ({})", placeholders(1, piece.len()));
+            let sql = format!(
+                "SELECT id FROM events WHERE type <> 'exec.output' AND id IN ({})",
+                placeholders(1, piece.len())
+            );
             let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
             for id in &ids[piece] {
                 query = query.bind(&id.as_bytes()[..]);
@@ -282,33 +315,38 @@ where
 /// The first event of a stream that ends after an offset: either the last that begins at or before it, or the one after
 /// that.
 const OUTPUT_START: &str = "
-SELECT position FROM events
-WHERE exec = $1 AND stream = $2 AND stream IS NOT NULL
+SELECT position FROM bodies
+WHERE exec = $1 AND stream = $2
   AND byte_offset >= COALESCE((
-      SELECT byte_offset FROM events
-      WHERE exec = $1 AND stream = $2 AND stream IS NOT NULL AND byte_offset <= $3
+      SELECT byte_offset FROM bodies
+      WHERE exec = $1 AND stream = $2 AND byte_offset <= $3
       ORDER BY byte_offset DESC LIMIT 1), 0)
-  AND byte_offset + length(body) > $3
+  AND byte_offset + length > $3
 ORDER BY byte_offset LIMIT 1";
 
 const OUTPUT: &str = "
-SELECT position, byte_offset, body FROM events
-WHERE exec = $1 AND stream = $2 AND stream IS NOT NULL
+SELECT position, byte_offset, length, encoding, body FROM bodies
+WHERE exec = $1 AND stream = $2
   AND byte_offset >= COALESCE((
-      SELECT byte_offset FROM events
-      WHERE exec = $1 AND stream = $2 AND stream IS NOT NULL AND byte_offset <= $3
+      SELECT byte_offset FROM bodies
+      WHERE exec = $1 AND stream = $2 AND byte_offset <= $3
       ORDER BY byte_offset DESC LIMIT 1), 0)
   AND byte_offset < $4
-  AND byte_offset + length(body) > $3
+  AND byte_offset + length > $3
 ORDER BY byte_offset LIMIT $5";
 
 fn read_sql(filter: &EventFilter) -> String {
-    let mut sql = String::from("SELECT position, header, body FROM events WHERE position > $1");
+    // The second bound tells Postgres which partitions it need not look into.
+    let mut sql = String::from(
+        "SELECT e.position, e.header, e.body_length, b.encoding, b.body
+         FROM events e LEFT JOIN bodies b ON b.position = e.position AND b.position > $1
+         WHERE e.position > $1",
+    );
     let mut next = 3;
     for (column, wanted) in [
-        ("exec", filter.exec.is_some()),
-        ("sandbox", filter.sandbox.is_some()),
-        ("tenant", filter.tenant.is_some()),
+        ("e.exec", filter.exec.is_some()),
+        ("e.sandbox", filter.sandbox.is_some()),
+        ("e.tenant", filter.tenant.is_some()),
     ] {
         if wanted {
             sql.push_str(&format!(" AND {column} = ${next}"));
@@ -316,9 +354,9 @@ fn read_sql(filter: &EventFilter) -> String {
         }
     }
     if !filter.types.is_empty() {
-        sql.push_str(&format!(" AND type IN ({})", placeholders(next, filter.types.len())));
+        sql.push_str(&format!(" AND e.type IN ({})", placeholders(next, filter.types.len())));
     }
-    sql.push_str(" ORDER BY position LIMIT $2");
+    sql.push_str(" ORDER BY e.position LIMIT $2");
     sql
 }
 
@@ -333,21 +371,38 @@ fn placeholders(first: usize, count: usize) -> String {
     sql
 }
 
-fn frame<DB>(row: &DB::Row) -> Result<Frame, sqlx::Error>
+/// What is kept of a body: its encoding in one column, its bytes in the next.
+fn stored<DB>(row: &DB::Row, column: usize) -> Result<Option<StoredBody>, sqlx::Error>
 where
     DB: Database,
-    for<'q> i64: Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Decode<'q, DB> + Type<DB>,
     for<'q> &'q [u8]: Decode<'q, DB> + Type<DB>,
     for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
     usize: ColumnIndex<DB::Row>,
 {
-    let header: &[u8] = row.try_get(1)?;
-    let body: Option<&[u8]> = row.try_get(2)?;
-    Ok(Frame {
-        position: position(row.try_get(0)?),
-        header: header.to_vec().into(),
-        body: body.unwrap_or_default().to_vec().into(),
-    })
+    let code: Option<i16> = row.try_get(column)?;
+    let bytes: Option<&[u8]> = row.try_get(column + 1)?;
+    let (Some(code), Some(bytes)) = (code, bytes) else {
+        return Ok(None);
+    };
+    let encoding =
+        Encoding::from_code(code).ok_or_else(|| sqlx::Error::Decode("an unknown encoding".into()))?;
+    Ok(Some(StoredBody { encoding, bytes: bytes.to_vec().into() }))
+}
+
+/// The bytes that were recorded.
+fn plain(stored: StoredBody, length: u64) -> Result<Bytes, StoreError> {
+    const OPERATION: &str = "read a body";
+    let length = usize::try_from(length).map_err(|error| damaged(OPERATION, error))?;
+    match stored.encoding {
+        Encoding::Raw => Ok(stored.bytes),
+        Encoding::Zstd => {
+            let plain = decompress(&stored.bytes, length).map_err(|error| damaged(OPERATION, error))?;
+            Ok(plain.into())
+        }
+        Encoding::SealedRaw | Encoding::SealedZstd => Err(damaged(OPERATION, "it is sealed")),
+    }
 }
 
 /// The read models in the first column of every row.

@@ -9,22 +9,27 @@ use crate::OutputStream;
 /// What a database must bring beside the common reads.
 #[async_trait::async_trait]
 pub(super) trait Dialect: Database {
+    /// What a process remembers of its database.
+    type Memory: Default + Send + Sync;
+
     /// Adds a batch in one transaction.
-    async fn append(writer: &Pool<Self>, batch: &AppendBatch) -> Result<(), AppendError>;
+    async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError>;
 
     /// Whether an error of the database itself may go away.
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
 }
 
 /// An event store in an SQL database.
-pub(super) struct SqlStore<DB: Database> {
+pub(super) struct SqlStore<DB: Dialect> {
     /// For appends.
     pub writer: Pool<DB>,
     /// For everything else.
     pub readers: Pool<DB>,
+    /// See there.
+    pub memory: DB::Memory,
 }
 
-impl<DB: Database> std::fmt::Debug for SqlStore<DB> {
+impl<DB: Dialect> std::fmt::Debug for SqlStore<DB> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SqlStore").field("database", &DB::NAME).finish()
     }
@@ -64,6 +69,35 @@ pub(super) fn damaged(
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> StoreError {
     StoreError::Damaged { operation, source: source.into() }
+}
+
+/// What is kept of one body.
+pub(super) struct BodyRow<'b> {
+    pub position: i64,
+    pub exec: &'b [u8],
+    pub stream: i16,
+    pub offset: Option<i64>,
+    pub length: i64,
+    pub encoding: i16,
+    pub bytes: &'b [u8],
+}
+
+/// The bodies of a batch that are kept.
+pub(super) fn body_rows(batch: &AppendBatch) -> Vec<BodyRow<'_>> {
+    let rows = batch.events.iter().filter_map(|event| {
+        let (body, exec) = (event.body.as_ref()?, event.exec.as_ref()?);
+        let stored = body.stored.as_ref()?;
+        Some(BodyRow {
+            position: signed(event.frame.position.0),
+            exec: exec.as_bytes(),
+            stream: body.stream.code(),
+            offset: body.stream.offset().map(signed),
+            length: signed(event.frame.body.len() as u64),
+            encoding: i16::from(stored.encoding.code()),
+            bytes: &stored.bytes,
+        })
+    });
+    rows.collect()
 }
 
 /// The JSON of a read model.

@@ -9,7 +9,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Arguments, AssertSqlSafe, Encode, Pool, Sqlite, SqliteConnection, Type};
 
-use super::sql::{Dialect, SqlStore, failed, pieces, searchable, signed, state_json, stream_code};
+use super::sql::{BodyRow, Dialect, SqlStore, body_rows, failed, pieces, searchable, signed, state_json};
 use super::{
     AppendBatch, AppendError, AppendEvent, ChainHash, EventStore, OpenError, StoreError, TemplateChange,
     migrations,
@@ -56,12 +56,15 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn EventStore>, OpenError> 
         .connect_with(options.create_if_missing(false).read_only(true))
         .await
         .map_err(|error| OpenError::Connect(error.into()))?;
-    Ok(Arc::new(SqlStore { writer, readers }))
+    Ok(Arc::new(SqlStore { writer, readers, memory: () }))
 }
 
 #[async_trait]
 impl Dialect for Sqlite {
-    async fn append(writer: &Pool<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
+    type Memory = ();
+
+    async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
+        let writer = &store.writer;
         if is_small(batch) {
             return append_at_once(writer, batch).await;
         }
@@ -133,6 +136,10 @@ fn conflict_or(error: StoreError) -> AppendError {
 async fn add_rows(script: &mut Script<'_>, batch: &AppendBatch) -> Result<(), StoreError> {
     for piece in pieces(batch.events.len(), EVENT_ROWS) {
         insert_events(script, &batch.events[piece]).await?;
+    }
+    let bodies = body_rows(batch);
+    for piece in pieces(bodies.len(), EVENT_ROWS) {
+        insert_bodies(script, &bodies[piece]).await?;
     }
     for sandbox in &batch.sandboxes {
         put_sandbox(script, sandbox).await?;
@@ -232,12 +239,11 @@ impl<'c> Script<'c> {
 
 async fn insert_events(script: &mut Script<'_>, events: &[AppendEvent]) -> Result<(), StoreError> {
     static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
-        let start = "INSERT INTO events (position, id, tenant, sandbox, exec, type, time, stream, byte_offset, \
-                     header, body, hash)";
-        statements(EVENT_ROWS, 12, start, "")
+        let start = "INSERT INTO events (position, id, tenant, sandbox, exec, type, time, header, body_length, \
+                     body_hash, hash)";
+        statements(EVENT_ROWS, 11, start, "")
     });
     for event in events {
-        let body = &event.frame.body;
         script
             .bind(signed(event.frame.position.0))
             .bind(&event.id.as_bytes()[..])
@@ -246,13 +252,30 @@ async fn insert_events(script: &mut Script<'_>, events: &[AppendEvent]) -> Resul
             .bind(event.exec.as_ref().map(|id| &id.as_bytes()[..]))
             .bind(event.type_name)
             .bind(event.time_us)
-            .bind(event.output.map(|(stream, _)| stream_code(stream)))
-            .bind(event.output.map(|(_, offset)| signed(offset)))
             .bind(&event.frame.header[..])
-            .bind((!body.is_empty()).then_some(&body[..]))
+            .bind(event.body.as_ref().map(|_| signed(event.frame.body.len() as u64)))
+            .bind(event.body.as_ref().map(|body| &body.hash[..]))
             .bind(&event.hash.0[..]);
     }
     script.add(statement(&STATEMENTS, events.len())).await
+}
+
+async fn insert_bodies(script: &mut Script<'_>, bodies: &[BodyRow<'_>]) -> Result<(), StoreError> {
+    static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
+        let start = "INSERT INTO bodies (position, exec, stream, byte_offset, length, encoding, body)";
+        statements(EVENT_ROWS, 7, start, "")
+    });
+    for row in bodies {
+        script
+            .bind(row.position)
+            .bind(row.exec)
+            .bind(row.stream)
+            .bind(row.offset)
+            .bind(row.length)
+            .bind(row.encoding)
+            .bind(row.bytes);
+    }
+    script.add(statement(&STATEMENTS, bodies.len())).await
 }
 
 async fn put_sandbox(script: &mut Script<'_>, state: &SandboxState) -> Result<(), StoreError> {

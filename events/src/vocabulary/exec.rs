@@ -111,6 +111,37 @@ pub struct ExecOutput {
     /// The bytes: the body of the event, not part of its header.
     #[serde(skip)]
     pub bytes: Bytes,
+    /// Set on a recorded event whose bytes are not kept any more; then there are none.
+    #[serde(skip)]
+    pub missing: Option<MissingBody>,
+}
+
+/// A body that was recorded and is not there any more. Its event and its hash are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingBody {
+    /// Why.
+    pub why: Gone,
+    /// How many bytes it had.
+    pub length: u64,
+}
+
+/// Why recorded bytes are not there any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gone {
+    /// The key was destroyed under which they were kept.
+    Erased,
+    /// They were older than what is kept.
+    Expired,
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Erased => "erased",
+            Self::Expired => "expired",
+        })
+    }
 }
 
 /// Where a later piece begins in the body of an output event, and how much later it was seen. On the wire: `[at, us]`.
@@ -138,7 +169,12 @@ impl From<OutputMark> for (u32, u64) {
 impl ExecOutput {
     /// Bytes that were all seen at one time.
     pub fn new(exec: ExecId, stream: OutputStream, offset: u64, bytes: impl Into<Bytes>) -> Self {
-        Self { exec, stream, offset, marks: Vec::new(), bytes: bytes.into() }
+        Self { exec, stream, offset, marks: Vec::new(), bytes: bytes.into(), missing: None }
+    }
+
+    /// How many bytes it is about, also when they are not kept any more.
+    pub fn length(&self) -> u64 {
+        self.missing.map_or(self.bytes.len() as u64, |missing| missing.length)
     }
 }
 
@@ -150,6 +186,16 @@ pub struct ExecInput {
     /// The bytes: the body of the event, not part of its header.
     #[serde(skip)]
     pub bytes: Bytes,
+    /// Set on a recorded event whose bytes are not kept any more; then there are none.
+    #[serde(skip)]
+    pub missing: Option<MissingBody>,
+}
+
+impl ExecInput {
+    /// Bytes that were sent.
+    pub fn new(exec: ExecId, bytes: impl Into<Bytes>) -> Self {
+        Self { exec, bytes: bytes.into(), missing: None }
+    }
 }
 
 /// `exec.resized`: its terminal got another size.

@@ -16,7 +16,8 @@ pub use command::{Command, CommandEnvelope, SecretMap};
 pub use event::{Actor, Event, EventData, UnknownActor, UnknownEventType};
 pub use exec::{
     ExecEnded, ExecExited, ExecFailed, ExecInput, ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecRequested,
-    ExecResized, ExecSignaled, ExecSpec, ExecStarted, ExecTimedOut, OutputMark, OutputStream, TerminalSize,
+    ExecResized, ExecSignaled, ExecSpec, ExecStarted, ExecTimedOut, Gone, MissingBody, OutputMark,
+    OutputStream, TerminalSize,
 };
 pub use sandbox::{
     DestroyReason, FailureCode, FileDeleted, FileModeChanged, FileMoved, FileRead, FileWritten, Network,

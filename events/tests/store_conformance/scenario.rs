@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
-use events::recorder::{Incoming, Known, Numberer};
+use events::recorder::{Encoder, Incoming, Known, Numberer};
 use events::*;
 
 pub fn sandbox_id(n: u8) -> SandboxId {
@@ -105,12 +105,13 @@ pub fn short_exec(exec: u8, bytes: &[u8]) -> Vec<Event> {
 /// Numbers batches as the recorder would.
 pub struct Recorder {
     numberer: Numberer,
+    encoder: Encoder,
     sequence: u64,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { numberer: Numberer::new(&Head::default()), sequence: 0 }
+        Self { numberer: Numberer::new(&Head::default()), encoder: Encoder::new().unwrap(), sequence: 0 }
     }
 }
 
@@ -122,7 +123,7 @@ impl Recorder {
         self.numberer.learn(missing, Known::default());
         self.sequence += 1;
         let mark = StreamMark { incarnation: "one".to_owned(), sequence: self.sequence };
-        let draft = self.numberer.draft(incoming, &HashSet::new(), mark).unwrap();
+        let draft = self.numberer.draft(incoming, &HashSet::new(), mark, &mut self.encoder).unwrap();
         assert_eq!(draft.dropped, []);
         draft.batch
     }
@@ -134,4 +135,16 @@ pub fn frames(batches: &[&AppendBatch]) -> Vec<Frame> {
 
 pub async fn read_all(store: &dyn EventStore) -> Vec<Frame> {
     store.read(&EventFilter::default(), Position::ZERO, u32::MAX).await.unwrap()
+}
+
+/// Bytes that cannot be compressed, the same every time.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..len).map(|_| next()).collect()
 }

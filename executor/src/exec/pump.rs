@@ -310,6 +310,7 @@ impl Pump {
                 offset,
                 marks: Vec::new(),
                 bytes: chunk,
+                missing: None,
             };
             let event = self.exec.context.event(output);
             self.add(event, false);

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use events::{AppendEvent, OutputStream};
+use events::AppendEvent;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 
@@ -23,9 +23,9 @@ const SQLITE_ROWS: usize = 125;
 const COLUMNS: &str =
     "position, id, tenant, sandbox, exec, type, time, stream, byte_offset, header, body, hash";
 
-/// The indexes of the log, word for word.
+/// The indexes of the log, in one table.
 const INDEXES: [&str; 4] = [
-    "CREATE UNIQUE INDEX events_id ON events (id)",
+    "CREATE UNIQUE INDEX events_id ON events (id) WHERE type <> 'exec.output'",
     "CREATE INDEX events_of_sandbox ON events (sandbox, position) WHERE sandbox IS NOT NULL",
     "CREATE INDEX events_of_exec ON events (exec, position) WHERE exec IS NOT NULL",
     "CREATE INDEX events_output ON events (exec, stream, byte_offset) WHERE stream IS NOT NULL",
@@ -77,8 +77,8 @@ async fn insert_sqlite(connection: &mut SqliteConnection, rows: &[AppendEvent]) 
             .bind(row.exec.as_ref().map(|id| &id.as_bytes()[..]))
             .bind(row.type_name)
             .bind(row.time_us)
-            .bind(row.output.map(|(stream, _)| code(stream)))
-            .bind(row.output.map(|(_, offset)| offset as i64))
+            .bind(row.body.as_ref().map(|body| body.stream.code()))
+            .bind(offset(row))
             .bind(&row.frame.header[..])
             .bind((!row.frame.body.is_empty()).then_some(&row.frame.body[..]))
             .bind(&row.hash.0[..]);
@@ -87,11 +87,8 @@ async fn insert_sqlite(connection: &mut SqliteConnection, rows: &[AppendEvent]) 
     Ok(())
 }
 
-fn code(stream: OutputStream) -> i16 {
-    match stream {
-        OutputStream::Stdout => 1,
-        OutputStream::Stderr => 2,
-    }
+fn offset(row: &AppendEvent) -> Option<i64> {
+    row.body.as_ref()?.stream.offset().map(|offset| offset as i64)
 }
 
 /// Multi-row INSERTs from arrays, [`ROWS`] rows a statement and a transaction: the quickest that Postgres has beside COPY.
@@ -140,8 +137,8 @@ async fn insert_postgres(
         .bind(column!(row => row.exec.as_ref().map(|id| &id.as_bytes()[..])))
         .bind(column!(row => row.type_name))
         .bind(column!(row => row.time_us))
-        .bind(column!(row => row.output.map(|(stream, _)| code(stream))))
-        .bind(column!(row => row.output.map(|(_, offset)| offset as i64)))
+        .bind(column!(row => row.body.as_ref().map(|body| body.stream.code())))
+        .bind(column!(row => offset(row)))
         .bind(column!(row => &row.frame.header[..]))
         .bind(column!(row => (!row.frame.body.is_empty()).then_some(&row.frame.body[..])))
         .bind(column!(row => &row.hash.0[..]))

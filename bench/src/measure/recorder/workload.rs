@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use events::recorder::Incoming;
+use events::recorder::{Encode, Encoder, Incoming};
 use events::{
     Actor, AppendEvent, ChainHash, Clock, Event, EventData, EventId, ExecId, ExecOutput, ExecSpec,
     ExecStarted, Frame, OutputStream, Position, SandboxId, SystemClock, TenantId, encode_batch,
@@ -47,10 +47,12 @@ impl Workload {
         }
         let messages = batches.iter().map(|frames| encode_batch(frames)).collect();
         let mut rows = Vec::with_capacity(outputs + EXECS);
+        let mut encoder = Encoder::new()?;
         for mut frame in batches.into_iter().flatten() {
             frame.position = Position(rows.len() as u64 + 1);
             let Incoming { event, frame } = Incoming::decode(frame)?;
-            rows.push(AppendEvent::new(&event, frame, ChainHash([7; 32])));
+            let body = encoder.encode(&event, &frame)?;
+            rows.push(AppendEvent::new(&event, frame, body, ChainHash([7; 32])));
         }
         let header_bytes = rows.last().map_or(0, |row| row.frame.header.len());
         Ok(Self { events: rows.len(), header_bytes, messages, rows })
