@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use events::{ApiKeyId, MasterKey, ProviderName, TenantId};
+use events::{ApiKeyId, MasterKey, ProviderName, RedactionRules, TenantId};
 
 /// A key that clients may present, known by its hash only.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct GatewayConfig {
     pub keys: Vec<ApiKey>,
     /// The deployment's master key: seals secrets, signs links. The default is for tests only.
     pub master_key: MasterKey,
+    /// What is masked in events.
+    pub redaction: RedactionRules,
     /// What a spawn gets that does not say otherwise, and what it may ask for.
     pub sandboxes: SandboxLimits,
     /// The same for execs.
@@ -147,6 +149,7 @@ impl Default for GatewayConfig {
         Self {
             keys: Vec::new(),
             master_key: MasterKey::from_bytes([0; 32]),
+            redaction: RedactionRules::default(),
             sandboxes: SandboxLimits::default(),
             execs: ExecLimits::default(),
             max_body_bytes: 1 << 20,

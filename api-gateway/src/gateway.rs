@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use events::{
     Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventData, EventId, EventStore, Feed,
-    LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, NodeId, PublishError, SandboxId,
-    SandboxPhase, SandboxState, TenantId, View,
+    LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, NodeId, PublishError, Redaction,
+    SandboxId, SandboxPhase, SandboxState, TenantId, View,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -181,6 +181,11 @@ impl Gateway {
         self.log().send(to, &envelope).await.map_err(publish_failed)
     }
 
+    /// What is masked in every event.
+    pub(crate) fn redaction(&self) -> Redaction {
+        Redaction::from(&self.config().redaction)
+    }
+
     /// Publishes one event. Durable on return.
     pub(crate) async fn publish(
         &self,
@@ -190,6 +195,21 @@ impl Gateway {
         time: DateTime<Utc>,
         data: impl Into<EventData>,
     ) -> Result<(), ApiError> {
+        self.publish_redacted(caller, sandbox, id, time, data, &self.redaction()).await
+    }
+
+    /// The same, where more is masked than in every event.
+    pub(crate) async fn publish_redacted(
+        &self,
+        caller: &Caller,
+        sandbox: Option<SandboxId>,
+        id: EventId,
+        time: DateTime<Utc>,
+        data: impl Into<EventData>,
+        redaction: &Redaction,
+    ) -> Result<(), ApiError> {
+        let mut data = data.into();
+        data.redact(redaction);
         let event = Event {
             id,
             tenant: caller.tenant.clone(),
@@ -199,7 +219,7 @@ impl Gateway {
             cause: None,
             request_id: Some(caller.request_id.clone()),
             traceparent: None,
-            data: data.into(),
+            data,
         };
         self.log().publish(&[event]).await.map_err(publish_failed)
     }

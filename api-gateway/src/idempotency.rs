@@ -3,29 +3,30 @@
 //! The id of the object is derived from tenant, route and key, so no table of keys is needed; the digest of the body
 //! rides in the object's own first event, so a key with another body is found out.
 
-use std::fmt::Write;
-
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use bytes::Bytes;
-use events::TenantId;
-use sha2::{Digest, Sha256};
+use events::{MasterKey, TenantId};
 
 use crate::error::ApiError;
+use crate::gateway::Gateway;
 
 /// The longest key, in characters.
 const MAX_KEY_CHARS: usize = 255;
 
-/// The key of a request that has one.
+/// The key of a request that has one, and that under which bodies are digested: they may hold secrets, and a digest
+/// that anybody could make would tell a guess from the truth.
 #[derive(Debug, Clone)]
-pub struct IdempotencyKey(Option<String>);
+pub struct IdempotencyKey(Option<(String, MasterKey)>);
 
-impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
+impl FromRequestParts<Gateway> for IdempotencyKey {
     type Rejection = ApiError;
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Result<Self, ApiError> {
         match parts.headers.get("idempotency-key") {
             None => Ok(Self(None)),
-            Some(value) => parse(value.as_bytes()).map(|key| Self(Some(key))),
+            Some(value) => {
+                parse(value.as_bytes()).map(|key| Self(Some((key, gateway.config().master_key.clone()))))
+            }
         }
     }
 }
@@ -51,10 +52,10 @@ pub struct Idempotent {
 impl IdempotencyKey {
     /// The key with what it stands for, if there is one. `scope` is the route, with the ids in it.
     pub fn with(&self, tenant: &TenantId, scope: &str, body: &Bytes) -> Option<Idempotent> {
-        let key = self.0.as_ref()?;
+        let (key, master_key) = self.0.as_ref()?;
         Some(Idempotent {
             parts: [tenant.as_str().to_owned(), scope.to_owned(), key.clone()],
-            digest: digest(body),
+            digest: digest(master_key, body),
         })
     }
 }
@@ -81,17 +82,12 @@ pub fn conflict() -> ApiError {
     ApiError::conflict("this Idempotency-Key was already used with another body")
 }
 
-/// SHA-256 over the JSON with sorted keys, in hex.
-fn digest(body: &Bytes) -> String {
+/// A keyed fingerprint of the JSON with sorted keys.
+fn digest(key: &MasterKey, body: &Bytes) -> String {
     // serde_json's map is sorted. What is not JSON has no order to forget.
     let canonical =
         serde_json::from_slice::<serde_json::Value>(body).and_then(|value| serde_json::to_vec(&value));
-    let hash = Sha256::digest(canonical.as_deref().unwrap_or(body));
-    hash.iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    key.fingerprint("request", canonical.as_deref().unwrap_or(body))
 }
 
 #[cfg(test)]
@@ -100,10 +96,12 @@ mod tests {
 
     #[test]
     fn the_order_of_fields_does_not_matter_and_their_values_do() {
-        let of = |text: &'static str| digest(&Bytes::from_static(text.as_bytes()));
+        let key = MasterKey::from_bytes([0; 32]);
+        let of = |text: &'static str| digest(&key, &Bytes::from_static(text.as_bytes()));
         assert_eq!(of(r#"{"a":1,"b":{"c":2,"d":3}}"#), of(r#" {"b":{"d":3,"c":2}, "a":1}"#));
         assert_ne!(of(r#"{"a":1}"#), of(r#"{"a":2}"#));
-        assert_eq!(of("{}").len(), 64);
+        let other = MasterKey::from_bytes([1; 32]);
+        assert_ne!(of("{}"), digest(&other, &Bytes::from_static(b"{}")));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
 use events::recorder::{self, JetStreamTransport};
-use events::{Clock, EventStore, Feed, LinkClient, Log, MasterKey, SystemClock, View};
+use events::{Clock, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SystemClock, View};
 use executor::{Executor, ExecutorConfig};
 use reaper::Reaper;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +82,12 @@ pub fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
         std::fs::create_dir_all(dir).with_context(|| format!("the directory {}", dir.display()))?;
     }
     MasterKey::load_or_create(&path).with_context(|| format!("the master key {}", path.display()))
+}
+
+/// What is masked in all that is recorded.
+pub fn redaction(config: &Config) -> anyhow::Result<RedactionRules> {
+    let rules = config.redaction.rules.iter().map(|rule| (rule.name.as_str(), rule.pattern.as_str()));
+    RedactionRules::new(rules).context("redaction.rules")
 }
 
 /// The machine's clock.
@@ -183,6 +189,8 @@ pub async fn run_executor(
         node: installation::node_id(config)?,
         capacity: config.node.capacity,
         max_output_bytes: config.node.max_output.0,
+        redaction: redaction(config)?,
+        record_input: config.audit.record_input,
     };
     tracing::info!(node.id = %executor_config.node, providers = providers.list(), "executor ready");
     let executor = Executor::new(executor_config, log, providers.all, clock(), stop);

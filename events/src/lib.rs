@@ -14,6 +14,7 @@ mod link;
 mod log;
 mod query;
 pub mod recorder;
+mod redaction;
 mod secret;
 mod store;
 mod subjects;
@@ -40,6 +41,10 @@ pub use log::{
     SourceMessage,
 };
 pub use query::{QueryError, SandboxRecord, serve_queries};
+pub use redaction::{
+    MAX_SECRETS, MAX_SECRETS_BYTES, MIN_SECRET_BYTES, Redaction, RedactionRuleError, RedactionRules,
+    RedactionStream,
+};
 pub use secret::{MasterKey, MasterKeyError, SealError};
 pub use store::{
     AppendBatch, AppendBody, AppendError, AppendEvent, BodyStream, ChainHash, ChainedFrame, Encoding,

@@ -42,6 +42,8 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         template: None,
         metadata: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
         env_names: vec!["TOKEN".to_owned()],
+        env_hmac: BTreeMap::from([("TOKEN".to_owned(), "00ff".to_owned())]),
+        secret_names: vec!["TOKEN".to_owned()],
         request_digest: None,
     };
     let exec_spec = ExecSpec {
@@ -51,6 +53,8 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         tty: None,
         stdin: false,
         timeout_ms: Some(1000),
+        env_hmac: BTreeMap::from([("A".to_owned(), "00ff".to_owned())]),
+        secret_names: vec!["A".to_owned()],
         request_digest: None,
     };
     let template = Template {
@@ -62,6 +66,10 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         ttl_seconds: Some(60),
         metadata: BTreeMap::new(),
         env: BTreeMap::new(),
+        variables: BTreeMap::from([(
+            "A".to_owned(),
+            SealedVariable { sealed: "AAAA".to_owned(), hmac: "00ff".to_owned(), secret: true },
+        )]),
         description: String::new(),
     };
     let webhook_id = WebhookId::from_bytes([6; 16]);

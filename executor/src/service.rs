@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use events::{
     Actor, Clock, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, NodeDraining, NodeId, NodeJoined,
-    ProviderHealth, ProviderName, TenantId,
+    ProviderHealth, ProviderName, RedactionRules, TenantId,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,6 +33,10 @@ pub struct ExecutorConfig {
     pub capacity: u32,
     /// Past how many bytes the output of one exec is cut off, with a marker.
     pub max_output_bytes: u64,
+    /// What is masked in all that it publishes.
+    pub redaction: RedactionRules,
+    /// Whether what clients send to stdin is recorded.
+    pub record_input: bool,
 }
 
 /// Why an executor stopped.

@@ -72,7 +72,13 @@ impl World {
 
     fn start_executor(&mut self) {
         let stop = CancellationToken::new();
-        let config = ExecutorConfig { node: self.node.clone(), capacity: 10, max_output_bytes: 1 << 30 };
+        let config = ExecutorConfig {
+            node: self.node.clone(),
+            capacity: 10,
+            max_output_bytes: 1 << 30,
+            redaction: events::RedactionRules::default(),
+            record_input: false,
+        };
         let executor = Executor::new(
             config,
             self.log.clone(),
@@ -121,6 +127,8 @@ impl World {
             template: None,
             metadata: Default::default(),
             env_names: env.names(),
+            env_hmac: Default::default(),
+            secret_names: Vec::new(),
             request_digest: None,
         };
         let now = SystemClock.now();
@@ -156,6 +164,8 @@ impl World {
             tty: None,
             stdin: false,
             timeout_ms: None,
+            env_hmac: Default::default(),
+            secret_names: Vec::new(),
             request_digest: None,
         };
         let command = self.envelope(sandbox, Command::StartExec { exec, spec, env: SecretMap::default() });
@@ -279,6 +289,8 @@ async fn a_command_that_comes_twice_has_one_effect() {
         tty: None,
         stdin: false,
         timeout_ms: None,
+        env_hmac: Default::default(),
+        secret_names: Vec::new(),
         request_digest: None,
     };
     let began = Instant::now();

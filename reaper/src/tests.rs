@@ -24,6 +24,8 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
             template: None,
             metadata: Default::default(),
             env_names: Vec::new(),
+            env_hmac: Default::default(),
+            secret_names: Vec::new(),
             request_digest: None,
         },
         requested_at: at(0),

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::quoting::shell_line;
 use crate::config::ExecLimits;
 use crate::error::ApiError;
+use crate::variables::Variables;
 
 /// The most arguments, and the most environment variables.
 const MAX_ENTRIES: usize = 4096;
@@ -30,6 +31,8 @@ pub struct ExecRequest {
     pub mode: Option<String>,
     /// Environment variables, over those of the sandbox. Their values are in no event and in no log.
     pub env: Option<BTreeMap<String, String>>,
+    /// More of them, whose values are masked with `*` in whatever the command writes. Each of at least 4 bytes.
+    pub secrets: Option<BTreeMap<String, String>>,
     /// The working directory; `/workspace` by default.
     pub workdir: Option<String>,
     /// When to end it, as a Go duration (`30s`). A sync exec has a default, a stream has none.
@@ -75,9 +78,8 @@ impl ExecRequest {
                 "Linux takes no argument of {MAX_ARG_BYTES} bytes or more: write a file and run that"
             )));
         }
-        let env = self.env.unwrap_or_default();
-        check_env(&env)?;
-        check_message(&(&argv, &env))?;
+        let variables = Variables::read(self.env, self.secrets)?;
+        check_message(&(&argv, &variables.env))?;
         Ok(Runnable {
             spec: ExecSpec {
                 argv,
@@ -86,9 +88,12 @@ impl ExecRequest {
                 tty: None,
                 stdin: false,
                 timeout_ms: timeout_ms(self.timeout.as_deref(), limits)?,
+                // With the tenant it is known what to fill in.
+                env_hmac: BTreeMap::new(),
+                secret_names: variables.secret_names,
                 request_digest: None,
             },
-            env: SecretMap(env),
+            env: variables.env,
         })
     }
 }

@@ -7,6 +7,7 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::idempotency::Idempotent;
+use crate::variables::fingerprints;
 
 /// An exec that was asked for.
 pub struct Started {
@@ -100,7 +101,8 @@ async fn ask(
     exec: ExecId,
     runnable: Runnable,
 ) -> Result<(), ApiError> {
-    let Runnable { spec, env } = runnable;
+    let Runnable { mut spec, env } = runnable;
+    spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &env);
     let start = Command::StartExec { exec, spec, env };
     gateway.send(Destination::Node(node), caller, sandbox, command, start).await
 }

@@ -84,6 +84,8 @@ async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
             template: None,
             metadata: std::collections::BTreeMap::new(),
             env_names: Vec::new(),
+            env_hmac: Default::default(),
+            secret_names: Vec::new(),
             request_digest: None,
         };
         let event = Event {

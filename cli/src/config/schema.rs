@@ -27,6 +27,8 @@ pub struct Config {
     pub defaults: DefaultsConfig,
     pub auth: AuthConfig,
     pub secrets: SecretsConfig,
+    pub redaction: RedactionConfig,
+    pub audit: AuditConfig,
     pub logging: LoggingConfig,
 }
 
@@ -182,6 +184,29 @@ pub struct SecretsConfig {
     pub key: Option<String>,
 }
 
+/// What is masked before anything is published, in all that is recorded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedactionConfig {
+    pub rules: Vec<RedactionRuleConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedactionRuleConfig {
+    /// What messages call it.
+    pub name: String,
+    /// A regular expression; whatever it matches becomes `*`.
+    pub pattern: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Whether what clients send to stdin is recorded.
+    pub record_input: bool,
+}
+
 impl std::fmt::Debug for SecretsConfig {
     /// A configuration that is printed does not show the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -269,6 +294,8 @@ impl Default for Config {
             },
             auth: AuthConfig { enabled: None, api_key: None, admin_api_key: None, keys: Vec::new() },
             secrets: SecretsConfig::default(),
+            redaction: RedactionConfig::default(),
+            audit: AuditConfig::default(),
             logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
         }
     }

@@ -37,6 +37,7 @@ pub fn gateway_config(
     Ok(GatewayConfig {
         keys: super::keys(config, address)?,
         master_key: super::master_key(config)?,
+        redaction: super::redaction(config)?,
         sandboxes: SandboxLimits {
             default_provider: configured.unwrap_or(base.default_provider),
             known_providers: known,

@@ -1,5 +1,6 @@
 //! What happens to execs: one exec is one run of one command.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -42,7 +43,7 @@ pub struct TerminalSize {
     pub cols: u16,
 }
 
-/// What to run. Rides in a command; of the environment only the names reach an event.
+/// What to run. Rides in a command; of the environment only names and fingerprints reach an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExecSpec {
     /// The program and its arguments. Never empty.
@@ -62,6 +63,13 @@ pub struct ExecSpec {
     /// When to end it, in milliseconds from its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// A keyed fingerprint of the value of each of its own environment variables, by name: the same value of the same
+    /// tenant has the same one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_hmac: BTreeMap<String, String>,
+    /// Which of its own environment variables are secrets: their values are masked in all that it writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_names: Vec<String>,
     /// The digest of a request that came with an `Idempotency-Key`: the same key with another body is a conflict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,

@@ -24,5 +24,5 @@ pub use sandbox::{
     NodeDraining, NodeJoined, ProviderName, SandboxDestroyed, SandboxFailed, SandboxLost, SandboxPulling,
     SandboxRequested, SandboxRunning, SandboxSpec, SandboxStarting, SandboxTtlExtended, SandboxUnhealthy,
 };
-pub use template::{Template, TemplateDeleted, TemplateSaved};
+pub use template::{SealedVariable, Template, TemplateDeleted, TemplateSaved};
 pub use webhook::{Webhook, WebhookAdvanced, WebhookDeleted, WebhookRewound, WebhookSaved, WebhookSuspended};

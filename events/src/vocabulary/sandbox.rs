@@ -94,6 +94,12 @@ pub struct SandboxSpec {
     /// The names of the environment variables that every exec gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_names: Vec<String>,
+    /// A keyed fingerprint of the value of each, by name: the same value of the same tenant has the same one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_hmac: BTreeMap<String, String>,
+    /// Which of them are secrets: their values are masked in all that the sandbox writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secret_names: Vec<String>,
     /// The digest of a request that came with an `Idempotency-Key`: the same key with another body is a conflict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,

@@ -26,12 +26,27 @@ pub struct Template {
     /// Labels for every sandbox made from it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// Environment variables of every exec in a sandbox made from it. They are in the log, so no place for secrets.
+    /// Environment variables in clear: only in events from before they were sealed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// Environment variables of every exec in a sandbox made from it, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, SealedVariable>,
     /// One line for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+}
+
+/// The value of an environment variable as the log keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedVariable {
+    /// The value, sealed under the master key for its tenant, template and name.
+    pub sealed: String,
+    /// A keyed fingerprint of the value.
+    pub hmac: String,
+    /// Whether it is a secret, which no answer shows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret: bool,
 }
 
 /// `template.saved`: made, or replaced.

@@ -338,6 +338,7 @@ pub async fn templates_are_saved_and_deleted(subject: &Subject) {
         ttl_seconds: None,
         metadata: Default::default(),
         env: Default::default(),
+        variables: Default::default(),
         description: String::new(),
     };
     let saved = |name, image| event(None, TemplateSaved { template: template(name, image) });
@@ -394,6 +395,7 @@ pub async fn hostile_text_is_only_text(subject: &Subject) {
         ttl_seconds: None,
         metadata: Default::default(),
         env: Default::default(),
+        variables: Default::default(),
         description: String::new(),
     };
     let batch = log.batch(vec![

@@ -139,6 +139,8 @@ pub(crate) mod tests {
                 template: None,
                 metadata: BTreeMap::new(),
                 env_names: Vec::new(),
+                env_hmac: Default::default(),
+                secret_names: Vec::new(),
                 request_digest: None,
             },
             requested_at: at,

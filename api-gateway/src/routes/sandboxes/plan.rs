@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 use crate::auth::user_id;
 use crate::config::SandboxLimits;
 use crate::error::ApiError;
-use crate::exec::request::{check_env, check_message};
+use crate::exec::request::check_message;
+use crate::variables::Variables;
 
 /// The most labels, and the longest name and value of one, in bytes.
 const MAX_LABELS: usize = 64;
@@ -47,6 +48,8 @@ pub struct SpawnRequest {
     pub metadata: Option<BTreeMap<String, String>>,
     /// Environment variables of every exec. Their values are in no event and in no log.
     pub env: Option<BTreeMap<String, String>>,
+    /// More of them, whose values are masked with `*` in whatever the sandbox writes. Each of at least 4 bytes.
+    pub secrets: Option<BTreeMap<String, String>>,
     /// `none` (the default) or `bridge`.
     pub network: Option<String>,
     /// Whether the root file system is read-only, with tmpfs on /tmp and /workspace.
@@ -89,31 +92,19 @@ fn wrong(message: impl Into<String>) -> PlanError {
 /// What the request asks for, over what its template says, over what the server says.
 pub fn plan(
     request: SpawnRequest,
-    template: Option<Template>,
+    template: Option<(Template, Variables)>,
     user: Option<&str>,
     limits: &SandboxLimits,
 ) -> Result<Plan, ApiError> {
-    let template = template.unwrap_or_else(|| Template {
-        name: String::new(),
-        image: String::new(),
-        provider: None,
-        memory_mib: None,
-        vcpus: None,
-        ttl_seconds: None,
-        metadata: BTreeMap::new(),
-        env: BTreeMap::new(),
-        description: String::new(),
-    });
+    let (template, under) = template.unwrap_or_else(|| (no_defaults(), Variables::default()));
     let owner = match user {
         Some(user) => Some(user.to_owned()),
         None => user_id(request.owner_id.as_deref().unwrap_or_default(), "owner_id")?,
     };
     let mut metadata = template.metadata;
     metadata.extend(request.metadata.unwrap_or_default());
-    let mut env = template.env;
-    env.extend(request.env.unwrap_or_default());
-    check_env(&env)?;
-    check_message(&(&metadata, &env))?;
+    let variables = Variables::read(request.env, request.secrets)?.over(under)?;
+    check_message(&(&metadata, &variables.env))?;
     let ttl = match filled(request.ttl) {
         Some(text) => ttl(&text)?,
         None => template.ttl_seconds.map_or(limits.default_ttl, Duration::from_secs),
@@ -146,10 +137,29 @@ pub fn plan(
         owner,
         template: filled(Some(template.name)),
         metadata: labels(metadata)?,
-        env_names: env.keys().cloned().collect(),
+        env_names: variables.env.names(),
+        // With the tenant it is known what to fill in.
+        env_hmac: BTreeMap::new(),
+        secret_names: variables.secret_names,
         request_digest: None,
     };
-    Ok(Plan { spec, env: SecretMap(env), ttl })
+    Ok(Plan { spec, env: variables.env, ttl })
+}
+
+/// A template that says nothing.
+fn no_defaults() -> Template {
+    Template {
+        name: String::new(),
+        image: String::new(),
+        provider: None,
+        memory_mib: None,
+        vcpus: None,
+        ttl_seconds: None,
+        metadata: BTreeMap::new(),
+        env: BTreeMap::new(),
+        variables: BTreeMap::new(),
+        description: String::new(),
+    }
 }
 
 /// Reads a time to live. It must be more than nothing; the maximum is the caller's business.
@@ -268,8 +278,8 @@ mod tests {
         plan(crate::extract::parse_object(json.as_bytes())?, None, None, &SandboxLimits::default())
     }
 
-    fn template() -> Template {
-        Template {
+    fn template() -> (Template, Variables) {
+        let template = Template {
             name: "py".to_owned(),
             image: "python:3.12".to_owned(),
             provider: Some("bubblewrap".to_owned()),
@@ -277,9 +287,10 @@ mod tests {
             vcpus: Some(2),
             ttl_seconds: Some(1200),
             metadata: BTreeMap::from([("a".to_owned(), "t".to_owned()), ("b".to_owned(), "t".to_owned())]),
-            env: BTreeMap::from([("A".to_owned(), "t".to_owned()), ("B".to_owned(), "t".to_owned())]),
-            description: String::new(),
-        }
+            ..no_defaults()
+        };
+        let env = BTreeMap::from([("A".to_owned(), "t".to_owned()), ("B".to_owned(), "t".to_owned())]);
+        (template, Variables::read(Some(env), None).unwrap())
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::RawJsonBody;
 use crate::gateway::{Gateway, no_sandbox};
 use crate::idempotency::{IdempotencyKey, Idempotent};
+use crate::routes::templates;
+use crate::variables::fingerprints;
 
 /// Makes a sandbox and answers when it runs. After two minutes it answers with state `creating`. When the client goes
 /// away meanwhile, the sandbox lives on till its deadline.
@@ -56,10 +58,15 @@ pub(crate) async fn run(
 ) -> Result<Sandbox, ApiError> {
     let template = match request.template.take().filter(|name| !name.is_empty()) {
         None => None,
-        Some(name) => Some(crate::routes::templates::find(gateway, &caller.tenant, &name).await?),
+        Some(name) => {
+            let template = templates::find(gateway, &caller.tenant, &name).await?;
+            let variables = templates::sealed::open(gateway, &caller.tenant, &template)?;
+            Some((template, variables))
+        }
     };
     let limits = &gateway.config().sandboxes;
-    let plan = plan(request, template, caller.user.as_deref(), limits)?;
+    let mut plan = plan(request, template, caller.user.as_deref(), limits)?;
+    plan.spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &plan.env);
     check_ttl(plan.ttl, limits)?;
     let id = match &idempotent {
         None => SandboxId::new(),
@@ -150,7 +157,9 @@ async fn ask(
         }
     };
     let requested = SandboxRequested { spec: spec.clone(), expires_at, lifetime_ends_at };
-    gateway.publish(&caller, Some(id), event, now, requested).await?;
+    let secrets = spec.secret_names.iter().filter_map(|name| env.0.get(name));
+    let redaction = gateway.redaction().with_secrets(secrets);
+    gateway.publish_redacted(&caller, Some(id), event, now, requested, &redaction).await?;
     send_create(&gateway, &caller, id, command, spec, env, expires_at).await
 }
 

@@ -25,5 +25,6 @@ pub(crate) async fn get(
     caller: Caller,
     TemplatePath(name): TemplatePath,
 ) -> Result<Json<Template>, ApiError> {
-    Ok(Json(find(&gateway, &caller.tenant, &name).await?.into()))
+    let template = find(&gateway, &caller.tenant, &name).await?;
+    Ok(Json(Template::of(template, &gateway, &caller.tenant)))
 }

@@ -20,5 +20,6 @@ pub(crate) async fn list(
     caller: Caller,
 ) -> Result<Json<Vec<Template>>, ApiError> {
     let templates = gateway.store().templates(&caller.tenant).await.map_err(ApiError::store)?;
-    Ok(Json(templates.into_iter().map(Template::from).collect()))
+    let shown = |template| Template::of(template, &gateway, &caller.tenant);
+    Ok(Json(templates.into_iter().map(shown).collect()))
 }

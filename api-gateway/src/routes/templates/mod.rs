@@ -4,6 +4,7 @@ pub mod delete;
 pub mod get;
 pub mod list;
 pub mod save;
+pub mod sealed;
 pub mod spawn;
 
 use std::collections::BTreeMap;
@@ -47,16 +48,25 @@ pub struct Template {
     /// Labels for every sandbox made from it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// Environment variables of every exec in a sandbox made from it. No place for secrets: they are in the log.
+    /// Environment variables of every exec in a sandbox made from it. In the log they are sealed.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The names of more of them, whose values no answer shows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secret_names: Vec<String>,
     /// One line for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
 }
 
-impl From<events::Template> for Template {
-    fn from(template: events::Template) -> Self {
+impl Template {
+    fn of(template: events::Template, gateway: &Gateway, tenant: &TenantId) -> Self {
+        let env = sealed::shown(gateway, tenant, &template);
+        Self::with(template, env)
+    }
+
+    fn with(template: events::Template, env: BTreeMap<String, String>) -> Self {
+        let secrets = template.variables.into_iter().filter(|(_, variable)| variable.secret);
         Self {
             name: template.name,
             image: template.image,
@@ -67,7 +77,8 @@ impl From<events::Template> for Template {
             ttl: template.ttl_seconds.map(|seconds| format_go_duration(Duration::from_secs(seconds))),
             ttl_seconds: template.ttl_seconds,
             metadata: template.metadata,
-            env: template.env,
+            env,
+            secret_names: secrets.map(|(name, _)| name).collect(),
             description: template.description,
         }
     }

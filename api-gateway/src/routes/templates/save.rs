@@ -9,13 +9,14 @@ use events::{After, EventId, TemplateSaved, Topic};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{Template, recorded};
+use super::{Template, recorded, sealed};
 use crate::auth::Caller;
 use crate::config::SandboxLimits;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::JsonBody;
 use crate::gateway::Gateway;
 use crate::routes::sandboxes::plan::{SpawnRequest, check_ttl, plan, ttl};
+use crate::variables::Variables;
 
 /// The longest name, in characters, and the longest description, in bytes.
 const MAX_NAME: usize = 64;
@@ -44,8 +45,10 @@ pub struct SaveRequest {
     pub ttl_seconds: Option<u64>,
     /// Labels for every sandbox made from it.
     pub metadata: Option<BTreeMap<String, String>>,
-    /// Environment variables of every exec. No place for secrets: they are in the log.
+    /// Environment variables of every exec.
     pub env: Option<BTreeMap<String, String>>,
+    /// More of them, whose values are in no answer and are masked with `*` in whatever a sandbox writes.
+    pub secrets: Option<BTreeMap<String, String>>,
     /// One line for people.
     pub description: Option<String>,
 }
@@ -66,17 +69,29 @@ pub(crate) async fn save(
     caller: Caller,
     JsonBody(request): JsonBody<SaveRequest>,
 ) -> Result<(StatusCode, Json<Template>), ApiError> {
-    let template = checked(request, &gateway.config().sandboxes)?;
+    let (mut template, variables) = checked(request, &gateway.config().sandboxes)?;
+    template.variables =
+        sealed::seal(&gateway.config().master_key, &caller.tenant, &template.name, &variables)
+            .map_err(ApiError::internal)?;
+    let redaction = gateway.redaction().with_secrets(variables.secrets());
     let id = EventId::new();
     let reader = gateway.feed().subscribe(Topic::All, After::Now);
     gateway
-        .publish(&caller, None, id, gateway.clock().now(), TemplateSaved { template: template.clone() })
+        .publish_redacted(
+            &caller,
+            None,
+            id,
+            gateway.clock().now(),
+            TemplateSaved { template: template.clone() },
+            &redaction,
+        )
         .await?;
     recorded(reader, id).await?;
-    Ok((StatusCode::CREATED, Json(template.into())))
+    Ok((StatusCode::CREATED, Json(Template::of(template, &gateway, &caller.tenant))))
 }
 
-fn checked(request: SaveRequest, limits: &SandboxLimits) -> Result<events::Template, ApiError> {
+fn checked(request: SaveRequest, limits: &SandboxLimits) -> Result<(events::Template, Variables), ApiError> {
+    let variables = Variables::read(request.env, request.secrets)?;
     let name = request.name.unwrap_or_default();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.bytes().all(good) {
@@ -98,13 +113,14 @@ fn checked(request: SaveRequest, limits: &SandboxLimits) -> Result<events::Templ
         vcpus: request.vcpus.or(request.cpu_cores).filter(|cpus| *cpus > 0),
         ttl_seconds: ttl_seconds(request.ttl.as_deref(), request.ttl_seconds)?,
         metadata: request.metadata.unwrap_or_default(),
-        env: request.env.unwrap_or_default(),
+        env: BTreeMap::new(),
+        variables: BTreeMap::new(),
         description,
     };
     // A template that nothing could be spawned from is refused now, not later.
-    let plan = plan(SpawnRequest::default(), Some(template.clone()), None, limits)?;
+    let plan = plan(SpawnRequest::default(), Some((template.clone(), variables.clone())), None, limits)?;
     check_ttl(plan.ttl, limits)?;
-    Ok(template)
+    Ok((template, variables))
 }
 
 fn ttl_seconds(text: Option<&str>, seconds: Option<u64>) -> Result<Option<u64>, ApiError> {
@@ -127,7 +143,8 @@ mod tests {
 
     fn read(json: &str) -> Result<Template, ApiError> {
         let request = crate::extract::parse_object(json.as_bytes())?;
-        checked(request, &SandboxLimits::default()).map(Template::from)
+        let (template, variables) = checked(request, &SandboxLimits::default())?;
+        Ok(Template::with(template, variables.env.0))
     }
 
     #[test]

@@ -67,6 +67,8 @@ fn started(exec: ExecId) -> ExecStarted {
         tty: None,
         stdin: false,
         timeout_ms: None,
+        env_hmac: Default::default(),
+        secret_names: Vec::new(),
         request_digest: None,
     };
     ExecStarted { exec, spec, env_names: Vec::new(), pid: 2 }
