@@ -155,8 +155,10 @@ fn fields(value: &Value, into: &mut BTreeSet<String>) {
     let Some(object) = value.as_object() else { return };
     for (name, value) in object {
         into.insert(name.clone());
-        if name != "metadata" {
-            fields(value, into);
+        match name.as_str() {
+            "metadata" | "env_hmac" => {}
+            "variables" => value.as_object().into_iter().flatten().for_each(|(_, value)| fields(value, into)),
+            _ => fields(value, into),
         }
     }
 }
