@@ -323,6 +323,27 @@ async fn a_second_start_runs_nothing() {
 }
 
 #[tokio::test]
+async fn secrets_are_given_back_while_there_is_output_to_mask() {
+    let agent = Running::start().await;
+    let env = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    agent.client.set_environment(env(&[("S", "of-the-sandbox"), ("P", "plain")])).await.unwrap();
+    let start =
+        StartExec { env: env(&[("E", "of-the-exec"), ("Q", "plain")]), ..shell("echo $S $E; read x") };
+    let start = StartExec { stdin: true, ..start };
+    let first = agent.client.start_secret_exec(start.clone(), vec!["E".to_owned()]).await.unwrap();
+    let names = vec!["S".to_owned(), "missing".to_owned()];
+    assert_eq!(agent.client.secrets(None, names).await.unwrap(), ["of-the-sandbox"]);
+    assert_eq!(agent.client.secrets(Some(start.exec_id), Vec::new()).await.unwrap(), ["of-the-exec"]);
+    let unknown = agent.client.secrets(Some(new_id()), Vec::new()).await;
+    assert!(matches!(unknown, Err(CallError::Refused(ExecRefusal::UnknownExec(_)))), "{unknown:?}");
+    agent.client.close_stdin(start.exec_id).await.unwrap();
+    let output = collect(first).await;
+    assert_eq!(output.stdout(), "of-the-sandbox of-the-exec\n");
+}
+
+#[tokio::test]
 async fn the_newest_attach_cuts_off_the_older() {
     let agent = Running::start().await;
     let start = StartExec { stdin: true, ..shell("echo ready; cat") };

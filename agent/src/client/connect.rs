@@ -157,6 +157,7 @@ pub(super) fn unexpected<E>(operation: &'static str, reply: &Reply) -> CallError
         Reply::Paths(_) => "Paths",
         Reply::Listed { .. } => "Listed",
         Reply::Connected => "Connected",
+        Reply::Secrets(_) => "Secrets",
     };
     CallError::Violation { operation, detail: format!("{kind} out of place") }
 }

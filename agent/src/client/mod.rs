@@ -88,6 +88,30 @@ impl Client {
         ExecConnection::begin(call, offsets).await
     }
 
+    /// The same, where these variables of its own environment are secrets that the agent gives back.
+    pub async fn start_secret_exec(
+        &self,
+        start: StartExec,
+        secret_names: Vec<String>,
+    ) -> Result<ExecConnection, CallError<StartRefusal>> {
+        let offsets = [start.stdout_offset, start.stderr_offset];
+        let call = self.call("start exec", &Request::StartSecretExec { start, secret_names }).await?;
+        ExecConnection::begin(call, offsets).await
+    }
+
+    /// The values of an exec's secrets; without an exec, of these variables of the sandbox's environment.
+    pub async fn secrets(
+        &self,
+        exec_id: Option<ExecId>,
+        names: Vec<String>,
+    ) -> Result<Vec<String>, CallError<ExecRefusal>> {
+        let mut call = self.call("ask for secrets", &Request::Secrets { exec_id, names }).await?;
+        match call.reply().await? {
+            Reply::Secrets(values) => Ok(values.0),
+            other => Err(call.unexpected(&other)),
+        }
+    }
+
     /// Goes on with an exec's output from the given offsets and cuts off whoever was attached.
     pub async fn attach_exec(&self, attach: Attach) -> Result<ExecConnection, CallError<AttachRefusal>> {
         let offsets = [attach.stdout_offset, attach.stderr_offset];

@@ -225,6 +225,18 @@ pub enum Request {
     SetEnvironment {
         env: Vec<(String, String)>,
     },
+    /// `StartExec`, where these variables of its own environment are secrets, which [`Secrets`](Self::Secrets) gives
+    /// back as long as the exec is not spent.
+    StartSecretExec {
+        start: StartExec,
+        secret_names: Vec<String>,
+    },
+    /// The values of an exec's secrets; without an exec, of these variables of the sandbox's environment. For a caller
+    /// that takes the sandbox over and masks them.
+    Secrets {
+        exec_id: Option<ExecId>,
+        names: Vec<String>,
+    },
 }
 
 /// What a caller sends after its request.
@@ -292,6 +304,17 @@ pub enum Reply {
         truncated: bool,
     },
     Connected,
+    Secrets(SecretValues),
+}
+
+/// Values that no message shows when it is printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretValues(pub Vec<String>);
+
+impl fmt::Debug for SecretValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -440,7 +463,8 @@ payload!(Request:
     Self::AttachExec(_), Self::SignalExec { .. }, Self::CloseStdin { .. }, Self::ResizeExec { .. },
     Self::KillExec { .. }, Self::ListExecs, Self::ReadFile { .. }, Self::WriteFile { .. }, Self::List { .. },
     Self::Stat { .. }, Self::Delete { .. }, Self::Move { .. }, Self::Chmod { .. }, Self::Glob { .. },
-    Self::Mkdir { .. }, Self::OpenTcp { .. }, Self::SetEnvironment { .. },
+    Self::Mkdir { .. }, Self::OpenTcp { .. }, Self::SetEnvironment { .. }, Self::StartSecretExec { .. },
+    Self::Secrets { .. },
 );
 
 payload!(Input:
@@ -452,5 +476,5 @@ payload!(Reply:
     Self::Output { stream: _, offset: _, bytes } => bytes, Self::Chunk { bytes } => bytes;
     Self::Done, Self::Refused(_), Self::Stats(_), Self::Started(_), Self::StdinTaken { .. }, Self::Exited(_),
     Self::Superseded, Self::Execs(_), Self::File(_), Self::Written { .. }, Self::Entries(_), Self::Paths(_),
-    Self::Listed { .. }, Self::Connected,
+    Self::Listed { .. }, Self::Connected, Self::Secrets(_),
 );

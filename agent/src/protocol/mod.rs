@@ -26,8 +26,9 @@
 //! |---|---|
 //! | `Ping`, `SetDeadline`, `Shutdown`, `SignalExec`, `WriteStdin`, `CloseStdin`, `ResizeExec`, `KillExec`, `SetEnvironment`, `Delete`, `Move`, `Chmod`, `Mkdir` | `Done` |
 //! | `Stats` | `Stats` |
-//! | `StartExec`, `AttachExec` | `Started`, then `Output`\*, then `Exited` or `Superseded` |
+//! | `StartExec`, `StartSecretExec`, `AttachExec` | `Started`, then `Output`\*, then `Exited` or `Superseded` |
 //! | `ListExecs` | `Execs`\*, `Done` |
+//! | `Secrets` | `Secrets` |
 //! | `ReadFile` | `File`, `Chunk`\*, `Done` |
 //! | `WriteFile` | the caller sends `Chunk`\*, `Commit`; `Written` |
 //! | `Stat` | `File` |
@@ -68,14 +69,15 @@ mod refusal;
 pub use frame::{FrameError, FrameReader, FrameWriter, decode, encode};
 pub use message::{
     Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Hello, Input, KillCause, Message, Reply,
-    Request, StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
+    Request, SecretValues, StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
 };
 pub use refusal::{
     AttachRefusal, ExecRefusal, FileErrorKind, FileRefusal, Refusal, StartErrorKind, StartRefusal,
     TunnelRefusal, UnexpectedRefusal,
 };
 
-/// Raised whenever a message changes in any way: postcard has no field names on the wire.
+/// Raised whenever a message changes in any way: postcard has no field names on the wire. Not raised for a message that is
+/// new and stands last: an older agent closes the connection on it, and sandboxes of before an upgrade live on.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Longest frame either side accepts, in bytes.

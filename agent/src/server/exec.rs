@@ -32,6 +32,8 @@ pub struct Exec {
     exited: Notify,
     /// Whether the outcome reached a caller.
     heard: Cell<bool>,
+    /// For whoever takes it over and masks them.
+    secrets: RefCell<Vec<String>>,
 }
 
 struct State {
@@ -93,6 +95,7 @@ impl Exec {
             room: Notify::new(),
             exited: Notify::new(),
             heard: Cell::new(false),
+            secrets: RefCell::default(),
         }
     }
 
@@ -278,6 +281,14 @@ impl Exec {
     pub fn is_spent(&self) -> bool {
         let state = self.state.borrow();
         state.outcome.is_some() && state.spools.iter().all(Spool::is_empty)
+    }
+
+    pub fn keep_secrets(&self, values: Vec<String>) {
+        *self.secrets.borrow_mut() = values;
+    }
+
+    pub fn secrets(&self) -> Vec<String> {
+        self.secrets.borrow().clone()
     }
 
     pub fn set_heard(&self) {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use agent::protocol::{
     Attach, AttachRefusal, ExecRefusal, FrameError, FrameReader, FrameWriter, Hello, KillCause,
-    PROTOCOL_VERSION, Refusal, Reply, Request, StartExec,
+    PROTOCOL_VERSION, Refusal, Reply, Request, SecretValues, StartExec,
 };
 use rustix::process::Signal;
 use tokio::net::UnixStream;
@@ -60,7 +60,20 @@ async fn answer(
     let reply = match request {
         Request::StartExec(mut start) => {
             agent.complete_environment(&mut start.env);
-            return start_exec(agent, &start, &mut reader, &mut writer).await;
+            return start_exec(agent, &start, Vec::new(), &mut reader, &mut writer).await;
+        }
+        Request::StartSecretExec { mut start, secret_names } => {
+            let secrets = values_of(&start.env, &secret_names);
+            agent.complete_environment(&mut start.env);
+            return start_exec(agent, &start, secrets, &mut reader, &mut writer).await;
+        }
+        Request::Secrets { exec_id: Some(exec_id), names: _ } => match agent.execs.find(exec_id) {
+            Some(Known::Held(exec)) => Reply::Secrets(SecretValues(exec.secrets())),
+            Some(Known::Spent(_)) => Reply::Refused(ExecRefusal::Ended.into()),
+            None => Reply::Refused(ExecRefusal::UnknownExec(exec_id).into()),
+        },
+        Request::Secrets { exec_id: None, names } => {
+            Reply::Secrets(SecretValues(values_of(&agent.environment.borrow(), &names)))
         }
         Request::AttachExec(attach) => return attach_exec(agent, attach, &mut reader, &mut writer).await,
         Request::ListExecs => {
@@ -136,9 +149,15 @@ fn done(result: Result<(), ExecRefusal>) -> Reply {
     }
 }
 
+/// The values of those variables that are there.
+fn values_of(env: &[(String, String)], names: &[String]) -> Vec<String> {
+    env.iter().filter(|(name, _)| names.contains(name)).map(|(_, value)| value.clone()).collect()
+}
+
 async fn start_exec(
     agent: &Rc<Agent>,
     start: &StartExec,
+    secrets: Vec<String>,
     reader: &mut Reader,
     writer: &mut Writer,
 ) -> Result<(), FrameError> {
@@ -146,7 +165,10 @@ async fn start_exec(
     let (known, fresh) = match agent.execs.find(start.exec_id) {
         Some(known) => (known, false),
         None => match supervise::start(agent, start) {
-            Ok(exec) => (Known::Held(exec), true),
+            Ok(exec) => {
+                exec.keep_secrets(secrets);
+                (Known::Held(exec), true)
+            }
             Err(refusal) => {
                 writer.send(&Reply::Refused(refusal.into())).await?;
                 return writer.flush().await;
