@@ -53,7 +53,7 @@ impl Variables {
 
     /// The values of the secrets.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
-        self.secret_names.iter().filter_map(|name| self.env.0.get(name)).map(String::as_str)
+        self.env.of(&self.secret_names)
     }
 
     fn check(&self) -> Result<(), ApiError> {

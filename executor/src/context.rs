@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use events::{
-    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, LinkRequest, NodeId, RequestId,
-    SandboxId, SandboxState, TenantId,
+    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, LinkRequest, NodeId, Redaction,
+    RequestId, SandboxId, SandboxState, TenantId,
 };
 
 /// What all events of one piece of work have in common: who, where, and because of what.
@@ -14,13 +14,15 @@ pub struct Context {
     pub cause: Option<CommandId>,
     pub request_id: Option<RequestId>,
     pub traceparent: Option<String>,
+    /// What is masked in the text of its events.
+    pub redaction: Redaction,
     clock: Arc<dyn Clock>,
 }
 
 impl Context {
     /// Work that a command asks for. Its events name who asked: that is what an audit wants to know, and the sandbox
     /// tells the node.
-    pub fn of_command(envelope: &CommandEnvelope, clock: &Arc<dyn Clock>) -> Self {
+    pub fn of_command(envelope: &CommandEnvelope, redaction: &Redaction, clock: &Arc<dyn Clock>) -> Self {
         Self {
             tenant: envelope.tenant.clone(),
             sandbox: envelope.sandbox,
@@ -28,12 +30,13 @@ impl Context {
             cause: Some(envelope.id),
             request_id: envelope.request_id.clone(),
             traceparent: envelope.traceparent.clone(),
+            redaction: redaction.clone(),
             clock: Arc::clone(clock),
         }
     }
 
     /// Work that a gateway asks for over the link, on behalf of a client.
-    pub fn of_link(request: &LinkRequest, clock: &Arc<dyn Clock>) -> Self {
+    pub fn of_link(request: &LinkRequest, redaction: &Redaction, clock: &Arc<dyn Clock>) -> Self {
         Self {
             tenant: request.tenant.clone(),
             sandbox: request.sandbox,
@@ -41,11 +44,12 @@ impl Context {
             cause: None,
             request_id: request.request_id.clone(),
             traceparent: None,
+            redaction: redaction.clone(),
             clock: Arc::clone(clock),
         }
     }
 
-    /// What the executor notices by itself.
+    /// What the executor notices by itself. Its words are its own: there is nothing in them to mask.
     pub fn of_sandbox(state: &SandboxState, node: &NodeId, clock: &Arc<dyn Clock>) -> Self {
         Self {
             tenant: state.tenant.clone(),
@@ -54,8 +58,14 @@ impl Context {
             cause: None,
             request_id: None,
             traceparent: None,
+            redaction: Redaction::default(),
             clock: Arc::clone(clock),
         }
+    }
+
+    /// The same work, with this masked.
+    pub fn masking(&self, redaction: &Redaction) -> Self {
+        Self { redaction: redaction.clone(), ..self.clone() }
     }
 
     /// An event that happens once.
@@ -71,6 +81,8 @@ impl Context {
     }
 
     fn event_with_id(&self, id: EventId, data: impl Into<EventData>) -> Event {
+        let mut data = data.into();
+        data.redact(&self.redaction);
         Event {
             id,
             tenant: self.tenant.clone(),
@@ -80,7 +92,7 @@ impl Context {
             cause: self.cause,
             request_id: self.request_id.clone(),
             traceparent: self.traceparent.clone(),
-            data: data.into(),
+            data,
         }
     }
 }

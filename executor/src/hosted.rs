@@ -1,11 +1,12 @@
 //! What this executor has right now: a picture of boxes and agents, rebuilt at every start.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::client::Client;
 use dashmap::{DashMap, DashSet};
-use events::{ExecId, SandboxId, TenantId};
+use events::{ExecId, Redaction, SandboxId, TenantId};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +18,8 @@ pub struct Hosted {
     pub tenant: TenantId,
     pub provider: Arc<dyn Provider>,
     pub agent: Client,
+    /// What is masked in all that it writes: its own secrets, and what the operator's rules find.
+    pub redaction: Redaction,
     /// Its execs whose output is being pumped right now.
     pub execs: DashSet<ExecId>,
     /// The pumps, so that a destroy can wait for their last events.
@@ -26,12 +29,19 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    pub fn new(id: SandboxId, tenant: TenantId, provider: Arc<dyn Provider>, agent: Client) -> Self {
+    pub fn new(
+        id: SandboxId,
+        tenant: TenantId,
+        provider: Arc<dyn Provider>,
+        agent: Client,
+        redaction: Redaction,
+    ) -> Self {
         Self {
             id,
             tenant,
             provider,
             agent,
+            redaction,
             execs: DashSet::new(),
             pumps: TaskTracker::new(),
             closing: AtomicBool::new(false),
@@ -59,6 +69,8 @@ pub struct Registry {
     hosted: DashMap<SandboxId, Arc<Hosted>>,
     /// Boxes that are being made: not hosted yet, and not strays either.
     creating: DashSet<SandboxId>,
+    /// Those that went while a round of reconciliation is under way: what the round was told of them is old.
+    left: Mutex<HashSet<SandboxId>>,
     freed: Notify,
 }
 
@@ -77,8 +89,31 @@ impl Registry {
         self.hosted.insert(hosted.id, hosted);
     }
 
+    /// Takes up a sandbox that was found, unless it has left since the round began that found it.
+    pub fn insert_found(&self, hosted: &Arc<Hosted>) -> bool {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if left.contains(&hosted.id) {
+            return false;
+        }
+        self.insert(Arc::clone(hosted));
+        true
+    }
+
+    /// A round of reconciliation begins, before it learns anything.
+    pub fn begin_round(&self) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Whether it has left since the round began.
+    pub fn left_in_round(&self, id: SandboxId) -> bool {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
     pub fn remove(&self, id: SandboxId) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.insert(id);
         self.hosted.remove(&id);
+        drop(left);
         self.freed.notify_waiters();
     }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use agent::client::{CallError, Client};
 use agent::protocol::{Attach, AttachRefusal, Stream};
 use events::{
-    DestroyReason, ErrorChain, ExecOutcomeUnknown, ExecState, SandboxDestroyed, SandboxId, SandboxPhase,
-    SandboxRecord, SandboxRunning, SandboxState,
+    DestroyReason, ErrorChain, ExecId, ExecOutcomeUnknown, ExecState, Redaction, SandboxDestroyed, SandboxId,
+    SandboxPhase, SandboxRecord, SandboxRunning, SandboxState,
 };
 
 use crate::context::Context;
@@ -43,6 +43,7 @@ pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), 
     // Asked before the boxes are listed: what the record knew to run then has a box now, or has lost it. The other way
     // round a sandbox that begins to run in between would count as vanished. A box that is made in between is a stray
     // for one round, and strays that are ours or being made are left alone.
+    shared.registry.begin_round();
     let records = shared.log.live_on_node(&shared.config.node).await?;
     let mut boxes: HashMap<SandboxId, (Arc<dyn Provider>, BoxHandle)> = HashMap::new();
     let mut unlisted = Vec::new();
@@ -60,7 +61,10 @@ pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), 
     for record in records {
         let id = record.sandbox.id;
         let found = boxes.remove(&id);
-        if shared.registry.is_creating(id) || unlisted.contains(&record.sandbox.spec.provider) {
+        if shared.registry.is_creating(id)
+            || shared.registry.left_in_round(id)
+            || unlisted.contains(&record.sandbox.spec.provider)
+        {
             continue;
         }
         match found {
@@ -85,8 +89,14 @@ async fn take_over(
         Some(hosted) => hosted,
         None => {
             let agent = Client::new(&handle.socket);
-            let hosted = Arc::new(Hosted::new(state.id, state.tenant.clone(), provider, agent));
-            shared.registry.insert(Arc::clone(&hosted));
+            let names = &state.spec.secret_names;
+            let Some(redaction) = masking(&agent, None, names, &shared.redaction).await else {
+                return Ok(());
+            };
+            let hosted = Arc::new(Hosted::new(state.id, state.tenant.clone(), provider, agent, redaction));
+            if !shared.registry.insert_found(&hosted) {
+                return Ok(());
+            }
             tracing::info!(sandbox.id = %state.id, execs = record.live_execs.len(), "took a sandbox over");
             hosted
         }
@@ -110,6 +120,29 @@ async fn take_over(
     Ok(())
 }
 
+/// What is masked, with the secrets that only the agent still knows. `None` when it does not tell: then nothing may be
+/// published that could hold them, and the next round asks again.
+async fn masking(
+    agent: &Client,
+    exec: Option<ExecId>,
+    names: &[String],
+    under: &Redaction,
+) -> Option<Redaction> {
+    if names.is_empty() {
+        return Some(under.clone());
+    }
+    let exec_id = exec.map(|exec| exec.as_bytes().to_owned().into());
+    match agent.secrets(exec_id, names.to_vec()).await {
+        Ok(values) => Some(under.with_secrets(values)),
+        // Nothing that it wrote is left.
+        Err(CallError::Refused(_)) => Some(under.clone()),
+        Err(error) => {
+            tracing::warn!(error = %error, "an agent does not tell what must be masked");
+            None
+        }
+    }
+}
+
 /// Goes on with an exec that has not ended, from what is recorded of it.
 async fn resume(
     shared: &Arc<Shared>,
@@ -120,9 +153,16 @@ async fn resume(
     if !hosted.execs.insert(exec.id) {
         return Ok(());
     }
-    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
+    let names = exec.spec.as_ref().map_or(&[][..], |spec| &spec.secret_names[..]);
+    let Some(redaction) = masking(&hosted.agent, Some(exec.id), names, &hosted.redaction).await else {
+        hosted.execs.remove(&exec.id);
+        return Ok(());
+    };
+    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock).masking(&redaction);
     let recorded = [exec.stdout_bytes, exec.stderr_bytes];
-    let mut read = recorded;
+    // What is before that is looked at once more: a secret may reach over the bound.
+    let back = redaction.lookbehind() as u64;
+    let mut read = recorded.map(|offset| offset.saturating_sub(back));
     // The agent may have forgotten more than is recorded only where the output limit was reached.
     for _ in 0..=Stream::BOTH.len() {
         let attach = Attach {
@@ -161,7 +201,7 @@ async fn resume(
 
 /// Where the agent has forgotten what is not recorded, nothing after it may be recorded either: the record has no holes.
 fn recorded_limit(read: &[u64; 2], recorded: &[u64; 2]) -> u64 {
-    if read == recorded { u64::MAX } else { recorded[0] + recorded[1] }
+    if read[0] <= recorded[0] && read[1] <= recorded[1] { u64::MAX } else { recorded[0] + recorded[1] }
 }
 
 async fn unknown(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use events::{
     Actor, Clock, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, NodeDraining, NodeId, NodeJoined,
-    ProviderHealth, ProviderName, RedactionRules, TenantId,
+    ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,6 +53,8 @@ pub struct Shared {
     pub log: Log,
     pub providers: Vec<Arc<dyn Provider>>,
     pub clock: Arc<dyn Clock>,
+    /// What is masked everywhere.
+    pub redaction: Redaction,
     pub registry: Arc<Registry>,
     pub recorded: Arc<Recorded>,
     pub shutdown: CancellationToken,
@@ -82,6 +84,7 @@ impl Executor {
         let registry = Arc::new(Registry::default());
         Self {
             shared: Arc::new(Shared {
+                redaction: Redaction::from(&config.redaction),
                 config,
                 log,
                 providers,

@@ -15,6 +15,11 @@ use crate::{CommandId, ExecId, RequestId, SandboxId, TenantId};
 pub struct SecretMap(pub BTreeMap<String, String>);
 
 impl SecretMap {
+    /// The values of those of these names that are there.
+    pub fn of<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a str> {
+        names.iter().filter_map(|name| self.0.get(name)).map(String::as_str)
+    }
+
     /// The names, which may be shown.
     pub fn names(&self) -> Vec<String> {
         self.0.keys().cloned().collect()

@@ -28,7 +28,8 @@ pub(super) async fn run(
     expires_at: DateTime<Utc>,
     attempt: i64,
 ) -> Outcome {
-    match create(shared, context, spec, env, expires_at, attempt).await {
+    let redaction = context.redaction.with_secrets(env.of(&spec.secret_names));
+    match create(shared, &context.masking(&redaction), spec, env, expires_at, attempt).await {
         Ok(()) => Outcome::Done,
         Err(outcome) => outcome,
     }
@@ -87,7 +88,8 @@ async fn create(
             return Err(Outcome::Retry(Duration::from_secs(1)));
         }
     }
-    shared.registry.insert(Arc::new(Hosted::new(id, context.tenant.clone(), provider, agent)));
+    let redaction = context.redaction.clone();
+    shared.registry.insert(Arc::new(Hosted::new(id, context.tenant.clone(), provider, agent, redaction)));
     let running = SandboxRunning {
         node: shared.config.node.clone(),
         runtime_id: handle.runtime_id,

@@ -27,7 +27,7 @@ enum Outcome {
 /// Carries out one command and acknowledges it.
 pub async fn carry_out(shared: Arc<Shared>, delivery: Delivery) {
     let envelope = &delivery.envelope;
-    let context = Context::of_command(envelope, &shared.clock);
+    let context = Context::of_command(envelope, &shared.redaction, &shared.clock);
     tracing::debug!(sandbox.id = %envelope.sandbox, command.verb = envelope.command.verb(), command.id = %envelope.id, delivery.attempt, "command");
     let work = async {
         match &envelope.command {

@@ -14,6 +14,8 @@ use crate::service::Shared;
 
 /// How long a command that has started waits to be acknowledged.
 const ACK_PAUSE: Duration = Duration::from_millis(20);
+/// How often a start with secrets is tried with an agent that breaks the connection.
+const SECRET_ATTEMPTS: i64 = 5;
 
 pub(super) async fn run(
     shared: &Arc<Shared>,
@@ -35,7 +37,7 @@ pub(super) async fn run(
             }
         }
     }
-    match start(shared, context, exec, spec, env).await {
+    match start(shared, context, exec, spec, env, attempt).await {
         Ok(()) => Outcome::Done,
         Err(outcome) => outcome,
     }
@@ -47,6 +49,7 @@ async fn start(
     exec: ExecId,
     spec: &ExecSpec,
     env: &SecretMap,
+    attempt: i64,
 ) -> Result<(), Outcome> {
     let hosted = match shared.registry.get(context.sandbox) {
         Some(hosted) if hosted.tenant == context.tenant && !hosted.is_closing() => hosted,
@@ -55,6 +58,8 @@ async fn start(
                 .await;
         }
     };
+    let redaction = hosted.redaction.with_secrets(env.of(&spec.secret_names));
+    let context = &context.masking(&redaction);
     if !hosted.execs.insert(exec) {
         // Delivered again while it runs: the first delivery acknowledges it.
         return Err(Outcome::Retry(Duration::from_secs(5)));
@@ -63,7 +68,9 @@ async fn start(
         Ok(connection) => connection,
         Err(error) => {
             hosted.execs.remove(&exec);
-            return refused(shared, context, exec, error).await;
+            // An agent from before secrets does not know such a start and breaks the connection, every time.
+            let give_up = !spec.secret_names.is_empty() && attempt >= SECRET_ATTEMPTS;
+            return refused(shared, context, exec, error, give_up).await;
         }
     };
     let started =
@@ -101,7 +108,10 @@ async fn connect(
         stdin: spec.stdin,
         ..StartExec::new(exec.as_bytes().to_owned().into(), spec.argv.iter().cloned())
     };
-    hosted.agent.start_exec(start).await
+    if spec.secret_names.is_empty() {
+        return hosted.agent.start_exec(start).await;
+    }
+    hosted.agent.start_secret_exec(start, spec.secret_names.clone()).await
 }
 
 async fn refused(
@@ -109,8 +119,11 @@ async fn refused(
     context: &Context,
     exec: ExecId,
     error: CallError<StartRefusal>,
+    give_up: bool,
 ) -> Result<(), Outcome> {
-    tracing::info!(exec.id = %exec, sandbox.id = %context.sandbox, error = %error, "an exec did not start");
+    let mut reason = error.to_string();
+    context.redaction.text(&mut reason);
+    tracing::info!(exec.id = %exec, sandbox.id = %context.sandbox, error = reason, "an exec did not start");
     let (code, message) = match error {
         CallError::Refused(StartRefusal::NotStarted { kind, message }) => {
             let code = match kind {
@@ -130,6 +143,10 @@ async fn refused(
         )) => return Ok(()),
         CallError::Transport { .. } => {
             // Whether it started is unknown; the same id starts it once, so the command may come again.
+            if give_up {
+                let message = "the agent of this sandbox keeps no secrets: make a new sandbox".to_owned();
+                return fail(shared, context, exec, FailureCode::Unsupported, message).await;
+            }
             if shared.registry.get(context.sandbox).is_some_and(|hosted| !hosted.is_closing()) {
                 return Err(Outcome::Retry(Duration::from_millis(500)));
             }

@@ -1,5 +1,7 @@
 //! From an agent's connection to events in the log.
 
+mod masking;
+mod merge;
 mod outbox;
 mod pump;
 

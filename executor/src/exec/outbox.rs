@@ -1,6 +1,7 @@
 //! Gets the events of one exec into the stream of events: in order, many to a message.
 //!
-//! While nothing is under way an event is sent at once; while a message is under way what comes is gathered. Full
+//! While nothing is under way an event is sent at once; while a message is under way what comes is gathered, and output
+//! that directly follows output becomes one event with it. Full
 //! messages may overlap. A message that fails is sent again with all that followed it, from the first that failed on
 //! (go-back-N): the recorder takes nothing out of order, so in the record nothing is missing and nothing is twice.
 
@@ -12,6 +13,8 @@ use events::{DecodeError, Event, Log, PendingPublish, PublishError, encode_frame
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
+
+use super::merge::Growing;
 
 /// A message of this many bytes is full.
 const FULL: usize = 480 << 10;
@@ -29,6 +32,8 @@ struct Message {
 pub struct Outbox {
     log: Log,
     gathered: BytesMut,
+    /// The newest event, while more may come to it.
+    growing: Option<Growing>,
     first: Option<Event>,
     /// Nothing follows: no reason to wait for more.
     last: bool,
@@ -43,6 +48,7 @@ impl Outbox {
         Self {
             log: log.clone(),
             gathered: BytesMut::new(),
+            growing: None,
             first: None,
             last: false,
             under_way: VecDeque::new(),
@@ -53,7 +59,7 @@ impl Outbox {
 
     /// Whether more may be gathered. What does not fit stays with the agent, and in the end blocks the process.
     pub fn has_room(&self) -> bool {
-        self.gathered.len() < FULL
+        self.gathered.len() + self.growing.as_ref().map_or(0, Growing::len) < FULL
     }
 
     pub fn is_under_way(&self) -> bool {
@@ -62,8 +68,32 @@ impl Outbox {
 
     /// Adds an event.
     pub fn add(&mut self, event: Event, last: bool) -> Result<(), DecodeError> {
-        encode_frame(&event.to_frame()?, &mut self.gathered);
         self.last |= last;
+        let event = match &mut self.growing {
+            Some(growing) => match growing.join(event) {
+                Ok(()) => return Ok(()),
+                Err(event) => *event,
+            },
+            None => event,
+        };
+        self.close()?;
+        match Growing::new(event) {
+            Ok(growing) => self.growing = Some(growing),
+            Err(event) => self.encode(*event)?,
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes to the newest event.
+    fn close(&mut self) -> Result<(), DecodeError> {
+        match self.growing.take() {
+            Some(growing) => self.encode(growing.finish()),
+            None => Ok(()),
+        }
+    }
+
+    fn encode(&mut self, event: Event) -> Result<(), DecodeError> {
+        encode_frame(&event.to_frame()?, &mut self.gathered);
         self.first.get_or_insert(event);
         Ok(())
     }
@@ -75,6 +105,9 @@ impl Outbox {
             self.retry_at.is_none() && (self.under_way.is_empty() || (full && self.under_way.len() < WINDOW));
         if !due {
             return;
+        }
+        if let Err(error) = self.close() {
+            tracing::error!(error = %error, "output cannot be encoded");
         }
         let Some(first) = self.first.take() else { return };
         let batch = self.gathered.split().freeze();

@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::masking::Masking;
+use super::merge::FULL_PIECE;
 use super::outbox::Outbox;
 use crate::context::Context;
 use crate::hosted::Hosted;
@@ -24,8 +26,9 @@ const COMPANY: Duration = Duration::from_millis(2);
 /// How often a lost connection to an agent is tried again before its sandbox counts as gone.
 const RETRIES: u32 = 20;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// Output goes into events of at most this many bytes.
-const CHUNK: usize = 64 << 10;
+/// How long what may be the beginning of a secret is held back. Who prints a part of one and pauses for longer has told
+/// it; a prompt that looks like one comes this much later.
+const HOLD: Duration = Duration::from_millis(200);
 /// When nothing was recorded for this long though something should be, the record is asked.
 const SILENCE: Duration = Duration::from_secs(2);
 /// When it stands still for so many questions, what was published is lost, and is read again from the agent.
@@ -50,7 +53,7 @@ pub struct Exec {
 pub enum Resume {
     /// At the start, with the news of it; `durable` hears when that news is safe.
     Started { started: ExecStarted, durable: oneshot::Sender<()> },
-    /// In the middle: so much is recorded, and so much the agent has forgotten.
+    /// In the middle: so much is recorded, and from there the agent tells.
     Recorded { recorded: Offsets, read: Offsets },
 }
 
@@ -71,6 +74,10 @@ struct Pump {
     gathered: Offsets,
     /// What has been read of the agent.
     read: Offsets,
+    /// What was read and is not told yet, where something is masked.
+    masking: Masking,
+    /// When it has to be told.
+    hold_until: Option<Instant>,
     /// The news of the start, until it is recorded.
     started: Option<Event>,
     durable: Option<oneshot::Sender<()>>,
@@ -97,6 +104,8 @@ impl Exec {
         let mut pump = Pump {
             outbox: Outbox::new(&self.log),
             following,
+            masking: Masking::new(&self.context.redaction, read, gathered),
+            hold_until: None,
             gathered,
             read,
             started,
@@ -169,6 +178,9 @@ impl Pump {
                     return Ending::Over;
                 }
                 () = &mut company, if waits => waits = false,
+                () = tokio::time::sleep_until(self.hold_until.unwrap_or(self.moved.0)), if self.hold_until.is_some() => {
+                    self.tell_held();
+                }
                 () = self.outbox.durable(), if self.outbox.is_under_way() => {
                     if let Some(started) = self.durable.take() {
                         let _ = started.send(());
@@ -241,7 +253,9 @@ impl Pump {
         self.moved = (Instant::now(), 0);
         self.outbox = Outbox::new(&self.exec.log);
         self.gathered = self.exec_progress();
-        self.read = self.gathered;
+        self.read = self.gathered.map(|offset| offset.saturating_sub(self.masking.lookbehind()));
+        self.masking = Masking::new(&self.exec.context.redaction, self.read, self.gathered);
+        self.hold_until = None;
         self.over = false;
         self.following.count(0);
         if let Some(event) = self.started.clone() {
@@ -264,6 +278,7 @@ impl Pump {
     /// Lets the agent forget what is recorded, and what is past the limit and thrown away.
     async fn release(&mut self, progress: Option<ExecProgress>, writer: Option<&ExecWriter>) {
         let recorded = self.exec_progress();
+        let ended = progress.is_some_and(|progress| progress.ended);
         if progress.is_some() {
             self.started = None;
         }
@@ -272,8 +287,11 @@ impl Pump {
         let Some(writer) = writer else { return };
         for stream in Stream::BOTH {
             let index = stream.index();
+            let told = self.read[index] - self.masking.held(stream);
+            let safe = if recorded[index] >= self.gathered[index] { told } else { recorded[index] };
+            // Who takes over must see so much again.
             let offset =
-                if recorded[index] >= self.gathered[index] { self.read[index] } else { recorded[index] };
+                if ended { self.read[index] } else { safe.saturating_sub(self.masking.lookbehind()) };
             if offset > self.released[index] {
                 self.released[index] = offset;
                 // An agent that is gone has nothing to release; the reader will notice.
@@ -289,16 +307,38 @@ impl Pump {
     }
 
     fn output(&mut self, stream: Stream, bytes: Bytes) {
+        self.read[stream.index()] += bytes.len() as u64;
+        let told = self.masking.push(stream, bytes);
+        if !self.masking.holds() {
+            self.hold_until = None;
+        } else if self.hold_until.is_none() || !told.is_empty() {
+            self.hold_until = Some(Instant::now() + HOLD);
+        }
+        self.gather(stream, told);
+    }
+
+    /// Tells what was held back.
+    fn tell_held(&mut self) {
+        self.hold_until = None;
+        for stream in Stream::BOTH {
+            let held = self.masking.flush(stream);
+            self.gather(stream, held);
+        }
+    }
+
+    fn gather(&mut self, stream: Stream, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
         let index = stream.index();
         let room = self.exec.max_output_bytes.saturating_sub(self.gathered[0] + self.gathered[1]);
         let mut keep = bytes.slice(..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
-        self.read[index] += bytes.len() as u64;
         if self.unrecorded() == 0 {
             // Silence counts from here.
             self.moved = (Instant::now(), 0);
         }
         while !keep.is_empty() {
-            let chunk = keep.split_to(keep.len().min(CHUNK));
+            let chunk = keep.split_to(keep.len().min(FULL_PIECE));
             let offset = self.gathered[index];
             self.gathered[index] += chunk.len() as u64;
             let output = ExecOutput {
@@ -318,6 +358,7 @@ impl Pump {
     }
 
     fn ended(&mut self, outcome: &ExecOutcome) {
+        self.tell_held();
         let exec = self.exec.id;
         let recorded = self.gathered[0] + self.gathered[1];
         let ended = ExecEnded {
@@ -342,6 +383,7 @@ impl Pump {
     /// Says that nobody knows how it ended: its agent is gone, with whatever it had not said.
     fn unknown(&mut self) {
         if !self.over {
+            self.tell_held();
             let message = "the sandbox went away while the command ran".to_owned();
             self.tell_end(ExecOutcomeUnknown { exec: self.exec.id, message }.into());
         }
@@ -368,6 +410,11 @@ impl Pump {
             match self.exec.hosted.agent.attach_exec(attach).await {
                 Ok(connection) => return Some(connection),
                 Err(CallError::Refused(AttachRefusal::UnknownExec(_))) => break,
+                Err(CallError::Refused(AttachRefusal::Released { stream, retained_from })) => {
+                    // Past the output limit the agent was let forget more than is recorded.
+                    self.read[stream.index()] = retained_from;
+                    self.masking = Masking::new(&self.exec.context.redaction, self.read, self.gathered);
+                }
                 Err(error) if self.exec.hosted.is_closing() => {
                     tracing::debug!(error = %error, exec.id = %self.exec.id, "its sandbox is being destroyed");
                     break;

@@ -36,7 +36,7 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
             return;
         }
     };
-    let context = Context::of_link(&request, &shared.clock);
+    let context = Context::of_link(&request, &hosted.redaction, &shared.clock);
     let answer = match &request.op {
         LinkOp::ReadFile { path } => files::read(shared, &context, &hosted, path, &mut incoming).await,
         LinkOp::WriteFile { path, mode } => {

@@ -157,8 +157,7 @@ async fn ask(
         }
     };
     let requested = SandboxRequested { spec: spec.clone(), expires_at, lifetime_ends_at };
-    let secrets = spec.secret_names.iter().filter_map(|name| env.0.get(name));
-    let redaction = gateway.redaction().with_secrets(secrets);
+    let redaction = gateway.redaction().with_secrets(env.of(&spec.secret_names));
     gateway.publish_redacted(&caller, Some(id), event, now, requested, &redaction).await?;
     send_create(&gateway, &caller, id, command, spec, env, expires_at).await
 }
