@@ -22,6 +22,8 @@ pub struct Hosted {
     pub redaction: Redaction,
     /// Its execs whose output is being pumped right now.
     pub execs: DashSet<ExecId>,
+    /// What is masked for those that have secrets of their own.
+    pub maskings: DashMap<ExecId, Redaction>,
     /// The pumps, so that a destroy can wait for their last events.
     pub pumps: TaskTracker,
     /// Set when it is being destroyed: whatever ends from here on ends because of that.
@@ -43,9 +45,15 @@ impl Hosted {
             agent,
             redaction,
             execs: DashSet::new(),
+            maskings: DashMap::new(),
             pumps: TaskTracker::new(),
             closing: AtomicBool::new(false),
         }
+    }
+
+    /// What is masked in what an exec reads.
+    pub fn redaction_of(&self, exec: ExecId) -> Redaction {
+        self.maskings.get(&exec).map_or_else(|| self.redaction.clone(), |own| own.clone())
     }
 
     /// Marks it as being destroyed; `false` when somebody else already does that.

@@ -118,7 +118,11 @@ impl Exec {
         if let Some(event) = pump.started.clone() {
             pump.add(event, false);
         }
+        if !pump.exec.context.redaction.is_empty() {
+            hosted.maskings.insert(id, pump.exec.context.redaction.clone());
+        }
         pump.run(connection).await;
+        hosted.maskings.remove(&id);
         hosted.execs.remove(&id);
     }
 }

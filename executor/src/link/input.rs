@@ -4,6 +4,7 @@ use agent::client::CallError;
 use agent::protocol::{self, ExecRefusal};
 use events::{ErrorChain, ExecId, FaultCode, LinkFault, LinkIncoming, LinkValue, TerminalSize};
 
+use super::recording::Recording;
 use super::{Answer, internal};
 use crate::hosted::Hosted;
 
@@ -15,11 +16,22 @@ fn agent_id(exec: ExecId) -> protocol::ExecId {
 }
 
 /// Bytes for stdin, until the gateway says that they were all.
-pub(super) async fn stream(hosted: &Hosted, exec: ExecId, incoming: &mut LinkIncoming) -> Answer {
+pub(super) async fn stream(
+    hosted: &Hosted,
+    exec: ExecId,
+    mut recording: Option<Recording>,
+    incoming: &mut LinkIncoming,
+) -> Answer {
     let broken = |error: events::LinkError| LinkFault::new(FaultCode::Internal, error.to_string());
     incoming.accept(LinkValue::Done).await.map_err(broken)?;
     while let Some(bytes) = incoming.read().await.map_err(broken)? {
+        if let Some(recording) = &mut recording {
+            recording.take(&bytes).await?;
+        }
         hosted.agent.write_stdin(agent_id(exec), None, bytes).await.map_err(|error| fault(hosted, error))?;
+    }
+    if let Some(recording) = recording {
+        recording.finish().await?;
     }
     answer(hosted, hosted.agent.close_stdin(agent_id(exec)).await)
 }

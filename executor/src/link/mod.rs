@@ -2,6 +2,7 @@
 
 mod files;
 mod input;
+mod recording;
 
 use std::sync::Arc;
 
@@ -11,6 +12,8 @@ use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::provider::StatsError;
 use crate::service::Shared;
+
+use self::recording::Recording;
 
 type Answer = Result<LinkValue, LinkFault>;
 
@@ -51,7 +54,10 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
         LinkOp::ChangeMode { path, mode } => files::change_mode(shared, &context, &hosted, path, *mode).await,
         LinkOp::Glob { pattern } => files::glob(&hosted, pattern).await,
         LinkOp::Stats => stats(&hosted).await,
-        LinkOp::Input { exec } => input::stream(&hosted, *exec, &mut incoming).await,
+        LinkOp::Input { exec } => {
+            let recording = Recording::start(shared, &context, &hosted, *exec);
+            input::stream(&hosted, *exec, recording, &mut incoming).await
+        }
         LinkOp::Signal { exec, signal } => input::signal(&hosted, *exec, *signal).await,
         LinkOp::Resize { exec, size } => input::resize(&hosted, *exec, *size).await,
         LinkOp::Kill { exec } => input::kill(&hosted, *exec).await,
