@@ -13,6 +13,8 @@ pub struct ApiKey {
     pub id: ApiKeyId,
     /// Whose sandboxes it opens.
     pub tenant: TenantId,
+    /// Whether its holder runs the deployment, and may read what all tenants did.
+    pub operator: bool,
     /// SHA-256 of the key as the client sends it.
     pub sha256: [u8; 32],
 }
@@ -187,8 +189,12 @@ mod tests {
 
     #[test]
     fn a_key_does_not_show_its_hash() {
-        let key =
-            ApiKey { id: "k1".parse().unwrap(), tenant: TenantId::default_tenant(), sha256: [0xab; 32] };
+        let key = ApiKey {
+            id: "k1".parse().unwrap(),
+            tenant: TenantId::default_tenant(),
+            operator: false,
+            sha256: [0xab; 32],
+        };
         assert!(!format!("{key:?}").contains("171"));
     }
 }

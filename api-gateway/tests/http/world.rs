@@ -17,6 +17,7 @@ use super::executor::Executor;
 
 pub const RED: &str = "red-secret";
 pub const BLUE: &str = "blue-secret";
+pub const OPERATOR: &str = "key-of-operators";
 
 pub struct World {
     pub address: std::net::SocketAddr,
@@ -68,8 +69,10 @@ impl World {
         let feed = Feed::start(&log, store.clone()).await.unwrap();
         let view = View::start(&log, &feed).await.unwrap();
         let executor = if executor { Some(Executor::start(&log, &view).await) } else { None };
-        let mut config =
-            GatewayConfig { keys: vec![key("red", RED), key("blue", BLUE)], ..GatewayConfig::default() };
+        let mut config = GatewayConfig {
+            keys: vec![key("red", RED), key("blue", BLUE), key("operators", OPERATOR)],
+            ..GatewayConfig::default()
+        };
         change(&mut config);
         let link = LinkClient::new(&log);
         let gateway =
@@ -138,6 +141,7 @@ fn key(tenant: &str, secret: &str) -> ApiKey {
     ApiKey {
         id: format!("key-of-{tenant}").parse().unwrap(),
         tenant: tenant.parse().unwrap(),
+        operator: tenant == "operators",
         sha256: sha2::Sha256::digest(secret).into(),
     }
 }

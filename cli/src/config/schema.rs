@@ -172,6 +172,9 @@ pub struct KeyConfig {
     pub tenant: String,
     /// SHA-256 of the key, in hexadecimal.
     pub sha256: String,
+    /// Whether it is a key of the operator, who may read the audit log of all tenants.
+    #[serde(default)]
+    pub admin: bool,
 }
 
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -73,6 +73,7 @@ pub fn keys(auth: &AuthConfig) -> anyhow::Result<Vec<ApiKey>> {
             keys.push(ApiKey {
                 id: id.parse().context("key id")?,
                 tenant: TenantId::default_tenant(),
+                operator: id == "admin",
                 sha256: Sha256::digest(key.as_bytes()).into(),
             });
         }
@@ -86,6 +87,7 @@ pub fn keys(auth: &AuthConfig) -> anyhow::Result<Vec<ApiKey>> {
         keys.push(ApiKey {
             id: key.id.parse().with_context(|| format!("auth.keys: id {:?}", key.id))?,
             tenant: key.tenant.parse().with_context(|| format!("auth.keys: tenant {:?}", key.tenant))?,
+            operator: key.admin,
             sha256: hash,
         });
     }
