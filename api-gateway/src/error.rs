@@ -29,6 +29,8 @@ pub enum ErrorCode {
     Timeout,
     /// The state of things does not allow it.
     Conflict,
+    /// It was there and is not kept any more.
+    Gone,
     /// A body or a reply over its limit.
     TooLarge,
     /// A quota or a rate.
@@ -53,6 +55,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::Gone => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ResourceLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
@@ -91,6 +94,8 @@ pub struct ApiError {
     exec: Option<ExecId>,
     /// When trying again makes sense, in seconds.
     retry_after: Option<u32>,
+    /// Where to go on from, after what is gone: the name of a header and its value.
+    go_on: Option<(&'static str, u64)>,
 }
 
 impl ApiError {
@@ -100,6 +105,7 @@ impl ApiError {
             detail: None,
             exec: None,
             retry_after: None,
+            go_on: None,
         }
     }
 
@@ -138,6 +144,11 @@ impl ApiError {
         Self::new(ErrorCode::Conflict, message)
     }
 
+    /// 410
+    pub fn gone(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::Gone, message)
+    }
+
     /// 413
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::TooLarge, message)
@@ -166,11 +177,17 @@ impl ApiError {
         }
     }
 
-    /// 503 while the event store is away, 500 where trying again does not help.
+    /// 503 while the event store is away, 410 for what is not kept any more, 500 where trying again does not help.
     pub fn store(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. } => Self::unavailable(error),
             StoreError::Refused { .. } | StoreError::Damaged { .. } => Self::internal(error),
+            StoreError::Gone { next_offset, .. } => {
+                Self { go_on: Some(("x-next-offset", next_offset)), ..Self::gone(error.to_string()) }
+            }
+            StoreError::Trimmed { floor } => {
+                Self { go_on: Some(("x-log-floor", floor.0)), ..Self::gone(error.to_string()) }
+            }
         }
     }
 
@@ -205,7 +222,7 @@ impl Error for ApiError {}
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (exec, retry_after) = (self.exec, self.retry_after);
+        let (exec, retry_after, go_on) = (self.exec, self.retry_after, self.go_on);
         let body = self.into_body();
         let mut response = json_response(body.code.status(), "application/json", &body);
         if let Some(exec) = exec
@@ -215,6 +232,9 @@ impl IntoResponse for ApiError {
         }
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some((name, value)) = go_on {
+            response.headers_mut().insert(name, value.into());
         }
         response.extensions_mut().insert(body);
         response
@@ -243,6 +263,8 @@ fn json_response(status: StatusCode, content_type: &'static str, body: &impl Ser
 
 #[cfg(test)]
 mod tests {
+    use events::Gone;
+
     use super::*;
 
     #[test]
@@ -255,6 +277,7 @@ mod tests {
             (ApiError::method_not_allowed(), 405, "METHOD_NOT_ALLOWED"),
             (ApiError::timeout("x"), 408, "TIMEOUT"),
             (ApiError::conflict("x"), 409, "CONFLICT"),
+            (ApiError::gone("x"), 410, "GONE"),
             (ApiError::too_large("x"), 413, "TOO_LARGE"),
             (ApiError::resource_limit("x", Duration::from_millis(1100)), 429, "RESOURCE_LIMIT"),
             (ApiError::internal("secret"), 500, "INTERNAL_ERROR"),
@@ -266,6 +289,18 @@ mod tests {
             assert_eq!(body["code"], code);
             assert!(!body["message"].as_str().unwrap().contains("secret"), "{body}");
         }
+    }
+
+    #[test]
+    fn what_is_gone_says_where_to_go_on() {
+        let gone = StoreError::Gone { why: Gone::Expired, next_offset: 7 };
+        let response = ApiError::store(gone).into_response();
+        assert_eq!(
+            (response.status(), &response.headers()["x-next-offset"]),
+            (StatusCode::GONE, &"7".parse().unwrap())
+        );
+        let response = ApiError::store(StoreError::Trimmed { floor: events::Position(9) }).into_response();
+        assert_eq!(response.headers()["x-log-floor"], "9");
     }
 
     #[test]
@@ -282,6 +317,8 @@ mod tests {
             (StoreError::Unavailable { operation, source: source() }, ErrorCode::Unavailable),
             (StoreError::Refused { operation, source: source() }, ErrorCode::InternalError),
             (StoreError::Damaged { operation, source: source() }, ErrorCode::InternalError),
+            (StoreError::Gone { why: Gone::Erased, next_offset: 7 }, ErrorCode::Gone),
+            (StoreError::Trimmed { floor: events::Position(9) }, ErrorCode::Gone),
         ];
         for (error, code) in rows {
             assert_eq!(ApiError::store(error).code(), code);

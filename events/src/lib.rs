@@ -47,9 +47,10 @@ pub use redaction::{
 };
 pub use secret::{MasterKey, MasterKeyError, SealError};
 pub use store::{
-    AppendBatch, AppendBody, AppendError, AppendEvent, BodyStream, ChainHash, ChainedFrame, Encoding,
-    EventFilter, EventStore, Head, OpenError, OutputChunk, StoreError, StoredBody, StreamMark,
-    TemplateChange, open_store,
+    AppendBatch, AppendBody, AppendError, AppendEvent, BodyStream, ChainHash, ChainedFrame, DataKey,
+    DataKeyChange, Encoding, EventFilter, EventStore, Floor, Head, KeyFate, OpenError, OutputChunk,
+    Protection, StoreError, StoreOptions, StoredBody, StreamMark, TemplateChange, open_store,
+    open_store_with,
 };
 pub use subjects::Subjects;
 pub use view::{NodeStatus, View};

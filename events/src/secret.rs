@@ -117,6 +117,9 @@ impl fmt::Debug for MasterKey {
     }
 }
 
+/// What the keys of sandboxes are sealed for.
+pub(crate) const DATA_KEY: &str = "data-key";
+
 /// Random bytes of the kernel.
 pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];

@@ -9,13 +9,15 @@
 
 #[path = "store_conformance/facts.rs"]
 mod facts;
+#[path = "store_conformance/kept.rs"]
+mod kept;
 #[path = "store_conformance/scenario.rs"]
 mod scenario;
 mod support;
 
 use std::sync::Arc;
 
-use events::{EventStore, Position, open_store};
+use events::{EventStore, MasterKey, Position, StoreOptions, open_store, open_store_with};
 
 /// A fresh, empty store, and ways around its interface.
 pub struct Subject {
@@ -25,6 +27,20 @@ pub struct Subject {
 impl Subject {
     async fn open(&self) -> Arc<dyn EventStore> {
         open_store(&self.url).await.unwrap()
+    }
+
+    async fn open_with(&self, master_key: &MasterKey) -> Arc<dyn EventStore> {
+        let options = StoreOptions { master_key: Some(master_key.clone()) };
+        open_store_with(&self.url, &options).await.unwrap()
+    }
+
+    /// Whether these bytes are anywhere in the files of the database.
+    fn is_on_disk(&self, bytes: &[u8]) -> bool {
+        let path = self.url.strip_prefix("sqlite:").unwrap();
+        [String::new(), "-wal".to_owned(), "-journal".to_owned()].iter().any(|suffix| {
+            let file = std::fs::read(format!("{path}{suffix}")).unwrap_or_default();
+            file.windows(bytes.len()).any(|window| window == bytes)
+        })
     }
 
     /// Runs SQL behind the store's back.
@@ -47,13 +63,13 @@ impl Subject {
 }
 
 macro_rules! conformance {
-    ($($fact:ident),+ $(,)?) => {
+    ($($module:ident::$fact:ident),+ $(,)?) => {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $fact() {
                 let directory = tempfile::tempdir().unwrap();
                 let url = format!("sqlite:{}", directory.path().join("a/b/events.db").display());
-                super::facts::$fact(&super::Subject { url }).await;
+                super::$module::$fact(&super::Subject { url }).await;
             })+
         }
 
@@ -64,31 +80,35 @@ macro_rules! conformance {
             $({
                 println!("{}", stringify!($fact));
                 let url = postgres.database(stringify!($fact));
-                facts::$fact(&Subject { url }).await;
+                $module::$fact(&Subject { url }).await;
             })+
         }
     };
 }
 
 conformance! {
-    an_empty_store_is_at_zero,
-    positions_are_dense_and_bytes_exact,
-    an_append_after_another_position_conflicts_and_leaves_no_trace,
-    one_of_two_concurrent_appends_wins,
-    a_recorded_id_is_refused_and_known,
-    a_batch_without_events_moves_only_the_mark,
-    output_is_read_from_any_offset,
-    filters_select_exactly,
-    events_cannot_be_changed_or_deleted,
-    bodies_come_back_however_they_are_kept,
-    everything_is_there_after_reopening,
-    read_models_follow_the_events,
-    templates_are_saved_and_deleted,
-    big_batches_are_one_append,
-    hostile_text_is_only_text,
-    readers_see_whole_batches_only,
-    the_chain_verifies_and_names_the_first_change,
-    states_are_true_at_their_head,
+    facts::an_empty_store_is_at_zero,
+    facts::positions_are_dense_and_bytes_exact,
+    facts::an_append_after_another_position_conflicts_and_leaves_no_trace,
+    facts::one_of_two_concurrent_appends_wins,
+    facts::a_recorded_id_is_refused_and_known,
+    facts::a_batch_without_events_moves_only_the_mark,
+    facts::output_is_read_from_any_offset,
+    facts::filters_select_exactly,
+    facts::events_cannot_be_changed_or_deleted,
+    kept::bodies_come_back_however_they_are_kept,
+    facts::everything_is_there_after_reopening,
+    facts::read_models_follow_the_events,
+    facts::templates_are_saved_and_deleted,
+    facts::big_batches_are_one_append,
+    facts::hostile_text_is_only_text,
+    facts::readers_see_whole_batches_only,
+    facts::the_chain_verifies_and_names_the_first_change,
+    facts::states_are_true_at_their_head,
+    kept::sealed_output_is_read_with_the_master_key_only,
+    kept::what_is_erased_is_gone_for_everybody_at_once,
+    kept::a_sandbox_that_is_erased_early_never_has_a_key,
+    kept::output_from_before_the_key_is_not_called_sealed,
 }
 
 #[tokio::test]

@@ -200,6 +200,7 @@ impl World {
         loop {
             match reader.next().await.unwrap().unwrap() {
                 OutputItem::Output { bytes, .. } => stdout.extend_from_slice(&bytes),
+                OutputItem::Gone { .. } => panic!("output is gone"),
                 OutputItem::Ended(end) => return (stdout, end),
             }
         }

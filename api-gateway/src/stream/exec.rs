@@ -7,7 +7,7 @@ use events::{ExecId, OutputItem, OutputReader, OutputStream};
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::record::{EndRecord, OutputRecord};
+use super::record::{EndRecord, GoneRecord, OutputRecord};
 use super::utf8::{Chunk, Utf8Splitter};
 use crate::error::ApiError;
 
@@ -16,6 +16,8 @@ use crate::error::ApiError;
 pub enum ExecRecord {
     /// Whole characters of one stream.
     Output(OutputStream, Chunk),
+    /// Bytes that are not kept any more.
+    Gone(GoneRecord),
     /// Nothing has come for a while.
     Silence,
     /// It is over, or at least this stream is. Nothing follows.
@@ -113,6 +115,24 @@ impl ExecRecords {
                 };
                 splitter.push(offset, bytes).map(|chunk| ExecRecord::Output(stream, chunk))
             }
+            OutputItem::Gone { stream, offset, next_offset, why } => {
+                let splitter = match stream {
+                    OutputStream::Stdout => &mut self.stdout,
+                    OutputStream::Stderr => &mut self.stderr,
+                };
+                let gone = GoneRecord {
+                    r#type: "gone",
+                    stream: stream.as_str(),
+                    data: "",
+                    offset,
+                    next_offset,
+                    why,
+                };
+                // Popped from the back: the rest of a character that will never be whole comes first.
+                self.waiting.push(ExecRecord::Gone(gone));
+                self.waiting.extend(splitter.finish().map(|chunk| ExecRecord::Output(stream, chunk)));
+                self.waiting.pop()
+            }
             OutputItem::Ended(end) => {
                 let (stdout, stderr) = self.offsets();
                 self.finish(EndRecord::new(self.exec, &end, stdout, stderr));
@@ -148,6 +168,7 @@ impl ExecRecord {
             Self::Output(stream, chunk) => {
                 super::record::write_line(&OutputRecord::new(*stream, chunk), into)
             }
+            Self::Gone(gone) => super::record::write_line(gone, into),
             Self::Silence => into.extend_from_slice(b"\n"),
             Self::End(end) => super::record::write_line(end, into),
         }

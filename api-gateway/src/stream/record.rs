@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, BytesMut};
-use events::{ExecEnd, ExecId, OutputStream, format_go_duration};
+use events::{ExecEnd, ExecId, Gone, OutputStream, format_go_duration};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io;
@@ -33,6 +33,24 @@ pub struct OutputRecord<'a> {
     pub offset: u64,
     /// Where to go on from: the offset after the last byte.
     pub next_offset: u64,
+}
+
+/// Bytes that were recorded and are not kept any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct GoneRecord {
+    /// `gone`
+    pub r#type: &'static str,
+    /// `stdout` or `stderr`.
+    pub stream: &'static str,
+    /// Empty.
+    pub data: &'static str,
+    /// Where the first of them stood in its stream.
+    pub offset: u64,
+    /// Where to go on from: the offset after the last of them.
+    pub next_offset: u64,
+    /// `erased`: their key was destroyed. `expired`: they were older than what is kept.
+    #[schema(value_type = String)]
+    pub why: Gone,
 }
 
 /// How an exec ended: the last record of a stream. It has no `stream`.

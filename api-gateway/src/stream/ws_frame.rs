@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use events::{ExecId, OutputStream, TerminalSize};
 use serde::{Deserialize, Serialize};
 
-use super::record::{EndRecord, OutputRecord, write_json};
+use super::record::{EndRecord, GoneRecord, OutputRecord, write_json};
 use super::utf8::Chunk;
 use crate::config::ExecLimits;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
@@ -158,6 +158,11 @@ impl Framing {
             record.r#type = Some(stream.as_str());
         }
         message(&record)
+    }
+
+    /// The frame of bytes that are not kept any more.
+    pub fn gone(gone: &GoneRecord) -> Message {
+        message(gone)
     }
 
     /// The last frame.

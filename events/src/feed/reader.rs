@@ -5,7 +5,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Feed, PAGE, Recorded, Topic};
-use crate::{Position, StoreError};
+use crate::{EventStore, Position, StoreError};
 
 /// Where a reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,11 @@ impl FeedReader {
     /// The position of the last event that was given: where to go on from.
     pub const fn cursor(&self) -> Position {
         self.cursor
+    }
+
+    /// The store behind it.
+    pub(super) fn store(&self) -> &Arc<dyn EventStore> {
+        self.feed.store()
     }
 
     /// The next event, as soon as there is one.

@@ -21,7 +21,7 @@ mod numberer;
 mod run;
 
 pub use chain::{ChainFault, VerifyError, link, verify};
-pub use encoder::{Encode, EncodeError, Encoder};
+pub use encoder::{Encode, EncodeError, Encoder, Sealing};
 pub use jetstream::JetStreamTransport;
 pub use numberer::{Draft, DraftError, DropReason, Incoming, Known, Missing, Numberer};
-pub use run::{Messages, Transport, run};
+pub use run::{Messages, RecorderConfig, Transport, run, run_with};

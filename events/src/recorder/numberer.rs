@@ -1,12 +1,14 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use bytes::Bytes;
+
 use super::cache::Cache;
 use super::chain::link;
 use super::encoder::{Encode, EncodeError};
 use crate::{
     AppendBatch, AppendBody, AppendEvent, ChainHash, DecodeError, Event, EventData, EventId, ExecEnded,
-    ExecId, ExecState, Frame, Head, OutputMark, OutputStream, Position, SandboxId, SandboxState, StreamMark,
-    TemplateChange, TenantId,
+    ExecId, ExecState, Floor, Frame, Gone, Head, LogTrimmed, MissingBody, OutputMark, OutputStream, Position,
+    SandboxId, SandboxState, StreamMark, TemplateChange, TenantId,
 };
 
 /// Sandboxes and execs (each) that stay in memory between batches; others are read from the store when they are needed.
@@ -211,8 +213,14 @@ impl Numberer {
                 sandboxes.insert(sandbox);
             }
             note_template(&event, &mut draft.batch.templates);
+            note_floor(&event, &mut draft.batch.floors);
             let previous = self.links.get(&event.tenant).copied().unwrap_or(ChainHash::GENESIS);
             let body = encoder.encode(&event, &frame)?;
+            if let Some(AppendBody { length, stored: None, .. }) = body {
+                // What is announced is what is kept.
+                frame.body = Bytes::new();
+                frame.missing = Some(MissingBody { why: Gone::Erased, length });
+            }
             let body_hash = body.as_ref().map(|body| &body.hash);
             let hash = link(&previous, self.head, &frame.header, body_hash);
             match self.links.get_mut(&event.tenant) {
@@ -226,6 +234,7 @@ impl Numberer {
             }
             draft.batch.events.push(AppendEvent::new(&event, frame, body, hash));
         }
+        draft.batch.data_keys = encoder.key_changes();
         let states = sandboxes.iter().filter_map(|id| self.sandboxes.get(id)?.clone());
         draft.batch.sandboxes = states.collect();
         let states = execs.iter().filter_map(|id| self.execs.get(id)?.clone());
@@ -364,6 +373,16 @@ fn note_template(event: &Event, changes: &mut Vec<TemplateChange>) {
     };
     changes.retain(|change| change.tenant != event.tenant || change.name != *name);
     changes.push(TemplateChange { tenant: event.tenant.clone(), name: name.clone(), template });
+}
+
+fn note_floor(event: &Event, floors: &mut Vec<Floor>) {
+    let EventData::LogTrimmed(trimmed) = &event.data else { return };
+    let LogTrimmed { class, up_to, checkpoint } = *trimmed;
+    match floors.iter_mut().find(|floor| floor.class == class) {
+        Some(floor) if floor.up_to >= up_to => {}
+        Some(floor) => *floor = Floor { class, up_to, checkpoint },
+        None => floors.push(Floor { class, up_to, checkpoint }),
+    }
 }
 
 impl AppendEvent {

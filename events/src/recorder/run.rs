@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::encoder::{EncodeError, Encoder};
+use super::encoder::{EncodeError, Encoder, Sealing};
 use super::numberer::{Draft, DraftError, Incoming, Known, Missing, Numberer};
 use crate::{
     AppendError, ErrorChain, EventStore, ExecState, Frame, Head, Position, PublishError, SourceError,
@@ -68,12 +68,31 @@ pub trait Transport: Send + Sync + 'static {
 /// as long as it takes, from the head that the store has. Two recorders may run at once: of each batch one wins, and
 /// what the other had is found to be recorded.
 pub async fn run<T: Transport>(transport: T, store: Arc<dyn EventStore>, stop: CancellationToken) {
+    run_with(transport, store, RecorderConfig::default(), stop).await;
+}
+
+/// What a recorder is set to.
+#[derive(Debug, Clone, Default)]
+pub struct RecorderConfig {
+    /// Which bodies are sealed.
+    pub sealing: Sealing,
+}
+
+/// The same, with a configuration.
+pub async fn run_with<T: Transport>(
+    transport: T,
+    store: Arc<dyn EventStore>,
+    config: RecorderConfig,
+    stop: CancellationToken,
+) {
     let mut recorder = Recorder {
         transport: Arc::new(transport),
         store,
+        config,
         stop,
         refusals: 0,
         wary: 0,
+        keyed: true,
         suspect_until: 0,
         failures: 0,
         forgetting: None,
@@ -119,11 +138,14 @@ enum SessionError {
 struct Recorder<T: Transport> {
     transport: Arc<T>,
     store: Arc<dyn EventStore>,
+    config: RecorderConfig,
     stop: CancellationToken,
     /// How often in a row a healthy database refused one message.
     refusals: u32,
     /// Batches for which nothing is taken for new without a look.
     wary: u32,
+    /// Whether any sandbox may have a key.
+    keyed: bool,
     /// Up to this message, messages are recorded one by one, because a batch that held them was refused.
     suspect_until: u64,
     /// Sessions in a row that recorded nothing.
@@ -152,7 +174,9 @@ impl<T: Transport> Recorder<T> {
         self.transport.announce_head(head.position).await;
         let mut messages = self.transport.messages(&head).await?;
         let mut numberer = Numberer::new(&head);
-        let mut encoder = Encoder::new()?;
+        let mut encoder = Encoder::with(self.config.sealing.clone())?;
+        // As long as no sandbox has a key and none gets one, nobody needs to be asked.
+        self.keyed = self.config.sealing.enabled || self.store.has_data_keys().await?;
         loop {
             let next = tokio::select! {
                 biased;
@@ -162,6 +186,7 @@ impl<T: Transport> Recorder<T> {
             let Ok(first) = next else {
                 self.transport.announce_head(numberer.head()).await;
                 self.forget();
+                self.tidy().await;
                 continue;
             };
             let mut failed = None;
@@ -202,8 +227,12 @@ impl<T: Transport> Recorder<T> {
             self.transport.bury(payload).await?;
         }
         let missing = numberer.missing(&events, self.wary == 0);
-        let known = load(&*self.store, &missing).await?;
+        let unknown_keys = if self.keyed { encoder.missing(&events) } else { Vec::new() };
+        let (known, keys) = tokio::try_join!(load(&*self.store, &missing), async {
+            if unknown_keys.is_empty() { Ok(Vec::new()) } else { self.store.data_keys(&unknown_keys).await }
+        })?;
         numberer.learn(missing, known);
+        encoder.learn(&unknown_keys, keys)?;
         let ids = if mark.sequence > self.suspect_until {
             Numberer::ids_to_check(&events)
         } else {
@@ -221,6 +250,10 @@ impl<T: Transport> Recorder<T> {
         }
         if let Err(error) = self.store.append(&batch).await {
             return self.refused(error, batch.after, batch.stream, only).await;
+        }
+        if !batch.data_keys.is_empty() {
+            self.keyed = true;
+            self.tidy().await;
         }
         let execs = batch.execs;
         let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
@@ -263,6 +296,13 @@ impl<T: Transport> Recorder<T> {
         self.refusals = 0;
         // The numberer assumed that the events were recorded.
         Err(error.into())
+    }
+
+    /// What is left undone is tried again when there is nothing else to do.
+    async fn tidy(&self) {
+        if let Err(error) = self.store.tidy().await {
+            tracing::warn!(error = %ErrorChain(&error), "destroyed keys are not swept away yet");
+        }
     }
 
     fn suspects(&self, gathered: &Gathered) -> bool {

@@ -176,6 +176,18 @@ impl EventStore for Flaky {
     async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError> {
         self.store.all_templates().await
     }
+    async fn data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
+        self.store.data_keys(sandboxes).await
+    }
+    async fn has_data_keys(&self) -> Result<bool, StoreError> {
+        self.store.has_data_keys().await
+    }
+    async fn protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError> {
+        self.store.protection(sandbox).await
+    }
+    async fn tidy(&self) -> Result<(), StoreError> {
+        self.store.tidy().await
+    }
     async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError> {
         self.store.chain_head(tenant).await
     }

@@ -1,5 +1,7 @@
 use super::AppendBody;
-use crate::{EventId, ExecId, ExecState, Frame, Position, SandboxId, SandboxState, Template, TenantId};
+use crate::{
+    EventId, ExecId, ExecState, Frame, Position, RetentionClass, SandboxId, SandboxState, Template, TenantId,
+};
 
 /// A link of a tenant's hash chain: SHA-256 over the link before it and one event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,6 +100,37 @@ pub struct TemplateChange {
     pub template: Option<Template>,
 }
 
+/// A key of sealed bodies that is made or destroyed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataKeyChange {
+    /// Whose output and input it is for.
+    pub sandbox: SandboxId,
+    /// Whose sandbox that is.
+    pub tenant: TenantId,
+    /// What becomes of it.
+    pub fate: KeyFate,
+}
+
+/// What becomes of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyFate {
+    /// It is new; this is the key, sealed.
+    Made(Vec<u8>),
+    /// It is destroyed, at this time in microseconds since 1970.
+    Destroyed(i64),
+}
+
+/// Up to where things of a class were dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// What.
+    pub class: RetentionClass,
+    /// Up to and including this position.
+    pub up_to: Position,
+    /// The checkpoint that speaks of it.
+    pub checkpoint: EventId,
+}
+
 /// What one append adds. Every read model occurs at most once, in the state after the last event.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AppendBatch {
@@ -113,6 +146,10 @@ pub struct AppendBatch {
     pub execs: Vec<ExecState>,
     /// Templates that changed.
     pub templates: Vec<TemplateChange>,
+    /// Keys that are made or destroyed.
+    pub data_keys: Vec<DataKeyChange>,
+    /// Floors of retention that rise.
+    pub floors: Vec<Floor>,
     /// The newest link of each tenant that has an event in the batch.
     pub chain_heads: Vec<(TenantId, ChainHash)>,
 }

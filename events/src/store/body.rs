@@ -106,6 +106,8 @@ impl BodyStream {
 pub struct AppendBody {
     /// Where it belongs.
     pub stream: BodyStream,
+    /// How many bytes it has, before they are encoded.
+    pub length: u64,
     /// What the hash chain has of it.
     pub hash: [u8; 32],
     /// What is kept; nothing when the key was destroyed before it came.

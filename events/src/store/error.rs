@@ -1,3 +1,5 @@
+use crate::{Gone, Position};
+
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why the store did not answer.
@@ -30,6 +32,20 @@ pub enum StoreError {
         #[source]
         source: Source,
     },
+    /// The bytes were recorded and are not there any more. A retry does not help.
+    #[error("these bytes are not kept any more ({why}); output goes on at offset {next_offset}")]
+    Gone {
+        /// Why.
+        why: Gone,
+        /// The first offset after them that can be asked for: of bytes that are there, or of those that come next.
+        next_offset: u64,
+    },
+    /// Events after the asked position were dropped. A retry does not help; reading on from the floor does.
+    #[error("events up to position {floor} are not kept any more")]
+    Trimmed {
+        /// The newest position that was dropped.
+        floor: Position,
+    },
 }
 
 impl StoreError {
@@ -37,7 +53,7 @@ impl StoreError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Refused { .. } | Self::Damaged { .. } => false,
+            Self::Refused { .. } | Self::Damaged { .. } | Self::Gone { .. } | Self::Trimmed { .. } => false,
         }
     }
 }

@@ -6,6 +6,7 @@
 mod batch;
 mod body;
 mod error;
+mod keys;
 mod migrations;
 mod open;
 mod postgres;
@@ -16,10 +17,12 @@ mod sqlite;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use batch::{AppendBatch, AppendEvent, ChainHash, StreamMark, TemplateChange};
+pub use batch::{
+    AppendBatch, AppendEvent, ChainHash, DataKeyChange, Floor, KeyFate, StreamMark, TemplateChange,
+};
 pub use body::{AppendBody, BodyStream, Encoding, StoredBody};
 pub use error::{AppendError, OpenError, StoreError};
-pub use open::open_store;
+pub use open::{StoreOptions, open_store, open_store_with};
 
 use crate::{
     EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,
@@ -59,6 +62,28 @@ pub struct OutputChunk {
     pub bytes: Bytes,
     /// The event that it is from.
     pub position: Position,
+}
+
+/// The key of the sealed bodies of one sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataKey {
+    /// Which sandbox.
+    pub sandbox: SandboxId,
+    /// The key, sealed under the master key; `None`: it was destroyed.
+    pub sealed: Option<Bytes>,
+}
+
+/// How what a sandbox wrote and read is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protection {
+    /// Under no key.
+    None,
+    /// Some of it under a key: the older part is not.
+    Partial,
+    /// Under a key.
+    Sealed,
+    /// Its key was destroyed.
+    Erased,
 }
 
 /// An event with its link of the hash chain, as verification reads it: what is stored, not what it says.
@@ -102,7 +127,8 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// after `batch.after`, without holes; a batch without events only moves the stream mark.
     async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError>;
 
-    /// Up to `limit` events after a position, in order.
+    /// Up to `limit` events after a position, in order. Events without their body where that is not kept any more; an error
+    /// where events themselves are not ([`StoreError::Trimmed`]), so that nothing is left out in silence.
     async fn read(&self, filter: &EventFilter, after: Position, limit: u32)
     -> Result<Vec<Frame>, StoreError>;
 
@@ -119,6 +145,7 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
 
     /// Output from `offset` on, in order and without holes: up to `max_bytes` bytes, or fewer when it is in many small
     /// pieces. Empty only when nothing is recorded at or after `offset`. The first and the last chunk are cut to fit.
+    /// [`StoreError::Gone`] when the byte at `offset` was recorded and is not there any more.
     async fn output(
         &self,
         exec: ExecId,
@@ -151,6 +178,19 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
 
     /// The templates of all tenants: what a view is loaded from.
     async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError>;
+
+    /// The keys of these sandboxes; those that have none are left out.
+    async fn data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError>;
+
+    /// Whether any sandbox has or had a key.
+    async fn has_data_keys(&self) -> Result<bool, StoreError>;
+
+    /// How what a sandbox wrote and read is kept.
+    async fn protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError>;
+
+    /// Does what was put off because somebody was reading: takes the last traces of destroyed keys away. Cheap when there
+    /// is nothing to do.
+    async fn tidy(&self) -> Result<(), StoreError>;
 
     /// Ends all connections, after which the files of the store are complete by themselves. It is of no use afterwards.
     async fn close(&self) {}

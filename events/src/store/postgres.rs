@@ -1,5 +1,5 @@
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -7,14 +7,16 @@ use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Postgres};
 
-use super::sql::{Dialect, SqlStore, body_rows, failed, searchable, signed, state_json};
-use super::{AppendBatch, AppendError, EventStore, OpenError, migrations};
+use super::sql::{
+    Dialect, SqlStore, body_rows, class_name, erased_at, failed, sealed_key, searchable, signed, state_json,
+};
+use super::{AppendBatch, AppendError, EventStore, OpenError, StoreError, StoreOptions, migrations};
 
 const READERS: u32 = 8;
 /// A connection that was used this recently is used again without asking whether it still works.
 const TRUSTED_IDLE: Duration = Duration::from_millis(200);
 
-pub(super) async fn open(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
+pub(super) async fn open(url: &str, store_options: &StoreOptions) -> Result<Arc<dyn EventStore>, OpenError> {
     // The source of a parse error would repeat the URL, which may hold a password.
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| OpenError::Url("postgres".to_owned()))?
@@ -38,19 +40,29 @@ pub(super) async fn open(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
     let writer = pool(1).await.map_err(|error| OpenError::Connect(error.into()))?;
     migrations::postgres().run(&writer).await.map_err(|error| OpenError::Migrate(error.into()))?;
     let readers = pool(READERS).await.map_err(|error| OpenError::Connect(error.into()))?;
-    Ok(Arc::new(SqlStore { writer, readers, memory: Partitions::default() }))
+    Ok(Arc::new(SqlStore {
+        writer,
+        readers,
+        memory: Memory::default(),
+        master_key: store_options.master_key.clone(),
+    }))
 }
 
 /// Positions whose bodies are in one partition; see `make_bodies_partition`.
 const PARTITION: u64 = 1_000_000;
 
-/// Up to which partition of bodies (exclusive) this process knows that they are there.
+/// See [`Dialect::Memory`].
 #[derive(Default)]
-pub(super) struct Partitions(AtomicU64);
+pub(super) struct Memory {
+    /// Up to which partition of bodies (exclusive) this process knows that they are there.
+    partitions: AtomicU64,
+    /// Keys were destroyed, and their old rows not yet swept away.
+    unswept: AtomicBool,
+}
 
 /// Makes the partitions that the batch needs, and the one after.
 async fn make_room(store: &SqlStore<Postgres>, batch: &AppendBatch) -> Result<(), sqlx::Error> {
-    let Partitions(made) = &store.memory;
+    let made = &store.memory.partitions;
     let wanted = batch.end().0 / PARTITION + 2;
     if made.load(Ordering::Relaxed) >= wanted {
         return Ok(());
@@ -98,6 +110,16 @@ WITH taken AS (
     INSERT INTO chain_heads (tenant, position, hash)
     SELECT u.tenant, $1, u.hash FROM taken, UNNEST($34::text[], $35::bytea[]) AS u (tenant, hash)
     ON CONFLICT (tenant) DO UPDATE SET position = excluded.position, hash = excluded.hash
+), new_data_keys AS (
+    INSERT INTO data_keys (sandbox, tenant, sealed_key, erased_at)
+    SELECT u.* FROM taken, UNNEST($42::bytea[], $43::text[], $44::bytea[], $45::bigint[]) AS u
+    ON CONFLICT (sandbox) DO UPDATE SET
+        sealed_key = CASE WHEN excluded.erased_at IS NULL THEN data_keys.sealed_key END,
+        erased_at = COALESCE(data_keys.erased_at, excluded.erased_at)
+), new_floors AS (
+    UPDATE retention r SET floor = u.floor, checkpoint = u.checkpoint
+    FROM taken, UNNEST($46::text[], $47::bigint[], $48::bytea[]) AS u (class, floor, checkpoint)
+    WHERE r.class = u.class AND r.floor < u.floor
 )
 SELECT 1 FROM taken"
         .into()
@@ -105,7 +127,7 @@ SELECT 1 FROM taken"
 
 #[async_trait]
 impl Dialect for Postgres {
-    type Memory = Partitions;
+    type Memory = Memory;
 
     async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
         let failed = failed::<Self>("append events");
@@ -113,6 +135,7 @@ impl Dialect for Postgres {
         let events = &batch.events;
         let bodies = body_rows(batch);
         let (sandboxes, execs, templates) = (&batch.sandboxes, &batch.execs, &batch.templates);
+        let (data_keys, floors) = (&batch.data_keys, &batch.floors);
         macro_rules! column {
             ($rows:expr, $row:ident => $value:expr) => {
                 $rows.iter().map(|$row| $value).collect::<Vec<_>>()
@@ -137,9 +160,7 @@ impl Dialect for Postgres {
             .bind(column!(events, event => event.type_name))
             .bind(column!(events, event => event.time_us))
             .bind(column!(events, event => &event.frame.header[..]))
-            .bind(
-                column!(events, event => event.body.as_ref().map(|_| signed(event.frame.body.len() as u64))),
-            )
+            .bind(column!(events, event => event.body.as_ref().map(|body| signed(body.length))))
             .bind(column!(events, event => event.body.as_ref().map(|body| &body.hash[..])))
             .bind(column!(events, event => &event.hash.0[..]))
             .bind(column!(bodies, row => row.position))
@@ -168,13 +189,34 @@ impl Dialect for Postgres {
             .bind(column!(bodies, row => row.length))
             .bind(column!(bodies, row => row.encoding))
             .bind(column!(bodies, row => row.bytes))
+            .bind(column!(data_keys, change => &change.sandbox.as_bytes()[..]))
+            .bind(column!(data_keys, change => change.tenant.as_str()))
+            .bind(column!(data_keys, change => sealed_key(change)))
+            .bind(column!(data_keys, change => erased_at(change)))
+            .bind(column!(floors, floor => class_name(floor.class)))
+            .bind(column!(floors, floor => signed(floor.up_to.0)))
+            .bind(column!(floors, floor => &floor.checkpoint.as_bytes()[..]))
             .fetch_optional(&store.writer)
             .await
             .map_err(&failed)?;
-        match taken {
-            Some(_) => Ok(()),
-            None => Err(AppendError::Conflict),
+        if taken.is_none() {
+            return Err(AppendError::Conflict);
         }
+        if data_keys.iter().any(|change| erased_at(change).is_some()) {
+            store.memory.unswept.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The old version of a row that was changed stays in the table until somebody sweeps.
+    async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError> {
+        if store.memory.unswept.swap(false, Ordering::Relaxed)
+            && let Err(error) = sqlx::query("VACUUM data_keys").execute(&store.writer).await
+        {
+            store.memory.unswept.store(true, Ordering::Relaxed);
+            return Err(failed::<Self>("sweep destroyed keys away")(error));
+        }
+        Ok(())
     }
 
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {

@@ -7,11 +7,11 @@ use serde::de::DeserializeOwned;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Row, Type};
 
-use super::body::decompress;
+use super::keys::{Kept, open_bodies};
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces, signed, stream_code};
 use super::{
-    AppendBatch, AppendError, ChainHash, ChainedFrame, Encoding, EventFilter, EventStore, Head, OutputChunk,
-    StoreError, StoredBody,
+    AppendBatch, AppendError, ChainHash, ChainedFrame, DataKey, Encoding, EventFilter, EventStore, Head,
+    OutputChunk, Protection, StoreError, StoredBody,
 };
 use crate::{
     EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, SandboxId, SandboxState,
@@ -25,6 +25,11 @@ const ID_CHUNKS: [usize; 3] = [512, 32, 1];
 
 fn position(value: i64) -> Position {
     Position(u64::try_from(value).unwrap_or_default())
+}
+
+fn sandbox_id(bytes: &[u8]) -> Result<SandboxId, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| damaged("read events", "an id is not 16 bytes long"))?;
+    Ok(SandboxId::from_bytes(bytes))
 }
 
 fn chain_hash(bytes: &[u8]) -> Result<ChainHash, StoreError> {
@@ -85,24 +90,51 @@ where
             query = query.bind(name.as_str());
         }
         let failed = failed::<DB>("read events");
-        let mut rows = query.fetch(&self.readers);
         let mut frames = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(&failed)? {
-            let header: &[u8] = row.try_get(1).map_err(&failed)?;
-            let length: Option<i64> = row.try_get(2).map_err(&failed)?;
-            let length = position(length.unwrap_or_default()).0;
-            let body = match stored::<DB>(&row, 3).map_err(&failed)? {
-                Some(stored) => plain(stored, length)?,
-                None => Bytes::new(),
+        let mut bodies = Vec::new();
+        let mut floor = None;
+        {
+            let mut rows = query.fetch(&self.readers);
+            while let Some(row) = rows.try_next().await.map_err(&failed)? {
+                let at = position(row.try_get(0).map_err(&failed)?);
+                let header: &[u8] = row.try_get(1).map_err(&failed)?;
+                if floor.is_none() {
+                    floor = Some(position(row.try_get(6).map_err(&failed)?));
+                }
+                if let Some(length) = row.try_get::<Option<i64>, _>(2).map_err(&failed)? {
+                    let sandbox: Option<&[u8]> = row.try_get(3).map_err(&failed)?;
+                    bodies.push((
+                        frames.len(),
+                        Kept {
+                            position: at,
+                            sandbox: sandbox.map(sandbox_id).transpose()?,
+                            length: position(length).0,
+                            stored: stored::<DB>(&row, 4).map_err(&failed)?,
+                        },
+                    ));
+                }
+                let header = header.to_vec().into();
+                frames.push(Frame { position: at, header, body: Bytes::new(), missing: None });
+            }
+        }
+        let complete = frames.first().is_some_and(|first: &Frame| first.position == after.next());
+        if !complete {
+            let floor = match floor {
+                Some(floor) => floor,
+                None => self.lifecycle_floor().await?,
             };
-            let missing =
-                (length > 0 && body.is_empty()).then_some(MissingBody { why: Gone::Expired, length });
-            frames.push(Frame {
-                position: position(row.try_get(0).map_err(&failed)?),
-                header: header.to_vec().into(),
-                body,
-                missing,
-            });
+            if after < floor && !self.begins_above(filter).await? {
+                return Err(StoreError::Trimmed { floor });
+            }
+        }
+        let (indexes, kept): (Vec<usize>, Vec<Kept>) = bodies.into_iter().unzip();
+        let lengths: Vec<u64> = kept.iter().map(|body| body.length).collect();
+        let opened = open_bodies(self, self.master_key.as_ref(), kept).await?;
+        for ((index, length), body) in indexes.into_iter().zip(lengths).zip(opened) {
+            match body {
+                Ok(body) => frames[index].body = body,
+                Err(why) => frames[index].missing = Some(MissingBody { why, length }),
+            }
         }
         Ok(frames)
     }
@@ -178,20 +210,52 @@ where
             .fetch_all(&self.readers)
             .await
             .map_err(&failed)?;
-        let mut chunks = Vec::with_capacity(rows.len());
+        let mut starts = Vec::with_capacity(rows.len());
+        let mut kept = Vec::with_capacity(rows.len());
+        let mut sandbox = None;
         for row in &rows {
             let at = position(row.try_get(0).map_err(&failed)?);
-            let start = position(row.try_get(1).map_err(&failed)?).0;
+            let stored = stored::<DB>(row, 3).map_err(&failed)?;
+            if sandbox.is_none() && stored.as_ref().is_some_and(|stored| stored.encoding.is_sealed()) {
+                sandbox = self.exec(exec).await?.map(|state| state.sandbox);
+            }
+            starts.push((at, position(row.try_get(1).map_err(&failed)?).0));
             let length = position(row.try_get(2).map_err(&failed)?).0;
-            let Some(stored) = stored::<DB>(row, 3).map_err(&failed)? else { continue };
-            let body = plain(stored, length)?;
-            let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(body.len());
-            let stop = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(body.len());
-            chunks.push(OutputChunk {
-                offset: start + skip as u64,
-                bytes: body.slice(skip..stop),
-                position: at,
-            });
+            kept.push(Kept { position: at, sandbox, length, stored });
+        }
+        let mut chunks: Vec<OutputChunk> = Vec::with_capacity(rows.len());
+        let mut next = offset;
+        for ((at, start), body) in
+            starts.into_iter().zip(open_bodies(self, self.master_key.as_ref(), kept).await?)
+        {
+            let gone = match body {
+                Ok(body) if start <= next => {
+                    let within = |goal: u64| {
+                        usize::try_from(goal.saturating_sub(start)).unwrap_or(usize::MAX).min(body.len())
+                    };
+                    let (skip, stop) = (within(offset), within(end));
+                    next = start + stop as u64;
+                    let bytes = body.slice(skip..stop);
+                    chunks.push(OutputChunk { offset: start + skip as u64, bytes, position: at });
+                    continue;
+                }
+                Ok(_) => StoreError::Gone { why: Gone::Expired, next_offset: start },
+                Err(why) => {
+                    // Nothing of what follows can be read either: it is the same key.
+                    let recorded = self.exec(exec).await?.map(|state| state.recorded(stream));
+                    StoreError::Gone { why, next_offset: recorded.unwrap_or_default().max(next) }
+                }
+            };
+            if chunks.is_empty() {
+                return Err(gone);
+            }
+            break;
+        }
+        if chunks.is_empty()
+            && let Some(state) = self.exec(exec).await?
+            && offset < state.recorded(stream)
+        {
+            return Err(self.gone(&state, stream, offset).await?);
         }
         Ok(chunks)
     }
@@ -292,6 +356,56 @@ where
             .collect()
     }
 
+    async fn data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
+        let failed = failed::<DB>("read keys");
+        let mut keys = Vec::new();
+        for piece in pieces(sandboxes.len(), &ID_CHUNKS) {
+            let wanted = placeholders(1, piece.len());
+            let sql = format!("SELECT sandbox, sealed_key FROM data_keys WHERE sandbox IN ({wanted})");
+            let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
+            for id in &sandboxes[piece] {
+                query = query.bind(&id.as_bytes()[..]);
+            }
+            for row in query.fetch_all(&self.readers).await.map_err(&failed)? {
+                let sealed: Option<&[u8]> = row.try_get(1).map_err(&failed)?;
+                keys.push(DataKey {
+                    sandbox: sandbox_id(row.try_get(0).map_err(&failed)?)?,
+                    sealed: sealed.map(|sealed| sealed.to_vec().into()),
+                });
+            }
+        }
+        Ok(keys)
+    }
+
+    async fn has_data_keys(&self) -> Result<bool, StoreError> {
+        let row = sqlx::query::<DB>("SELECT 1 FROM data_keys LIMIT 1").fetch_optional(&self.readers).await;
+        Ok(row.map_err(failed::<DB>("read keys"))?.is_some())
+    }
+
+    async fn protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError> {
+        let Some(key) = self.data_keys(&[sandbox]).await?.pop() else {
+            return Ok(Protection::None);
+        };
+        // Whatever came after the key was made is sealed under it.
+        let open = sqlx::query::<DB>(
+            "SELECT 1 FROM execs x JOIN bodies b ON b.exec = x.id
+             WHERE x.sandbox = $1 AND b.byte_offset IS NOT NULL AND b.encoding < 2 LIMIT 1",
+        )
+        .bind(&sandbox.as_bytes()[..])
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(failed::<DB>("look for output that is not sealed"))?;
+        Ok(match (key.sealed, open) {
+            (None, _) => Protection::Erased,
+            (Some(_), Some(_)) => Protection::Partial,
+            (Some(_), None) => Protection::Sealed,
+        })
+    }
+
+    async fn tidy(&self) -> Result<(), StoreError> {
+        DB::tidy(self).await
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         // The last connection to go writes what is in the write-ahead log into the database itself.
@@ -311,6 +425,87 @@ where
         }
     }
 }
+
+/// The first bytes of a stream that are there after an offset.
+const NEXT_OUTPUT: &str = "
+SELECT byte_offset FROM bodies WHERE exec = $1 AND stream = $2 AND byte_offset > $3 ORDER BY byte_offset LIMIT 1";
+
+impl<DB> SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Decode<'q, DB> + Type<DB>,
+    usize: ColumnIndex<DB::Row>,
+    Self: EventStore,
+{
+    async fn lifecycle_floor(&self) -> Result<Position, StoreError> {
+        let failed = failed::<DB>("read the floor of the log");
+        let row = sqlx::query::<DB>("SELECT floor FROM retention WHERE class = 'lifecycle'")
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(&failed)?;
+        row.map_or(Ok(Position::ZERO), |row| Ok(position(row.try_get(0).map_err(&failed)?)))
+    }
+
+    /// Whether all that ever matched this filter is still there, because it is about one thing whose first event is.
+    async fn begins_above(&self, filter: &EventFilter) -> Result<bool, StoreError> {
+        let failed = failed::<DB>("look for the first event");
+        let (sql, id) = match (&filter.exec, &filter.sandbox) {
+            (Some(exec), _) => {
+                ("SELECT type FROM events WHERE exec = $1 ORDER BY position LIMIT 1", exec.as_bytes())
+            }
+            (None, Some(sandbox)) => {
+                ("SELECT type FROM events WHERE sandbox = $1 ORDER BY position LIMIT 1", sandbox.as_bytes())
+            }
+            (None, None) => return Ok(false),
+        };
+        let row =
+            sqlx::query::<DB>(sql).bind(&id[..]).fetch_optional(&self.readers).await.map_err(&failed)?;
+        if let Some(row) = row {
+            let first: &str = row.try_get(0).map_err(&failed)?;
+            return Ok(BEGINNINGS.contains(&first));
+        }
+        let known = match (filter.exec, filter.sandbox) {
+            (Some(exec), _) => self.exec(exec).await?.is_some(),
+            (None, Some(sandbox)) => self.sandbox(sandbox).await?.is_some(),
+            (None, None) => true,
+        };
+        Ok(!known)
+    }
+
+    /// What to say of bytes that were recorded and have no row any more.
+    async fn gone(
+        &self,
+        state: &ExecState,
+        stream: OutputStream,
+        offset: u64,
+    ) -> Result<StoreError, StoreError> {
+        let failed = failed::<DB>("find output");
+        let erased = self.data_keys(&[state.sandbox]).await?.iter().any(|key| key.sealed.is_none());
+        if erased {
+            return Ok(StoreError::Gone { why: Gone::Erased, next_offset: state.recorded(stream) });
+        }
+        let row = sqlx::query::<DB>(NEXT_OUTPUT)
+            .bind(&state.id.as_bytes()[..])
+            .bind(stream_code(stream))
+            .bind(signed(offset))
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(&failed)?;
+        let next_offset = match row {
+            Some(row) => position(row.try_get(0).map_err(&failed)?).0,
+            None => state.recorded(stream),
+        };
+        Ok(StoreError::Gone { why: Gone::Expired, next_offset })
+    }
+}
+
+/// The types of events that are the first of their sandbox or exec.
+const BEGINNINGS: [&str; 4] = ["sandbox.requested", "exec.requested", "exec.started", "exec.failed"];
 
 /// The first event of a stream that ends after an offset: either the last that begins at or before it, or the one after
 /// that.
@@ -338,7 +533,8 @@ ORDER BY byte_offset LIMIT $5";
 fn read_sql(filter: &EventFilter) -> String {
     // The second bound tells Postgres which partitions it need not look into.
     let mut sql = String::from(
-        "SELECT e.position, e.header, e.body_length, b.encoding, b.body
+        "SELECT e.position, e.header, e.body_length, e.sandbox, b.encoding, b.body,
+             (SELECT floor FROM retention WHERE class = 'lifecycle')
          FROM events e LEFT JOIN bodies b ON b.position = e.position AND b.position > $1
          WHERE e.position > $1",
     );
@@ -389,20 +585,6 @@ where
     let encoding =
         Encoding::from_code(code).ok_or_else(|| sqlx::Error::Decode("an unknown encoding".into()))?;
     Ok(Some(StoredBody { encoding, bytes: bytes.to_vec().into() }))
-}
-
-/// The bytes that were recorded.
-fn plain(stored: StoredBody, length: u64) -> Result<Bytes, StoreError> {
-    const OPERATION: &str = "read a body";
-    let length = usize::try_from(length).map_err(|error| damaged(OPERATION, error))?;
-    match stored.encoding {
-        Encoding::Raw => Ok(stored.bytes),
-        Encoding::Zstd => {
-            let plain = decompress(&stored.bytes, length).map_err(|error| damaged(OPERATION, error))?;
-            Ok(plain.into())
-        }
-        Encoding::SealedRaw | Encoding::SealedZstd => Err(damaged(OPERATION, "it is sealed")),
-    }
 }
 
 /// The read models in the first column of every row.

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use sqlx::{Database, Pool};
 
-use super::{AppendBatch, AppendError, StoreError};
-use crate::OutputStream;
+use super::{AppendBatch, AppendError, DataKeyChange, KeyFate, StoreError};
+use crate::{MasterKey, OutputStream, RetentionClass};
 
 /// What a database must bring beside the common reads.
 #[async_trait::async_trait]
@@ -14,6 +14,9 @@ pub(super) trait Dialect: Database {
 
     /// Adds a batch in one transaction.
     async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError>;
+
+    /// Does what was put off; see [`EventStore::tidy`](super::EventStore::tidy).
+    async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError>;
 
     /// Whether an error of the database itself may go away.
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
@@ -27,6 +30,8 @@ pub(super) struct SqlStore<DB: Dialect> {
     pub readers: Pool<DB>,
     /// See there.
     pub memory: DB::Memory,
+    /// What keys of sealed bodies are opened with.
+    pub master_key: Option<MasterKey>,
 }
 
 impl<DB: Dialect> std::fmt::Debug for SqlStore<DB> {
@@ -92,12 +97,36 @@ pub(super) fn body_rows(batch: &AppendBatch) -> Vec<BodyRow<'_>> {
             exec: exec.as_bytes(),
             stream: body.stream.code(),
             offset: body.stream.offset().map(signed),
-            length: signed(event.frame.body.len() as u64),
+            length: signed(body.length),
             encoding: i16::from(stored.encoding.code()),
             bytes: &stored.bytes,
         })
     });
     rows.collect()
+}
+
+/// The sealed key of a change, where one is made.
+pub(super) fn sealed_key(change: &DataKeyChange) -> Option<&[u8]> {
+    match &change.fate {
+        KeyFate::Made(sealed) => Some(sealed),
+        KeyFate::Destroyed(_) => None,
+    }
+}
+
+/// When a key is destroyed, where one is.
+pub(super) const fn erased_at(change: &DataKeyChange) -> Option<i64> {
+    match change.fate {
+        KeyFate::Made(_) => None,
+        KeyFate::Destroyed(at) => Some(at),
+    }
+}
+
+/// How a class of retention is written in its column.
+pub(super) const fn class_name(class: RetentionClass) -> &'static str {
+    match class {
+        RetentionClass::Output => "output",
+        RetentionClass::Lifecycle => "lifecycle",
+    }
 }
 
 /// The JSON of a read model.

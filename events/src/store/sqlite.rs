@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -7,12 +8,15 @@ use sqlx::error::BoxDynError;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Arguments, AssertSqlSafe, Encode, Pool, Sqlite, SqliteConnection, Type};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Pool, Row, Sqlite, SqliteConnection, Type};
 
-use super::sql::{BodyRow, Dialect, SqlStore, body_rows, failed, pieces, searchable, signed, state_json};
+use super::sql::{
+    BodyRow, Dialect, SqlStore, body_rows, class_name, erased_at, failed, pieces, sealed_key, searchable,
+    signed, state_json,
+};
 use super::{
-    AppendBatch, AppendError, AppendEvent, ChainHash, EventStore, OpenError, StoreError, TemplateChange,
-    migrations,
+    AppendBatch, AppendError, AppendEvent, ChainHash, DataKeyChange, EventStore, Floor, OpenError,
+    StoreError, StoreOptions, TemplateChange, migrations,
 };
 use crate::{ExecState, Position, SandboxState, TenantId};
 
@@ -23,7 +27,10 @@ const READERS: u32 = 4;
 const EVENT_ROWS: &[usize] = &[128, 32, 8, 4, 3, 2, 1];
 const EXEC_ROWS: &[usize] = &[32, 4, 1];
 
-pub(super) async fn open(path: &Path) -> Result<Arc<dyn EventStore>, OpenError> {
+pub(super) async fn open(
+    path: &Path,
+    store_options: &StoreOptions,
+) -> Result<Arc<dyn EventStore>, OpenError> {
     if let Some(directory) = path.parent()
         && !directory.as_os_str().is_empty()
     {
@@ -38,7 +45,9 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn EventStore>, OpenError> 
         .foreign_keys(true)
         // Output is in pieces of up to 64 KiB: fewer, larger pages halve what they cost. New databases only.
         .page_size(8 << 10)
-        .pragma("wal_autocheckpoint", "4000");
+        .pragma("wal_autocheckpoint", "4000")
+        // What is deleted is overwritten, so that no key outlives its end in a free corner of a page.
+        .pragma("secure_delete", "ON");
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .test_before_acquire(false)
@@ -56,29 +65,45 @@ pub(super) async fn open(path: &Path) -> Result<Arc<dyn EventStore>, OpenError> 
         .connect_with(options.create_if_missing(false).read_only(true))
         .await
         .map_err(|error| OpenError::Connect(error.into()))?;
-    Ok(Arc::new(SqlStore { writer, readers, memory: () }))
+    Ok(Arc::new(SqlStore {
+        writer,
+        readers,
+        memory: Memory::default(),
+        master_key: store_options.master_key.clone(),
+    }))
 }
 
 #[async_trait]
 impl Dialect for Sqlite {
-    type Memory = ();
+    type Memory = Memory;
 
     async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
-        let writer = &store.writer;
-        if is_small(batch) {
-            return append_at_once(writer, batch).await;
+        append(&store.writer, batch).await?;
+        if batch.data_keys.iter().any(|change| erased_at(change).is_some()) {
+            store.memory.unswept.store(true, Ordering::Relaxed);
         }
-        let failed = failed::<Self>("append events");
-        let mut transaction = writer.begin_with(BEGIN).await.map_err(&failed)?;
-        let mut script = Script::new(&mut transaction, false);
-        if let Err(error) = move_head(&mut script, batch).await {
-            drop(script);
-            transaction.rollback().await.map_err(&failed)?;
-            return Err(conflict_or(error));
-        }
-        add_rows(&mut script, batch).await?;
-        transaction.commit().await.map_err(&failed)?;
         Ok(())
+    }
+
+    /// The write-ahead log has what was there before, until it is begun anew.
+    async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError> {
+        if !store.memory.unswept.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        // Without waiting for readers: there will be another time.
+        let swept = async {
+            let mut connection = store.writer.acquire().await?;
+            sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *connection).await?;
+            let swept = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
+            let timeout = format!("PRAGMA busy_timeout = {}", BUSY_TIMEOUT.as_millis());
+            sqlx::query(AssertSqlSafe(timeout)).execute(&mut *connection).await?;
+            swept?.try_get::<i64, _>(0)
+        };
+        let swept = swept.await;
+        if !matches!(swept, Ok(0)) {
+            store.memory.unswept.store(true, Ordering::Relaxed);
+        }
+        swept.map(|_| ()).map_err(failed::<Self>("sweep destroyed keys away"))
     }
 
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {
@@ -86,6 +111,30 @@ impl Dialect for Sqlite {
         // The lower byte is the primary code: BUSY, LOCKED, NOMEM, IOERR, FULL, CANTOPEN.
         matches!(code & 0xff, 5 | 6 | 7 | 10 | 13 | 14)
     }
+}
+
+/// See [`Dialect::Memory`].
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Keys were destroyed, and what the write-ahead log has of them not yet swept away.
+    unswept: AtomicBool,
+}
+
+async fn append(writer: &Pool<Sqlite>, batch: &AppendBatch) -> Result<(), AppendError> {
+    if is_small(batch) {
+        return append_at_once(writer, batch).await;
+    }
+    let failed = failed::<Sqlite>("append events");
+    let mut transaction = writer.begin_with(BEGIN).await.map_err(&failed)?;
+    let mut script = Script::new(&mut transaction, false);
+    if let Err(error) = move_head(&mut script, batch).await {
+        drop(script);
+        transaction.rollback().await.map_err(&failed)?;
+        return Err(conflict_or(error));
+    }
+    add_rows(&mut script, batch).await?;
+    transaction.commit().await.map_err(&failed)?;
+    Ok(())
 }
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -150,6 +199,12 @@ async fn add_rows(script: &mut Script<'_>, batch: &AppendBatch) -> Result<(), St
     for change in &batch.templates {
         put_template(script, change).await?;
     }
+    for change in &batch.data_keys {
+        put_data_key(script, change).await?;
+    }
+    for floor in &batch.floors {
+        raise_floor(script, floor).await?;
+    }
     for (tenant, hash) in &batch.chain_heads {
         put_chain_head(script, batch.end(), tenant, hash).await?;
     }
@@ -178,6 +233,8 @@ fn is_small(batch: &AppendBatch) -> bool {
         && batch.sandboxes.len() <= 1
         && batch.execs.len() <= 1
         && batch.templates.is_empty()
+        && batch.data_keys.is_empty()
+        && batch.floors.is_empty()
         && batch.chain_heads.len() == 1
 }
 
@@ -253,7 +310,7 @@ async fn insert_events(script: &mut Script<'_>, events: &[AppendEvent]) -> Resul
             .bind(event.type_name)
             .bind(event.time_us)
             .bind(&event.frame.header[..])
-            .bind(event.body.as_ref().map(|_| signed(event.frame.body.len() as u64)))
+            .bind(event.body.as_ref().map(|body| signed(body.length)))
             .bind(event.body.as_ref().map(|body| &body.hash[..]))
             .bind(&event.hash.0[..]);
     }
@@ -318,6 +375,29 @@ async fn put_template(script: &mut Script<'_>, change: &TemplateChange) -> Resul
     script.bind(change.tenant.as_str()).bind(searchable(&change.name)).bind(template);
     let sql = "INSERT INTO templates (tenant, name, template) VALUES (?, ?, ?)
         ON CONFLICT DO UPDATE SET template = excluded.template";
+    script.add(sql).await
+}
+
+async fn put_data_key(script: &mut Script<'_>, change: &DataKeyChange) -> Result<(), StoreError> {
+    script
+        .bind(&change.sandbox.as_bytes()[..])
+        .bind(change.tenant.as_str())
+        .bind(sealed_key(change))
+        .bind(erased_at(change));
+    let sql = "INSERT INTO data_keys (sandbox, tenant, sealed_key, erased_at) VALUES (?, ?, ?, ?)
+        ON CONFLICT DO UPDATE SET
+            sealed_key = CASE WHEN excluded.erased_at IS NULL THEN sealed_key END,
+            erased_at = COALESCE(erased_at, excluded.erased_at)";
+    script.add(sql).await
+}
+
+async fn raise_floor(script: &mut Script<'_>, floor: &Floor) -> Result<(), StoreError> {
+    script
+        .bind(signed(floor.up_to.0))
+        .bind(&floor.checkpoint.as_bytes()[..])
+        .bind(class_name(floor.class))
+        .bind(signed(floor.up_to.0));
+    let sql = "UPDATE retention SET floor = ?, checkpoint = ? WHERE class = ? AND floor < ?";
     script.add(sql).await
 }
 

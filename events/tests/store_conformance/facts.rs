@@ -235,43 +235,6 @@ pub async fn events_cannot_be_changed_or_deleted(subject: &Subject) {
     assert_eq!(read_all(&*store).await, frames(&[&batch]));
 }
 
-/// Whatever is compressed comes back as it was, and noise does not grow.
-pub async fn bodies_come_back_however_they_are_kept(subject: &Subject) {
-    let store = subject.open().await;
-    let mut log = Recorder::default();
-    let text: Vec<u8> =
-        (0..2_000).flat_map(|line| format!("line {line} of a build\n").into_bytes()).collect();
-    let noise = noise(100_000);
-    // Looks like text in the beginning, and is noise after that.
-    let mixed = [&text[..10_000], &noise[..50_000]].concat();
-    let bodies = [b"short".to_vec(), vec![b'a'; 255], vec![b'a'; 256], text.clone(), noise.clone(), mixed];
-    let (mut events, mut whole) = (vec![event(Some(1), started(1))], Vec::new());
-    for body in &bodies {
-        events.push(event(Some(1), output(1, OutputStream::Stdout, whole.len() as u64, body.clone())));
-        whole.extend_from_slice(body);
-    }
-    events.push(event(Some(1), ExecInput::new(exec_id(1), text.clone())));
-    let batch = log.batch(events);
-    let kept = |index: usize| batch.events[index].body.as_ref().unwrap().stored.as_ref().unwrap();
-    assert_eq!(
-        [1, 2, 3, 4, 5].map(|index| kept(index).encoding),
-        [Encoding::Raw, Encoding::Raw, Encoding::Zstd, Encoding::Zstd, Encoding::Raw]
-    );
-    assert!(kept(4).bytes.len() * 5 < text.len(), "{}", kept(4).bytes.len());
-    for index in 1..=7 {
-        assert!(kept(index).bytes.len() <= batch.events[index].frame.body.len());
-    }
-    store.append(&batch).await.unwrap();
-    assert_eq!(read_all(&*store).await, frames(&[&batch]));
-    let chunks = store.output(exec_id(1), OutputStream::Stdout, 3, usize::MAX).await.unwrap();
-    let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
-    assert_eq!(bytes, whole[3..]);
-    let chained = store.read_chained(Position::ZERO, 100).await.unwrap();
-    assert_eq!(chained[4].body.as_ref(), Some(kept(4)));
-    assert_eq!(chained[0].body_hash, None);
-    assert_eq!(verify(&*store).await.unwrap(), batch.end());
-}
-
 pub async fn everything_is_there_after_reopening(subject: &Subject) {
     let mut log = Recorder::default();
     let batch = log.batch(vec![event(Some(1), requested(Some("ada"))), event(Some(1), started(1))]);

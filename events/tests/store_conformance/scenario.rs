@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
-use events::recorder::{Encoder, Incoming, Known, Numberer};
+use events::recorder::{Encoder, Incoming, Known, Numberer, Sealing};
 use events::*;
 
 pub fn sandbox_id(n: u8) -> SandboxId {
@@ -120,6 +120,20 @@ impl Default for Recorder {
 }
 
 impl Recorder {
+    /// One that seals bodies.
+    pub fn sealing(master_key: &MasterKey) -> Self {
+        let sealing = Sealing { enabled: true, master_key: Some(master_key.clone()) };
+        Self { encoder: Encoder::with(sealing).unwrap(), ..Self::default() }
+    }
+
+    /// What it knew of keys is forgotten; what the store knows is learnt.
+    pub async fn restart_encoder(&mut self, store: &dyn EventStore, sealing: Sealing) {
+        self.encoder = Encoder::with(sealing).unwrap();
+        let all: Vec<SandboxId> = (0..10).map(sandbox_id).collect();
+        let keys = store.data_keys(&all).await.unwrap();
+        self.encoder.learn(&all, keys).unwrap();
+    }
+
     pub fn batch(&mut self, events: Vec<Event>) -> AppendBatch {
         let incoming: Vec<Incoming> =
             events.into_iter().map(|event| Incoming { frame: event.to_frame().unwrap(), event }).collect();

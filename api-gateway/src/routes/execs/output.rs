@@ -1,11 +1,12 @@
 //! `GET /execs/{id}/output`
 
+use std::collections::VecDeque;
 use std::io;
 
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use events::{ExecId, OutputItem, OutputReader, OutputStream};
+use events::{ExecId, OutputChunk, OutputItem, OutputReader, OutputStream, StoreError};
 use futures::Stream;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -85,6 +86,7 @@ pub(crate) fn flag(text: Option<&str>, name: &'static str) -> Result<bool, ApiEr
         (status = 200, description = "The bytes", body = String, content_type = "application/octet-stream"),
         (status = 400, description = "No such stream, or no offset", body = ErrorBody),
         (status = 404, description = "No such exec", body = ErrorBody),
+        (status = 410, description = "These bytes are not kept any more; `X-Next-Offset` says where output goes on", body = ErrorBody),
     )
 )]
 pub(crate) async fn output(
@@ -102,10 +104,24 @@ pub(crate) async fn output(
             OutputStream::Stdout => (wanted.offset, skip),
             OutputStream::Stderr => (skip, wanted.offset),
         };
+        // Before the answer begins, so that it can still be another one.
+        first_page(&gateway, id, wanted.stream, wanted.offset, 1).await?;
         let reader = read(&gateway, id, stdout, stderr).await?;
         return Ok(raw::respond(live(gateway, reader, wanted.stream)));
     }
-    Ok(raw::respond(recorded(gateway, id, wanted.stream, wanted.offset)))
+    let page = first_page(&gateway, id, wanted.stream, wanted.offset, PAGE_BYTES).await?;
+    Ok(raw::respond(recorded(gateway, id, wanted.stream, wanted.offset, page.into())))
+}
+
+/// The first bytes; 410 when they are not kept any more.
+async fn first_page(
+    gateway: &Gateway,
+    exec: ExecId,
+    stream: OutputStream,
+    offset: u64,
+    max_bytes: usize,
+) -> Result<Vec<OutputChunk>, ApiError> {
+    gateway.store().output(exec, stream, offset, max_bytes).await.map_err(ApiError::store)
 }
 
 fn recorded(
@@ -113,25 +129,21 @@ fn recorded(
     exec: ExecId,
     stream: OutputStream,
     offset: u64,
+    page: VecDeque<OutputChunk>,
 ) -> impl Stream<Item = Result<Bytes, io::Error>> + Send {
-    futures::stream::try_unfold(
-        (gateway, offset, std::collections::VecDeque::new()),
-        move |(gateway, mut offset, mut page)| async move {
-            if page.is_empty() {
-                let chunks = gateway
-                    .store()
-                    .output(exec, stream, offset, PAGE_BYTES)
-                    .await
-                    .map_err(io::Error::other)?;
-                page.extend(chunks);
-            }
-            let Some(chunk) = page.pop_front() else {
-                return Ok(None);
-            };
-            offset = chunk.offset + chunk.bytes.len() as u64;
-            Ok(Some((chunk.bytes, (gateway, offset, page))))
-        },
-    )
+    futures::stream::try_unfold((gateway, offset, page), move |(gateway, mut offset, mut page)| async move {
+        if page.is_empty() {
+            // A hole further on breaks the connection, so that nobody takes it for the end.
+            let chunks =
+                gateway.store().output(exec, stream, offset, PAGE_BYTES).await.map_err(io::Error::other)?;
+            page.extend(chunks);
+        }
+        let Some(chunk) = page.pop_front() else {
+            return Ok(None);
+        };
+        offset = chunk.offset + chunk.bytes.len() as u64;
+        Ok(Some((chunk.bytes, (gateway, offset, page))))
+    })
 }
 
 fn live(
@@ -152,6 +164,11 @@ fn live(
                     return Ok(Some((bytes, (gateway, reader))));
                 }
                 Some(OutputItem::Output { .. }) => {}
+                // The connection breaks, so that nobody misses the hole.
+                Some(OutputItem::Gone { stream, next_offset, why, .. }) if stream == wanted => {
+                    return Err(io::Error::other(StoreError::Gone { why, next_offset }));
+                }
+                Some(OutputItem::Gone { .. }) => {}
                 Some(OutputItem::Ended(_)) | None => return Ok(None),
             }
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use events::{ExecEnd, ExecEnded, ExecId, OutputItem, OutputReader, OutputStream, format_go_duration};
+use events::{
+    ExecEnd, ExecEnded, ExecId, OutputItem, OutputReader, OutputStream, StoreError, format_go_duration,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -52,6 +54,8 @@ enum CollectError {
     Late(Duration),
     #[error("cannot read the exec")]
     Feed(#[from] events::FeedError),
+    #[error(transparent)]
+    Gone(StoreError),
 }
 
 impl From<CollectError> for ApiError {
@@ -60,6 +64,7 @@ impl From<CollectError> for ApiError {
             CollectError::TooMuch { exec, .. } => Self::too_large(format!(
                 "{error}: use \"stream\": true; all of it is at /api/v1/execs/{exec}/output"
             )),
+            CollectError::Gone(gone) => Self::store(gone),
             CollectError::Late(_) | CollectError::Feed(_) => Self::unavailable(error),
         }
     }
@@ -148,6 +153,9 @@ async fn collect(exec: ExecId, mut output: OutputReader, limit: usize) -> Result
                     OutputStream::Stdout => stdout.extend_from_slice(&bytes),
                     OutputStream::Stderr => stderr.extend_from_slice(&bytes),
                 }
+            }
+            Some(OutputItem::Gone { next_offset, why, .. }) => {
+                return Err(CollectError::Gone(StoreError::Gone { why, next_offset }));
             }
             Some(OutputItem::Ended(end)) => return Ok(Collected { stdout, stderr, end }),
             None => return Err(events::FeedError::Disconnected.into()),

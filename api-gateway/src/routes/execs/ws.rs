@@ -143,6 +143,7 @@ async fn send(
         };
         let sent = match record {
             Some(ExecRecord::Output(stream, chunk)) => sink.send(framing.output(stream, &chunk)).await,
+            Some(ExecRecord::Gone(gone)) => sink.send(Framing::gone(&gone)).await,
             Some(ExecRecord::Silence) => sink.send(Message::Ping(Bytes::new())).await,
             Some(ExecRecord::End(end)) => {
                 if end.is_interrupted() {
