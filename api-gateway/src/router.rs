@@ -35,6 +35,7 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(sandboxes::admission::admission))
         .routes(routes!(sandboxes::get::get, sandboxes::destroy::destroy))
         .routes(routes!(sandboxes::extend::extend))
+        .routes(routes!(sandboxes::erase::erase))
         .routes(routes!(sandboxes::logs::logs))
         .routes(routes!(sandboxes::stats::stats))
 
@@ -107,7 +108,9 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             .allow_origin(AllowOrigin::list(origins))
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
             .allow_headers(headers)
-            .expose_headers(["x-request-id", "x-exec-id"].map(HeaderName::from_static)),
+            .expose_headers(
+                ["x-request-id", "x-exec-id", "x-next-offset", "x-log-floor"].map(HeaderName::from_static),
+            ),
     )
 }
 

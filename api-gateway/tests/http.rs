@@ -7,6 +7,7 @@ mod http {
     pub mod world;
 
     mod access;
+    mod erase;
     mod events;
     mod execs;
     mod limits;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
-use events::recorder::{self, JetStreamTransport};
+use events::recorder::{self, JetStreamTransport, RecorderConfig, Sealing};
 use events::{Clock, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SystemClock, View};
 use executor::{Executor, ExecutorConfig};
 use reaper::Reaper;
@@ -68,7 +68,7 @@ pub async fn record(config: Config) -> anyhow::Result<()> {
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     tracing::info!("recorder ready");
-    run_recorder(&log, store, stop).await;
+    run_recorder(&log, store, recorder_config(&config)?, stop).await;
     Ok(())
 }
 
@@ -88,6 +88,20 @@ pub fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
 pub fn redaction(config: &Config) -> anyhow::Result<RedactionRules> {
     let rules = config.redaction.rules.iter().map(|rule| (rule.name.as_str(), rule.pattern.as_str()));
     RedactionRules::new(rules).context("redaction.rules")
+}
+
+/// The master key for whoever only reads: as configured or found, but never a new one.
+fn store_key(config: &Config) -> anyhow::Result<Option<MasterKey>> {
+    let secrets = &config.secrets;
+    let configured = secrets.key.is_some() || secrets.key_file.is_some() || config.encryption.enabled;
+    let found = config.data_dir().join("master.key").is_file();
+    if configured || found { master_key(config).map(Some) } else { Ok(None) }
+}
+
+/// What the recorder is set to.
+pub fn recorder_config(config: &Config) -> anyhow::Result<RecorderConfig> {
+    let sealing = Sealing { enabled: config.encryption.enabled, master_key: store_key(config)? };
+    Ok(RecorderConfig { sealing })
 }
 
 /// The machine's clock.
@@ -134,9 +148,10 @@ pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Res
         }
         (None, other) => bail!("database.driver: {other:?} is neither sqlite nor postgres"),
     };
+    let options = events::StoreOptions { master_key: store_key(config)? };
     let mut attempts = 0;
     loop {
-        match events::open_store(&url).await {
+        match events::open_store_with(&url, &options).await {
             Ok(store) => return Ok(store),
             // A database that starts beside us needs a moment.
             Err(error) if error.is_retryable() && attempts < 60 => {
@@ -198,9 +213,14 @@ pub async fn run_executor(
 }
 
 /// Records and answers queries until `stop`.
-pub async fn run_recorder(log: &Log, store: Arc<dyn EventStore>, stop: CancellationToken) {
+pub async fn run_recorder(
+    log: &Log,
+    store: Arc<dyn EventStore>,
+    config: RecorderConfig,
+    stop: CancellationToken,
+) {
     let queries = events::serve_queries(log, Arc::clone(&store), stop.clone());
-    tokio::join!(queries, recorder::run(JetStreamTransport::new(log), store, stop));
+    tokio::join!(queries, recorder::run_with(JetStreamTransport::new(log), store, config, stop));
 }
 
 /// The keys of the configuration, hashed.

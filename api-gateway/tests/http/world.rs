@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
-use events::recorder::{self, JetStreamTransport};
-use events::{EventStore, Feed, LinkClient, Log, NatsConfig, SystemClock, View, open_store};
+use events::recorder::{self, JetStreamTransport, RecorderConfig, Sealing};
+use events::{
+    EventStore, Feed, LinkClient, Log, MasterKey, NatsConfig, StoreOptions, SystemClock, View,
+    open_store_with,
+};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -45,7 +48,16 @@ impl World {
         Self::with(|_| {}, true).await
     }
 
+    /// The same, and output is kept under a key of its sandbox.
+    pub async fn sealed() -> Self {
+        Self::build(|_| {}, true, true).await
+    }
+
     pub async fn with(change: impl FnOnce(&mut GatewayConfig), executor: bool) -> Self {
+        Self::build(change, executor, false).await
+    }
+
+    async fn build(change: impl FnOnce(&mut GatewayConfig), executor: bool, sealed: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = dir.path().join("nats.conf");
@@ -64,8 +76,17 @@ impl World {
             .expect("nats-server is installed; run scripts/setup");
         let nats = Nats(nats);
         let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}"))).await.unwrap();
-        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display())).await.unwrap();
-        tokio::spawn(recorder::run(JetStreamTransport::new(&log), store.clone(), CancellationToken::new()));
+        let master_key = Some(MasterKey::random().unwrap());
+        let options = StoreOptions { master_key: master_key.clone() };
+        let url = format!("sqlite:{}", dir.path().join("events.db").display());
+        let store = open_store_with(&url, &options).await.unwrap();
+        let recorder_config = RecorderConfig { sealing: Sealing { enabled: sealed, master_key } };
+        tokio::spawn(recorder::run_with(
+            JetStreamTransport::new(&log),
+            store.clone(),
+            recorder_config,
+            CancellationToken::new(),
+        ));
         let feed = Feed::start(&log, store.clone()).await.unwrap();
         let view = View::start(&log, &feed).await.unwrap();
         let executor = if executor { Some(Executor::start(&log, &view).await) } else { None };

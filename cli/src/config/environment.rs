@@ -38,6 +38,9 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("STACYVM_DEFAULTS_MAX_TTL", "defaults.max_ttl", "greatest time to live"),
     ("STACYVM_SECRETS_KEY_FILE", "secrets.key_file", "file of the master key"),
     ("STACYVM_SECRETS_KEY", "secrets.key", "the master key itself"),
+    ("STACYVM_ENCRYPTION_ENABLED", "encryption.enabled", "whether output is kept under a key of its sandbox"),
+    ("STACYVM_RETENTION_OUTPUT", "retention.output", "how long output is kept"),
+    ("STACYVM_RETENTION_LIFECYCLE", "retention.lifecycle", "how long events are kept"),
     ("STACYVM_LOGGING_LEVEL", "logging.level", "least important log lines to show"),
     ("STACYVM_LOGGING_FORMAT", "logging.format", "text or json"),
 ];
@@ -54,7 +57,7 @@ pub fn merge(mut figment: Figment, read: impl Fn(&str) -> Option<String>) -> any
 
 /// The keys that are numbers or truth values. All others are text, also where they look like a number: a password may.
 const NUMBERS: &[&str] = &["server.port", "node.capacity"];
-const FLAGS: &[&str] = &["providers.docker.enabled", "providers.bubblewrap.enabled"];
+const FLAGS: &[&str] = &["providers.docker.enabled", "providers.bubblewrap.enabled", "encryption.enabled"];
 
 fn value(key: &str, text: &str) -> Value {
     match (text.parse::<u32>(), text) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::values::{Bytes, GoDuration};
+use super::values::{Bytes, GoDuration, KeptFor};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Config {
     pub defaults: DefaultsConfig,
     pub auth: AuthConfig,
     pub secrets: SecretsConfig,
+    pub encryption: EncryptionConfig,
+    pub retention: RetentionConfig,
     pub redaction: RedactionConfig,
     pub audit: AuditConfig,
     pub logging: LoggingConfig,
@@ -210,6 +212,22 @@ pub struct AuditConfig {
     pub record_input: bool,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptionConfig {
+    /// Whether output and input are kept under a key of their sandbox, which can be destroyed.
+    pub enabled: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// How long the bytes of output and input are kept.
+    pub output: KeptFor,
+    /// How long events are kept.
+    pub lifecycle: KeptFor,
+}
+
 impl std::fmt::Debug for SecretsConfig {
     /// A configuration that is printed does not show the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -297,6 +315,8 @@ impl Default for Config {
             },
             auth: AuthConfig { enabled: None, api_key: None, admin_api_key: None, keys: Vec::new() },
             secrets: SecretsConfig::default(),
+            encryption: EncryptionConfig { enabled: false },
+            retention: RetentionConfig { output: KeptFor(None), lifecycle: KeptFor(None) },
             redaction: RedactionConfig::default(),
             audit: AuditConfig::default(),
             logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },

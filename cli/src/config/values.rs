@@ -21,6 +21,27 @@ impl<'de> Deserialize<'de> for GoDuration {
     }
 }
 
+/// How long something is kept: a duration in Go syntax; nothing, or zero: for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptFor(pub Option<Duration>);
+
+impl Serialize for KeptFor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0.map(events::format_go_duration).unwrap_or_default())
+    }
+}
+
+impl<'de> Deserialize<'de> for KeptFor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() || text == "0" {
+            return Ok(Self(None));
+        }
+        let kept = events::parse_go_duration(&text).map_err(de::Error::custom)?;
+        Ok(Self(Some(kept).filter(|kept| !kept.is_zero())))
+    }
+}
+
 /// An amount of bytes: a number, or a number with `k`, `m` or `g` (powers of 1024).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub u64);
@@ -63,6 +84,16 @@ fn parse_bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_for_no_time_is_kept_for_ever() {
+        let read = |text: &str| serde_json::from_value::<KeptFor>(text.into()).map(|kept| kept.0);
+        for text in ["", "0", "0s"] {
+            assert_eq!(read(text).unwrap(), None, "{text}");
+        }
+        assert_eq!(read("720h").unwrap(), Some(Duration::from_secs(720 * 3600)));
+        assert!(read("30 days").is_err());
+    }
 
     #[test]
     fn sizes_are_read() {

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod destroy;
+pub mod erase;
 pub mod extend;
 pub mod get;
 pub mod list;

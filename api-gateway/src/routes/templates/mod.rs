@@ -110,8 +110,6 @@ pub(crate) async fn recorded(mut reader: FeedReader, id: EventId) -> Result<(), 
     };
     match tokio::time::timeout(RECORD_PATIENCE, seen).await {
         Ok(seen) => seen.map_err(ApiError::unavailable),
-        Err(_) => {
-            Err(ApiError::unavailable("the recorder does not follow: a change of templates is not recorded"))
-        }
+        Err(_) => Err(ApiError::unavailable("the recorder does not follow: a change is not recorded")),
     }
 }
