@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use events::{ApiKeyId, MasterKey, ProviderName, RedactionRules, TenantId};
+use events::{AddressPolicy, ApiKeyId, MasterKey, ProviderName, RedactionRules, TenantId};
 
 /// A key that clients may present, known by its hash only.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct GatewayConfig {
     pub sandboxes: SandboxLimits,
     /// The same for execs.
     pub execs: ExecLimits,
+    /// The same for webhooks.
+    pub webhooks: WebhookLimits,
     /// The largest JSON body, in bytes.
     pub max_body_bytes: usize,
     /// The largest JSON body that carries a file's content, in bytes. Larger files go through the streaming upload.
@@ -102,6 +104,23 @@ pub struct ExecLimits {
     pub delivery_grace: Duration,
 }
 
+/// What webhooks may be.
+#[derive(Debug, Clone)]
+pub struct WebhookLimits {
+    /// Which addresses a URL may name. Those that its host's name resolves to are checked at each delivery.
+    pub addresses: AddressPolicy,
+    /// Whether `http://` is good enough.
+    pub allow_http: bool,
+    /// How many a tenant may have.
+    pub max_per_tenant: usize,
+}
+
+impl Default for WebhookLimits {
+    fn default() -> Self {
+        Self { addresses: AddressPolicy::default(), allow_http: false, max_per_tenant: 100 }
+    }
+}
+
 impl ExecLimits {
     /// When a sync exec that names no timeout is ended.
     pub const fn sync_timeout(&self) -> Duration {
@@ -154,6 +173,7 @@ impl Default for GatewayConfig {
             redaction: RedactionRules::default(),
             sandboxes: SandboxLimits::default(),
             execs: ExecLimits::default(),
+            webhooks: WebhookLimits::default(),
             max_body_bytes: 1 << 20,
             max_file_body_bytes: 64 << 20,
             max_upload_bytes: None,

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::{HeaderMap, header, request::Parts};
 use bytes::{Bytes, BytesMut};
-use events::{ExecId, SandboxId};
+use events::{ExecId, SandboxId, WebhookId};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
@@ -160,6 +160,18 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecPath {
             .ok_or_else(|| ApiError::not_found("exec not found"))?;
         tracing::Span::current().record("exec.id", tracing::field::display(id));
         Ok(Self(id))
+    }
+}
+
+/// The webhook that the path names.
+#[derive(Debug, Clone, Copy)]
+pub struct WebhookPath(pub WebhookId);
+
+impl<S: Send + Sync> FromRequestParts<S> for WebhookPath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let id = path_segment(parts, state).await.and_then(|text| text.parse().ok());
+        id.map(Self).ok_or_else(crate::routes::webhooks::no_webhook)
     }
 }
 

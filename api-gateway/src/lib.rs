@@ -21,7 +21,7 @@ mod server;
 mod stream;
 mod variables;
 
-pub use config::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits};
+pub use config::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 pub use gateway::Gateway;
 pub use openapi::document as openapi_document;
 pub use server::serve;

@@ -17,6 +17,7 @@ use utoipa::{Modify, OpenApi};
         (name = "execs", description = "Runs of commands, which outlive the connection that asked for them"),
         (name = "files", description = "Files in a sandbox"),
         (name = "templates", description = "Named sets of defaults"),
+        (name = "webhooks", description = "Readers of the log that are called over HTTP"),
         (name = "events", description = "The log"),
         (name = "providers", description = "Box-makers"),
         (name = "pool", description = "Shared machines"),

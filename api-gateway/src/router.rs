@@ -13,7 +13,9 @@ use utoipa_axum::routes;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::openapi::Api;
-use crate::routes::{events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates};
+use crate::routes::{
+    events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates, webhooks,
+};
 use crate::{auth, observe};
 
 const PREFIX: &str = "/api/v1";
@@ -56,6 +58,11 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(templates::list::list, templates::save::save))
         .routes(routes!(templates::get::get, templates::delete::delete))
         .routes(routes!(templates::spawn::spawn))
+
+        .routes(routes!(webhooks::list::list, webhooks::create::create))
+        .routes(routes!(webhooks::get::get, webhooks::update::update, webhooks::delete::delete))
+        .routes(routes!(webhooks::redeliver::redeliver))
+        .routes(routes!(webhooks::ping::ping))
 
         .routes(routes!(events::follow::follow))
         .routes(routes!(providers::list::list))

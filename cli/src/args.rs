@@ -16,7 +16,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run everything in one process: gateway, executor, reaper, recorder, SQLite and a nats-server of its own.
+    /// Run everything in one process: gateway, executor, reaper, recorder, webhooks, SQLite and a nats-server of its own.
     Serve(ServerArgs),
     /// Run the gateway alone: REST, WebSocket and SSE, against given NATS and Postgres.
     Gateway(ServerArgs),
@@ -26,6 +26,8 @@ pub enum Verb {
     Reaper(ServerArgs),
     /// Run the recorder alone: writes the event store.
     Recorder(ServerArgs),
+    /// Run the deliverer of webhooks alone. Of any number, one works.
+    Webhooks(ServerArgs),
     #[command(flatten)]
     Client(ClientCommand),
 }

@@ -1,4 +1,4 @@
-//! The one binary: `stacyvm serve` runs everything, `stacyvm gateway|executor|reaper|recorder` one role each, and the rest
+//! The one binary: `stacyvm serve` runs everything, `stacyvm gateway|executor|reaper|recorder|webhooks` one role each, and the rest
 //! talks to a server.
 
 mod args;
@@ -44,6 +44,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Executor(server) => roles::executor(config(&server)?).await,
         Verb::Reaper(server) => roles::reaper(config(&server)?).await,
         Verb::Recorder(server) => roles::record(config(&server)?).await,
+        Verb::Webhooks(server) => roles::webhooks(config(&server)?).await,
         Verb::Client(command) => return client::run(command, args.global).await,
     }
     .map(|()| ExitCode::SUCCESS)

@@ -19,9 +19,11 @@ use crate::{stop, telemetry};
 
 mod agent_providers;
 mod gateway_config;
+mod webhooks;
 
 pub use agent_providers::Providers;
 pub use gateway_config::gateway_config;
+pub use webhooks::{run_webhooks, webhooks};
 
 /// How long the recorder may take to write what is under way when it stops.
 pub const LAST_EVENTS: Duration = Duration::from_millis(300);

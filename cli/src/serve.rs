@@ -40,12 +40,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (feed, view) = roles::follow(&log, store.clone()).await?;
     let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());
-    let (gateway, executor, ()) = tokio::join!(
+    let (gateway, executor, webhooks, ()) = tokio::join!(
         until_failure(
             roles::serve_gateway(gateway_config, &log, &feed, &view, listener, stop.clone()),
             &stop
         ),
         until_failure(roles::run_executor(&config, executor_log, providers, stop.clone()), &stop),
+        until_failure(roles::run_webhooks(&config, &log, &feed, stop.clone()), &stop),
         reaper.run(),
     );
     tokio::time::sleep(roles::LAST_EVENTS).await;
@@ -58,7 +59,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if let Some(nats) = nats {
         tokio::task::spawn_blocking(move || nats.stop()).await.context("stopping nats-server")?;
     }
-    gateway.and(executor)
+    gateway.and(executor).and(webhooks)
 }
 
 /// One part that fails takes the others along: half a server is worse than none.

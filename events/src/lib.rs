@@ -4,6 +4,7 @@
 //! (NATS JetStream) and the record (Postgres or SQLite). This crate knows nothing of HTTP, of sandbox providers or of
 //! the agent; it depends on no other crate of the workspace.
 
+mod address;
 mod clock;
 mod duration;
 mod error_chain;
@@ -20,13 +21,16 @@ mod store;
 mod subjects;
 mod view;
 mod vocabulary;
+mod webhook_secret;
+mod webhooks;
 mod wire;
 
+pub use address::{AddressPolicy, NotANetwork};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use duration::{DurationError, format_go_duration, parse_go_duration};
 pub use error_chain::ErrorChain;
 pub use feed::{After, Announcer, Feed, FeedError, FeedReader, OutputItem, OutputReader, Recorded, Topic};
-pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState};
+pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase, WebhookState};
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
     WebhookId,
@@ -37,8 +41,8 @@ pub use link::{
 };
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,
-    Heartbeats, Log, NatsConfig, PendingPublish, ProgressNews, ProviderHealth, PublishError, SourceError,
-    SourceMessage,
+    Heartbeats, Lease, Log, NatsConfig, PendingPublish, ProgressNews, ProviderHealth, PublishError,
+    SourceError, SourceMessage,
 };
 pub use query::{QueryError, SandboxRecord, serve_queries};
 pub use redaction::{
@@ -55,4 +59,6 @@ pub use store::{
 pub use subjects::Subjects;
 pub use view::{NodeStatus, View};
 pub use vocabulary::*;
+pub use webhook_secret::{SecretFormatError, WebhookSecret};
+pub use webhooks::Webhooks;
 pub use wire::{DecodeError, Frame, decode_batch, encode_batch, encode_frame, encode_recorded_batch};

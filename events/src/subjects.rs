@@ -2,7 +2,7 @@
 //!
 //! Everything lives under one prefix, so that several deployments (and tests) can share a server:
 //! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY`, `PREFIX.feed`,
-//! `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`.
+//! `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
 
 use crate::{NodeId, ProviderName, SandboxId, TenantId};
 
@@ -84,6 +84,21 @@ impl Subjects {
     /// How far execs are recorded, said by the recorder.
     pub fn progress(&self) -> String {
         format!("{}.progress", self.prefix)
+    }
+
+    /// The stream of leases.
+    pub fn leases_stream(&self) -> String {
+        format!("{}-LEASES", self.prefix.to_uppercase())
+    }
+
+    /// All leases.
+    pub fn leases(&self) -> String {
+        format!("{}.lease.*", self.prefix)
+    }
+
+    /// Who does some work that only one should do.
+    pub fn lease(&self, name: &str) -> String {
+        format!("{}.lease.{name}", self.prefix)
     }
 
     /// Requests that the recorder answers from the store.

@@ -1,9 +1,9 @@
 //! The live view: what the log says now, in memory, so that a request needs no SQL to find its sandbox.
 //!
 //! Started from the read models, kept current from the feed. It holds the live sandboxes, those that ended in the last
-//! minute, the templates, and which nodes have shown signs of life.
+//! minute, the templates, the webhooks, and which nodes have shown signs of life.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     After, EventData, Feed, FeedError, Heartbeat, Log, NodeId, ProviderName, Recorded, SandboxId,
-    SandboxState, Template, TenantId, Topic,
+    SandboxState, Template, TenantId, Topic, WebhookId, WebhookState, Webhooks,
 };
 
 /// A node that has been silent for longer is not counted on.
@@ -32,6 +32,7 @@ pub struct View {
 struct Inner {
     sandboxes: DashMap<SandboxId, Slot>,
     templates: DashMap<(TenantId, String), Template>,
+    webhooks: Mutex<Webhooks>,
     nodes: DashMap<NodeId, (Heartbeat, Instant)>,
     ended: Mutex<std::collections::VecDeque<(Instant, SandboxId)>>,
     _tasks: DropGuard,
@@ -52,6 +53,7 @@ impl View {
         let mut beats = log.heartbeats().await.map_err(|_| FeedError::Disconnected)?;
         let (position, live) = feed.store().live_sandboxes().await?;
         let templates = feed.store().all_templates().await?;
+        let (_, webhooks) = Webhooks::load(&**feed.store()).await?;
         let mut reader = feed.subscribe(Topic::All, After::Position(position));
         let stop = CancellationToken::new();
         let view = Self {
@@ -61,6 +63,7 @@ impl View {
                     .into_iter()
                     .map(|(tenant, item)| ((tenant, item.name.clone()), item))
                     .collect(),
+                webhooks: Mutex::new(webhooks),
                 nodes: DashMap::new(),
                 ended: Mutex::default(),
                 _tasks: stop.clone().drop_guard(),
@@ -176,6 +179,21 @@ impl View {
         templates.sort_by(|a, b| a.name.cmp(&b.name));
         templates
     }
+
+    /// A tenant's webhook.
+    pub fn webhook(&self, tenant: &TenantId, id: WebhookId) -> Option<WebhookState> {
+        let webhooks = self.inner.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        webhooks.get(id).filter(|state| state.tenant == *tenant).cloned()
+    }
+
+    /// All webhooks of a tenant, the oldest first.
+    pub fn webhooks(&self, tenant: &TenantId) -> Vec<WebhookState> {
+        let webhooks = self.inner.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own: Vec<WebhookState> =
+            webhooks.iter().filter(|state| state.tenant == *tenant).cloned().collect();
+        own.sort_by_key(|state| state.webhook.id);
+        own
+    }
 }
 
 fn slot(state: SandboxState) -> Slot {
@@ -190,6 +208,9 @@ impl Inner {
             self.templates.insert(key, saved.template.clone());
         } else if let EventData::TemplateDeleted(deleted) = &event.data {
             self.templates.remove(&(event.tenant.clone(), deleted.name.clone()));
+        }
+        if event.data.webhook().is_some() {
+            self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
         }
         // Execs and files change nothing here, and they are the bulk.
         if event.data.category() != "sandbox" {

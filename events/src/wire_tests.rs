@@ -73,6 +73,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         description: String::new(),
     };
     let webhook_id = WebhookId::from_bytes([6; 16]);
+    let epoch = EventId::from_bytes([7; 16]);
     let webhook = Webhook {
         id: webhook_id,
         url: "https://example.com/hook".to_owned(),
@@ -143,13 +144,29 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         }),
         event(WebhookSaved { webhook, cursor: Position(3) }),
         event(WebhookDeleted { webhook: webhook_id }),
-        event(WebhookAdvanced { webhook: webhook_id, cursor: Position(4) }),
+        event(WebhookAdvanced { webhook: webhook_id, epoch, cursor: Position(4), delivered: 1 }),
+        event(WebhookFailed {
+            webhook: webhook_id,
+            epoch,
+            position: Position(5),
+            attempts: 1,
+            message: "connection refused".to_owned(),
+            retry_at: at(),
+        }),
         event(WebhookRewound { webhook: webhook_id, cursor: Position(2) }),
         event(WebhookSuspended {
             webhook: webhook_id,
+            epoch,
             position: Position(5),
             attempts: 20,
             message: "connection refused".to_owned(),
+        }),
+        event(WebhookPinged { webhook: webhook_id }),
+        event(WebhookPingEnded {
+            webhook: webhook_id,
+            ping: epoch,
+            status: Some(500),
+            message: Some("answered 500".to_owned()),
         }),
     ]
 }

@@ -10,6 +10,7 @@ pub mod providers;
 pub mod quotas;
 pub mod sandboxes;
 pub mod templates;
+pub mod webhooks;
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -41,6 +41,17 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("STACYVM_ENCRYPTION_ENABLED", "encryption.enabled", "whether output is kept under a key of its sandbox"),
     ("STACYVM_RETENTION_OUTPUT", "retention.output", "how long output is kept"),
     ("STACYVM_RETENTION_LIFECYCLE", "retention.lifecycle", "how long events are kept"),
+    ("STACYVM_WEBHOOKS_ALLOW_HTTP", "webhooks.allow_http", "whether webhooks may have http:// URLs"),
+    (
+        "STACYVM_WEBHOOKS_ALLOW_NETWORKS",
+        "webhooks.allow_networks",
+        "networks that webhooks may call though they are not public, separated by commas",
+    ),
+    (
+        "STACYVM_WEBHOOKS_GIVE_UP_AFTER",
+        "webhooks.give_up_after",
+        "how long one event is tried before its webhook is suspended",
+    ),
     ("STACYVM_LOGGING_LEVEL", "logging.level", "least important log lines to show"),
     ("STACYVM_LOGGING_FORMAT", "logging.format", "text or json"),
 ];
@@ -57,12 +68,22 @@ pub fn merge(mut figment: Figment, read: impl Fn(&str) -> Option<String>) -> any
 
 /// The keys that are numbers or truth values. All others are text, also where they look like a number: a password may.
 const NUMBERS: &[&str] = &["server.port", "node.capacity"];
-const FLAGS: &[&str] = &["providers.docker.enabled", "providers.bubblewrap.enabled", "encryption.enabled"];
+const FLAGS: &[&str] = &[
+    "providers.docker.enabled",
+    "providers.bubblewrap.enabled",
+    "encryption.enabled",
+    "webhooks.allow_http",
+];
+/// The keys that are lists, in the environment separated by commas.
+const LISTS: &[&str] = &["webhooks.allow_networks"];
 
 fn value(key: &str, text: &str) -> Value {
     match (text.parse::<u32>(), text) {
         (Ok(number), _) if NUMBERS.contains(&key) => Value::from(number),
         (_, "true") if FLAGS.contains(&key) => Value::from(true),
+        _ if LISTS.contains(&key) => {
+            Value::from(text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<String>>())
+        }
         (_, "false") if FLAGS.contains(&key) => Value::from(false),
         _ => Value::from(text.to_owned()),
     }

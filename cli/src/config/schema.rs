@@ -31,6 +31,7 @@ pub struct Config {
     pub retention: RetentionConfig,
     pub redaction: RedactionConfig,
     pub audit: AuditConfig,
+    pub webhooks: WebhooksConfig,
     pub logging: LoggingConfig,
 }
 
@@ -240,6 +241,21 @@ impl std::fmt::Debug for SecretsConfig {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct WebhooksConfig {
+    /// Whether a webhook may have an `http://` URL.
+    pub allow_http: bool,
+    /// Networks that webhooks may call though they are not public.
+    pub allow_networks: Vec<String>,
+    /// How long a receiver may take to answer.
+    pub timeout: GoDuration,
+    /// How long one event is tried before its webhook is suspended.
+    pub give_up_after: GoDuration,
+    /// How many requests may be under way at once.
+    pub concurrency: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoggingConfig {
     pub level: String,
     /// `text` or `json`.
@@ -319,6 +335,13 @@ impl Default for Config {
             retention: RetentionConfig { output: KeptFor(None), lifecycle: KeptFor(None) },
             redaction: RedactionConfig::default(),
             audit: AuditConfig::default(),
+            webhooks: WebhooksConfig {
+                allow_http: false,
+                allow_networks: Vec::new(),
+                timeout: GoDuration(Duration::from_secs(10)),
+                give_up_after: minutes(24 * 60),
+                concurrency: 256,
+            },
             logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
         }
     }
@@ -365,6 +388,9 @@ impl Config {
         }
         if self.node.capacity == 0 {
             bail!("node.capacity: must be at least 1");
+        }
+        if self.webhooks.timeout.0.is_zero() || self.webhooks.concurrency == 0 {
+            bail!("webhooks: timeout and concurrency must be more than zero");
         }
         if self.defaults.ttl.0 > self.defaults.max_ttl.0 {
             bail!("defaults.ttl: is longer than defaults.max_ttl");

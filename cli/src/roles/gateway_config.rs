@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
-use api_gateway::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits};
+use api_gateway::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 use events::{ProviderName, TenantId};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +38,11 @@ pub fn gateway_config(
         keys: super::keys(config, address)?,
         master_key: super::master_key(config)?,
         redaction: super::redaction(config)?,
+        webhooks: WebhookLimits {
+            addresses: super::webhooks::addresses(config)?,
+            allow_http: config.webhooks.allow_http,
+            ..WebhookLimits::default()
+        },
         sandboxes: SandboxLimits {
             default_provider: configured.unwrap_or(base.default_provider),
             known_providers: known,

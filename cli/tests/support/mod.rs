@@ -4,6 +4,7 @@
 pub mod api;
 pub mod dockerd;
 pub mod process;
+pub mod receiver;
 pub mod serve;
 pub mod split;
 

@@ -180,7 +180,10 @@ impl ExecState {
             | EventData::WebhookDeleted(_)
             | EventData::WebhookAdvanced(_)
             | EventData::WebhookRewound(_)
-            | EventData::WebhookSuspended(_) => {}
+            | EventData::WebhookSuspended(_)
+            | EventData::WebhookFailed(_)
+            | EventData::WebhookPinged(_)
+            | EventData::WebhookPingEnded(_) => {}
         }
     }
 

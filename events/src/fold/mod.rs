@@ -2,6 +2,8 @@
 
 mod exec;
 mod sandbox;
+mod webhook;
 
 pub use exec::{ExecEnd, ExecState};
 pub use sandbox::{SandboxPhase, SandboxState};
+pub use webhook::{WebhookFailure, WebhookPhase, WebhookState};

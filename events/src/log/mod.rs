@@ -5,6 +5,7 @@
 
 mod commands;
 mod heartbeat;
+mod lease;
 mod progress;
 mod publish;
 mod source;
@@ -16,6 +17,7 @@ use async_nats::jetstream;
 
 pub use commands::{CommandConsumer, ConsumeError, Delivery};
 pub use heartbeat::{Heartbeat, Heartbeats, ProviderHealth};
+pub use lease::Lease;
 pub use progress::{ExecProgress, ProgressNews};
 pub use publish::{Destination, PendingPublish, PublishError};
 pub use source::{EventSource, SourceError, SourceMessage};

@@ -55,7 +55,10 @@ impl EventData {
             | Self::WebhookDeleted(_)
             | Self::WebhookAdvanced(_)
             | Self::WebhookRewound(_)
-            | Self::WebhookSuspended(_) => {}
+            | Self::WebhookSuspended(_)
+            | Self::WebhookFailed(_)
+            | Self::WebhookPinged(_)
+            | Self::WebhookPingEnded(_) => {}
         }
     }
 }

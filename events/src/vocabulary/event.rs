@@ -11,7 +11,7 @@ use super::exec::*;
 use super::sandbox::*;
 use super::template::*;
 use super::webhook::*;
-use crate::{ApiKeyId, CommandId, EventId, ExecId, NodeId, RequestId, SandboxId, TenantId};
+use crate::{ApiKeyId, CommandId, EventId, ExecId, NodeId, RequestId, SandboxId, TenantId, WebhookId};
 
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -211,8 +211,11 @@ event_types! {
     WebhookSaved = "webhook.saved",
     WebhookDeleted = "webhook.deleted",
     WebhookAdvanced = "webhook.advanced",
+    WebhookFailed = "webhook.failed",
     WebhookRewound = "webhook.rewound",
     WebhookSuspended = "webhook.suspended",
+    WebhookPinged = "webhook.pinged",
+    WebhookPingEnded = "webhook.ping_ended",
 }
 
 impl EventData {
@@ -256,8 +259,29 @@ impl EventData {
             | Self::WebhookSaved(_)
             | Self::WebhookDeleted(_)
             | Self::WebhookAdvanced(_)
+            | Self::WebhookFailed(_)
             | Self::WebhookRewound(_)
-            | Self::WebhookSuspended(_) => None,
+            | Self::WebhookSuspended(_)
+            | Self::WebhookPinged(_)
+            | Self::WebhookPingEnded(_) => None,
+        }
+    }
+
+    /// The webhook that it is about, if any.
+    pub const fn webhook(&self) -> Option<WebhookId> {
+        if let Self::WebhookSaved(data) = self {
+            Some(data.webhook.id)
+        } else if let Self::WebhookDeleted(WebhookDeleted { webhook })
+        | Self::WebhookAdvanced(WebhookAdvanced { webhook, .. })
+        | Self::WebhookFailed(WebhookFailed { webhook, .. })
+        | Self::WebhookRewound(WebhookRewound { webhook, .. })
+        | Self::WebhookSuspended(WebhookSuspended { webhook, .. })
+        | Self::WebhookPinged(WebhookPinged { webhook })
+        | Self::WebhookPingEnded(WebhookPingEnded { webhook, .. }) = self
+        {
+            Some(*webhook)
+        } else {
+            None
         }
     }
 

@@ -25,4 +25,7 @@ pub use sandbox::{
     SandboxRequested, SandboxRunning, SandboxSpec, SandboxStarting, SandboxTtlExtended, SandboxUnhealthy,
 };
 pub use template::{SealedVariable, Template, TemplateDeleted, TemplateSaved};
-pub use webhook::{Webhook, WebhookAdvanced, WebhookDeleted, WebhookRewound, WebhookSaved, WebhookSuspended};
+pub use webhook::{
+    Webhook, WebhookAdvanced, WebhookDeleted, WebhookFailed, WebhookPingEnded, WebhookPinged, WebhookRewound,
+    WebhookSaved, WebhookSuspended,
+};

@@ -139,7 +139,10 @@ fn detail(data: &EventData) -> Option<String> {
         | EventData::WebhookDeleted(_)
         | EventData::WebhookAdvanced(_)
         | EventData::WebhookRewound(_)
-        | EventData::WebhookSuspended(_) => return None,
+        | EventData::WebhookSuspended(_)
+        | EventData::WebhookFailed(_)
+        | EventData::WebhookPinged(_)
+        | EventData::WebhookPingEnded(_) => return None,
     })
 }
 

@@ -1,0 +1,46 @@
+//! The deliverer of webhooks.
+
+use ::webhooks::{Webhooks, WebhooksConfig};
+use anyhow::Context;
+use events::{AddressPolicy, Feed, Log};
+use tokio_util::sync::CancellationToken;
+
+use super::{clock, connect, master_key, open_store};
+use crate::config::Config;
+use crate::{stop, telemetry};
+
+/// Runs the deliverer of webhooks alone.
+pub async fn webhooks(config: Config) -> anyhow::Result<()> {
+    telemetry::start(&config)?;
+    let stop = stop::on_signal()?;
+    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
+    let feed = Feed::start(&log, store).await.context("cannot follow the log")?;
+    tracing::info!("webhooks ready");
+    run_webhooks(&config, &log, &feed, stop).await
+}
+
+/// Delivers webhooks until `stop`.
+pub async fn run_webhooks(
+    config: &Config,
+    log: &Log,
+    feed: &Feed,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let webhooks_config = WebhooksConfig {
+        addresses: addresses(config)?,
+        allow_http: config.webhooks.allow_http,
+        timeout: config.webhooks.timeout.0,
+        give_up_after: config.webhooks.give_up_after.0,
+        concurrency: config.webhooks.concurrency as usize,
+    };
+    let key = master_key(config)?;
+    let webhooks = Webhooks::new(webhooks_config, log.clone(), feed.clone(), key, clock(), stop);
+    webhooks.context("cannot set up TLS")?.run().await;
+    Ok(())
+}
+
+/// Which addresses webhooks may call.
+pub fn addresses(config: &Config) -> anyhow::Result<AddressPolicy> {
+    AddressPolicy::new(&config.webhooks.allow_networks).context("webhooks.allow_networks")
+}
