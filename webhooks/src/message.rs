@@ -30,6 +30,9 @@ impl Message {
         if !frame.body.is_empty() {
             body.extend_from_slice(format!("\"bodybase64\":\"{}\",", BASE64.encode(&frame.body)).as_bytes());
         }
+        if let Some(missing) = frame.missing {
+            body.extend_from_slice(format!("\"bodymissing\":\"{}\",", missing.why).as_bytes());
+        }
         body.extend_from_slice(rest);
         Some(Self { id, body: body.into() })
     }

@@ -37,16 +37,17 @@ pub async fn get(api: &Api, format: Format, args: GetArgs) -> Result<ExitCode, C
     let value: Value = api.get(&["sandboxes", &args.id]).await?;
     match format {
         Format::Json => output::print_json(&value),
-        Format::Table => output::print(&card(&value, Style::of(&stdout()))?),
+        Format::Table => output::print(&card(&value, &ORDER, Style::of(&stdout()))?),
     }
     .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn card(value: &Value, style: Style) -> Result<String, ClientError> {
-    let object = value.as_object().ok_or_else(|| ClientError::Unexpected("not a sandbox".to_owned()))?;
-    let known = ORDER.iter().filter_map(|name| object.get_key_value(*name));
-    let others = object.iter().filter(|(name, _)| !ORDER.contains(&name.as_str()));
+/// A line for each field: those in `order` first, whatever else a server tells after them.
+pub fn card(value: &Value, order: &[&str], style: Style) -> Result<String, ClientError> {
+    let object = value.as_object().ok_or_else(|| ClientError::Unexpected("not an object".to_owned()))?;
+    let known = order.iter().filter_map(|name| object.get_key_value(*name));
+    let others = object.iter().filter(|(name, _)| !order.contains(&name.as_str()));
     let mut rows = Vec::new();
     for (name, value) in known.chain(others) {
         if let Some(map) = value.as_object() {
@@ -89,7 +90,7 @@ vcpus          1
 metadata.team  a\\nb
 zone           5
 ";
-        assert_eq!(card(&value, Style::PLAIN).unwrap(), expected);
-        assert!(card(&json!([]), Style::PLAIN).is_err());
+        assert_eq!(card(&value, &ORDER, Style::PLAIN).unwrap(), expected);
+        assert!(card(&json!([]), &ORDER, Style::PLAIN).is_err());
     }
 }

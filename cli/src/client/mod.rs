@@ -28,6 +28,7 @@ mod stdin;
 mod terminal;
 mod transfer;
 mod version;
+mod webhook;
 mod websocket;
 
 use std::process::ExitCode;
@@ -96,6 +97,8 @@ pub enum ClientCommand {
     Logs(logs::LogsArgs),
     /// Show what happened, from the record.
     Events(events::EventsArgs),
+    /// Manage webhooks: receivers that are told of events over HTTP.
+    Webhook(webhook::WebhookArgs),
     /// Show the versions of this program and of the server.
     Version,
 }
@@ -120,6 +123,7 @@ async fn dispatch(command: ClientCommand, api: &Api, format: Format) -> Result<E
         ClientCommand::Cp(args) => cp::cp(api, args).await,
         ClientCommand::Logs(args) => logs::logs(api, format, args).await,
         ClientCommand::Events(args) => events::events(api, format, args).await,
+        ClientCommand::Webhook(args) => webhook::webhook(api, format, args).await,
         ClientCommand::Version => version::version(api, format).await,
     }
 }

@@ -170,11 +170,14 @@ impl Place {
     async fn write(&self, holder: Bytes, last: u64) -> Result<u64, LeaseError> {
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string());
-        let failed = |error: PublishError| match error.kind() {
-            PublishErrorKind::WrongLastSequence => LeaseError::Taken,
-            // A server that lost its memory has forgotten the holder too.
-            PublishErrorKind::StreamNotFound => LeaseError::Taken,
-            _ => LeaseError::Unavailable(error.into()),
+        // A server that lost its memory has forgotten the holder too.
+        let taken = [PublishErrorKind::WrongLastSequence, PublishErrorKind::StreamNotFound];
+        let failed = |error: PublishError| {
+            if taken.contains(&error.kind()) {
+                LeaseError::Taken
+            } else {
+                LeaseError::Unavailable(error.into())
+            }
         };
         let jetstream = &self.log.0.jetstream;
         let ack =
