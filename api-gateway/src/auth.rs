@@ -11,6 +11,7 @@ use subtle::ConstantTimeEq;
 use crate::config::ApiKey;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
+use crate::ticket::Ticket;
 
 /// The longest user id, in characters.
 const MAX_USER_CHARS: usize = 128;
@@ -64,7 +65,6 @@ pub struct Caller {
     /// The key that was shown; none where authentication is off.
     pub key: Option<ApiKeyId>,
     /// Whether it is the operator, who may read what all tenants did. Where authentication is off everybody is.
-    #[allow(dead_code, reason = "the audit routes come with the next commit")]
     pub operator: bool,
     /// `X-User-ID`.
     pub user: Option<String>,
@@ -90,12 +90,15 @@ pub async fn require(
     if gateway.keys().0.is_empty() {
         crate::origin::check_loopback(headers)?;
     }
-    let (key, tenant, operator) = match gateway.keys().identify(headers)? {
-        Some(key) => (Some(key.id.clone()), key.tenant.clone(), key.operator),
-        None => (None, TenantId::default_tenant(), true),
+    let (key, tenant, operator, named) = match Ticket::take(headers, &gateway).await? {
+        Some(ticket) => ticket.into_parts(),
+        None => match gateway.keys().identify(headers)? {
+            Some(key) => (Some(key.id.clone()), key.tenant.clone(), key.operator, None),
+            None => (None, TenantId::default_tenant(), true, None),
+        },
     };
     let user = match headers.get("x-user-id") {
-        None => None,
+        None => named,
         Some(value) => {
             let text = std::str::from_utf8(value.as_bytes())
                 .map_err(|_| ApiError::bad_request("X-User-ID is not UTF-8"))?;

@@ -56,6 +56,8 @@ pub struct GatewayConfig {
     pub destroy_wait: Duration,
     /// How long open connections may take to end when the gateway stops.
     pub shutdown_grace: Duration,
+    /// How long a WebSocket client may take nothing of what it is sent before it is closed with 1013.
+    pub slow_reader_limit: Duration,
     /// How often a silent stream shows that it lives. Clients give up after 30 s of silence.
     pub heartbeat: Duration,
 }
@@ -182,6 +184,7 @@ impl Default for GatewayConfig {
             spawn_wait: Duration::from_secs(120),
             destroy_wait: Duration::from_secs(25),
             shutdown_grace: Duration::from_secs(10),
+            slow_reader_limit: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),
         }
     }

@@ -119,6 +119,11 @@ impl ApiError {
         Self::new(ErrorCode::Unauthorized, "a valid API key is needed: send it as X-API-Key")
     }
 
+    /// 401, to somebody who showed something other than a key.
+    pub fn unauthorized_because(message: &'static str) -> Self {
+        Self::new(ErrorCode::Unauthorized, message)
+    }
+
     /// 403
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::Forbidden, message)

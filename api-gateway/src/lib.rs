@@ -19,6 +19,7 @@ mod router;
 mod routes;
 mod server;
 mod stream;
+mod ticket;
 mod variables;
 
 pub use config::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};

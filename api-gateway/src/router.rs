@@ -14,7 +14,7 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::openapi::Api;
 use crate::routes::{
-    events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates, webhooks,
+    events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates, tickets, webhooks,
 };
 use crate::{auth, observe};
 
@@ -65,6 +65,8 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(webhooks::ping::ping))
 
         .routes(routes!(events::follow::follow))
+        .routes(routes!(events::ws::ws))
+        .routes(routes!(tickets::issue::issue))
         .routes(routes!(providers::list::list))
         .routes(routes!(providers::test::test))
         .routes(routes!(pool::status::status))

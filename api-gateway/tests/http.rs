@@ -10,6 +10,7 @@ mod http {
     mod erase;
     mod events;
     mod execs;
+    mod feed;
     mod limits;
     mod sandboxes;
     mod shutdown;

@@ -29,7 +29,9 @@ pub use address::{AddressPolicy, NotANetwork};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use duration::{DurationError, format_go_duration, parse_go_duration};
 pub use error_chain::ErrorChain;
-pub use feed::{After, Announcer, Feed, FeedError, FeedReader, OutputItem, OutputReader, Recorded, Topic};
+pub use feed::{
+    After, Announcer, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded, Topic,
+};
 pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase, WebhookState};
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,

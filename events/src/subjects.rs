@@ -4,7 +4,7 @@
 //! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY`, `PREFIX.feed`,
 //! `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
 
-use crate::{NodeId, ProviderName, SandboxId, TenantId};
+use crate::{EventId, NodeId, ProviderName, SandboxId, TenantId};
 
 /// The names of one deployment.
 #[derive(Debug, Clone)]
@@ -31,6 +31,21 @@ impl Subjects {
     /// The stream of messages that nobody could read.
     pub fn dead_stream(&self) -> String {
         format!("{}-DEAD", self.prefix.to_uppercase())
+    }
+
+    /// The stream of one-time things that were used.
+    pub fn spent_stream(&self) -> String {
+        format!("{}-SPENT", self.prefix.to_uppercase())
+    }
+
+    /// All one-time things that were used.
+    pub fn spent(&self) -> String {
+        format!("{}.spent.*", self.prefix)
+    }
+
+    /// One of them.
+    pub fn spent_of(&self, id: EventId) -> String {
+        format!("{}.spent.{id}", self.prefix)
     }
 
     /// All commands.

@@ -10,6 +10,7 @@ pub mod providers;
 pub mod quotas;
 pub mod sandboxes;
 pub mod templates;
+pub mod tickets;
 pub mod webhooks;
 
 use serde::Serialize;

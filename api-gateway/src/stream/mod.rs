@@ -1,8 +1,10 @@
 //! Output on its way to clients: characters stay whole, lines stay lines, nothing is held but what the socket takes.
 
 pub mod exec;
+pub mod lines;
 pub mod ndjson;
 pub mod raw;
 pub mod record;
+pub mod socket;
 pub mod utf8;
 pub mod ws_frame;

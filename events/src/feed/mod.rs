@@ -6,6 +6,7 @@
 //! and a slow reader costs a bounded amount of memory.
 
 mod announce;
+mod log_reader;
 mod output;
 mod reader;
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use announce::Announcer;
+pub use log_reader::LogReader;
 pub use output::{OutputItem, OutputReader};
 pub use reader::{After, FeedError, FeedReader};
 
@@ -152,6 +154,11 @@ impl Feed {
     /// A reader of one topic.
     pub fn subscribe(&self, topic: Topic, after: After) -> FeedReader {
         FeedReader::new(self.clone(), topic, after)
+    }
+
+    /// A reader of stored bytes: of what matches, after a position.
+    pub fn log_reader(&self, filter: EventFilter, bodies: bool, after: Position) -> LogReader {
+        LogReader::new(self.clone(), filter, bodies, after)
     }
 
     /// A reader of the output of one exec, from these byte offsets on, and then of its end.

@@ -9,6 +9,7 @@ mod lease;
 mod progress;
 mod publish;
 mod source;
+mod spent;
 mod streams;
 
 use std::time::Duration;

@@ -52,7 +52,7 @@ impl PendingPublish {
     }
 }
 
-fn classify(error: async_nats::jetstream::context::PublishError) -> PublishError {
+pub(super) fn classify(error: async_nats::jetstream::context::PublishError) -> PublishError {
     if error.kind() == PublishErrorKind::Other && error.to_string().contains("maximum bytes exceeded") {
         return PublishError::Full;
     }

@@ -10,6 +10,8 @@ use super::{ConnectError, Log};
 const FLOOR: &str = "2.12.7";
 /// How long the server remembers message ids. A producer gives up re-sending one message long before.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// How long it is remembered that a one-time thing was used.
+const SPENT_MEMORY: Duration = Duration::from_secs(120);
 
 pub(super) fn check_version(version: &str) -> Result<(), ConnectError> {
     let parse = |text: &str| {
@@ -62,6 +64,17 @@ impl Log {
                 discard: DiscardPolicy::Old,
                 max_bytes: 64 << 20,
                 max_age: Duration::from_secs(14 * 24 * 3600),
+                ..base.clone()
+            },
+            // One message a thing that was used once. In memory: what it remembers is worth nothing minutes later.
+            Config {
+                name: subjects.spent_stream(),
+                subjects: vec![subjects.spent()],
+                storage: StorageType::Memory,
+                retention: RetentionPolicy::Limits,
+                max_bytes: 16 << 20,
+                max_age: SPENT_MEMORY,
+                duplicate_window: SPENT_MEMORY,
                 ..base
             },
         ];

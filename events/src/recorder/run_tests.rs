@@ -137,6 +137,17 @@ impl EventStore for Flaky {
     async fn read(&self, f: &EventFilter, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
         self.store.read(f, after, limit).await
     }
+    async fn read_headers(
+        &self,
+        f: &EventFilter,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<Frame>, StoreError> {
+        self.store.read_headers(f, after, limit).await
+    }
+    async fn position_at(&self, time: chrono::DateTime<Utc>) -> Result<Position, StoreError> {
+        self.store.position_at(time).await
+    }
     async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError> {
         self.store.read_chained(after, limit).await
     }

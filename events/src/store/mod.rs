@@ -16,6 +16,7 @@ mod sqlite;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
 pub use batch::{
     AppendBatch, AppendEvent, ChainHash, DataKeyChange, Floor, KeyFate, StreamMark, TemplateChange,
@@ -131,6 +132,19 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// where events themselves are not ([`StoreError::Trimmed`]), so that nothing is left out in silence.
     async fn read(&self, filter: &EventFilter, after: Position, limit: u32)
     -> Result<Vec<Frame>, StoreError>;
+
+    /// The same without bodies, which is quicker.
+    async fn read_headers(
+        &self,
+        filter: &EventFilter,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<Frame>, StoreError>;
+
+    /// The first position whose event happened at or after an instant; the one after the head when none has. Events are
+    /// in the order of their commits, and their times come from different clocks: near the instant this is off by as
+    /// much as those differ.
+    async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, StoreError>;
 
     /// Up to `limit` events after a position, in order, with their links of the hash chain.
     async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError>;

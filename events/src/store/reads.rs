@@ -2,6 +2,7 @@
 //! get right and not two.
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use serde::de::DeserializeOwned;
 use sqlx::query::Query;
@@ -75,20 +76,9 @@ where
         after: Position,
         limit: u32,
     ) -> Result<Vec<Frame>, StoreError> {
-        let sql = read_sql(filter);
-        let mut query = sqlx::query::<DB>(AssertSqlSafe(sql)).bind(signed(after.0)).bind(i64::from(limit));
-        if let Some(exec) = &filter.exec {
-            query = query.bind(&exec.as_bytes()[..]);
-        }
-        if let Some(sandbox) = &filter.sandbox {
-            query = query.bind(&sandbox.as_bytes()[..]);
-        }
-        if let Some(tenant) = &filter.tenant {
-            query = query.bind(tenant.as_str());
-        }
-        for name in &filter.types {
-            query = query.bind(name.as_str());
-        }
+        let sql = filtered(EVENTS, filter);
+        let query = sqlx::query::<DB>(AssertSqlSafe(sql)).bind(signed(after.0)).bind(i64::from(limit));
+        let query = bind_filter(query, filter);
         let failed = failed::<DB>("read events");
         let mut frames = Vec::new();
         let mut bodies = Vec::new();
@@ -117,16 +107,7 @@ where
                 frames.push(Frame { position: at, header, body: Bytes::new(), missing: None });
             }
         }
-        let complete = frames.first().is_some_and(|first: &Frame| first.position == after.next());
-        if !complete {
-            let floor = match floor {
-                Some(floor) => floor,
-                None => self.lifecycle_floor().await?,
-            };
-            if after < floor && !self.begins_above(filter).await? {
-                return Err(StoreError::Trimmed { floor });
-            }
-        }
+        self.refuse_trimmed(filter, after, frames.first(), floor).await?;
         let (indexes, kept): (Vec<usize>, Vec<Kept>) = bodies.into_iter().unzip();
         let lengths: Vec<u64> = kept.iter().map(|body| body.length).collect();
         let opened = open_bodies(self, self.master_key.as_ref(), kept).await?;
@@ -137,6 +118,67 @@ where
             }
         }
         Ok(frames)
+    }
+
+    async fn read_headers(
+        &self,
+        filter: &EventFilter,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<Frame>, StoreError> {
+        let failed = failed::<DB>("read events");
+        let sql = filtered(HEADERS, filter);
+        let query = sqlx::query::<DB>(AssertSqlSafe(sql)).bind(signed(after.0)).bind(i64::from(limit));
+        let mut frames = Vec::new();
+        let mut floor = None;
+        {
+            let mut rows = bind_filter(query, filter).fetch(&self.readers);
+            while let Some(row) = rows.try_next().await.map_err(&failed)? {
+                let header: &[u8] = row.try_get(1).map_err(&failed)?;
+                if floor.is_none() {
+                    floor = Some(position(row.try_get(2).map_err(&failed)?));
+                }
+                frames.push(Frame {
+                    position: position(row.try_get(0).map_err(&failed)?),
+                    header: header.to_vec().into(),
+                    body: Bytes::new(),
+                    missing: None,
+                });
+            }
+        }
+        self.refuse_trimmed(filter, after, frames.first(), floor).await?;
+        Ok(frames)
+    }
+
+    async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, StoreError> {
+        let failed = failed::<DB>("find a position");
+        let wanted = time.timestamp_micros();
+        let row = sqlx::query::<DB>(
+            "SELECT (SELECT position FROM head), COALESCE((SELECT position FROM events ORDER BY position LIMIT 1), 0)",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(&failed)?;
+        let head = position(row.try_get(0).map_err(&failed)?).0;
+        let first = position(row.try_get(1).map_err(&failed)?).0;
+        // Halves what is in question: the first event of the upper half says which half it is.
+        let (mut low, mut high) = (first.max(1), head + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let row =
+                sqlx::query::<DB>("SELECT time FROM events WHERE position >= $1 ORDER BY position LIMIT 1")
+                    .bind(signed(middle))
+                    .fetch_optional(&self.readers)
+                    .await
+                    .map_err(&failed)?;
+            let at = row.map(|row| row.try_get::<i64, _>(0)).transpose().map_err(&failed)?;
+            if at.is_none_or(|at| at >= wanted) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(Position(low))
     }
 
     async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError> {
@@ -442,6 +484,27 @@ where
     usize: ColumnIndex<DB::Row>,
     Self: EventStore,
 {
+    /// An error when events that would have been read were dropped.
+    async fn refuse_trimmed(
+        &self,
+        filter: &EventFilter,
+        after: Position,
+        first: Option<&Frame>,
+        floor: Option<Position>,
+    ) -> Result<(), StoreError> {
+        if first.is_some_and(|first| first.position == after.next()) {
+            return Ok(());
+        }
+        let floor = match floor {
+            Some(floor) => floor,
+            None => self.lifecycle_floor().await?,
+        };
+        if after < floor && !self.begins_above(filter).await? {
+            return Err(StoreError::Trimmed { floor });
+        }
+        Ok(())
+    }
+
     async fn lifecycle_floor(&self) -> Result<Position, StoreError> {
         let failed = failed::<DB>("read the floor of the log");
         let row = sqlx::query::<DB>("SELECT floor FROM retention WHERE class = 'lifecycle'")
@@ -530,14 +593,17 @@ WHERE exec = $1 AND stream = $2
   AND byte_offset + length > $3
 ORDER BY byte_offset LIMIT $5";
 
-fn read_sql(filter: &EventFilter) -> String {
-    // The second bound tells Postgres which partitions it need not look into.
-    let mut sql = String::from(
-        "SELECT e.position, e.header, e.body_length, e.sandbox, b.encoding, b.body,
+/// Whole events. The second bound tells Postgres which partitions it need not look into.
+const EVENTS: &str = "SELECT e.position, e.header, e.body_length, e.sandbox, b.encoding, b.body,
              (SELECT floor FROM retention WHERE class = 'lifecycle')
-         FROM events e LEFT JOIN bodies b ON b.position = e.position AND b.position > $1
-         WHERE e.position > $1",
-    );
+         FROM events e LEFT JOIN bodies b ON b.position = e.position AND b.position > $1";
+
+const HEADERS: &str = "SELECT e.position, e.header,
+             (SELECT floor FROM retention WHERE class = 'lifecycle')
+         FROM events e";
+
+fn filtered(select: &str, filter: &EventFilter) -> String {
+    let mut sql = format!("{select} WHERE e.position > $1");
     let mut next = 3;
     for (column, wanted) in [
         ("e.exec", filter.exec.is_some()),
@@ -554,6 +620,31 @@ fn read_sql(filter: &EventFilter) -> String {
     }
     sql.push_str(" ORDER BY e.position LIMIT $2");
     sql
+}
+
+/// Binds what a filter wants, in the order in which [`filtered`] names it.
+fn bind_filter<'q, DB>(
+    mut query: Query<'q, DB, DB::Arguments>,
+    filter: &'q EventFilter,
+) -> Query<'q, DB, DB::Arguments>
+where
+    DB: Dialect,
+    for<'v> &'v [u8]: Encode<'v, DB> + Type<DB>,
+    for<'v> &'v str: Encode<'v, DB> + Type<DB>,
+{
+    if let Some(exec) = &filter.exec {
+        query = query.bind(&exec.as_bytes()[..]);
+    }
+    if let Some(sandbox) = &filter.sandbox {
+        query = query.bind(&sandbox.as_bytes()[..]);
+    }
+    if let Some(tenant) = &filter.tenant {
+        query = query.bind(tenant.as_str());
+    }
+    for name in &filter.types {
+        query = query.bind(name.as_str());
+    }
+    query
 }
 
 fn placeholders(first: usize, count: usize) -> String {

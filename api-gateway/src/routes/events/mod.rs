@@ -1,3 +1,5 @@
-//! The log, as clients may read it.
+//! Events.
 
 pub mod follow;
+pub mod query;
+pub mod ws;
