@@ -253,9 +253,19 @@ impl Gateway {
         sandbox: SandboxId,
         op: LinkOp,
     ) -> Result<LinkStream, ApiError> {
+        self.try_open(caller, sandbox, op).await?.map_err(link_failed)
+    }
+
+    /// The same, for whoever wants to look at the refusal.
+    pub(crate) async fn try_open(
+        &self,
+        caller: &Caller,
+        sandbox: SandboxId,
+        op: LinkOp,
+    ) -> Result<Result<LinkStream, LinkError>, ApiError> {
         let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
         let request = self.link_request(caller, sandbox, op);
-        self.inner.link.open(&node, &request).await.map_err(link_failed)
+        Ok(self.inner.link.open(&node, &request).await)
     }
 
     fn link_request(&self, caller: &Caller, sandbox: SandboxId, op: LinkOp) -> LinkRequest {

@@ -10,6 +10,11 @@ use crate::gateway::Gateway;
 const BUCKETS: [f64; 14] =
     [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 5.0, 30.0, 120.0];
 
+/// WebSockets that are attached to execs.
+pub const EXEC_VIEWERS: &str = "stacyvm_exec_viewers";
+/// WebSockets that were closed because their client did not read.
+pub const SLOW_READERS_CLOSED: &str = "stacyvm_slow_readers_closed_total";
+
 /// The recorder of this process. Several gateways in one process share it.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);

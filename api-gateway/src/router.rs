@@ -44,6 +44,7 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(execs::run::run))
         .routes(routes!(execs::ws::ws))
         .routes(routes!(execs::get::get))
+        .routes(routes!(execs::attach::attach))
         .routes(routes!(execs::output::output))
         .routes(routes!(execs::stream::stream))
         .routes(routes!(execs::signal::signal))

@@ -79,6 +79,8 @@ pub struct Registry {
     creating: DashSet<SandboxId>,
     /// Those that went while a round of reconciliation is under way: what the round was told of them is old.
     left: Mutex<HashSet<SandboxId>>,
+    /// Execs whose command did not come in time. They are in the log as failed, and must not begin any more.
+    given_up: DashSet<ExecId>,
     freed: Notify,
 }
 
@@ -136,6 +138,14 @@ impl Registry {
 
     pub fn is_creating(&self, id: SandboxId) -> bool {
         self.creating.contains(&id)
+    }
+
+    pub fn give_up(&self, exec: ExecId) {
+        self.given_up.insert(exec);
+    }
+
+    pub fn is_given_up(&self, exec: ExecId) -> bool {
+        self.given_up.contains(&exec)
     }
 
     pub fn used(&self) -> usize {

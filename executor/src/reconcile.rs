@@ -3,15 +3,16 @@
 //! It takes no input and may run any number of times. What it can take over it takes over (boxes, running execs at the
 //! offset that is recorded); what the log says and is not there it reports; what is there and nobody knows it removes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::client::{CallError, Client};
 use agent::protocol::{Attach, AttachRefusal, Stream};
 use events::{
-    DestroyReason, ErrorChain, ExecId, ExecOutcomeUnknown, ExecState, Redaction, SandboxDestroyed, SandboxId,
-    SandboxPhase, SandboxRecord, SandboxRunning, SandboxState,
+    DestroyReason, ErrorChain, Event, EventId, ExecFailed, ExecId, ExecOutcomeUnknown, ExecState,
+    FailureCode, Redaction, SandboxDestroyed, SandboxId, SandboxPhase, SandboxRecord, SandboxRunning,
+    SandboxState,
 };
 
 use crate::context::Context;
@@ -25,9 +26,18 @@ pub const PERIOD: Duration = Duration::from_secs(5);
 /// How long a box may be unknown to the log: its command may be under way again after a crash.
 const STRAY_GRACE: Duration = Duration::from_secs(60);
 
-/// Boxes that nobody knows, and since when.
+/// How long an exec that was asked for may wait for its command. Commands wait in their queue, not on the way: after so
+/// long with an executor that takes them, it is lost.
+const PENDING_GRACE: Duration = Duration::from_secs(60);
+
+/// What reconciliation waits for, and since when.
 #[derive(Default)]
-pub struct Strays(HashMap<SandboxId, Instant>);
+pub struct Waiting {
+    /// Boxes that nobody knows.
+    strays: HashMap<SandboxId, Instant>,
+    /// Execs that were asked for and have not begun.
+    pending: HashMap<ExecId, Instant>,
+}
 
 /// Why it could not finish. It runs again.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +49,7 @@ pub enum ReconcileError {
 }
 
 /// One round.
-pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), ReconcileError> {
+pub async fn reconcile(shared: &Arc<Shared>, waiting: &mut Waiting) -> Result<(), ReconcileError> {
     // Asked before the boxes are listed: what the record knew to run then has a box now, or has lost it. The other way
     // round a sandbox that begins to run in between would count as vanished. A box that is made in between is a stray
     // for one round, and strays that are ours or being made are left alone.
@@ -58,6 +68,13 @@ pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), 
             }
         }
     }
+    let pending: HashSet<ExecId> = records
+        .iter()
+        .flat_map(|record| &record.live_execs)
+        .filter(|exec| exec.pending)
+        .map(|exec| exec.id)
+        .collect();
+    waiting.pending.retain(|exec, _| pending.contains(exec));
     for record in records {
         let id = record.sandbox.id;
         let found = boxes.remove(&id);
@@ -69,17 +86,18 @@ pub async fn reconcile(shared: &Arc<Shared>, strays: &mut Strays) -> Result<(), 
         }
         match found {
             Some((provider, handle)) if handle.running => {
-                take_over(shared, &record, provider, &handle).await?
+                take_over(shared, waiting, &record, provider, &handle).await?
             }
             found => gone(shared, &record, found).await?,
         }
     }
-    remove_strays(shared, strays, boxes).await
+    remove_strays(shared, waiting, boxes).await
 }
 
 /// A live sandbox whose box runs.
 async fn take_over(
     shared: &Arc<Shared>,
+    waiting: &mut Waiting,
     record: &SandboxRecord,
     provider: Arc<dyn Provider>,
     handle: &BoxHandle,
@@ -115,7 +133,11 @@ async fn take_over(
         shared.log.publish(&[context.event_once("running", running)]).await?;
     }
     for exec in &record.live_execs {
-        resume(shared, &hosted, state, exec).await?;
+        if exec.pending {
+            expect(shared, waiting, &hosted, state, exec).await?;
+        } else {
+            resume(shared, &hosted, state, exec).await?;
+        }
     }
     Ok(())
 }
@@ -141,6 +163,42 @@ async fn masking(
             None
         }
     }
+}
+
+/// An exec that was asked for: its command will come, or has been lost and will not.
+async fn expect(
+    shared: &Arc<Shared>,
+    waiting: &mut Waiting,
+    hosted: &Arc<Hosted>,
+    state: &SandboxState,
+    exec: &ExecState,
+) -> Result<(), ReconcileError> {
+    let since = *waiting.pending.entry(exec.id).or_insert_with(Instant::now);
+    if since.elapsed() < PENDING_GRACE || !hosted.execs.insert(exec.id) {
+        return Ok(());
+    }
+    // From here on its command finds it taken, or given up.
+    shared.registry.give_up(exec.id);
+    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
+    // An agent that knows it has begun it, and the news of that was lost together with the command.
+    let known = hosted.agent.kill_exec(exec.id.as_bytes().to_owned().into(), Duration::ZERO).await.is_ok();
+    let end = if known {
+        let message = "the news of its start was lost; it was ended".to_owned();
+        context.event(ExecOutcomeUnknown { exec: exec.id, message })
+    } else {
+        never_began(&context, exec.id, FailureCode::Internal, "the command was lost on its way")
+    };
+    let told = shared.log.publish(&[end]).await;
+    hosted.execs.remove(&exec.id);
+    waiting.pending.remove(&exec.id);
+    tracing::warn!(exec.id = %exec.id, "the command of a detached exec never came");
+    Ok(told?)
+}
+
+/// The end of an exec that was asked for and will not begin. Told twice it is one event.
+pub(crate) fn never_began(context: &Context, exec: ExecId, code: FailureCode, message: &str) -> Event {
+    let failed = ExecFailed { exec, code, message: message.to_owned() };
+    Event { id: EventId::derived(&["exec.never_began", &exec.to_string()]), ..context.event(failed) }
 }
 
 /// Goes on with an exec that has not ended, from what is recorded of it.
@@ -243,14 +301,19 @@ async fn gone(
         // Pumps have the last word on their execs.
         hosted.pumps.close();
         let _ = tokio::time::timeout(Duration::from_secs(3), hosted.pumps.wait()).await;
-    } else {
-        for exec in &record.live_execs {
+    }
+    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
+    for exec in &record.live_execs {
+        if exec.pending {
+            let message = "the sandbox went away before the command began";
+            let event = never_began(&context, exec.id, FailureCode::SandboxGone, message);
+            shared.log.publish(&[event]).await?;
+        } else if hosted.is_none() {
             unknown(shared, state, exec, "the sandbox went away while the command ran").await?;
         }
     }
     let reason = if expired { DestroyReason::Ttl } else { DestroyReason::Vanished };
     tracing::info!(sandbox.id = %state.id, ?reason, "a sandbox is gone");
-    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
     shared.log.publish(&[context.event(SandboxDestroyed { reason })]).await?;
     shared.registry.remove(state.id);
     Ok(())
@@ -259,10 +322,10 @@ async fn gone(
 /// Boxes that are not live by the record.
 async fn remove_strays(
     shared: &Arc<Shared>,
-    strays: &mut Strays,
+    waiting: &mut Waiting,
     boxes: HashMap<SandboxId, (Arc<dyn Provider>, BoxHandle)>,
 ) -> Result<(), ReconcileError> {
-    strays.0.retain(|id, _| boxes.contains_key(id));
+    waiting.strays.retain(|id, _| boxes.contains_key(id));
     for (id, (provider, _)) in boxes {
         if shared.registry.is_creating(id)
             || shared.registry.get(id).is_some_and(|hosted| hosted.is_closing())
@@ -275,7 +338,7 @@ async fn remove_strays(
             .as_ref()
             .and_then(|record| record.sandbox.node())
             .is_some_and(|node| *node != shared.config.node);
-        let since = *strays.0.entry(id).or_insert_with(Instant::now);
+        let since = *waiting.strays.entry(id).or_insert_with(Instant::now);
         if !ended && !elsewhere && (shared.registry.get(id).is_some() || since.elapsed() < STRAY_GRACE) {
             continue;
         }
@@ -283,7 +346,7 @@ async fn remove_strays(
             Ok(()) => {
                 tracing::info!(sandbox.id = %id, "removed a box that is not in the log");
                 shared.registry.remove(id);
-                strays.0.remove(&id);
+                waiting.strays.remove(&id);
             }
             Err(error) => {
                 tracing::warn!(sandbox.id = %id, error = %ErrorChain(&error), "a stray box was not removed");

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::hosted::Registry;
 use crate::provider::Provider;
-use crate::reconcile::{self, Strays};
+use crate::reconcile::{self, Waiting};
 use crate::recorded::Recorded;
 use crate::{commands, link};
 
@@ -102,8 +102,8 @@ impl Executor {
         let shared = &self.shared;
         let news = shared.log.progress().await?;
         tokio::spawn(Arc::clone(&shared.recorded).listen(news, shared.shutdown.clone()));
-        let mut strays = Strays::default();
-        while let Err(error) = reconcile::reconcile(shared, &mut strays).await {
+        let mut waiting = Waiting::default();
+        while let Err(error) = reconcile::reconcile(shared, &mut waiting).await {
             tracing::warn!(error = %ErrorChain(&error), "waiting to learn what is on this node");
             tokio::select! {
                 () = shared.shutdown.cancelled() => return Ok(()),
@@ -128,7 +128,7 @@ impl Executor {
             tokio::select! {
                 () = shared.shutdown.cancelled() => break,
                 () = tokio::time::sleep(reconcile::PERIOD) => {
-                    if let Err(error) = reconcile::reconcile(shared, &mut strays).await {
+                    if let Err(error) = reconcile::reconcile(shared, &mut waiting).await {
                         tracing::debug!(error = %ErrorChain(&error), "reconciliation will run again");
                     }
                 }

@@ -201,6 +201,7 @@ impl World {
             match reader.next().await.unwrap().unwrap() {
                 OutputItem::Output { bytes, .. } => stdout.extend_from_slice(&bytes),
                 OutputItem::Gone { .. } => panic!("output is gone"),
+                OutputItem::Started | OutputItem::Resized(_) => {}
                 OutputItem::Ended(end) => return (stdout, end),
             }
         }

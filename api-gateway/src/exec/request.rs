@@ -41,6 +41,34 @@ pub struct ExecRequest {
     pub stream: Option<bool>,
     /// `uid`, `uid:gid` or a name from the sandbox's /etc/passwd.
     pub user: Option<String>,
+    /// Whether to answer with the exec's id at once, before it begins. Such an exec runs until it ends; it is watched,
+    /// fed and ended by its id.
+    pub detach: Option<bool>,
+    /// A terminal instead of pipes: `true` or `{"rows","cols"}`. Only where somebody can attach: with `detach`, and over
+    /// a WebSocket.
+    #[schema(value_type = Option<bool>)]
+    pub tty: Option<Tty>,
+    /// The height of the terminal; 24 by default.
+    pub rows: Option<u16>,
+    /// The width of the terminal; 80 by default.
+    pub cols: Option<u16>,
+    /// Whether stdin stays open for input. Only with `detach` and over a WebSocket; always with a terminal.
+    pub stdin: Option<bool>,
+}
+
+/// Whether there is a terminal, and how large it is.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(untagged)]
+pub enum Tty {
+    /// Of the size that `rows` and `cols` say.
+    Wanted(bool),
+    /// Of this size.
+    Size {
+        /// The height.
+        rows: u16,
+        /// The width.
+        cols: u16,
+    },
 }
 
 /// A request that can be started.
@@ -53,7 +81,26 @@ pub struct Runnable {
 }
 
 impl ExecRequest {
-    /// Checks it.
+    /// Whether somebody may attach and type.
+    pub fn is_interactive(&self) -> bool {
+        self.stdin == Some(true) || matches!(self.tty, Some(Tty::Wanted(true) | Tty::Size { .. }))
+    }
+
+    /// Checks it, with its terminal and its input. `stdin` is whether input stays open where the request does not say.
+    pub fn interactive(self, limits: &ExecLimits, stdin: bool) -> Result<Runnable, ApiError> {
+        let tty = match self.tty {
+            None | Some(Tty::Wanted(false)) => None,
+            Some(Tty::Wanted(true)) => Some(terminal(self.rows.unwrap_or(24), self.cols.unwrap_or(80))?),
+            Some(Tty::Size { rows, cols }) => Some(terminal(rows, cols)?),
+        };
+        let stdin = self.stdin.unwrap_or(stdin || tty.is_some());
+        let mut runnable = self.runnable(limits)?;
+        runnable.spec.tty = tty;
+        runnable.spec.stdin = stdin;
+        Ok(runnable)
+    }
+
+    /// Checks it, for a run that nobody attaches to.
     pub fn runnable(self, limits: &ExecLimits) -> Result<Runnable, ApiError> {
         let command = self.command.unwrap_or_default();
         let args = self.args.unwrap_or_default();
@@ -233,6 +280,23 @@ mod tests {
         ] {
             assert_eq!(read(json).unwrap_err().code(), ErrorCode::BadRequest, "{json}");
         }
+    }
+
+    #[test]
+    fn a_terminal_has_a_size_and_input() {
+        let spec = |json: &str| {
+            let request: ExecRequest = crate::extract::parse_object(json.as_bytes()).unwrap();
+            request.interactive(&ExecLimits::default(), false).map(|runnable| runnable.spec)
+        };
+        let tty = spec(r#"{"command":"sh","tty":true}"#).unwrap();
+        assert_eq!((tty.tty, tty.stdin), (Some(TerminalSize { rows: 24, cols: 80 }), true));
+        let sized = spec(r#"{"command":"sh","tty":{"rows":1,"cols":2}}"#).unwrap();
+        assert_eq!(sized.tty, Some(TerminalSize { rows: 1, cols: 2 }));
+        let piped = spec(r#"{"command":"cat","stdin":true,"rows":5}"#).unwrap();
+        assert_eq!((piped.tty, piped.stdin), (None, true));
+        let plain = spec(r#"{"command":"cat"}"#).unwrap();
+        assert_eq!((plain.tty, plain.stdin), (None, false));
+        assert!(spec(r#"{"command":"sh","tty":true,"rows":0}"#).is_err());
     }
 
     #[test]

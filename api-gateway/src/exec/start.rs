@@ -1,6 +1,11 @@
 //! Starting an exec: listen for it first, then ask for it, so that nothing of it can be missed.
 
-use events::{Command, CommandId, Destination, ExecId, NodeId, OutputReader, SandboxId, SandboxState};
+use std::time::Duration;
+
+use events::{
+    After, Command, CommandId, Destination, EventId, ExecId, ExecRequested, NodeId, OutputReader, SandboxId,
+    SandboxState, Topic,
+};
 
 use super::request::Runnable;
 use crate::auth::Caller;
@@ -8,6 +13,9 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::idempotency::Idempotent;
 use crate::variables::fingerprints;
+
+/// How long a detached exec's answer waits for the record. It is durable before that.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// An exec that was asked for.
 pub struct Started {
@@ -54,9 +62,7 @@ pub async fn start(
             Ok(Started { exec, output })
         }
         None => {
-            // The digest goes into the command's id too, so that another body is not taken for the same message.
-            let [tenant, scope, key] = idempotent.parts();
-            let command = CommandId::derived(&[tenant, scope, key, &idempotent.digest]);
+            let command = command_of(idempotent);
             runnable.spec.request_digest = Some(idempotent.digest.clone());
             // Another request with the same key may be ahead of this one: read from the beginning.
             let output = read(gateway, exec, 0, 0).await?;
@@ -64,6 +70,52 @@ pub async fn start(
             Ok(Started { exec, output })
         }
     }
+}
+
+/// Asks for an exec that nobody waits for. It is in the record before its command is on its way, so that there is an end
+/// to be told whatever becomes of the command. With an idempotency key, the exec that the key stands for.
+pub async fn start_detached(
+    gateway: &Gateway,
+    caller: &Caller,
+    (sandbox, node): (&SandboxState, &NodeId),
+    mut runnable: Runnable,
+    idempotent: Option<&Idempotent>,
+) -> Result<ExecId, ApiError> {
+    let (exec, command) = match idempotent {
+        None => (ExecId::new(), CommandId::new()),
+        Some(idempotent) => (ExecId::derived(&idempotent.parts()), command_of(idempotent)),
+    };
+    tracing::Span::current().record("exec.id", tracing::field::display(exec));
+    let mut events = gateway.feed().subscribe(Topic::Exec(exec), After::Now);
+    let mut is_recorded = false;
+    if let Some(idempotent) = idempotent {
+        if let Some(recorded) = gateway.store().exec(exec).await.map_err(ApiError::store)? {
+            idempotent.check(recorded.spec.as_ref().and_then(|spec| spec.request_digest.as_deref()))?;
+            if !recorded.pending || recorded.end.is_some() {
+                return Ok(exec);
+            }
+            // The request before this one may have been cut off before the command was sent.
+            is_recorded = true;
+        }
+        runnable.spec.request_digest = Some(idempotent.digest.clone());
+    }
+    let requested = ExecRequested { exec, spec: runnable.spec.clone(), env_names: runnable.env.names() };
+    let id = EventId::derived(&["exec.requested", &exec.to_string()]);
+    let redaction = gateway.redaction().with_secrets(runnable.env.of(&runnable.spec.secret_names));
+    let now = gateway.clock().now();
+    gateway.publish_redacted(caller, Some(sandbox.id), id, now, requested, &redaction).await?;
+    ask(gateway, caller, (sandbox.id, node), command, exec, runnable).await?;
+    // A client that asks for the exec right after this answer finds it.
+    if !is_recorded && tokio::time::timeout(RECORD_PATIENCE, events.next()).await.is_ok() {
+        verify(gateway, exec, idempotent).await?;
+    }
+    Ok(exec)
+}
+
+/// The digest goes into the command's id too, so that another body is not taken for the same message.
+fn command_of(idempotent: &Idempotent) -> CommandId {
+    let [tenant, scope, key] = idempotent.parts();
+    CommandId::derived(&[tenant, scope, key, &idempotent.digest])
 }
 
 /// Whether the exec that ran is the one that this request asked for: two bodies may have raced for one key.

@@ -133,6 +133,7 @@ impl ExecRecords {
                 self.waiting.extend(splitter.finish().map(|chunk| ExecRecord::Output(stream, chunk)));
                 self.waiting.pop()
             }
+            OutputItem::Started | OutputItem::Resized(_) => None,
             OutputItem::Ended(end) => {
                 let (stdout, stderr) = self.offsets();
                 self.finish(EndRecord::new(self.exec, &end, stdout, stderr));

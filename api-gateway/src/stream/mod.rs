@@ -1,5 +1,7 @@
 //! Output on its way to clients: characters stay whole, lines stay lines, nothing is held but what the socket takes.
 
+pub mod attach;
+pub mod attach_frame;
 pub mod exec;
 pub mod lines;
 pub mod ndjson;

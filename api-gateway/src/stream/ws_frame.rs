@@ -40,19 +40,8 @@ pub struct Opening {
 #[derive(Deserialize, Default)]
 struct FirstFrame {
     r#type: Option<String>,
-    tty: Option<Tty>,
-    rows: Option<u16>,
-    cols: Option<u16>,
-    stdin: Option<bool>,
     #[serde(flatten)]
     request: ExecRequest,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Tty {
-    Wanted(bool),
-    Size { rows: u16, cols: u16 },
 }
 
 /// Reads the first frame.
@@ -65,15 +54,10 @@ pub fn opening(frame: &[u8], limits: &ExecLimits) -> Result<Opening, ApiError> {
             return Err(ApiError::bad_request("the first frame must be an exec request or have type start"));
         }
     };
-    let mut runnable = first.request.runnable(limits)?;
-    if framing == Framing::Documented {
-        runnable.spec.tty = match first.tty {
-            None | Some(Tty::Wanted(false)) => None,
-            Some(Tty::Wanted(true)) => Some(terminal(first.rows.unwrap_or(24), first.cols.unwrap_or(80))?),
-            Some(Tty::Size { rows, cols }) => Some(terminal(rows, cols)?),
-        };
-        runnable.spec.stdin = first.stdin.unwrap_or(true);
-    }
+    let runnable = match framing {
+        Framing::Plain => first.request.runnable(limits)?,
+        Framing::Documented => first.request.interactive(limits, true)?,
+    };
     Ok(Opening { framing, runnable })
 }
 

@@ -46,6 +46,8 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     /// The largest streaming upload; none: whatever fits into the sandbox.
     pub max_upload: Option<Bytes>,
+    /// How long a WebSocket client may take nothing before it is closed with 1013.
+    pub slow_reader_limit: GoDuration,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -287,6 +289,7 @@ impl Default for Config {
                 preview_domain: String::new(),
                 allowed_origins: Vec::new(),
                 max_upload: None,
+                slow_reader_limit: GoDuration(Duration::from_secs(30)),
             },
             node: NodeConfig { id: None, capacity: 200, max_output: Bytes(4 << 30) },
             nats: NatsConfig {

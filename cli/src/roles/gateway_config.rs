@@ -60,6 +60,7 @@ pub fn gateway_config(
             max_timeout: defaults.max_exec_timeout.0,
             ..ExecLimits::default()
         },
+        slow_reader_limit: config.server.slow_reader_limit.0,
         max_upload_bytes: config.server.max_upload.map(|limit| limit.0),
         allowed_origins: config.server.allowed_origins.clone(),
         preview_domain: Some(config.server.preview_domain.clone()).filter(|domain| !domain.is_empty()),

@@ -7,6 +7,7 @@ pub mod process;
 pub mod receiver;
 pub mod serve;
 pub mod split;
+pub mod viewer;
 
 #[path = "../../../events/tests/support/mod.rs"]
 pub mod services;

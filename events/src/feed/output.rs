@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::{After, Feed, FeedError, FeedReader, Topic};
-use crate::{EventData, ExecEnd, ExecId, ExecState, Gone, OutputStream, Position, StoreError};
+use crate::{EventData, ExecEnd, ExecId, ExecState, Gone, OutputStream, Position, StoreError, TerminalSize};
 
 /// What an [`OutputReader`] gives.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,10 @@ pub enum OutputItem {
         /// Why.
         why: Gone,
     },
+    /// It began, after it was asked for. Readers that come later see that in [`OutputReader::state`].
+    Started,
+    /// Its terminal has another size from here on.
+    Resized(TerminalSize),
     /// It is over; nothing follows.
     Ended(ExecEnd),
 }
@@ -67,6 +71,11 @@ impl OutputReader {
     pub fn fresh(feed: &Feed, exec: ExecId) -> Self {
         let reader = feed.subscribe(Topic::Exec(exec), After::Now);
         Self { reader, exec, stdout: 0, stderr: 0, state: None, ready: VecDeque::new(), done: false }
+    }
+
+    /// What the record says about the exec; nothing before its first event.
+    pub const fn state(&self) -> Option<&ExecState> {
+        self.state.as_ref()
     }
 
     /// The offset that follows what was given of a stream.
@@ -207,6 +216,11 @@ impl OutputReader {
             None => ExecState::apply(None, event),
         };
         self.state = ExecState::apply(state, event);
+        if let EventData::ExecStarted(_) = &event.data {
+            self.ready.push_back(OutputItem::Started);
+        } else if let EventData::ExecResized(resized) = &event.data {
+            self.ready.push_back(OutputItem::Resized(resized.size));
+        }
         let Some(state) = &self.state else { return };
         // Only a terminal event of this exec itself ends it here; see `ended_before` for the rest.
         if let Some(end) = state.end.clone()

@@ -89,6 +89,12 @@ impl LinkStream {
         self.duplex.write(bytes).await
     }
 
+    /// Keeps a stream alive that has nothing to send for a while, and gives back why it broke: it never ends otherwise.
+    /// Cancel safe.
+    pub async fn watch(&mut self) -> LinkError {
+        self.duplex.watch().await
+    }
+
     /// Says that all bytes are sent, and waits for the outcome.
     pub async fn finish(mut self) -> Result<LinkValue, LinkError> {
         self.duplex.say(&LinkFrame::End { offset: self.duplex.sent() }).await?;

@@ -92,10 +92,12 @@ pub enum LinkOp {
     },
     /// What the sandbox uses.
     Stats,
-    /// Streams input to an exec. The head is `Done`; the end of the stream closes its stdin.
+    /// Streams input to an exec, appended to its stdin. The head is `Done`. A stream that is cancelled leaves stdin open.
     Input {
         /// Which exec.
         exec: ExecId,
+        /// Whether the end of the stream closes its stdin.
+        close: bool,
     },
     /// Sends a signal to an exec's process group.
     Signal {

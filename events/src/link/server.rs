@@ -98,6 +98,11 @@ impl LinkIncoming {
         }
     }
 
+    /// Shows that this end lives, while it is busy with what came.
+    pub async fn keep_alive(&mut self) -> Result<(), LinkError> {
+        self.open()?.keep_alive().await
+    }
+
     /// Answers, and is done with it.
     pub async fn answer(self, outcome: Result<LinkValue, LinkFault>) {
         let offset = self.duplex.as_ref().map_or(0, Duplex::sent);

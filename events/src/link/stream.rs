@@ -13,6 +13,9 @@ use super::{LinkError, PIECE, WINDOW};
 /// How long the other end may be silent while we wait for it.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
+/// How often a quiet end shows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
 /// A subscription for what comes, a subject for what goes, and the windows of both.
 pub(super) struct Duplex {
     client: Client,
@@ -103,6 +106,30 @@ impl Duplex {
 
     pub(super) const fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Shows that this end lives, and listens whether the other one does: that it consumes what it was sent.
+    pub(super) async fn watch(&mut self) -> LinkError {
+        loop {
+            if self.last.is_some() {
+                return self.interrupted();
+            }
+            match tokio::time::timeout(KEEP_ALIVE, self.hear()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(_) if self.credited < self.sent => return LinkError::Broken("the other end is silent"),
+                Err(_) => {
+                    if let Err(error) = self.keep_alive().await {
+                        return error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says again what is known, so that the other end hears something.
+    pub(super) async fn keep_alive(&self) -> Result<(), LinkError> {
+        self.say(&LinkFrame::Credit { offset: self.consumed }).await
     }
 
     fn interrupted(&mut self) -> LinkError {

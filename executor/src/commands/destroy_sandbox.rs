@@ -1,11 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{DestroyReason, ErrorChain, SandboxDestroyed};
+use events::{DestroyReason, ErrorChain, FailureCode, SandboxDestroyed};
 
 use super::{Outcome, tell};
 use crate::context::Context;
 use crate::hosted::Hosted;
+use crate::reconcile::never_began;
 use crate::service::Shared;
 
 /// How long execs get to tell their end.
@@ -55,6 +56,7 @@ pub(crate) async fn destroy(
             tracing::warn!(sandbox.id = %id, "an exec did not tell its end in time");
         }
     }
+    end_pending(shared, context).await?;
     let told = tell(shared, &[context.event_once("destroyed", SandboxDestroyed { reason })]).await;
     if told.is_ok() {
         shared.registry.remove(id);
@@ -62,6 +64,24 @@ pub(crate) async fn destroy(
         hosted.reopen();
     }
     told
+}
+
+/// Tells the end of execs that were asked for and will not begin. A command that still comes finds the sandbox gone.
+async fn end_pending(shared: &Shared, context: &Context) -> Result<(), Outcome> {
+    let record = match shared.log.sandbox_record(context.sandbox).await {
+        Ok(record) => record,
+        Err(error) => {
+            // A destroy does not wait for a recorder: their commands are on their way as a rule, and fail.
+            tracing::debug!(error = %error, "cannot ask for pending execs");
+            return Ok(());
+        }
+    };
+    let live = record.into_iter().filter(|record| record.sandbox.tenant == context.tenant);
+    for exec in live.flat_map(|record| record.live_execs).filter(|exec| exec.pending) {
+        let message = "the sandbox was destroyed before the command began";
+        tell(shared, &[never_began(context, exec.id, FailureCode::SandboxGone, message)]).await?;
+    }
+    Ok(())
 }
 
 /// Ends all execs through the agent, so that their last output and their end are in the log before the box goes.

@@ -25,11 +25,16 @@ pub(super) async fn run(
     env: &SecretMap,
     attempt: i64,
 ) -> Outcome {
+    if shared.registry.is_given_up(exec) {
+        // Its end is in the log already.
+        return Outcome::Done;
+    }
     if attempt > 1 {
         // The agent knows its execs for a while, the record for ever: what has begun is not begun again, however late
         // its command comes back. Reconciliation goes on with what has not ended.
         match shared.log.exec_record(exec).await {
             Ok(None) => {}
+            Ok(Some(state)) if state.pending && state.end.is_none() => {}
             Ok(Some(_)) => return Outcome::Done,
             Err(error) => {
                 tracing::debug!(error = %error, exec.id = %exec, "cannot ask whether it has begun");

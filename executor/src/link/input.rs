@@ -2,23 +2,33 @@ use std::time::Duration;
 
 use agent::client::CallError;
 use agent::protocol::{self, ExecRefusal};
-use events::{ErrorChain, ExecId, FaultCode, LinkFault, LinkIncoming, LinkValue, TerminalSize};
+use bytes::Bytes;
+use events::{
+    ErrorChain, EventData, ExecId, ExecResized, ExecSignaled, FaultCode, LinkFault, LinkIncoming, LinkValue,
+    TerminalSize,
+};
 
 use super::recording::Recording;
 use super::{Answer, internal};
+use crate::context::Context;
 use crate::hosted::Hosted;
+use crate::service::Shared;
 
 /// How long a process tree has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
+/// How often the gateway hears of input that the process does not take. Below what it takes for a broken link.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const SIGKILL: i32 = 9;
 
 fn agent_id(exec: ExecId) -> protocol::ExecId {
     exec.as_bytes().to_owned().into()
 }
 
-/// Bytes for stdin, until the gateway says that they were all.
+/// Bytes for stdin, until the gateway says that they were all. Each piece is the agent's before the next is taken.
 pub(super) async fn stream(
     hosted: &Hosted,
     exec: ExecId,
+    close: bool,
     mut recording: Option<Recording>,
     incoming: &mut LinkIncoming,
 ) -> Answer {
@@ -28,24 +38,70 @@ pub(super) async fn stream(
         if let Some(recording) = &mut recording {
             recording.take(&bytes).await?;
         }
-        hosted.agent.write_stdin(agent_id(exec), None, bytes).await.map_err(|error| fault(hosted, error))?;
+        write(hosted, exec, bytes, incoming).await?;
     }
     if let Some(recording) = recording {
         recording.finish().await?;
     }
-    answer(hosted, hosted.agent.close_stdin(agent_id(exec)).await)
+    if close {
+        return answer(hosted, hosted.agent.close_stdin(agent_id(exec)).await);
+    }
+    Ok(LinkValue::Done)
 }
 
-pub(super) async fn signal(hosted: &Hosted, exec: ExecId, signal: i32) -> Answer {
+/// Waits until the agent has taken a piece, however long the process lets it wait.
+async fn write(
+    hosted: &Hosted,
+    exec: ExecId,
+    bytes: Bytes,
+    incoming: &mut LinkIncoming,
+) -> Result<(), LinkFault> {
+    let written = hosted.agent.write_stdin(agent_id(exec), None, bytes);
+    tokio::pin!(written);
+    loop {
+        tokio::select! {
+            written = &mut written => return written.map_err(|error| fault(hosted, error)),
+            () = tokio::time::sleep(KEEP_ALIVE) => {
+                // A gateway that is gone is noticed by the next read.
+                let _ = incoming.keep_alive().await;
+            }
+        }
+    }
+}
+
+/// What a client does to an exec is in the log before it is done: an audit must not miss what had an effect.
+async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) -> Result<(), LinkFault> {
+    shared.log.publish(&[context.event(data)]).await.map_err(|error| {
+        tracing::warn!(sandbox.id = %context.sandbox, error = %error, "not recorded, so not done");
+        internal()
+    })
+}
+
+pub(super) async fn signal(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    exec: ExecId,
+    signal: i32,
+) -> Answer {
+    tell(shared, context, ExecSignaled { exec, signal }).await?;
     answer(hosted, hosted.agent.signal_exec(agent_id(exec), signal).await)
 }
 
-pub(super) async fn resize(hosted: &Hosted, exec: ExecId, size: TerminalSize) -> Answer {
+pub(super) async fn resize(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    exec: ExecId,
+    size: TerminalSize,
+) -> Answer {
+    tell(shared, context, ExecResized { exec, size }).await?;
     let size = protocol::TerminalSize { rows: size.rows, cols: size.cols };
     answer(hosted, hosted.agent.resize_exec(agent_id(exec), size).await)
 }
 
-pub(super) async fn kill(hosted: &Hosted, exec: ExecId) -> Answer {
+pub(super) async fn kill(shared: &Shared, context: &Context, hosted: &Hosted, exec: ExecId) -> Answer {
+    tell(shared, context, ExecSignaled { exec, signal: SIGKILL }).await?;
     answer(hosted, hosted.agent.kill_exec(agent_id(exec), GRACE).await)
 }
 

@@ -54,13 +54,13 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
         LinkOp::ChangeMode { path, mode } => files::change_mode(shared, &context, &hosted, path, *mode).await,
         LinkOp::Glob { pattern } => files::glob(&hosted, pattern).await,
         LinkOp::Stats => stats(&hosted).await,
-        LinkOp::Input { exec } => {
+        LinkOp::Input { exec, close } => {
             let recording = Recording::start(shared, &context, &hosted, *exec);
-            input::stream(&hosted, *exec, recording, &mut incoming).await
+            input::stream(&hosted, *exec, *close, recording, &mut incoming).await
         }
-        LinkOp::Signal { exec, signal } => input::signal(&hosted, *exec, *signal).await,
-        LinkOp::Resize { exec, size } => input::resize(&hosted, *exec, *size).await,
-        LinkOp::Kill { exec } => input::kill(&hosted, *exec).await,
+        LinkOp::Signal { exec, signal } => input::signal(shared, &context, &hosted, *exec, *signal).await,
+        LinkOp::Resize { exec, size } => input::resize(shared, &context, &hosted, *exec, *size).await,
+        LinkOp::Kill { exec } => input::kill(shared, &context, &hosted, *exec).await,
     };
     incoming.answer(answer).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use events::{ExecEnd, ExecState, format_go_duration};
+use events::{ExecEnd, ExecId, ExecState, format_go_duration};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,7 +23,7 @@ pub struct Exec {
     pub id: String,
     /// Where it runs.
     pub sandbox_id: String,
-    /// `running`, `exited`, `timed_out`, `killed`, `failed` or `outcome_unknown`.
+    /// `pending`, `running`, `exited`, `timed_out`, `killed`, `failed` or `outcome_unknown`.
     pub state: &'static str,
     /// As in a shell; absent while it runs, and where nothing ran to an end.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,12 @@ pub struct Exec {
     /// The working directory, if one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,
-    /// When it started.
+    /// The terminal's size, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tty: Option<Size>,
+    /// Whether it was started with its stdin open.
+    pub stdin: bool,
+    /// When it started; when it was asked for, while it is pending.
     pub started_at: DateTime<Utc>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -55,6 +60,54 @@ pub struct Exec {
     /// Why it did not run, or why nobody can say how it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Where it is read, watched and fed.
+    pub links: ExecLinks,
+}
+
+/// The size of a terminal, in characters.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = TerminalSize)]
+pub struct Size {
+    /// The height.
+    pub rows: u16,
+    /// The width.
+    pub cols: u16,
+}
+
+/// Paths about one exec.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExecLinks {
+    /// The exec itself.
+    #[serde(rename = "self")]
+    pub itself: String,
+    /// Its output as raw bytes.
+    pub output: String,
+    /// Its output as NDJSON.
+    pub stream: String,
+    /// A WebSocket to watch it and to type.
+    pub attach: String,
+}
+
+impl ExecLinks {
+    /// The paths about this exec.
+    pub fn of(exec: ExecId) -> Self {
+        let path = format!("/api/v1/execs/{exec}");
+        Self {
+            output: format!("{path}/output"),
+            stream: format!("{path}/stream"),
+            attach: format!("{path}/attach"),
+            itself: path,
+        }
+    }
+}
+
+/// The name of an exec's state.
+pub fn state_name(state: &ExecState) -> &'static str {
+    match &state.end {
+        Some(end) => outcome(end),
+        None if state.pending => "pending",
+        None => "running",
+    }
 }
 
 impl Exec {
@@ -74,11 +127,17 @@ impl Exec {
         Self {
             id: state.id.to_string(),
             sandbox_id: state.sandbox.to_string(),
-            state: end.map_or("running", outcome),
+            state: state_name(state),
             exit_code: end.and_then(ExecEnd::exit_code),
             signal,
             argv: state.spec.as_ref().map(|spec| spec.argv.clone()).unwrap_or_default(),
             workdir: state.spec.as_ref().and_then(|spec| spec.cwd.clone()),
+            tty: state
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.tty)
+                .map(|size| Size { rows: size.rows, cols: size.cols }),
+            stdin: state.spec.as_ref().is_some_and(|spec| spec.stdin),
             started_at: state.started_at,
             ended_at,
             duration: ended.map(|ended| format_go_duration(Duration::from_micros(ended.duration_us))),
@@ -86,6 +145,7 @@ impl Exec {
             stderr_bytes: state.stderr_bytes,
             truncated_bytes: ended.map_or(0, |ended| ended.truncated_bytes),
             message,
+            links: ExecLinks::of(state.id),
         }
     }
 }

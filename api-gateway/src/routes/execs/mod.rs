@@ -1,5 +1,6 @@
 //! Execs: one exec is one run of one command, and outlives the connection that asked for it.
 
+pub mod attach;
 pub mod get;
 pub mod output;
 pub mod run;

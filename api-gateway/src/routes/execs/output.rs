@@ -163,7 +163,7 @@ fn live(
                 Some(OutputItem::Output { stream, bytes, .. }) if stream == wanted => {
                     return Ok(Some((bytes, (gateway, reader))));
                 }
-                Some(OutputItem::Output { .. }) => {}
+                Some(OutputItem::Output { .. } | OutputItem::Started | OutputItem::Resized(_)) => {}
                 // The connection breaks, so that nobody misses the hole.
                 Some(OutputItem::Gone { stream, next_offset, why, .. }) if stream == wanted => {
                     return Err(io::Error::other(StoreError::Gone { why, next_offset }));

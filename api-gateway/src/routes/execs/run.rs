@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use events::{
     ExecEnd, ExecEnded, ExecId, OutputItem, OutputReader, OutputStream, StoreError, format_go_duration,
@@ -11,11 +12,12 @@ use events::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::get::{ExecLinks, state_name};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::end::{failure, outcome_unknown, timed_out};
 use crate::exec::request::ExecRequest;
-use crate::exec::start::{Started, start, verify};
+use crate::exec::start::{Started, start, start_detached, verify};
 use crate::extract::{RawJsonBody, SandboxPath};
 use crate::gateway::Gateway;
 use crate::idempotency::IdempotencyKey;
@@ -77,6 +79,8 @@ impl From<CollectError> for ApiError {
 /// lengths of both streams. `offset` is where the first byte of the chunk stands in its stream, `next_offset` where to go
 /// on from. Blank lines keep the connection alive.
 ///
+/// With `"detach": true` the answer is 202 with the exec's id, at once.
+///
 /// A client that goes away does not end the command. It is read again by its id: `/execs/{id}`, `/execs/{id}/output`,
 /// `/execs/{id}/stream`.
 #[utoipa::path(
@@ -93,6 +97,7 @@ impl From<CollectError> for ApiError {
             (ExecReply = "application/json"),
             (String = "application/x-ndjson"),
         )),
+        (status = 202, description = "`detach`: it was asked for", body = Detached),
         (status = 400, description = "A field is wrong, or the command cannot be run", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
         (status = 408, description = "Its time was up, and it was ended", body = ErrorBody),
@@ -111,6 +116,18 @@ pub(crate) async fn run(
     let idempotent = key.with(&caller.tenant, &format!("exec {id}"), &body.bytes);
     let limits = &gateway.config().execs;
     let stream = body.value.stream == Some(true);
+    if body.value.detach == Some(true) {
+        if stream {
+            return Err(ApiError::bad_request("detach and stream exclude each other"));
+        }
+        let runnable = body.value.interactive(limits, false)?;
+        let exec =
+            start_detached(&gateway, &caller, (&sandbox, &node), runnable, idempotent.as_ref()).await?;
+        return detached(&gateway, exec).await;
+    }
+    if body.value.is_interactive() {
+        return Err(ApiError::bad_request("tty and stdin need \"detach\": true, or the WebSocket"));
+    }
     let mut runnable = body.value.runnable(limits)?;
     if stream {
         let Started { exec, output } =
@@ -135,6 +152,30 @@ pub(crate) async fn run(
     respond(exec, reply)
 }
 
+/// What a detached exec is answered with.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Detached {
+    /// The exec.
+    pub exec_id: String,
+    /// `pending`; of a repeated request with the same `Idempotency-Key`, whatever it is by now.
+    pub state: &'static str,
+    /// Where it is read, watched and fed.
+    pub links: ExecLinks,
+}
+
+/// It is not waited for: the record need not know of it yet, and then it is pending.
+async fn detached(gateway: &Gateway, exec: ExecId) -> Result<Response, ApiError> {
+    let state = gateway.store().exec(exec).await.map_err(ApiError::store)?;
+    let reply = Detached {
+        exec_id: exec.to_string(),
+        state: state.as_ref().map_or("pending", state_name),
+        links: ExecLinks::of(exec),
+    };
+    let id = HeaderValue::try_from(reply.exec_id.as_str()).map_err(ApiError::internal)?;
+    let headers = [(HeaderName::from_static("x-exec-id"), id)];
+    Ok((StatusCode::ACCEPTED, headers, Json(reply)).into_response())
+}
+
 struct Collected {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -157,6 +198,7 @@ async fn collect(exec: ExecId, mut output: OutputReader, limit: usize) -> Result
             Some(OutputItem::Gone { next_offset, why, .. }) => {
                 return Err(CollectError::Gone(StoreError::Gone { why, next_offset }));
             }
+            Some(OutputItem::Started | OutputItem::Resized(_)) => {}
             Some(OutputItem::Ended(end)) => return Ok(Collected { stdout, stderr, end }),
             None => return Err(events::FeedError::Disconnected.into()),
         }

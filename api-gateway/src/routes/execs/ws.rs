@@ -11,12 +11,13 @@ use events::{After, EventData, ExecId, FeedReader, LinkOp, NodeId, SandboxId, Sa
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
+use crate::exec::input::{Input, InputQueue, Target};
 use crate::exec::start::start_fresh;
 use crate::extract::SandboxPath;
 use crate::gateway::Gateway;
@@ -24,13 +25,11 @@ use crate::stream::exec::{ExecRecord, ExecRecords};
 use crate::stream::ws_frame::{ClientFrame, Framing, Opening, error, opening};
 
 /// The largest frame that a client may send, in bytes.
-const MAX_FRAME_BYTES: usize = 1 << 20;
+pub const MAX_FRAME_BYTES: usize = 1 << 20;
 /// How long a client may take to say what it wants.
 const OPENING_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a client may take to close after the last frame.
 const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
-/// Input that waits for the process, in frames.
-const INPUT_QUEUE: usize = 8;
 
 /// Runs a command over a WebSocket. The first frame is an exec request; with `"type": "start"` in it the connection also
 /// takes `stdin`, `stdin_close`, `resize` and `signal`.
@@ -170,11 +169,6 @@ struct Session {
     exec: ExecId,
 }
 
-enum Input {
-    Bytes(Bytes),
-    Close,
-}
-
 impl Session {
     /// Takes what the client says, until it goes.
     async fn listen(
@@ -187,10 +181,9 @@ impl Session {
             return self.drain(stream).await;
         }
         drop(started);
-        let (queue, inputs) = mpsc::channel(INPUT_QUEUE);
-        let session = Arc::new(self);
-        let _pump =
-            AbortOnDropHandle::new(tokio::spawn(Arc::clone(&session).feed_input(inputs).in_current_span()));
+        let (failures, _) = mpsc::channel(1);
+        let (_, started) = watch::channel(true);
+        let queue = InputQueue::open(self.target(), started, failures);
         while let Some(Ok(message)) = stream.next().await {
             let frame = match message {
                 Message::Text(_) | Message::Binary(_) if framing == Framing::Plain => continue,
@@ -200,16 +193,22 @@ impl Session {
                 Message::Close(_) => break,
             };
             match frame {
-                // A pump that has stopped belongs to a process that takes no more input.
-                ClientFrame::Stdin(bytes) => drop(queue.send(Input::Bytes(bytes)).await),
-                ClientFrame::StdinClose => drop(queue.send(Input::Close).await),
-                ClientFrame::Resize(size) => session.tell(LinkOp::Resize { exec: session.exec, size }).await,
-                ClientFrame::Signal(signal) => {
-                    session.tell(LinkOp::Signal { exec: session.exec, signal }).await
-                }
+                ClientFrame::Stdin(bytes) => queue.push(Input::Bytes(bytes)).await,
+                ClientFrame::StdinClose => queue.push(Input::Close).await,
+                ClientFrame::Resize(size) => self.tell(LinkOp::Resize { exec: self.exec, size }).await,
+                ClientFrame::Signal(signal) => self.tell(LinkOp::Signal { exec: self.exec, signal }).await,
             }
         }
         Ok(())
+    }
+
+    fn target(&self) -> Target {
+        Target {
+            gateway: self.gateway.clone(),
+            caller: self.caller.clone(),
+            sandbox: self.sandbox,
+            exec: self.exec,
+        }
     }
 
     /// False: it ended before it started. The first event of an exec is one or the other.
@@ -227,36 +226,6 @@ impl Session {
     async fn tell(&self, op: LinkOp) {
         if let Err(error) = self.gateway.call(&self.caller, self.sandbox, op).await {
             tracing::debug!(error = %error, "not delivered to the exec");
-        }
-    }
-
-    /// Carries input to the process, as fast as it reads.
-    async fn feed_input(self: Arc<Self>, mut inputs: mpsc::Receiver<Input>) {
-        let mut link = None;
-        while let Some(input) = inputs.recv().await {
-            let mut open = match link.take() {
-                Some(open) => open,
-                None => match self
-                    .gateway
-                    .open(&self.caller, self.sandbox, LinkOp::Input { exec: self.exec })
-                    .await
-                {
-                    Ok(open) => open,
-                    Err(error) => return tracing::debug!(error = %error, "input not delivered"),
-                },
-            };
-            match input {
-                Input::Bytes(bytes) => match open.write(bytes).await {
-                    Ok(()) => link = Some(open),
-                    Err(error) => return tracing::debug!(error = %error, "input not delivered"),
-                },
-                Input::Close => {
-                    if let Err(error) = open.finish().await {
-                        tracing::debug!(error = %error, "input not delivered");
-                    }
-                    return;
-                }
-            }
         }
     }
 }
