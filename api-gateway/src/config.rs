@@ -60,8 +60,6 @@ pub struct GatewayConfig {
     pub slow_reader_limit: Duration,
     /// How often a silent stream shows that it lives. Clients give up after 30 s of silence.
     pub heartbeat: Duration,
-    /// How long a WebSocket client may take nothing of what it is sent before it is closed with 1013.
-    pub slow_reader_limit: Duration,
 }
 
 /// Defaults and maxima of sandboxes.
@@ -188,7 +186,6 @@ impl Default for GatewayConfig {
             shutdown_grace: Duration::from_secs(10),
             slow_reader_limit: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),
-            slow_reader_limit: Duration::from_secs(30),
         }
     }
 }

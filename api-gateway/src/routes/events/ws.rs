@@ -105,7 +105,7 @@ async fn serve(gateway: Gateway, mut reader: LogReader, until: Option<Position>,
             close_code::ERROR
         }
         Ending::Blocked => {
-            metrics::counter!("stacyvm_slow_readers_closed_total").increment(1);
+            metrics::counter!(crate::metrics::SLOW_READERS_CLOSED).increment(1);
             tracing::info!("a reader of events does not read: closing its connection");
             TRY_AGAIN_LATER
         }
