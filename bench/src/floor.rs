@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use std::pin::Pin;
+
 use anyhow::{Context, bail};
 use bollard::Docker;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
@@ -11,8 +13,10 @@ use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
     StartContainerOptions,
 };
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use tempfile::TempDir;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::rig::{LABEL, Rig};
 
@@ -118,6 +122,26 @@ impl Twin {
         Ok(self.docker.remove_container(&self.name, Some(force)).await?)
     }
 
+    /// Starts an exec with a terminal, as `docker exec -it` does.
+    pub async fn terminal(&self, argv: &[&str]) -> anyhow::Result<Terminal> {
+        let options = CreateExecOptions {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(true),
+            cmd: Some(argv.to_vec()),
+            ..CreateExecOptions::default()
+        };
+        let created = self.docker.create_exec(&self.name, options).await?;
+        let options = StartExecOptions { tty: true, ..StartExecOptions::default() };
+        let StartExecResults::Attached { output, input } =
+            self.docker.start_exec(&created.id, Some(options)).await?
+        else {
+            bail!("the exec was detached");
+        };
+        Ok(Terminal { input, output: output.map(|piece| Ok(piece?.into_bytes())).boxed() })
+    }
+
     /// Creates and starts an exec and reads its output to the end: how many bytes it was. Its exit code would cost
     /// another request; the floor goes without.
     pub async fn exec(&self, argv: &[&str]) -> anyhow::Result<u64> {
@@ -140,5 +164,24 @@ impl Twin {
             total += piece?.into_bytes().len() as u64;
         }
         Ok(total)
+    }
+}
+
+/// The terminal of an engine exec.
+pub struct Terminal {
+    input: Pin<Box<dyn AsyncWrite + Send>>,
+    output: Pin<Box<dyn Stream<Item = anyhow::Result<Bytes>> + Send>>,
+}
+
+impl Terminal {
+    /// Types.
+    pub async fn input(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.input.write_all(bytes).await?;
+        Ok(self.input.flush().await?)
+    }
+
+    /// The next piece of output; `None` at the end.
+    pub async fn output(&mut self) -> anyhow::Result<Option<Bytes>> {
+        self.output.next().await.transpose()
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! See README.md of this directory for what each floor is and how to read the ratios.
 
+mod attached;
 mod floor;
 mod measure;
 mod report;

@@ -80,7 +80,12 @@ impl Rig {
 
     /// Another server, with nothing in it.
     pub async fn start(&self) -> anyhow::Result<Serve> {
-        let serve = Serve::start(&self.binary, env_path("STACYVM_AGENT"), &self.image).await?;
+        self.start_with(&[]).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn start_with(&self, environment: &[(&str, &str)]) -> anyhow::Result<Serve> {
+        let serve = Serve::start(&self.binary, env_path("STACYVM_AGENT"), &self.image, environment).await?;
         let mut deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
         deployments.push(serve.deployment()?);
         Ok(serve)

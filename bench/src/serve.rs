@@ -11,6 +11,8 @@ use futures::StreamExt;
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::attached::Attached;
 use tokio::process::{Child, Command};
 
 /// How long it may take to get ready.
@@ -49,7 +51,12 @@ pub fn env_path(name: &str) -> Option<PathBuf> {
 
 impl Serve {
     /// Starts it and waits until it is ready.
-    pub async fn start(binary: &Path, agent: Option<PathBuf>, image: &str) -> anyhow::Result<Self> {
+    pub async fn start(
+        binary: &Path,
+        agent: Option<PathBuf>,
+        image: &str,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let agent = agent.unwrap_or_else(|| dist("stacyvm-agent"));
         let agent = agent
             .canonicalize()
@@ -64,6 +71,7 @@ impl Serve {
         let child = command
             .args(["serve", "--provider", "docker", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
             .arg(dir.path().join("data"))
+            .envs(environment.iter().copied())
             .env("STACYVM_AGENT", agent)
             // A stacyvm.yaml where the bench happens to run is not part of the measurement.
             .current_dir(dir.path())
@@ -144,6 +152,13 @@ impl Serve {
         format!("{}{path}", self.base)
     }
 
+    /// The host and port, and the path, of a WebSocket.
+    pub fn websocket(&self, path: &str) -> anyhow::Result<(String, String)> {
+        let base = self.base.trim_start_matches("http://");
+        let (authority, prefix) = base.split_once('/').context("an address without a path")?;
+        Ok((authority.to_owned(), format!("/{prefix}{path}")))
+    }
+
     /// A sandbox that runs. Image and provider are filled in.
     pub async fn spawn(&self, mut request: Value) -> anyhow::Result<String> {
         request["image"] = json!(self.image);
@@ -210,6 +225,23 @@ impl Serve {
                 status => bail!("{path} answered {status}"),
             }
         }
+    }
+
+    /// Starts a shell line with a terminal, detached.
+    pub async fn start_terminal(&self, sandbox: &str, line: &str) -> anyhow::Result<String> {
+        let body =
+            json!({"command": line, "detach": true, "tty": true, "rows": 24, "cols": 80, "stdin": true});
+        let answer =
+            self.http.post(self.url(&format!("/sandboxes/{sandbox}/exec"))).json(&body).send().await?;
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await?;
+        ensure!(status == 202, "a detached exec answered {status}: {body}");
+        body["exec_id"].as_str().map(str::to_owned).context("a detached exec without an id")
+    }
+
+    /// Attaches to an exec, from its first byte on.
+    pub async fn attach(&self, exec: &str) -> anyhow::Result<Attached> {
+        Attached::open(self.base.trim_start_matches("http://"), exec).await
     }
 
     /// How many bytes of stdout the record has of an exec.

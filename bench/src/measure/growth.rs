@@ -105,7 +105,7 @@ async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
 }
 
 /// How to get into the nats-server that the server started.
-fn nats_config(serve: &Serve) -> anyhow::Result<NatsConfig> {
+pub(super) fn nats_config(serve: &Serve) -> anyhow::Result<NatsConfig> {
     let path = serve.data("nats/nats.conf");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let quoted = |key: &str| {

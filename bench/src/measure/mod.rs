@@ -1,11 +1,14 @@
 //! One measurement a file. Variants are interleaved within each, so that both see the same weather.
 
+mod attach;
 mod exec;
 mod fanout;
 mod files;
 mod growth;
+mod keystroke;
 mod memory;
 mod recorder;
+mod replay;
 mod spawn;
 mod stream;
 mod throughput;
@@ -30,6 +33,12 @@ pub enum Measurement {
     Recorder,
     /// 100 viewers of one exec.
     Fanout,
+    /// The log over one WebSocket.
+    Replay,
+    /// Attaching to an exec that has printed much.
+    Attach,
+    /// A key to its echo in a terminal.
+    Keystroke,
     /// Resident memory with 100 idle sandboxes.
     Memory,
     /// Execs with many live sandboxes against execs with one.
@@ -38,7 +47,7 @@ pub enum Measurement {
 
 impl Measurement {
     /// In the order of measuring: the two that need a crowd of sandboxes last.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Recorder,
         Self::Spawn,
         Self::Exec,
@@ -46,6 +55,9 @@ impl Measurement {
         Self::Stream,
         Self::Files,
         Self::Fanout,
+        Self::Replay,
+        Self::Attach,
+        Self::Keystroke,
         Self::Memory,
         Self::Growth,
     ];
@@ -60,6 +72,9 @@ impl Measurement {
             Self::Files => "files",
             Self::Recorder => "recorder",
             Self::Fanout => "fanout",
+            Self::Replay => "replay",
+            Self::Attach => "attach",
+            Self::Keystroke => "keystroke",
             Self::Memory => "memory",
             Self::Growth => "growth",
         }
@@ -75,6 +90,9 @@ impl Measurement {
             Self::Files => files::run(rig).await,
             Self::Recorder => recorder::run(rig).await,
             Self::Fanout => fanout::run(rig).await,
+            Self::Replay => replay::run(rig).await,
+            Self::Attach => attach::run(rig).await,
+            Self::Keystroke => keystroke::run(rig).await,
             Self::Memory => memory::run(rig).await,
             Self::Growth => growth::run(rig).await,
         }

@@ -2,7 +2,7 @@
 
 mod floor;
 mod ours;
-mod workload;
+pub(super) mod workload;
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use workload::Workload;
 
 #[path = "../../../../events/tests/support/mod.rs"]
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared with tests, which panic")]
-mod services;
+pub(super) mod services;
 
 /// How many rows one transaction of the floor has: as many as the recorder puts into one.
 const ROWS: usize = 2_000;
