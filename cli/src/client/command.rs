@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::arguments::EnvPair;
 use super::error::ClientError;
+use super::terminal::{self, Size};
 
 /// How a command shall run.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,7 +44,20 @@ pub struct ExecRequest {
     workdir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timeout: Option<String>,
+    #[serde(skip_serializing_if = "is_false")]
     stream: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    detach: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    stdin: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    tty: bool,
+    #[serde(flatten)]
+    size: Option<Size>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What the command reads.
@@ -83,7 +97,28 @@ impl ExecRequest {
             workdir: args.workdir.clone(),
             timeout: args.timeout.clone(),
             stream: true,
+            detach: false,
+            stdin: false,
+            tty: false,
+            size: None,
         })
+    }
+
+    /// The same command, which is left running at once: its output is read and its input is given by its id.
+    pub fn detached(mut self, input: Input) -> Self {
+        (self.stream, self.detach) = (false, true);
+        match input {
+            Input::Nothing => {}
+            Input::Stdin => self.stdin = true,
+            Input::Terminal => {
+                (self.stdin, self.tty, self.size) = (true, true, Some(terminal::size()));
+                // Programs look there for what our terminal can do.
+                if let Some(term) = std::env::var("TERM").ok().filter(|term| !term.is_empty()) {
+                    self.env.entry("TERM".to_owned()).or_insert(term);
+                }
+            }
+        }
+        self
     }
 }
 
@@ -124,6 +159,15 @@ mod tests {
             json(&full),
             r#"{"command":"echo","args":["a b"],"mode":"shell","env":{"A":"2"},"workdir":"/tmp","timeout":"3s","stream":true}"#
         );
+        let detached = ExecRequest::new(words(&["sh"]), &args()).unwrap().detached(Input::Stdin);
+        assert_eq!(
+            serde_json::to_string(&detached).unwrap(),
+            r#"{"command":"sh","mode":"argv","detach":true,"stdin":true}"#
+        );
+        let terminal = ExecRequest::new(words(&["sh"]), &args()).unwrap().detached(Input::Terminal);
+        let terminal = serde_json::to_value(&terminal).unwrap();
+        assert_eq!((&terminal["tty"], &terminal["stdin"]), (&true.into(), &true.into()));
+        assert!(terminal["rows"].as_u64() > Some(0) && terminal["cols"].as_u64() > Some(0), "{terminal}");
         assert!(matches!(ExecRequest::new(Vec::new(), &args()), Err(ClientError::Usage(_))));
     }
 }

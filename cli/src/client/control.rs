@@ -21,6 +21,12 @@ const KILL_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended(pub u8);
 
+impl From<Ended> for ClientError {
+    fn from(Ended(code): Ended) -> Self {
+        Self::Interrupted(code)
+    }
+}
+
 /// Passes signals on to an exec.
 pub struct Control<'a> {
     api: Api,

@@ -30,7 +30,13 @@ pub fn details(kind: &str, data: &Value) -> String {
         "sandbox.ttl_extended" => vec![format!("until {}", fields.text("expires_at"))],
         "sandbox.unhealthy" => vec![fields.text("message")],
         "sandbox.destroyed" => vec![fields.text("reason")],
-        "exec.started" => vec![fields.text("exec"), words_of(data.get("argv"))],
+        "sandbox.erased" => Vec::new(),
+        "exec.requested" | "exec.started" => vec![fields.text("exec"), words_of(data.get("argv"))],
+        "exec.input" => vec![fields.text("exec")],
+        "exec.resized" => {
+            vec![fields.text("exec"), format!("to {} x {}", fields.text("cols"), fields.text("rows"))]
+        }
+        "exec.signaled" => vec![fields.text("exec"), format!("signal {}", fields.text("signal"))],
         "exec.output" => {
             vec![fields.text("exec"), fields.text("stream"), format!("at {}", fields.text("offset"))]
         }
@@ -58,6 +64,18 @@ pub fn details(kind: &str, data: &Value) -> String {
             words_of(data.get("providers")),
             format!("capacity {}", fields.text("capacity")),
         ],
+        "access.granted" => {
+            vec![fields.text("exec"), format!("until {}", fields.text("expires_at"))]
+        }
+        "access.denied" => vec![fields.text("route"), fields.text("reason")],
+        "audit.checkpoint" => vec![format!("up to {}", fields.text("up_to"))],
+        "log.trimmed" => vec![fields.text("class"), format!("up to {}", fields.text("up_to"))],
+        "webhook.saved" => vec![Fields(data.get("webhook").unwrap_or(&Value::Null)).text("url")],
+        "webhook.deleted" => vec![fields.text("webhook")],
+        "webhook.advanced" | "webhook.rewound" => {
+            vec![fields.text("webhook"), format!("to {}", fields.text("cursor"))]
+        }
+        "webhook.suspended" => vec![fields.text("webhook"), fields.text("message")],
         _ => fields.all(),
     };
     let text = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
@@ -97,7 +115,7 @@ fn plain_value(value: &Value) -> String {
 }
 
 /// A command line as a shell would take it, so that one word with a blank is not two.
-fn words_of(value: Option<&Value>) -> String {
+pub fn words_of(value: Option<&Value>) -> String {
     let Some(words) = value.and_then(Value::as_array) else {
         return String::new();
     };

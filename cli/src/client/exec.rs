@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use super::api::Api;
+use super::attach::KeyArgs;
 use super::command::{CommandArgs, ExecRequest};
 use super::error::ClientError;
 use super::session;
 use super::signals::Signals;
-use crate::output::Format;
+use crate::output::{self, Format};
 
 /// Run a command in a sandbox.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,6 +17,11 @@ pub struct ExecArgs {
     pub id: String,
     #[command(flatten)]
     pub command_args: CommandArgs,
+    /// Start the command, print its id and leave it running: `attach` shows what it does.
+    #[arg(long, short)]
+    pub detach: bool,
+    #[command(flatten)]
+    pub keys: KeyArgs,
     /// The program and its arguments; with --shell, a line for /bin/sh.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -25,6 +31,16 @@ pub async fn exec(api: &Api, format: Format, args: ExecArgs) -> Result<ExitCode,
     let mut signals = Signals::catch().map_err(ClientError::local("cannot catch signals"))?;
     let request = ExecRequest::new(args.command, &args.command_args)?;
     let input = args.command_args.input();
-    let finish = session::run(api, &args.id, &request, input, format, &mut signals).await?;
+    if args.detach {
+        let exec = session::start_detached(api, &args.id, &request.detached(input)).await?;
+        match format {
+            Format::Table => output::print(&format!("{}\n", output::plain(&exec))),
+            Format::Json => output::print_json_line(&serde_json::json!({ "exec_id": exec })),
+        }
+        .map_err(ClientError::output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let keys = args.keys.detach_keys;
+    let finish = session::run(api, &args.id, request, input, keys, format, &mut signals).await?;
     Ok(ExitCode::from(finish.report()))
 }

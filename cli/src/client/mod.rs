@@ -3,6 +3,7 @@
 
 mod api;
 mod arguments;
+mod attach;
 mod command;
 mod control;
 mod cp;
@@ -10,17 +11,21 @@ mod details;
 mod error;
 mod events;
 mod exec;
+mod execs;
 mod feed;
 mod get;
 mod kill;
 mod list;
 mod logs;
 mod ndjson;
+mod offsets;
 mod patience;
 mod record;
+mod replay;
 mod run;
 mod sandbox;
 mod session;
+mod shell;
 mod signals;
 mod spawn;
 mod sse;
@@ -83,17 +88,27 @@ pub enum ClientCommand {
     Spawn(spawn::SpawnArgs),
     /// Run a command in a sandbox and show its output as it comes. The exit code is the command's.
     Exec(exec::ExecArgs),
+    /// Open a shell in a sandbox, on this terminal.
+    Shell(shell::ShellArgs),
+    /// See what a running command shows, from its start, and type into it.
+    Attach(attach::AttachArgs),
+    /// List what ran and runs in a sandbox.
+    Execs(execs::ExecsArgs),
+    /// Play what an exec showed, or all that ran in a sandbox, with its timing.
+    Replay(replay::ReplayArgs),
     /// List sandboxes.
     #[command(visible_alias = "ls")]
     List,
     /// Show one sandbox.
     Get(get::GetArgs),
-    /// Destroy sandboxes.
+    /// Destroy sandboxes; end commands that run.
     #[command(visible_alias = "destroy")]
     Kill(kill::KillArgs),
     /// Copy a file into or out of a sandbox.
     Cp(cp::CpArgs),
-    /// Show what happened to a sandbox.
+    /// Send a signal to a command.
+    Signal(kill::SignalArgs),
+    /// Show what happened to a sandbox, or what a command has written so far.
     Logs(logs::LogsArgs),
     /// Show what happened, from the record.
     Events(events::EventsArgs),
@@ -117,10 +132,15 @@ async fn dispatch(command: ClientCommand, api: &Api, format: Format) -> Result<E
         ClientCommand::Run(args) => run::run(api, format, args).await,
         ClientCommand::Spawn(args) => spawn::spawn(api, format, args).await,
         ClientCommand::Exec(args) => exec::exec(api, format, args).await,
+        ClientCommand::Shell(args) => shell::shell(api, format, args).await,
+        ClientCommand::Attach(args) => attach::attach(api, format, args).await,
+        ClientCommand::Execs(args) => execs::execs(api, format, args).await,
+        ClientCommand::Replay(args) => replay::replay(api, args).await,
         ClientCommand::List => list::list(api, format).await,
         ClientCommand::Get(args) => get::get(api, format, args).await,
         ClientCommand::Kill(args) => kill::kill(api, format, args).await,
         ClientCommand::Cp(args) => cp::cp(api, args).await,
+        ClientCommand::Signal(args) => kill::signal(api, args).await,
         ClientCommand::Logs(args) => logs::logs(api, format, args).await,
         ClientCommand::Events(args) => events::events(api, format, args).await,
         ClientCommand::Webhook(args) => webhook::webhook(api, format, args).await,

@@ -8,6 +8,7 @@ use super::error::ClientError;
 use super::session;
 use super::signals::Signals;
 use super::spawn::{SandboxArgs, SpawnRequest, create, give_back};
+use super::terminal::DetachKeys;
 use crate::output::{self, Format};
 
 /// Run one command in a sandbox of its own.
@@ -33,7 +34,9 @@ pub async fn run(api: &Api, format: Format, args: RunArgs) -> Result<ExitCode, C
     let spawn = SpawnRequest::new(Some(args.image), None, args.sandbox, &[]);
     let (sandbox, _) = create(api, &spawn, &mut signals).await?;
     let input = args.command_args.input();
-    let outcome = session::run(api, &sandbox.id, &request, input, format, &mut signals).await;
+    // What is left running would be destroyed with its sandbox: there would be nothing to come back to.
+    let keys = DetachKeys::none();
+    let outcome = session::run(api, &sandbox.id, request, input, keys, format, &mut signals).await;
     if args.keep {
         output::note(&format!("{} is kept", sandbox.id));
     } else {

@@ -6,18 +6,20 @@ use bytes::Bytes;
 use events::RequestId;
 use futures::StreamExt as _;
 use reqwest::Method;
-use serde::Serialize;
+use serde::Deserialize;
 
 use super::api::{Api, IDEMPOTENCY_KEY};
+use super::attach::{self, Heed, Outcome, json_line};
 use super::command::{ExecRequest, Input};
 use super::control::{Control, Ended};
 use super::error::ClientError;
+use super::execs::Exec;
 use super::ndjson::{Records, records};
+use super::offsets::Offsets;
 use super::patience::Patience;
 use super::record::{End, OutputLine, Record};
 use super::signals::Signals;
-use super::terminal::{self, RawMode};
-use super::websocket;
+use super::terminal::{self, DetachKeys};
 use crate::output::{self, Format, LiveOutput, Target};
 
 /// How long a server may be away before we stop asking for it.
@@ -30,6 +32,8 @@ pub enum Finish {
     Ended(End),
     /// We do not wait for it any more.
     Interrupted(u8),
+    /// The user left it, and it goes on.
+    Detached(String),
 }
 
 impl Finish {
@@ -43,38 +47,8 @@ impl Finish {
                 end.exit_code()
             }
             Self::Interrupted(code) => code,
+            Self::Detached(exec) => Outcome::Detached.report(&exec),
         }
-    }
-}
-
-/// Where the reading of both streams stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Offsets {
-    stdout: u64,
-    stderr: u64,
-}
-
-impl Offsets {
-    /// Takes a chunk, and gives back what of it is new and where that stands.
-    fn take(
-        &mut self,
-        target: Target,
-        offset: Option<u64>,
-        bytes: Bytes,
-    ) -> Result<(u64, Bytes), ClientError> {
-        let at = match target {
-            Target::Stdout => &mut self.stdout,
-            Target::Stderr => &mut self.stderr,
-        };
-        let offset = offset.unwrap_or(*at);
-        let known = at
-            .checked_sub(offset)
-            .ok_or_else(|| ClientError::Unexpected(format!("output is missing: {offset} follows on {at}")))?;
-        let known = usize::try_from(known).unwrap_or(usize::MAX).min(bytes.len());
-        let fresh = bytes.slice(known..);
-        let start = *at;
-        *at += fresh.len() as u64;
-        Ok((start, fresh))
     }
 }
 
@@ -82,23 +56,101 @@ impl Offsets {
 pub async fn run(
     api: &Api,
     sandbox: &str,
-    request: &ExecRequest,
+    request: ExecRequest,
     input: Input,
+    keys: DetachKeys,
     format: Format,
     signals: &mut Signals,
 ) -> Result<Finish, ClientError> {
-    let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
     let mut control = Control::new(api, signals);
-    let outcome = converse(api, sandbox, request, input, format, &out, &mut control).await;
-    if let Err(Stop::Failed(ClientError::OutputClosed | ClientError::Local { .. })) = &outcome {
-        // As a process on this machine would be ended whose reader has gone away.
+    let outcome = match input {
+        Input::Nothing => {
+            let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
+            watch(api, sandbox, &request, format, &out, &mut control).await.map(Finish::Ended)
+        }
+        Input::Stdin | Input::Terminal => {
+            feed(api, sandbox, request, input, keys, format, &mut control).await
+        }
+    };
+    if let Err(Stop::Failed(ClientError::OutputClosed | ClientError::Local { .. } | ClientError::Failed(_))) =
+        &outcome
+    {
+        // As a process on this machine would be ended whose reader or writer has gone away.
         control.kill("SIGTERM").await;
     }
     match outcome {
-        Ok(end) => Ok(Finish::Ended(end)),
+        Ok(finish) => Ok(finish),
         Err(Stop::Ended(Ended(code))) => Ok(Finish::Interrupted(code)),
         Err(Stop::Failed(error)) => Err(error),
     }
+}
+
+/// Starts a command that goes on whatever becomes of us, and gives back its id.
+pub async fn start_detached(api: &Api, sandbox: &str, request: &ExecRequest) -> Result<String, ClientError> {
+    #[derive(Deserialize)]
+    struct Accepted {
+        exec_id: String,
+    }
+    let key = RequestId::new();
+    let mut patience = Patience::new(RECONNECT);
+    loop {
+        let request = api
+            .request(Method::POST, api.url(&["sandboxes", sandbox, "exec"]))
+            .header(IDEMPOTENCY_KEY, key.as_str())
+            .json(request);
+        match api.fetch::<Accepted>(request).await {
+            // It may have been started: with the same key it is not started twice.
+            Err(ClientError::Broken(error)) => {
+                if !patience.again().await {
+                    return Err(ClientError::Broken(error));
+                }
+            }
+            outcome => return outcome.map(|accepted| accepted.exec_id),
+        }
+    }
+}
+
+async fn feed(
+    api: &Api,
+    sandbox: &str,
+    request: ExecRequest,
+    input: Input,
+    keys: DetachKeys,
+    format: Format,
+    control: &mut Control<'_>,
+) -> Result<Finish, Stop> {
+    if input == Input::Terminal && !(terminal::is_input() && terminal::is_output()) {
+        return Err(ClientError::Usage("--tty needs a terminal on stdin and stdout".to_owned()).into());
+    }
+    let request = request.detached(input);
+    let exec = control.attend(start_detached(api, sandbox, &request)).await??;
+    control.started(exec.clone());
+    Ok(match attach::follow(api, &exec, input, keys, format, &mut Heed::PassOn(control)).await? {
+        Outcome::Ended(end) => Finish::Ended(end),
+        Outcome::Detached => Finish::Detached(exec),
+        Outcome::Interrupted(code) => Finish::Interrupted(code),
+    })
+}
+
+/// Writes what a command has written up to now.
+pub async fn recorded(api: &Api, exec: &str, format: Format) -> Result<(), ClientError> {
+    let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
+    let Exec { stdout_bytes, stderr_bytes, .. } = Exec::get(api, exec).await?;
+    let mut offsets = Offsets::default();
+    let mut records = resume(api, exec, offsets).await?;
+    while offsets.stdout < stdout_bytes || offsets.stderr < stderr_bytes {
+        match records.next().await {
+            Some(Ok(Record::Output { target, offset, bytes })) => {
+                let (offset, bytes) = offsets.take(target, offset, bytes)?;
+                write(&out, format, target, offset, bytes).await?;
+            }
+            Some(Ok(Record::Started(_))) => {}
+            // Output that is not kept any more does not come.
+            Some(Ok(Record::Ended(_))) | None => break,
+            Some(Err(error)) => return Err(error),
+        }
+    }
+    out.flush().await.map_err(ClientError::output)
 }
 
 enum Stop {
@@ -112,35 +164,22 @@ impl From<Ended> for Stop {
     }
 }
 
-impl<E: Into<ClientError>> From<E> for Stop {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
+impl From<ClientError> for Stop {
+    fn from(error: ClientError) -> Self {
+        Self::Failed(error)
     }
 }
 
-async fn converse(
+async fn watch(
     api: &Api,
     sandbox: &str,
     request: &ExecRequest,
-    input: Input,
     format: Format,
     out: &LiveOutput,
     control: &mut Control<'_>,
 ) -> Result<End, Stop> {
     let key = RequestId::new();
-    let first = async {
-        match input {
-            Input::Nothing => start(api, sandbox, request, &key).await,
-            Input::Stdin => websocket::start(api, sandbox, request, None).await,
-            Input::Terminal => websocket::start(api, sandbox, request, Some(terminal::size())).await,
-        }
-    };
-    // Given back whichever way this ends.
-    let mut raw_mode = match input {
-        Input::Terminal => Some(RawMode::enter()?),
-        Input::Nothing | Input::Stdin => None,
-    };
-    let mut records = control.attend(first).await??;
+    let mut records = control.attend(start(api, sandbox, request, &key)).await??;
     let mut offsets = Offsets::default();
     loop {
         let next = async {
@@ -176,15 +215,8 @@ async fn converse(
             Some(Err(error)) => return Err(error.into()),
             None => "the stream ended before the command did".to_owned(),
         };
-        drop(raw_mode.take());
-        match input {
-            Input::Nothing => output::note(&format!("{broken}; going on where it stood")),
-            // What was on its way to the command is lost, and sending more would leave a hole.
-            Input::Stdin | Input::Terminal => {
-                output::note(&format!("{broken}; going on where it stood, without further input"));
-            }
-        }
-        let again = reconnect(api, sandbox, request, input, &key, control.exec().map(str::to_owned), offsets);
+        output::note(&format!("{broken}; going on where it stood"));
+        let again = reconnect(api, sandbox, request, &key, control.exec().map(str::to_owned), offsets);
         records = control.attend(again).await??;
     }
 }
@@ -201,12 +233,6 @@ async fn write(
         Format::Json => out.write(Target::Stdout, json_line(&OutputLine::new(target, offset, &bytes))?).await,
     };
     written.map_err(ClientError::output)
-}
-
-fn json_line(value: &impl Serialize) -> Result<Bytes, ClientError> {
-    let mut line = serde_json::to_vec(value).map_err(|error| ClientError::Unexpected(error.to_string()))?;
-    line.push(b'\n');
-    Ok(line.into())
 }
 
 /// Starts it. With the same key again, it is the same command, not a second one.
@@ -228,7 +254,6 @@ async fn reconnect(
     api: &Api,
     sandbox: &str,
     request: &ExecRequest,
-    input: Input,
     key: &RequestId,
     exec: Option<String>,
     offsets: Offsets,
@@ -237,11 +262,6 @@ async fn reconnect(
     loop {
         let outcome = match &exec {
             Some(exec) => resume(api, exec, offsets).await,
-            None if input != Input::Nothing => {
-                let message =
-                    "the connection broke before the command had an id: nobody can say whether it runs";
-                return Err(ClientError::Failed(message.to_owned()));
-            }
             None => start(api, sandbox, request, key).await,
         };
         match outcome {
@@ -261,24 +281,4 @@ async fn resume(api: &Api, exec: &str, offsets: Offsets) -> Result<Records, Clie
         .request(Method::GET, api.url(&["execs", exec, "stream"]))
         .query(&[("stdout_offset", offsets.stdout), ("stderr_offset", offsets.stderr)]);
     Ok(records(api, api.send(request).await?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_byte_is_taken_once() {
-        let mut offsets = Offsets::default();
-        let mut take = |target, offset, text: &'static str| {
-            offsets.take(target, offset, Bytes::from(text)).map(|(at, bytes)| (at, bytes.to_vec()))
-        };
-        assert_eq!(take(Target::Stdout, Some(0), "abc").unwrap(), (0, b"abc".to_vec()));
-        assert_eq!(take(Target::Stderr, Some(0), "e").unwrap(), (0, b"e".to_vec()));
-        assert_eq!(take(Target::Stdout, Some(1), "bcd").unwrap(), (3, b"d".to_vec()));
-        assert_eq!(take(Target::Stdout, Some(0), "abcd").unwrap(), (4, Vec::new()));
-        assert_eq!(take(Target::Stdout, Some(4), "e").unwrap(), (4, b"e".to_vec()));
-        assert_eq!(take(Target::Stdout, None, "f").unwrap(), (5, b"f".to_vec()));
-        assert!(take(Target::Stdout, Some(7), "h").is_err(), "a gap is not passed over");
-    }
 }

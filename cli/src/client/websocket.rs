@@ -1,151 +1,136 @@
-//! A command that takes input: the documented framing of the WebSocket endpoint.
+//! WebSocket connections to the server.
 
-use std::io;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use events::RequestId;
-use futures::stream::{self, SplitSink, SplitStream};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{Sink as _, SinkExt as _, StreamExt as _};
+use reqwest::Url;
 use reqwest::header::HeaderValue;
 use tokio::net::TcpStream;
-use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::api::{Api, REQUEST_ID};
-use super::command::ExecRequest;
 use super::error::ClientError;
-use super::ndjson::Records;
-use super::record::Record;
-use super::stdin::read_stdin;
-use super::terminal::{self, Size};
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A server pings at least every 15 s or so. Silent for longer, it is gone.
-const SILENCE: Duration = Duration::from_secs(90);
+/// A server pings at least every 20 s. Silent for longer, it is gone.
+const SILENCE: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Starts a command that gets our stdin.
-pub async fn start(
-    api: &Api,
-    sandbox: &str,
-    request: &ExecRequest,
-    terminal: Option<Size>,
-) -> Result<Records, ClientError> {
-    let mut socket = connect(api, sandbox).await?;
-    socket.send(Message::text(first_frame(request, terminal)?)).await.map_err(broken)?;
-    let (sink, stream) = socket.split();
-    let input = read_stdin().map_err(ClientError::local("cannot start a thread"))?;
-    let resizes = match terminal {
-        Some(_) => Some(terminal::resizes().map_err(ClientError::local("cannot catch signals"))?),
-        None => None,
-    };
-    let pump = AbortOnDropHandle::new(tokio::spawn(pump(input, resizes, sink)));
-    Ok(records(stream, pump))
+/// A connection whose both directions can be waited for at once.
+pub struct Connection {
+    sink: SplitSink<Socket, Message>,
+    stream: SplitStream<Socket>,
+    is_unflushed: bool,
+    silent_at: Instant,
 }
 
-fn first_frame(request: &ExecRequest, terminal: Option<Size>) -> Result<String, ClientError> {
-    #[derive(serde::Serialize)]
-    struct Start<'a> {
-        r#type: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        tty: Option<Size>,
-        #[serde(flatten)]
-        request: &'a ExecRequest,
-    }
-    serde_json::to_string(&Start { r#type: "start", tty: terminal, request })
-        .map_err(|error| ClientError::Unexpected(error.to_string()))
+/// What a server sent.
+#[derive(Debug)]
+pub enum Received {
+    /// A binary frame, or a text.
+    Message(Message),
+    /// It closed the connection, with these words or without any.
+    Closed(Option<CloseFrame>),
 }
 
-async fn connect(api: &Api, sandbox: &str) -> Result<Socket, ClientError> {
-    let mut url = api.url(&["sandboxes", sandbox, "exec", "ws"]);
-    url.set_scheme("ws")
-        .map_err(|()| ClientError::Usage("the server's address is not one of HTTP".to_owned()))?;
-    let mut request =
-        url.as_str().into_client_request().map_err(|error| ClientError::Usage(error.to_string()))?;
-    let headers = request.headers_mut();
-    headers.extend(api.key_header());
-    if let Ok(id) = HeaderValue::from_str(RequestId::new().as_str()) {
-        headers.insert(REQUEST_ID, id);
-    }
-    match connect_async(request).await {
-        Ok((socket, _)) => Ok(socket),
-        Err(tungstenite::Error::Http(response)) => {
-            let (parts, body) = response.into_parts();
-            let id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("unknown");
-            Err(ClientError::refused(parts.status, id, &body.unwrap_or_default()))
+impl Connection {
+    /// Opens one.
+    pub async fn open(api: &Api, mut url: Url) -> Result<Self, ClientError> {
+        url.set_scheme("ws")
+            .map_err(|()| ClientError::Usage("the server's address is not one of HTTP".to_owned()))?;
+        let mut request =
+            url.as_str().into_client_request().map_err(|error| ClientError::Usage(error.to_string()))?;
+        let headers = request.headers_mut();
+        headers.extend(api.key_header());
+        if let Ok(id) = HeaderValue::from_str(RequestId::new().as_str()) {
+            headers.insert(REQUEST_ID, id);
         }
-        Err(tungstenite::Error::Io(error)) => Err(api.unreachable(error.into())),
-        Err(error) => Err(ClientError::Broken(error.into())),
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, connect_async(request)).await;
+        let socket = match opened {
+            Ok(Ok((socket, _))) => socket,
+            Ok(Err(tungstenite::Error::Http(response))) => {
+                let (parts, body) = response.into_parts();
+                let id = parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or("unknown");
+                return Err(ClientError::refused(parts.status, id, &body.unwrap_or_default()));
+            }
+            Ok(Err(tungstenite::Error::Io(error))) => return Err(api.unreachable(error.into())),
+            Ok(Err(error)) => return Err(ClientError::Broken(error.into())),
+            Err(_) => return Err(api.unreachable("no answer in time".into())),
+        };
+        let (sink, stream) = socket.split();
+        Ok(Self { sink, stream, is_unflushed: false, silent_at: Instant::now() + SILENCE })
+    }
+
+    /// Waits for what the server says, and meanwhile sends what was given to it. `Ok(None)`: there is room for another
+    /// message, which is only waited for where that is wanted. Cancel safe.
+    pub async fn next(
+        &mut self,
+        wants_room: bool,
+        wants_messages: bool,
+    ) -> Result<Option<Received>, ClientError> {
+        if !wants_messages {
+            // Nobody listened: that is no silence.
+            self.silent_at = Instant::now() + SILENCE;
+        }
+        loop {
+            let Self { sink, stream, is_unflushed, silent_at } = self;
+            let mut sink = Pin::new(sink);
+            let sending = poll_fn(|cx| match (wants_room, *is_unflushed) {
+                (true, _) => sink.as_mut().poll_ready(cx),
+                (false, true) => sink.as_mut().poll_flush(cx),
+                (false, false) => Poll::Pending,
+            });
+            tokio::select! {
+                message = stream.next(), if wants_messages => {
+                    *silent_at = Instant::now() + SILENCE;
+                    match message {
+                        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                        Some(Ok(Message::Close(words))) => return Ok(Some(Received::Closed(words))),
+                        Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                            return Ok(Some(Received::Message(message)));
+                        }
+                        Some(Err(error)) => return Err(broken(error)),
+                        None => return Ok(Some(Received::Closed(None))),
+                    }
+                }
+                sent = sending => {
+                    sent.map_err(broken)?;
+                    if wants_room {
+                        return Ok(None);
+                    }
+                    *is_unflushed = false;
+                }
+                () = tokio::time::sleep_until(*silent_at), if wants_messages => {
+                    return Err(ClientError::Broken(
+                        format!("nothing came for {} s", SILENCE.as_secs()).into(),
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Gives a message to it, for which there is room. From then on it counts as sent.
+    pub fn send(&mut self, message: Message) -> Result<(), ClientError> {
+        self.is_unflushed = true;
+        self.sink.start_send_unpin(message).map_err(broken)
+    }
+
+    /// Says farewell.
+    pub async fn close(&mut self) {
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.sink.close()).await;
     }
 }
 
 fn broken(error: tungstenite::Error) -> ClientError {
     ClientError::Broken(error.into())
-}
-
-/// Carries input to the server, then its end; and new sizes of the terminal.
-async fn pump(
-    mut input: mpsc::Receiver<io::Result<Bytes>>,
-    mut resizes: Option<Signal>,
-    mut sink: SplitSink<Socket, Message>,
-) {
-    let mut open = true;
-    while open || resizes.is_some() {
-        let resized = async {
-            match &mut resizes {
-                Some(resizes) => resizes.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        let message = tokio::select! {
-            bytes = input.recv(), if open => match bytes {
-                Some(Ok(bytes)) => Message::Binary(bytes),
-                // Input that cannot be read is over for the command too.
-                Some(Err(_)) | None => {
-                    open = false;
-                    Message::text(r#"{"type":"stdin_close"}"#)
-                }
-            },
-            Some(()) = resized => {
-                let Size { rows, cols } = terminal::size();
-                Message::text(format!(r#"{{"type":"resize","rows":{rows},"cols":{cols}}}"#))
-            }
-            else => return,
-        };
-        if sink.send(message).await.is_err() {
-            // The reading side gets to know why.
-            return;
-        }
-    }
-}
-
-fn records(stream: SplitStream<Socket>, pump: AbortOnDropHandle<()>) -> Records {
-    stream::try_unfold((stream, pump), |(mut stream, pump)| async move {
-        loop {
-            let message = match tokio::time::timeout(SILENCE, stream.next()).await {
-                Ok(Some(message)) => message.map_err(broken)?,
-                Ok(None) => return Ok(None),
-                Err(_) => {
-                    return Err(ClientError::Broken(
-                        format!("nothing came for {} s", SILENCE.as_secs()).into(),
-                    ));
-                }
-            };
-            let record = match message {
-                Message::Text(text) => Record::read(text.as_bytes())?,
-                Message::Binary(bytes) => Record::read(&bytes)?,
-                Message::Close(_) => return Ok(None),
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
-            };
-            if let Some(record) = record {
-                return Ok(Some((record, (stream, pump))));
-            }
-        }
-    })
-    .boxed()
 }

@@ -3,8 +3,9 @@
 //! A thread of its own writes it: a terminal that was stopped, or a pipe that nobody reads, must not hold up the handling
 //! of signals, nor the end of the program.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
@@ -15,6 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Chunks that wait for the writer. Beyond that, the server is made to wait.
 const QUEUE: usize = 8;
+/// A terminal that was stopped holds a write until it goes on: between writes we can think again.
+const TERMINAL_CHUNK: usize = 4 << 10;
 
 /// Where to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,7 @@ pub enum Target {
     Stderr,
 }
 
+#[derive(Debug)]
 enum Job {
     Write(Target, Bytes),
     Flush(oneshot::Sender<()>),
@@ -36,6 +40,18 @@ pub struct LiveOutput {
     jobs: mpsc::Sender<Job>,
     /// Why the writer stopped.
     failure: Arc<OnceLock<io::Error>>,
+    abandoned: Arc<AtomicBool>,
+}
+
+/// Room for one chunk in the queue.
+#[derive(Debug)]
+pub struct Room<'a>(mpsc::Permit<'a, Job>);
+
+impl Room<'_> {
+    /// Passes bytes on to the writer.
+    pub fn write(self, target: Target, bytes: Bytes) {
+        self.0.send(Job::Write(target, bytes));
+    }
 }
 
 impl LiveOutput {
@@ -44,20 +60,40 @@ impl LiveOutput {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let failure = Arc::new(OnceLock::new());
         let told = Arc::clone(&failure);
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let given_up = Arc::clone(&abandoned);
         thread::Builder::new().name("output".to_owned()).spawn(move || {
             let mut queue = queue;
-            if let Err(error) = write_all(&mut queue) {
+            if let Err(error) = write_all(&mut queue, &given_up) {
                 let _ = told.set(error);
             }
             // Last: the other side looks for the reason when it finds the queue closed.
             drop(queue);
         })?;
-        Ok(Self { jobs, failure })
+        Ok(Self { jobs, failure, abandoned })
     }
 
     /// Passes bytes on to the writer. Waits while its queue is full.
     pub async fn write(&self, target: Target, bytes: Bytes) -> io::Result<()> {
         self.jobs.send(Job::Write(target, bytes)).await.map_err(|_| self.failure())
+    }
+
+    /// Waits for room. Cancel safe.
+    pub async fn room(&self) -> io::Result<Room<'_>> {
+        self.jobs.reserve().await.map(Room).map_err(|_| self.failure())
+    }
+
+    /// Passes bytes on if the writer is not behind.
+    pub fn offer(&self, target: Target, bytes: Bytes) -> bool {
+        self.jobs.try_send(Job::Write(target, bytes)).is_ok()
+    }
+
+    /// What waits is not written any more. Completes when the writer has stopped, which it does not while a terminal holds it.
+    pub async fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        // Where the writer waits for work, that is work.
+        let _ = self.jobs.try_send(Job::Write(Target::Stdout, Bytes::new()));
+        self.jobs.closed().await;
     }
 
     /// Waits until everything is written.
@@ -87,10 +123,13 @@ impl LiveOutput {
     }
 }
 
-fn write_all(queue: &mut mpsc::Receiver<Job>) -> io::Result<()> {
+fn write_all(queue: &mut mpsc::Receiver<Job>, abandoned: &AtomicBool) -> io::Result<()> {
     while let Some(job) = queue.blocking_recv() {
+        if abandoned.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         match job {
-            Job::Write(target, bytes) => write(target, &bytes)?,
+            Job::Write(target, bytes) => write(target, &bytes, abandoned)?,
             Job::Flush(done) => {
                 let _ = done.send(());
             }
@@ -99,17 +138,18 @@ fn write_all(queue: &mut mpsc::Receiver<Job>) -> io::Result<()> {
     Ok(())
 }
 
-fn write(target: Target, bytes: &[u8]) -> io::Result<()> {
+fn write(target: Target, bytes: &[u8], abandoned: &AtomicBool) -> io::Result<()> {
     match target {
-        Target::Stdout => write_to(io::stdout().as_fd(), bytes),
-        Target::Stderr => write_to(io::stderr().as_fd(), bytes),
+        Target::Stdout => write_to(io::stdout().as_fd(), bytes, abandoned),
+        Target::Stderr => write_to(io::stderr().as_fd(), bytes, abandoned),
     }
 }
 
 /// Past the buffers of the standard library: what is written is out.
-fn write_to(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match rustix::io::write(fd, bytes) {
+fn write_to(fd: BorrowedFd<'_>, mut bytes: &[u8], abandoned: &AtomicBool) -> io::Result<()> {
+    let chunk = if bytes.len() > TERMINAL_CHUNK && fd.is_terminal() { TERMINAL_CHUNK } else { usize::MAX };
+    while !bytes.is_empty() && !abandoned.load(Ordering::Relaxed) {
+        match rustix::io::write(fd, bytes.get(..chunk).unwrap_or(bytes)) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
             // Another program that shares the terminal made it non-blocking.
@@ -135,7 +175,7 @@ mod tests {
         rustix::io::ioctl_fionbio(&writer, true).unwrap();
         let sent: Vec<u8> = (0..1_000_000u32).map(|i| i as u8).collect();
         let expected = sent.clone();
-        let sender = thread::spawn(move || write_to(writer.as_fd(), &sent).unwrap());
+        let sender = thread::spawn(move || write_to(writer.as_fd(), &sent, &AtomicBool::new(false)).unwrap());
         let mut got = Vec::new();
         reader.read_to_end(&mut got).unwrap();
         sender.join().unwrap();
@@ -146,6 +186,19 @@ mod tests {
     fn a_pipe_that_nobody_reads_is_an_error() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        assert_eq!(write_to(writer.as_fd(), b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            write_to(writer.as_fd(), b"x", &AtomicBool::new(false)).unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_abandoned_is_not_waited_for() {
+        let out = LiveOutput::start().unwrap();
+        assert!(out.offer(Target::Stderr, Bytes::new()));
+        out.room().await.unwrap().write(Target::Stderr, Bytes::new());
+        out.abandon().await;
+        assert!(!out.offer(Target::Stderr, Bytes::new()));
+        assert!(out.room().await.is_err());
     }
 }

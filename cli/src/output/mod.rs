@@ -6,7 +6,7 @@ mod style;
 mod table;
 mod text;
 
-pub use live::{LiveOutput, Target};
+pub use live::{LiveOutput, Room, Target};
 pub use progress::{PullBar, TransferBar};
 pub use style::Style;
 pub use table::Table;

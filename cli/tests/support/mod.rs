@@ -8,6 +8,7 @@ pub mod receiver;
 pub mod serve;
 pub mod split;
 pub mod viewer;
+pub mod tmux;
 
 #[path = "../../../events/tests/support/mod.rs"]
 pub mod services;
