@@ -7,8 +7,8 @@ pub mod process;
 pub mod receiver;
 pub mod serve;
 pub mod split;
-pub mod viewer;
 pub mod tmux;
+pub mod viewer;
 
 #[path = "../../../events/tests/support/mod.rs"]
 pub mod services;
