@@ -12,6 +12,7 @@ mod gateway;
 mod idempotency;
 mod linger;
 mod metrics;
+mod moment;
 mod observe;
 mod openapi;
 mod origin;

@@ -40,6 +40,8 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(sandboxes::erase::erase))
         .routes(routes!(sandboxes::logs::logs))
         .routes(routes!(sandboxes::stats::stats))
+        .routes(routes!(sandboxes::timeline::timeline))
+        .routes(routes!(sandboxes::replay::replay))
 
         .routes(routes!(execs::run::run))
         .routes(routes!(execs::ws::ws))
@@ -47,6 +49,7 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(execs::attach::attach))
         .routes(routes!(execs::output::output))
         .routes(routes!(execs::stream::stream))
+        .routes(routes!(execs::recording::recording))
         .routes(routes!(execs::signal::signal))
 
         .routes(routes!(files::read::read, files::write::write, files::upload::upload, files::delete::delete))

@@ -12,6 +12,7 @@ mod http {
     mod execs;
     mod feed;
     mod limits;
+    mod past;
     mod sandboxes;
     mod shutdown;
     mod templates;

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod get;
 pub mod output;
+pub mod recording;
 pub mod run;
 pub mod signal;
 pub mod stream;

@@ -4,19 +4,23 @@ use axum::Json;
 use axum::extract::State;
 
 use super::Sandbox;
+use super::past::{self, AtQuery, Shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::SandboxPath;
-use crate::gateway::Gateway;
+use crate::extract::{QueryOf, SandboxPath};
+use crate::gateway::{Gateway, no_sandbox};
 
 /// One sandbox. A destroyed one does not exist any more; one that could not be made is there with state `error`.
+///
+/// With `at`: as it was then, whatever became of it, with `position` and `changed_at` of the event that made it so.
 #[utoipa::path(
     get,
     path = "/sandboxes/{id}",
     tag = "sandboxes",
-    params(("id" = String, Path, description = "The sandbox")),
+    params(("id" = String, Path, description = "The sandbox"), AtQuery),
     responses(
-        (status = 200, description = "The sandbox", body = Sandbox),
+        (status = 200, description = "The sandbox", body = Shown),
+        (status = 400, description = "No position and no time", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
     )
 )]
@@ -24,7 +28,13 @@ pub(crate) async fn get(
     State(gateway): State<Gateway>,
     caller: Caller,
     SandboxPath(id): SandboxPath,
-) -> Result<Json<Sandbox>, ApiError> {
-    let state = gateway.sandbox(&caller.tenant, id).await?;
-    Ok(Json(Sandbox::of(&state, &gateway)))
+    QueryOf(query): QueryOf<AtQuery>,
+) -> Result<Json<Shown>, ApiError> {
+    let Some(moment) = query.read()? else {
+        let state = gateway.sandbox(&caller.tenant, id).await?;
+        return Ok(Json(Shown::Now(Sandbox::of(&state, &gateway))));
+    };
+    let last = moment.last(&gateway).await?;
+    let past = past::one(gateway.store(), &caller.tenant, id, last).await.map_err(ApiError::store)?;
+    Ok(Json(Shown::Then(past.ok_or_else(no_sandbox)?.into_answer(moment, &gateway))))
 }

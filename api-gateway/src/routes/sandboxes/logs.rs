@@ -90,7 +90,8 @@ fn line(event: &Event) -> String {
     }
 }
 
-fn detail(data: &EventData) -> Option<String> {
+/// What there is to say about an event, in a few words.
+pub(super) fn detail(data: &EventData) -> Option<String> {
     let took = |us| format_go_duration(Duration::from_micros(us));
     Some(match data {
         EventData::SandboxRequested(it) => format!("{} on {}", it.spec.image, it.spec.provider),

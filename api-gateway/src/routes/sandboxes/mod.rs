@@ -7,10 +7,13 @@ pub mod extend;
 pub mod get;
 pub mod list;
 pub mod logs;
+pub mod past;
 pub mod plan;
 pub mod prune;
+pub mod replay;
 pub mod spawn;
 pub mod stats;
+pub mod timeline;
 
 use std::collections::BTreeMap;
 
@@ -70,6 +73,7 @@ impl Sandbox {
         Self::at(state, gateway.clock().now(), gateway.config().preview_domain.as_deref())
     }
 
+    /// The same by another clock.
     fn at(state: &SandboxState, now: DateTime<Utc>, preview_domain: Option<&str>) -> Self {
         let message = match &state.phase {
             SandboxPhase::Failed { message, .. } | SandboxPhase::Unhealthy { message, .. } => {

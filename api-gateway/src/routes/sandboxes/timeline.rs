@@ -1,0 +1,243 @@
+//! `GET /sandboxes/{id}/timeline`
+
+use axum::Json;
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use events::{
+    DestroyReason, EventData, EventFilter, ExecEnd, ExecId, Frame, Position, SandboxId, StoreError, TenantId,
+};
+use futures::{StreamExt, TryStreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Sandbox;
+use super::logs::detail;
+use super::past::recorded;
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{QueryOf, SandboxPath};
+use crate::gateway::Gateway;
+use crate::routes::execs::get::Exec;
+
+const DEFAULT_ENTRIES: u32 = 200;
+const MAX_ENTRIES: u32 = 1000;
+/// How many execs are looked up at once.
+const LOOKUPS: usize = 4;
+/// The types that end an exec.
+const ENDS: [&str; 5] =
+    ["exec.exited", "exec.timed_out", "exec.killed", "exec.failed", "exec.outcome_unknown"];
+
+/// Which part.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct TimelineQuery {
+    /// Only what follows this position: the `next_after` of the page before.
+    pub after: Option<u64>,
+    /// How many entries: 1 to 1000, 200 by default.
+    pub limit: Option<u32>,
+}
+
+/// What happened to a sandbox and in it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Timeline {
+    /// The sandbox as it is now, or as it was at its end.
+    pub sandbox: Sandbox,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Why it was destroyed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub reason: Option<DestroyReason>,
+    /// In the order of the log.
+    pub entries: Vec<TimelineEntry>,
+    /// Where the next page begins; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<u64>,
+}
+
+/// One thing that happened.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TimelineEntry {
+    /// Where it stands in the log.
+    pub position: u64,
+    /// When.
+    pub time: DateTime<Utc>,
+    /// What: `sandbox.running`, `exec.started`, `file.written`.
+    pub r#type: &'static str,
+    /// The part of the type before the dot.
+    pub category: &'static str,
+    /// Who did it.
+    pub actor: String,
+    /// The request that it follows from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// A few words for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    /// Which exec it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_id: Option<String>,
+    /// The whole of the exec, on the entry that begins it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec: Option<TimelineExec>,
+    /// What the event says, as in the event feed.
+    #[schema(value_type = Object)]
+    pub data: Box<RawValue>,
+}
+
+/// An exec, from its beginning to its end.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TimelineExec {
+    /// What `GET /execs/{id}` says of it.
+    #[serde(flatten)]
+    pub exec: Exec,
+    /// The event that ended it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_position: Option<u64>,
+    /// How long it ran, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_us: Option<u64>,
+}
+
+impl TimelineQuery {
+    fn read(&self) -> Result<(Position, u32), ApiError> {
+        let after = Position(self.after.unwrap_or(0));
+        if after.0 > i64::MAX.unsigned_abs() {
+            return Err(ApiError::bad_request("after must be a position"));
+        }
+        let limit = self.limit.unwrap_or(DEFAULT_ENTRIES);
+        if !(1..=MAX_ENTRIES).contains(&limit) {
+            return Err(ApiError::bad_request(format!("limit must be 1 to {MAX_ENTRIES}")));
+        }
+        Ok((after, limit))
+    }
+}
+
+/// What happened to a sandbox and in it, in the order of the log: its life with the reasons, execs with their ends, files.
+/// Output and input of execs are not part of it. A destroyed sandbox has its timeline too.
+#[utoipa::path(
+    get,
+    path = "/sandboxes/{id}/timeline",
+    tag = "sandboxes",
+    params(("id" = String, Path, description = "The sandbox"), TimelineQuery),
+    responses(
+        (status = 200, description = "A page of it", body = Timeline),
+        (status = 400, description = "No such page", body = ErrorBody),
+        (status = 404, description = "No such sandbox", body = ErrorBody),
+    )
+)]
+pub(crate) async fn timeline(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    SandboxPath(id): SandboxPath,
+    QueryOf(query): QueryOf<TimelineQuery>,
+) -> Result<Json<Timeline>, ApiError> {
+    let (after, limit) = query.read()?;
+    let state = recorded(&gateway, &caller.tenant, id).await?;
+    let filter = filter(&caller.tenant, id);
+    // One more than fits tells whether there is another page.
+    let mut frames = gateway.store().read(&filter, after, limit + 1).await.map_err(ApiError::store)?;
+    let more = frames.len() > limit as usize;
+    frames.truncate(limit as usize);
+    let next_after = frames.last().filter(|_| more).map(|last| last.position.0);
+    let entries = futures::stream::iter(frames)
+        .map(|frame| entry(&gateway, frame))
+        .buffered(LOOKUPS)
+        .try_filter_map(|entry| std::future::ready(Ok(entry)))
+        .try_collect()
+        .await
+        .map_err(ApiError::store)?;
+    let (ended_at, reason) = super::past::end(&state);
+    let sandbox = Sandbox::of(&state, &gateway);
+    Ok(Json(Timeline { sandbox, ended_at, reason, entries, next_after }))
+}
+
+fn filter(tenant: &TenantId, sandbox: SandboxId) -> EventFilter {
+    let bulk = ["exec.output", "exec.input"];
+    let types = EventData::TYPES.iter().filter(|name| !bulk.contains(name));
+    EventFilter {
+        tenant: Some(tenant.clone()),
+        sandbox: Some(sandbox),
+        exec: None,
+        types: types.map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+async fn entry(gateway: &Gateway, frame: Frame) -> Result<Option<TimelineEntry>, StoreError> {
+    #[derive(Deserialize)]
+    struct Header {
+        data: Box<RawValue>,
+    }
+    // An event of a newer build has no entry here.
+    let (Ok(event), Ok(Header { data })) = (frame.decode(), serde_json::from_slice(&frame.header)) else {
+        return Ok(None);
+    };
+    let exec = match begun(&event.data) {
+        Some(id) => exec(gateway, id).await?,
+        None => None,
+    };
+    Ok(Some(TimelineEntry {
+        position: frame.position.0,
+        time: event.time,
+        r#type: event.data.type_name(),
+        category: event.data.category(),
+        actor: event.actor.to_string(),
+        request_id: event.request_id.as_ref().map(ToString::to_string),
+        summary: detail(&event.data),
+        exec_id: event.data.exec().map(|exec| exec.to_string()),
+        exec,
+        data,
+    }))
+}
+
+/// The exec that begins with an event. One that never started begins with its end.
+const fn begun(data: &EventData) -> Option<ExecId> {
+    if let EventData::ExecStarted(started) = data {
+        return Some(started.exec);
+    }
+    if let EventData::ExecRequested(requested) = data {
+        return Some(requested.exec);
+    }
+    if let EventData::ExecFailed(failed) = data {
+        return Some(failed.exec);
+    }
+    None
+}
+
+async fn exec(gateway: &Gateway, id: ExecId) -> Result<Option<TimelineExec>, StoreError> {
+    let Some(state) = gateway.store().exec(id).await? else {
+        return Ok(None);
+    };
+    let end_position = match &state.end {
+        Some(_) => {
+            let types = ENDS.iter().map(|name| (*name).to_owned()).collect();
+            let filter = EventFilter { exec: Some(id), types, ..EventFilter::default() };
+            gateway.store().read(&filter, Position::ZERO, 1).await?.first().map(|frame| frame.position.0)
+        }
+        None => None,
+    };
+    let duration_us = state.end.as_ref().and_then(ExecEnd::ended).map(|ended| ended.duration_us);
+    Ok(Some(TimelineExec { exec: Exec::of(&state), end_position, duration_us }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_have_bounds() {
+        let read = |after, limit| TimelineQuery { after, limit }.read();
+        assert_eq!(read(None, None).unwrap(), (Position::ZERO, 200));
+        assert_eq!(read(Some(7), Some(1000)).unwrap(), (Position(7), 1000));
+        for (after, limit) in [(None, Some(0)), (None, Some(1001)), (Some(u64::MAX), None)] {
+            assert!(read(after, limit).is_err(), "{after:?} {limit:?}");
+        }
+    }
+
+    #[test]
+    fn every_end_is_a_type() {
+        assert!(ENDS.iter().all(|end| EventData::TYPES.contains(end)));
+    }
+}
