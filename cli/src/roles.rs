@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
-use events::recorder::{self, JetStreamTransport, RecorderConfig, Sealing};
+use events::recorder::{self, JetStreamTransport, RecorderConfig, RetentionPolicy, Sealing};
 use events::{Clock, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SystemClock, View};
 use executor::{Executor, ExecutorConfig};
 use reaper::Reaper;
@@ -70,7 +70,7 @@ pub async fn record(config: Config) -> anyhow::Result<()> {
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     tracing::info!("recorder ready");
-    run_recorder(&log, store, recorder_config(&config)?, stop).await;
+    run_recorder(&log, store, recorder_config(&config)?, retention(&config), stop).await;
     Ok(())
 }
 
@@ -104,6 +104,11 @@ fn store_key(config: &Config) -> anyhow::Result<Option<MasterKey>> {
 pub fn recorder_config(config: &Config) -> anyhow::Result<RecorderConfig> {
     let sealing = Sealing { enabled: config.encryption.enabled, master_key: store_key(config)? };
     Ok(RecorderConfig { sealing })
+}
+
+/// How long things are kept.
+pub fn retention(config: &Config) -> RetentionPolicy {
+    RetentionPolicy { output: config.retention.output.0, lifecycle: config.retention.lifecycle.0 }
 }
 
 /// The machine's clock.
@@ -219,10 +224,12 @@ pub async fn run_recorder(
     log: &Log,
     store: Arc<dyn EventStore>,
     config: RecorderConfig,
+    retention: RetentionPolicy,
     stop: CancellationToken,
 ) {
     let queries = events::serve_queries(log, Arc::clone(&store), stop.clone());
-    tokio::join!(queries, recorder::run_with(JetStreamTransport::new(log), store, config, stop));
+    let retaining = recorder::retain(log.clone(), Arc::clone(&store), retention, clock(), stop.clone());
+    tokio::join!(queries, retaining, recorder::run_with(JetStreamTransport::new(log), store, config, stop));
 }
 
 /// The keys of the configuration, hashed.

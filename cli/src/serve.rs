@@ -35,8 +35,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let recorder_stop = CancellationToken::new();
     let recorder = {
         let (log, store, stop) = (recorder_log, store.clone(), recorder_stop.clone());
-        let recorder_config = roles::recorder_config(&config)?;
-        tokio::spawn(async move { roles::run_recorder(&log, store, recorder_config, stop).await })
+        let (recorder_config, retention) = (roles::recorder_config(&config)?, roles::retention(&config));
+        tokio::spawn(async move { roles::run_recorder(&log, store, recorder_config, retention, stop).await })
     };
     let (feed, view) = roles::follow(&log, store.clone()).await?;
     let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());

@@ -109,6 +109,10 @@ conformance! {
     kept::what_is_erased_is_gone_for_everybody_at_once,
     kept::a_sandbox_that_is_erased_early_never_has_a_key,
     kept::output_from_before_the_key_is_not_called_sealed,
+    kept::old_output_is_dropped_after_a_checkpoint_and_its_events_stay,
+    kept::an_old_log_is_dropped_up_to_the_newest_checkpoint_while_nothing_happens,
+    kept::old_events_are_dropped_up_to_what_lives,
+    kept::a_million_positions_of_output_are_one_partition,
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ CREATE INDEX events_of_sandbox ON events (sandbox, position) WHERE sandbox IS NO
 CREATE INDEX events_of_exec ON events (exec, position) WHERE exec IS NOT NULL;
 -- An exec starts once, and the database itself says so: the recorder takes a start for new without looking.
 CREATE UNIQUE INDEX events_one_start ON events (exec) WHERE type = 'exec.started';
+-- What retention and verification go by.
+CREATE INDEX events_checkpoints ON events (position) WHERE type = 'audit.checkpoint';
+CREATE INDEX events_webhooks ON events (position) WHERE type = 'webhook.saved';
 
 -- The bytes of output and input.
 CREATE TABLE bodies (

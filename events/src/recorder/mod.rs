@@ -18,10 +18,12 @@ mod chain;
 mod encoder;
 mod jetstream;
 mod numberer;
+mod retention;
 mod run;
 
 pub use chain::{ChainFault, VerifyError, link, verify};
 pub use encoder::{Encode, EncodeError, Encoder, Sealing};
 pub use jetstream::JetStreamTransport;
 pub use numberer::{Draft, DraftError, DropReason, Incoming, Known, Missing, Numberer};
+pub use retention::{RetainError, Retention, RetentionPolicy, Tell, retain};
 pub use run::{Messages, RecorderConfig, Transport, run, run_with};

@@ -196,6 +196,18 @@ impl EventStore for Flaky {
     async fn protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError> {
         self.store.protection(sandbox).await
     }
+    async fn floors(&self) -> Result<Vec<Floor>, StoreError> {
+        self.store.floors().await
+    }
+    async fn first_live(&self) -> Result<Option<Position>, StoreError> {
+        self.store.first_live().await
+    }
+    async fn checkpoints_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
+        self.store.checkpoints_after(after, limit).await
+    }
+    async fn drop_some(&self, class: RetentionClass) -> Result<u64, StoreError> {
+        self.store.drop_some(class).await
+    }
     async fn tidy(&self) -> Result<(), StoreError> {
         self.store.tidy().await
     }

@@ -11,6 +11,7 @@ mod migrations;
 mod open;
 mod postgres;
 mod reads;
+mod retention;
 mod sql;
 mod sqlite;
 
@@ -26,7 +27,8 @@ pub use error::{AppendError, OpenError, StoreError};
 pub use open::{StoreOptions, open_store, open_store_with};
 
 use crate::{
-    EventId, ExecId, ExecState, Frame, OutputStream, Position, SandboxId, SandboxState, Template, TenantId,
+    EventId, ExecId, ExecState, Frame, OutputStream, Position, RetentionClass, SandboxId, SandboxState,
+    Template, TenantId,
 };
 
 /// The end of the log.
@@ -201,6 +203,19 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
 
     /// How what a sandbox wrote and read is kept.
     async fn protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError>;
+
+    /// Up to where things were dropped; of a class of which nothing was, nothing.
+    async fn floors(&self) -> Result<Vec<Floor>, StoreError>;
+
+    /// The first event of the oldest sandbox or exec that is not terminal, or of the first webhook.
+    async fn first_live(&self) -> Result<Option<Position>, StoreError>;
+
+    /// Up to `limit` events of type `audit.checkpoint` after a position, in order.
+    async fn checkpoints_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError>;
+
+    /// Drops some of what is at or below the floor of a class, the oldest first. Zero: there is nothing left to drop.
+    /// Bounded, so that appends come in between.
+    async fn drop_some(&self, class: RetentionClass) -> Result<u64, StoreError>;
 
     /// Does what was put off because somebody was reading: takes the last traces of destroyed keys away. Cheap when there
     /// is nothing to do.

@@ -8,11 +8,16 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Postgres};
 
 use super::sql::{
-    Dialect, SqlStore, body_rows, class_name, erased_at, failed, sealed_key, searchable, signed, state_json,
+    Dialect, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, sealed_key, searchable, signed,
+    state_json,
 };
+use crate::{Position, RetentionClass};
+
 use super::{AppendBatch, AppendError, EventStore, OpenError, StoreError, StoreOptions, migrations};
 
 const READERS: u32 = 8;
+/// How many rows are dropped at once.
+const DROPPED_ROWS: u32 = 2_000;
 /// A connection that was used this recently is used again without asking whether it still works.
 const TRUSTED_IDLE: Duration = Duration::from_millis(200);
 
@@ -72,6 +77,27 @@ async fn make_room(store: &SqlStore<Postgres>, batch: &AppendBatch) -> Result<()
     }
     made.store(wanted, Ordering::Relaxed);
     Ok(())
+}
+
+/// Drops one partition of bodies all of which are at or below the floor. False: there is none.
+async fn drop_partition(store: &SqlStore<Postgres>, floor: Position) -> Result<bool, sqlx::Error> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'bodies'::regclass",
+    )
+    .fetch_all(&store.writer)
+    .await?;
+    let below = |name: &&String| {
+        let number = name.strip_prefix("bodies_").and_then(|number| number.parse::<u64>().ok());
+        number.is_some_and(|number| (number + 1) * PARTITION <= floor.0 + 1)
+    };
+    let Some(name) = names.iter().find(below) else { return Ok(false) };
+    let mut transaction = store.writer.begin().await?;
+    // Whoever reads goes first: a drop that waits would hold up everybody behind it.
+    sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
+    sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE {name}"))).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(true)
 }
 
 /// The whole append in one statement, which is one transaction and one round trip: the head row is taken, and everything
@@ -217,6 +243,32 @@ impl Dialect for Postgres {
             return Err(failed::<Self>("sweep destroyed keys away")(error));
         }
         Ok(())
+    }
+
+    async fn drop_some(
+        store: &SqlStore<Self>,
+        class: RetentionClass,
+        floor: Position,
+    ) -> Result<u64, StoreError> {
+        let failed = failed::<Self>("drop what is old");
+        if drop_partition(store, floor).await.map_err(&failed)? {
+            return Ok(1);
+        }
+        let tables: &[&str] = match class {
+            RetentionClass::Output => &["bodies"],
+            RetentionClass::Lifecycle => &["bodies", "events"],
+        };
+        for table in tables {
+            let sql = drop_sql(table, DROPPED_ROWS);
+            let done =
+                sqlx::query(sqlx::AssertSqlSafe(sql)).bind(signed(floor.0)).execute(&store.writer).await;
+            let rows = done.map_err(&failed)?.rows_affected();
+            // An event does not go before its body.
+            if rows > 0 {
+                return Ok(rows);
+            }
+        }
+        Ok(0)
     }
 
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {

@@ -11,12 +11,12 @@ use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoA
 use super::keys::{Kept, open_bodies};
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces, signed, stream_code};
 use super::{
-    AppendBatch, AppendError, ChainHash, ChainedFrame, DataKey, Encoding, EventFilter, EventStore, Head,
-    OutputChunk, Protection, StoreError, StoredBody,
+    AppendBatch, AppendError, ChainHash, ChainedFrame, DataKey, Encoding, EventFilter, EventStore, Floor,
+    Head, OutputChunk, Protection, StoreError, StoredBody,
 };
 use crate::{
-    EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, SandboxId, SandboxState,
-    Template, TenantId,
+    EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, RetentionClass, SandboxId,
+    SandboxState, Template, TenantId,
 };
 
 /// The greatest number of pieces that one read of output returns.
@@ -442,6 +442,26 @@ where
             (Some(_), Some(_)) => Protection::Partial,
             (Some(_), None) => Protection::Sealed,
         })
+    }
+
+    async fn floors(&self) -> Result<Vec<Floor>, StoreError> {
+        self.risen_floors().await
+    }
+
+    async fn first_live(&self) -> Result<Option<Position>, StoreError> {
+        self.first_of_the_living().await
+    }
+
+    async fn checkpoints_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
+        self.checkpoints(after, limit).await
+    }
+
+    async fn drop_some(&self, class: RetentionClass) -> Result<u64, StoreError> {
+        let floor = self.risen_floors().await?.into_iter().find(|floor| floor.class == class);
+        match floor {
+            Some(floor) => DB::drop_some(self, class, floor.up_to).await,
+            None => Ok(0),
+        }
     }
 
     async fn tidy(&self) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlx::{Database, Pool};
 
 use super::{AppendBatch, AppendError, DataKeyChange, KeyFate, StoreError};
-use crate::{MasterKey, OutputStream, RetentionClass};
+use crate::{MasterKey, OutputStream, Position, RetentionClass};
 
 /// What a database must bring beside the common reads.
 #[async_trait::async_trait]
@@ -17,6 +17,13 @@ pub(super) trait Dialect: Database {
 
     /// Does what was put off; see [`EventStore::tidy`](super::EventStore::tidy).
     async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError>;
+
+    /// Drops some of what is at or below a floor; see [`EventStore::drop_some`](super::EventStore::drop_some).
+    async fn drop_some(
+        store: &SqlStore<Self>,
+        class: RetentionClass,
+        floor: Position,
+    ) -> Result<u64, StoreError>;
 
     /// Whether an error of the database itself may go away.
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
@@ -127,6 +134,13 @@ pub(super) const fn class_name(class: RetentionClass) -> &'static str {
         RetentionClass::Output => "output",
         RetentionClass::Lifecycle => "lifecycle",
     }
+}
+
+/// Drops up to `rows` of the oldest rows of a table at or below a floor.
+pub(super) fn drop_sql(table: &str, rows: u32) -> String {
+    format!(
+        "DELETE FROM {table} WHERE position IN (SELECT position FROM {table} WHERE position <= $1 ORDER BY position LIMIT {rows})"
+    )
 }
 
 /// The JSON of a read model.

@@ -11,18 +11,20 @@ use sqlx::sqlite::{
 use sqlx::{Arguments, AssertSqlSafe, Encode, Pool, Row, Sqlite, SqliteConnection, Type};
 
 use super::sql::{
-    BodyRow, Dialect, SqlStore, body_rows, class_name, erased_at, failed, pieces, sealed_key, searchable,
-    signed, state_json,
+    BodyRow, Dialect, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, pieces, sealed_key,
+    searchable, signed, state_json,
 };
 use super::{
     AppendBatch, AppendError, AppendEvent, ChainHash, DataKeyChange, EventStore, Floor, OpenError,
     StoreError, StoreOptions, TemplateChange, migrations,
 };
-use crate::{ExecState, Position, SandboxState, TenantId};
+use crate::{ExecState, Position, RetentionClass, SandboxState, TenantId};
 
 /// How long a writer waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
+/// How many rows are dropped at once; output is in pieces of up to 64 KiB.
+const DROPPED_ROWS: u32 = 256;
 /// How many rows one statement adds. Few fixed sizes, so that their prepared statements are reused; 3 is a short exec.
 const EVENT_ROWS: &[usize] = &[128, 32, 8, 4, 3, 2, 1];
 const EXEC_ROWS: &[usize] = &[32, 4, 1];
@@ -104,6 +106,39 @@ impl Dialect for Sqlite {
             store.memory.unswept.store(true, Ordering::Relaxed);
         }
         swept.map(|_| ()).map_err(failed::<Self>("sweep destroyed keys away"))
+    }
+
+    async fn drop_some(
+        store: &SqlStore<Self>,
+        class: RetentionClass,
+        floor: Position,
+    ) -> Result<u64, StoreError> {
+        let failed = failed::<Self>("drop what is old");
+        let mut connection = store.writer.acquire().await.map_err(&failed)?;
+        // Overwriting what is dropped, and not only marking it as free, would cost as much as recording it did.
+        sqlx::query("PRAGMA secure_delete = FAST").execute(&mut *connection).await.map_err(&failed)?;
+        let mut dropped = Ok(0);
+        let tables: &[&str] = match class {
+            RetentionClass::Output => &["bodies"],
+            RetentionClass::Lifecycle => &["bodies", "events"],
+        };
+        for table in tables {
+            let done = sqlx::query(AssertSqlSafe(drop_sql(table, DROPPED_ROWS)))
+                .bind(signed(floor.0))
+                .execute(&mut *connection)
+                .await;
+            match (done, &mut dropped) {
+                (Ok(done), Ok(rows)) => *rows += done.rows_affected(),
+                (Err(error), _) => dropped = Err(failed(error)),
+                (Ok(_), Err(_)) => {}
+            }
+            // An event does not go before its body.
+            if !matches!(dropped, Ok(0)) {
+                break;
+            }
+        }
+        sqlx::query("PRAGMA secure_delete = ON").execute(&mut *connection).await.map_err(&failed)?;
+        dropped
     }
 
     fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {

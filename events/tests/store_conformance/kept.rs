@@ -1,6 +1,10 @@
 //! The facts about how bodies are kept: compressed, sealed, erased, dropped.
 
-use events::recorder::{Sealing, verify};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use events::recorder::{Retention, RetentionPolicy, Sealing, Tell, verify};
 use events::*;
 
 use super::Subject;
@@ -183,4 +187,223 @@ pub async fn output_from_before_the_key_is_not_called_sealed(subject: &Subject) 
     assert_eq!(batch.events[1].body.as_ref().unwrap().stored.as_ref().unwrap().encoding, Encoding::SealedRaw);
     store.append(&batch).await.unwrap();
     assert_eq!(stdout(&*store, 3, 0).await.unwrap(), b"still sealed");
+}
+
+/// Hears what is told; the test records it.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<Event>>>);
+
+#[async_trait]
+impl Tell for Told {
+    async fn tell(&self, event: Event) -> Result<(), PublishError> {
+        self.0.lock().unwrap().push(event);
+        Ok(())
+    }
+}
+
+/// A log that grows second by second, and its retention.
+struct Aging {
+    store: Arc<dyn EventStore>,
+    log: Recorder,
+    told: Told,
+    retention: Retention,
+}
+
+impl Aging {
+    async fn new(subject: &Subject, output: Option<u64>, lifecycle: Option<u64>, now: i64) -> Self {
+        let store = subject.open().await;
+        let told = Told::default();
+        let policy = RetentionPolicy {
+            output: output.map(Duration::from_secs),
+            lifecycle: lifecycle.map(Duration::from_secs),
+        };
+        let clock = Arc::new(ManualClock::new(at(now)));
+        let retention = Retention { log: Box::new(told.clone()), store: Arc::clone(&store), policy, clock };
+        Self { store, log: Recorder::default(), told, retention }
+    }
+
+    /// Appends events of a time.
+    async fn append(&mut self, seconds: i64, mut events: Vec<Event>) -> Position {
+        events.iter_mut().for_each(|event| event.time = at(seconds));
+        let batch = self.log.batch(events);
+        self.store.append(&batch).await.unwrap();
+        batch.end()
+    }
+
+    async fn checkpoint(&mut self, seconds: i64) -> EventId {
+        let up_to = self.store.head().await.unwrap().position;
+        let statement =
+            CheckpointStatement { up_to, at: at(seconds), chains: vec![], previous: ChainHash::GENESIS };
+        let checkpoint = AuditCheckpoint { statement, key_id: String::new(), signature: String::new() };
+        let event = event(None, checkpoint);
+        let id = event.id;
+        self.append(seconds, vec![event]).await;
+        id
+    }
+
+    /// One pass of retention, after which what it told is recorded, and another.
+    async fn pass(&mut self) -> Vec<LogTrimmed> {
+        self.retention.pass().await.unwrap();
+        let told = std::mem::take(&mut *self.told.0.lock().unwrap());
+        let trimmed = told
+            .iter()
+            .map(|event| {
+                let EventData::LogTrimmed(trimmed) = &event.data else { panic!("not a floor") };
+                trimmed.clone()
+            })
+            .collect();
+        let batch = self.log.batch(told);
+        self.store.append(&batch).await.unwrap();
+        self.retention.pass().await.unwrap();
+        trimmed
+    }
+}
+
+pub async fn old_output_is_dropped_after_a_checkpoint_and_its_events_stay(subject: &Subject) {
+    let mut aging = Aging::new(subject, Some(100), None, 200).await;
+    let lines = |n: u64| {
+        vec![
+            event(Some(1), output(1, STDOUT, n * 10, "0123456789")),
+            event(Some(1), output(1, OutputStream::Stderr, n * 10, "abcdefghij")),
+        ]
+    };
+    aging.append(0, vec![event(Some(1), started(1))]).await;
+    for n in 0..10 {
+        aging.append(20 * n as i64, lines(n)).await;
+    }
+    // Nothing without a checkpoint.
+    assert_eq!(aging.pass().await, []);
+    let checkpoint = aging.checkpoint(190).await;
+    // What is from before second 100: the start, and five times two pieces.
+    let trimmed = LogTrimmed { class: RetentionClass::Output, up_to: Position(11), checkpoint };
+    assert_eq!(aging.pass().await, [trimmed]);
+    let store = Arc::clone(&aging.store);
+    assert_eq!(
+        store.floors().await.unwrap(),
+        [Floor { class: RetentionClass::Output, up_to: Position(11), checkpoint }]
+    );
+    for (offset, left) in [(50, 50), (55, 45), (100, 0)] {
+        assert_eq!(stdout(&*store, 1, offset).await.unwrap().len(), left, "{offset}");
+    }
+    for offset in [0, 49] {
+        let error = stdout(&*store, 1, offset).await.unwrap_err();
+        assert!(matches!(error, StoreError::Gone { why: Gone::Expired, next_offset: 50 }), "{error:?}");
+    }
+    assert_eq!(store.output_start(exec_id(1), 0, 100).await.unwrap(), Some(Position(12)));
+    let read = read_all(&*store).await;
+    let expired = Some(MissingBody { why: Gone::Expired, length: 10 });
+    assert_eq!(missing(&read[..12]), [&[None][..], &[expired; 10], &[None]].concat());
+    assert_eq!(verify(&*store).await.unwrap(), store.head().await.unwrap().position);
+    // What is above the floor is as safe as ever, and the floor does not go back.
+    for sql in [
+        "DELETE FROM bodies WHERE position = 12",
+        "DELETE FROM events WHERE position = 1",
+        "UPDATE retention SET floor = 3 WHERE class = 'output'",
+        "DELETE FROM retention",
+    ] {
+        subject.raw(sql).await.expect_err(sql);
+    }
+    // Nothing more has grown old.
+    assert_eq!(aging.pass().await, []);
+}
+
+pub async fn an_old_log_is_dropped_up_to_the_newest_checkpoint_while_nothing_happens(subject: &Subject) {
+    let mut aging = Aging::new(subject, Some(100), None, 10_000).await;
+    aging.append(0, short_exec(1, b"first")).await;
+    let first = aging.checkpoint(1).await;
+    aging.append(2, short_exec(2, b"second")).await;
+    let trimmed = LogTrimmed { class: RetentionClass::Output, up_to: Position(3), checkpoint: first };
+    assert_eq!(aging.pass().await, [trimmed]);
+    assert!(stdout(&*aging.store, 1, 0).await.is_err());
+    assert_eq!(stdout(&*aging.store, 2, 0).await.unwrap(), b"second");
+}
+
+pub async fn old_events_are_dropped_up_to_what_lives(subject: &Subject) {
+    let mut aging = Aging::new(subject, None, Some(100), 1_000).await;
+    let destroyed = || SandboxDestroyed { reason: DestroyReason::User };
+    let mut first = vec![event(Some(1), requested(None))];
+    first.extend(short_exec(1, b"one"));
+    first.push(event(Some(1), destroyed()));
+    aging.append(0, first).await;
+    let born = aging.append(1, vec![event(Some(2), requested(None))]).await;
+    let mut third = vec![event(Some(3), requested(None))];
+    third.extend(short_exec(3, b"three"));
+    third[1..].iter_mut().for_each(|event| event.sandbox = Some(sandbox_id(3)));
+    third.push(event(Some(3), destroyed()));
+    aging.append(2, third).await;
+    let checkpoint = aging.checkpoint(500).await;
+    let floor = Position(born.0 - 1);
+    let trimmed = LogTrimmed { class: RetentionClass::Lifecycle, up_to: floor, checkpoint };
+    assert_eq!(aging.pass().await, [trimmed]);
+    let store = Arc::clone(&aging.store);
+    let all = EventFilter::default;
+    let of = |sandbox| EventFilter { sandbox: Some(sandbox_id(sandbox)), ..all() };
+    let is_trimmed = |read: Result<Vec<Frame>, StoreError>| matches!(read, Err(StoreError::Trimmed { floor: at }) if at == floor);
+    // Who would miss something is told so.
+    assert!(is_trimmed(store.read(&all(), Position::ZERO, 10).await));
+    assert!(is_trimmed(store.read(&all(), Position(floor.0 - 1), 10).await));
+    assert!(is_trimmed(store.read(&of(1), Position::ZERO, 10).await));
+    let exec = EventFilter { exec: Some(exec_id(1)), ..all() };
+    assert!(is_trimmed(store.read(&exec, Position::ZERO, 10).await));
+    // Who would not, is not.
+    assert_eq!(store.read(&all(), floor, 100).await.unwrap()[0].position, born);
+    assert_eq!(store.read(&of(2), Position::ZERO, 10).await.unwrap().len(), 1);
+    assert_eq!(store.read(&of(3), Position::ZERO, 10).await.unwrap().len(), 5);
+    assert_eq!(store.read(&of(9), Position::ZERO, 10).await.unwrap(), []);
+    // What things are is still known; of what was written nothing.
+    assert!(store.sandbox(sandbox_id(1)).await.unwrap().unwrap().is_terminal());
+    assert!(matches!(
+        stdout(&*store, 1, 0).await,
+        Err(StoreError::Gone { why: Gone::Expired, next_offset: 3 })
+    ));
+    assert_eq!(stdout(&*store, 3, 0).await.unwrap(), b"three");
+    // Once the one that lived is gone, so may its events be.
+    aging.append(600, vec![event(Some(2), destroyed())]).await;
+    let second = aging.checkpoint(700).await;
+    let trimmed = aging.pass().await;
+    assert_eq!((trimmed[0].up_to > born, trimmed[0].checkpoint), (true, second));
+    assert!(is_at_least(&*store, born).await);
+}
+
+async fn is_at_least(store: &dyn EventStore, born: Position) -> bool {
+    let trimmed = store.read(&EventFilter::default(), Position::ZERO, 10).await;
+    matches!(trimmed, Err(StoreError::Trimmed { floor }) if floor > born)
+}
+
+/// Whole partitions go at once; the rest goes row by row.
+pub async fn a_million_positions_of_output_are_one_partition(subject: &Subject) {
+    if subject.is_sqlite() {
+        return;
+    }
+    let store = subject.open().await;
+    // As if much had happened before.
+    let far = 999_998;
+    subject.raw(&format!("UPDATE head SET position = {far}")).await.unwrap();
+    let mut log = Recorder::after(Position(far));
+    store.append(&log.batch(vec![event(Some(1), started(1))])).await.unwrap();
+    for n in 0..4 {
+        let piece = event(Some(1), output(1, STDOUT, n * 4, "text"));
+        store.append(&log.batch(vec![piece])).await.unwrap();
+    }
+    subject
+        .raw("SELECT 1 / count(*) FROM bodies_0")
+        .await
+        .expect_err("nothing stands in the first partition");
+    subject.raw("SELECT 1 / (count(*) / 4) FROM bodies_1").await.unwrap();
+    assert_eq!(stdout(&*store, 1, 0).await.unwrap(), b"texttexttexttext");
+    let trimmed = |up_to| LogTrimmed {
+        class: RetentionClass::Output,
+        up_to: Position(up_to),
+        checkpoint: EventId::new(),
+    };
+    store.append(&log.batch(vec![event(None, trimmed(1_000_001))])).await.unwrap();
+    while store.drop_some(RetentionClass::Output).await.unwrap() > 0 {}
+    subject.raw("SELECT * FROM bodies_0").await.expect_err("the partition is gone");
+    assert!(matches!(
+        stdout(&*store, 1, 0).await,
+        Err(StoreError::Gone { why: Gone::Expired, next_offset: 8 })
+    ));
+    assert_eq!(stdout(&*store, 1, 8).await.unwrap(), b"texttext");
+    // The next one is there before it is needed.
+    subject.raw("SELECT * FROM bodies_2").await.unwrap();
 }

@@ -120,6 +120,12 @@ impl Default for Recorder {
 }
 
 impl Recorder {
+    /// One that goes on after a position.
+    pub fn after(position: Position) -> Self {
+        let head = Head { position, ..Head::default() };
+        Self { numberer: Numberer::new(&head), ..Self::default() }
+    }
+
     /// One that seals bodies.
     pub fn sealing(master_key: &MasterKey) -> Self {
         let sealing = Sealing { enabled: true, master_key: Some(master_key.clone()) };
