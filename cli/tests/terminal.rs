@@ -251,6 +251,29 @@ async fn the_terminal_is_given_back_at_the_end_and_on_signals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn exec_lends_its_terminal_and_passes_signals_on() {
+    let serve = Serve::start().await;
+    let id = sandbox(&serve.api).await;
+    let terminal = local_shell(&url(&serve.api));
+    let script = "trap \"echo got it; exit 4\" TERM; stty size; while :; do sleep 0.1; done";
+    terminal.line(&format!("clear; {BIN} exec -t {id} -- sh -c '{script}'; echo code=$?"));
+    terminal.wait_for("30 100\n");
+    let client = rustix::process::Pid::from_raw(client_of(&terminal)).unwrap();
+    rustix::process::kill_process(client, rustix::process::Signal::TERM).unwrap();
+    terminal.wait_for("got it");
+    terminal.wait_for("code=4");
+    terminal.line(&format!("clear; {BIN} exec -t --detach-keys ctrl-] {id} -- cat; echo code=$?"));
+    terminal.line("once");
+    terminal.wait_for("once\nonce\n");
+    terminal.keys(&["C-]"]);
+    let screen = terminal.wait_for("code=0");
+    assert!(screen.contains("stacyvm attach ex-"), "{screen}");
+    terminal.line(&format!("clear; {BIN} run -t alpine:latest -- sh -c 'tty; exit 3'; echo code=$?"));
+    let screen = terminal.wait_for("code=3");
+    assert!(screen.contains("/dev/pts/"), "{screen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_outage_loses_and_doubles_nothing() {
     let mut split = Split::start().await;
     let id = sandbox(&split.api).await;

@@ -71,11 +71,12 @@ pub fn details(kind: &str, data: &Value) -> String {
         "audit.checkpoint" => vec![format!("up to {}", fields.text("up_to"))],
         "log.trimmed" => vec![fields.text("class"), format!("up to {}", fields.text("up_to"))],
         "webhook.saved" => vec![Fields(data.get("webhook").unwrap_or(&Value::Null)).text("url")],
-        "webhook.deleted" => vec![fields.text("webhook")],
+        "webhook.deleted" | "webhook.pinged" => vec![fields.text("webhook")],
+        "webhook.ping_ended" => vec![fields.text("webhook"), fields.text("status"), fields.text("message")],
         "webhook.advanced" | "webhook.rewound" => {
             vec![fields.text("webhook"), format!("to {}", fields.text("cursor"))]
         }
-        "webhook.suspended" => vec![fields.text("webhook"), fields.text("message")],
+        "webhook.suspended" | "webhook.failed" => vec![fields.text("webhook"), fields.text("message")],
         _ => fields.all(),
     };
     let text = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");

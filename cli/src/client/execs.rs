@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use events::{Clock as _, SystemClock};
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,8 +18,24 @@ use crate::output::{self, Format, Style, Table, age};
 /// List what ran and runs in a sandbox.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExecsArgs {
-    /// Sandbox.
+    /// Sandbox, also one that is gone.
     pub id: String,
+    /// Only those that have not ended.
+    #[arg(long)]
+    pub running: bool,
+    /// The last so many; 0 for all.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    pub last: usize,
+}
+
+/// The longest page that a server gives.
+const PAGE: usize = 1000;
+
+#[derive(Deserialize)]
+struct Page {
+    execs: Vec<Value>,
+    #[serde(default)]
+    next: Option<String>,
 }
 
 /// An exec, as far as this client needs to know it.
@@ -51,10 +68,13 @@ impl Exec {
 }
 
 pub async fn execs(api: &Api, format: Format, args: ExecsArgs) -> Result<ExitCode, ClientError> {
-    let value: Value = api.get(&["sandboxes", &args.id, "execs"]).await?;
+    let last = if args.last == 0 { usize::MAX } else { args.last };
+    let values = pages(api, &args.id, args.running, last).await?;
     match format {
-        Format::Json => output::print_json(&value),
-        Format::Table => output::print(&table(&read(value)?, SystemClock.now()).render(Style::of(&stdout()))),
+        Format::Json => output::print_json(&values),
+        Format::Table => {
+            output::print(&table(&read(values)?, SystemClock.now()).render(Style::of(&stdout())))
+        }
     }
     .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)
@@ -62,14 +82,40 @@ pub async fn execs(api: &Api, format: Format, args: ExecsArgs) -> Result<ExitCod
 
 /// All execs of a sandbox, as they began.
 pub async fn list(api: &Api, sandbox: &str) -> Result<Vec<Exec>, ClientError> {
-    let mut execs = read(api.get(&["sandboxes", sandbox, "execs"]).await?)?;
-    execs.sort_by(|a, b| (a.started_at, &a.id).cmp(&(b.started_at, &b.id)));
-    Ok(execs)
+    read(pages(api, sandbox, false, usize::MAX).await?)
 }
 
-fn read(value: Value) -> Result<Vec<Exec>, ClientError> {
-    serde_json::from_value(value)
-        .map_err(|error| ClientError::Unexpected(format!("no list of execs: {error}")))
+/// The newest ones, the oldest of them first.
+async fn pages(api: &Api, sandbox: &str, running: bool, last: usize) -> Result<Vec<Value>, ClientError> {
+    let mut values = Vec::new();
+    let mut before: Option<String> = None;
+    while values.len() < last {
+        let limit = (last - values.len()).min(PAGE);
+        let mut request = api
+            .request(Method::GET, api.url(&["sandboxes", sandbox, "execs"]))
+            .query(&[("limit", limit)])
+            .query(&[("before", before)]);
+        if running {
+            request = request.query(&[("state", "running")]);
+        }
+        let page: Page = api.fetch(request).await?;
+        values.extend(page.execs);
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    values.reverse();
+    Ok(values)
+}
+
+fn read(values: Vec<Value>) -> Result<Vec<Exec>, ClientError> {
+    let exec = |value| serde_json::from_value(value);
+    values
+        .into_iter()
+        .map(exec)
+        .collect::<Result<_, _>>()
+        .map_err(|error| ClientError::Unexpected(format!("not an exec: {error}")))
 }
 
 fn table(execs: &[Exec], now: DateTime<Utc>) -> Table {
@@ -97,11 +143,11 @@ mod tests {
 
     #[test]
     fn a_list_is_a_table() {
-        let execs = read(json!([
-            {"id": "ex-1", "state": "exited", "exit_code": 3, "argv": ["sh", "-c", "a b"], "stdout_bytes": 2048,
-                "stderr_bytes": 0, "started_at": "2026-01-02T03:04:05Z", "duration": "1.5s"},
-            {"id": "ex-2", "state": "running", "argv": ["vi"], "tty": {"rows": 3, "cols": 4}, "new": 1},
-        ]))
+        let execs = read(vec![
+            json!({"id": "ex-1", "state": "exited", "exit_code": 3, "argv": ["sh", "-c", "a b"], "stdout_bytes": 2048,
+                "stderr_bytes": 0, "started_at": "2026-01-02T03:04:05Z", "duration": "1.5s"}),
+            json!({"id": "ex-2", "state": "running", "argv": ["vi"], "tty": {"rows": 3, "cols": 4}, "new": 1}),
+        ])
         .unwrap();
         let expected = "\
 ID    STATE    CODE  TTY  AGE  DURATION  OUTPUT    COMMAND
@@ -110,6 +156,6 @@ ex-2  running  -     yes  -    -         0 B       vi
 ";
         assert_eq!(table(&execs, "2026-01-02T03:04:10Z".parse().unwrap()).render(Style::PLAIN), expected);
         assert_eq!(execs[1].tty, Some(Size { rows: 3, cols: 4 }));
-        assert!(read(json!({})).is_err());
+        assert!(read(vec![json!(5)]).is_err());
     }
 }

@@ -2,9 +2,10 @@
 
 mod frames;
 mod outage;
+mod screen;
 mod session;
 
-pub use session::json_line;
+pub use screen::json_line;
 
 use std::process::ExitCode;
 use std::time::Duration;

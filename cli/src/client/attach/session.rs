@@ -16,14 +16,15 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::frames::{Attached, Frame, Outgoing};
 use super::outage::{self, Change, Outage};
+use super::screen::Screen;
 use crate::client::api::Api;
 use crate::client::error::ClientError;
 use crate::client::offsets::Offsets;
-use crate::client::record::{End, OutputLine};
+use crate::client::record::End;
 use crate::client::stdin::read_stdin;
-use crate::client::terminal::{self, DetachKeys, Modes, RawMode, Scrollback, Typed, Typing};
+use crate::client::terminal::{self, DetachKeys, Typed, Typing};
 use crate::client::websocket::{Connection, Received};
-use crate::output::{self, Format, LiveOutput, Room, Target};
+use crate::output::{self, Format, LiveOutput, Target};
 
 /// Input that waits to be sent, in bytes. Beyond that a pipe waits, and a terminal rings its bell.
 const MAX_WAITING: usize = 64 << 10;
@@ -33,7 +34,6 @@ const SHORT_LIVED: Duration = Duration::from_millis(500);
 const ABNORMAL: u16 = 1006;
 const POLICY: u16 = 1008;
 const TRY_AGAIN_LATER: u16 = 1013;
-const BELL: &[u8] = b"\x07";
 /// Input that a connection took so long before it broke has arrived.
 const ARRIVED: Duration = Duration::from_secs(10);
 
@@ -66,12 +66,7 @@ pub enum Finish {
 pub struct Session<'a> {
     api: &'a Api,
     plan: Plan,
-    out: &'a LiveOutput,
-    room: Option<Room<'a>>,
-    raw_mode: Option<RawMode>,
-    modes: Modes,
-    /// Filters what is recorded, up to the offset where what is new begins.
-    scrollback: Option<(Scrollback, u64)>,
+    screen: Screen<'a>,
     offsets: Offsets,
     link: Link,
     connected_at: Instant,
@@ -81,6 +76,7 @@ pub struct Session<'a> {
     waiting: VecDeque<Outgoing>,
     waiting_bytes: usize,
     input_sent_at: Option<Instant>,
+    size_sent_at: Option<Instant>,
     resizes: Option<Signal>,
     continuations: Option<Signal>,
 }
@@ -113,31 +109,24 @@ impl<'a> Session<'a> {
         out: &'a LiveOutput,
         connection: Connection,
     ) -> Result<Self, ClientError> {
-        let raw_mode = match plan.is_terminal && terminal::is_input() {
-            true => Some(RawMode::enter()?),
-            false => None,
-        };
+        let screen = Screen::new(out, plan.format, plan.is_terminal)?;
         let signals = ClientError::local("cannot catch signals");
-        let (resizes, continuations) = match &raw_mode {
-            Some(_) => {
+        let (resizes, continuations) = match screen.is_raw() {
+            true => {
                 let pair = terminal::resizes().and_then(|resizes| Ok((resizes, terminal::continuations()?)));
                 let (resizes, continuations) = pair.map_err(signals)?;
                 (Some(resizes), Some(continuations))
             }
-            None => (None, None),
+            false => (None, None),
         };
         // A viewer's keys are for detaching.
-        let input = match plan.is_fed || raw_mode.is_some() {
+        let input = match plan.is_fed || screen.is_raw() {
             true => Some(read_stdin().map_err(ClientError::local("cannot start a thread"))?),
             false => None,
         };
         Ok(Self {
             api,
-            out,
-            room: None,
-            raw_mode,
-            modes: Modes::default(),
-            scrollback: None,
+            screen,
             offsets: plan.offsets,
             link: Link::Up(connection),
             connected_at: Instant::now(),
@@ -147,6 +136,7 @@ impl<'a> Session<'a> {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             input_sent_at: None,
+            size_sent_at: None,
             resizes,
             continuations,
             plan,
@@ -165,9 +155,7 @@ impl<'a> Session<'a> {
                     None
                 }
                 Event::Continued => {
-                    if let Some(raw_mode) = &self.raw_mode {
-                        raw_mode.resume();
-                    }
+                    self.screen.resume();
                     self.tell_size();
                     None
                 }
@@ -194,12 +182,16 @@ impl<'a> Session<'a> {
                     None
                 }
                 Event::Back(connection) => {
-                    self.erase_outage();
+                    if let Link::Down(outage) = &self.link {
+                        self.screen.erase(outage);
+                    }
                     (self.link, self.connected_at) = (Link::Up(connection), Instant::now());
                     None
                 }
                 Event::LongOutage => {
-                    self.tell_outage();
+                    if let Link::Down(outage) = &mut self.link {
+                        self.screen.tell(outage);
+                    }
                     None
                 }
                 Event::GivenUp(error) => return Err(error),
@@ -212,8 +204,7 @@ impl<'a> Session<'a> {
 
     /// Says farewell to the server.
     pub async fn close(&mut self) {
-        // Room that is held would keep others waiting.
-        self.room = None;
+        self.screen.leave();
         if let Link::Up(connection) = &mut self.link {
             connection.close().await;
         }
@@ -221,9 +212,9 @@ impl<'a> Session<'a> {
 
     async fn next(&mut self) -> Event {
         let may_send = !self.waiting.is_empty();
-        let reads_input = self.raw_mode.is_some() || self.waiting_bytes < MAX_WAITING;
-        let has_room = self.room.is_some();
-        let Self { out, input, resizes, continuations, link, room, .. } = self;
+        let reads_input = self.screen.is_raw() || self.waiting_bytes < MAX_WAITING;
+        let has_room = self.screen.has_room();
+        let Self { screen, input, resizes, continuations, link, .. } = self;
         let talk = async {
             match link {
                 Link::Up(connection) => match connection.next(may_send, has_room).await {
@@ -239,12 +230,8 @@ impl<'a> Session<'a> {
             }
         };
         tokio::select! {
-            error = out.closed() => Event::Output(error),
-            found = out.room(), if !has_room => match found {
-                Ok(found) => {
-                    *room = Some(found);
-                    Event::HasRoom
-                }
+            made = screen.make_room() => match made {
+                Ok(()) => Event::HasRoom,
                 Err(error) => Event::Output(error),
             },
             read = receive(input), if reads_input => Event::Input(read),
@@ -264,7 +251,7 @@ impl<'a> Session<'a> {
             Frame::Attached(attached) => self.greet(&attached),
             Frame::Output { target, offset, bytes } => {
                 let (offset, bytes) = self.offsets.take(target, Some(offset), bytes)?;
-                self.write(target, offset, bytes)?;
+                self.screen.write(target, offset, bytes)?;
             }
             Frame::Gone { target, to } => {
                 let at = match target {
@@ -274,17 +261,15 @@ impl<'a> Session<'a> {
                 if to > *at {
                     let missing = output::bytes(to - *at);
                     *at = to;
-                    self.note(&format!("{missing} of the output are not in the record any more"));
+                    self.screen.note(&format!("{missing} of the output are not in the record any more"));
                 }
             }
             Frame::Refused(error) => {
-                if self.raw_mode.is_some() {
-                    self.out.offer(Target::Stdout, Bytes::from_static(BELL));
-                }
-                self.note(&format!("{} ({})", error.message, error.code));
+                self.screen.bell();
+                self.screen.note(&format!("{} ({})", error.message, error.code));
             }
             Frame::Ended(end) => {
-                self.finish_scrollback();
+                self.screen.finish();
                 return Ok(Some(Finish::Ended(end)));
             }
             Frame::Other => {}
@@ -294,78 +279,21 @@ impl<'a> Session<'a> {
 
     /// The first frame of a connection.
     fn greet(&mut self, attached: &Attached) {
-        if std::mem::replace(&mut self.is_greeted, true) || !self.plan.is_terminal {
-            return self.tell_size_again();
-        }
-        if terminal::is_output() && self.plan.is_rebuilt {
-            let recorded = attached.exec.stdout_bytes;
-            self.scrollback = (recorded > 0).then(|| (Scrollback::default(), recorded));
-            // What was on the screen goes up, and is not lost.
-            let rows = usize::from(terminal::size().rows);
-            let clean = ["\x1b[999;1H", &"\n".repeat(rows), "\x1b[H\x1b[2J"].concat();
-            self.put(Target::Stdout, clean.into());
-        }
-        self.tell_size();
-    }
-
-    fn write(&mut self, target: Target, offset: u64, bytes: Bytes) -> Result<(), ClientError> {
-        let next = offset + bytes.len() as u64;
-        let mut shown = bytes.clone();
-        if let (Target::Stdout, Some((scrollback, live_from))) = (target, &mut self.scrollback) {
-            let past =
-                usize::try_from(live_from.saturating_sub(offset)).unwrap_or(usize::MAX).min(bytes.len());
-            let mut filtered = scrollback.filter(&bytes.slice(..past));
-            if next >= *live_from {
-                filtered.extend(
-                    self.scrollback.take().map(|(scrollback, _)| scrollback.finish()).unwrap_or_default(),
-                );
-                filtered.extend_from_slice(&bytes.slice(past..));
-            }
-            shown = filtered.into();
-        }
-        if self.raw_mode.is_some() && self.modes.follow(&bytes) {
-            self.remember_reset();
-        }
-        match self.plan.format {
-            Format::Table => self.put(target, shown),
-            Format::Json if bytes.is_empty() => {}
-            Format::Json => {
-                let line = json_line(&OutputLine::new(target, offset, &bytes))?;
-                self.put(Target::Stdout, line);
-            }
-        }
-        Ok(())
-    }
-
-    fn finish_scrollback(&mut self) {
-        if let Some((scrollback, _)) = self.scrollback.take() {
-            self.put(Target::Stdout, scrollback.finish().into());
-        }
-    }
-
-    /// There is room: nothing is read without.
-    fn put(&mut self, target: Target, bytes: Bytes) {
-        if bytes.is_empty() {
+        let is_first = !std::mem::replace(&mut self.is_greeted, true);
+        if !self.plan.is_terminal {
             return;
         }
-        match self.room.take() {
-            Some(room) => room.write(target, bytes),
-            None => {
-                self.out.offer(target, bytes);
-            }
+        if is_first && self.plan.is_rebuilt {
+            self.screen.rebuild(attached.exec.stdout_bytes);
         }
-    }
-
-    fn remember_reset(&self) {
-        if let Some(raw_mode) = &self.raw_mode {
-            raw_mode.reset_with(if terminal::is_output() { self.modes.reset() } else { Vec::new() });
-        }
-    }
-
-    /// On a terminal in raw mode words would stand in the program's way.
-    fn note(&self, words: &str) {
-        if self.raw_mode.is_none() {
-            output::note(words);
+        // One that was just started began with our size. Later another viewer may have set another one, but what we told
+        // a connection before it broke may never have arrived.
+        let is_known = match is_first {
+            true => self.plan.target.is_new && attached.exec.tty == terminal::known_size(),
+            false => self.size_sent_at.is_none_or(|at| at.elapsed() > ARRIVED),
+        };
+        if !is_known {
+            self.tell_size();
         }
     }
 
@@ -379,7 +307,7 @@ impl<'a> Session<'a> {
             }
             return None;
         };
-        if self.raw_mode.is_none() {
+        if !self.screen.is_raw() {
             self.feed(bytes);
             return None;
         }
@@ -391,7 +319,7 @@ impl<'a> Session<'a> {
                     return bytes.contains(&3).then_some(Finish::Detached);
                 }
                 if self.waiting_bytes + bytes.len() > MAX_WAITING {
-                    self.out.offer(Target::Stdout, Bytes::from_static(BELL));
+                    self.screen.bell();
                 } else {
                     self.feed(bytes.into());
                 }
@@ -416,7 +344,7 @@ impl<'a> Session<'a> {
                 self.input_sent_at = Some(Instant::now());
             }
             Outgoing::StdinClose => self.input_sent_at = Some(Instant::now()),
-            Outgoing::Resize(_) => {}
+            Outgoing::Resize(_) => self.size_sent_at = Some(Instant::now()),
         }
         match connection.send(outgoing.into_message()) {
             Ok(()) => Ok(()),
@@ -435,13 +363,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn tell_size_again(&mut self) {
-        // Meanwhile another viewer may have set another one.
-        if self.is_greeted && self.raw_mode.is_some() {
-            self.tell_size();
-        }
-    }
-
     fn reconnect(&mut self, why: Option<String>) -> Result<(), ClientError> {
         let is_pipe = self.plan.is_fed && !self.plan.is_terminal;
         if is_pipe && self.input_sent_at.is_some_and(|at| at.elapsed() < ARRIVED) {
@@ -450,27 +371,12 @@ impl<'a> Session<'a> {
             return Err(ClientError::Failed(message.to_owned()));
         }
         if let Some(why) = why {
-            self.note(&format!("{why}; going on where it stood"));
+            self.screen.note(&format!("{why}; going on where it stood"));
         }
         let hurries = self.connected_at.elapsed() > SHORT_LIVED;
         let outage = Outage::begin(self.api, self.plan.target.clone(), self.offsets, hurries);
         self.link = Link::Down(Box::new(outage));
         Ok(())
-    }
-
-    fn tell_outage(&mut self) {
-        let is_shown = self.raw_mode.is_some() && terminal::is_output();
-        if let (Link::Down(outage), true) = (&mut self.link, is_shown) {
-            let line = outage.tell(self.modes.is_alternate());
-            self.out.offer(Target::Stdout, line);
-        }
-    }
-
-    fn erase_outage(&mut self) {
-        if let Link::Down(outage) = &self.link {
-            let erased = outage.erase();
-            self.put(Target::Stdout, erased);
-        }
     }
 }
 
@@ -490,10 +396,4 @@ async fn signaled(signal: &mut Option<Signal>) {
         }
         None => std::future::pending().await,
     }
-}
-
-pub fn json_line(value: &impl serde::Serialize) -> Result<Bytes, ClientError> {
-    let mut line = serde_json::to_vec(value).map_err(|error| ClientError::Unexpected(error.to_string()))?;
-    line.push(b'\n');
-    Ok(line.into())
 }

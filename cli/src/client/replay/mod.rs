@@ -139,7 +139,6 @@ async fn play_all(api: &Api, execs: &[Exec], player: &mut Player<'_>) -> Result<
             }
             player.show(&heading(exec)).await?;
         }
-        player.is_plain = !exec.has_terminal();
         let played = play(api, exec, player).await;
         player.reset().await?;
         if played? == Played::Quit {

@@ -52,9 +52,6 @@ pub struct Player<'a> {
     is_paused: bool,
     modes: Modes,
     scrollback: Scrollback,
-    /// Whether line feeds come without carriage returns, as from a program without a terminal.
-    pub is_plain: bool,
-    last_byte: u8,
 }
 
 impl<'a> Player<'a> {
@@ -74,8 +71,6 @@ impl<'a> Player<'a> {
             is_paused: false,
             modes: Modes::default(),
             scrollback: Scrollback::default(),
-            is_plain: false,
-            last_byte: 0,
         }
     }
 
@@ -110,10 +105,7 @@ impl<'a> Player<'a> {
 
     /// Shows output.
     pub async fn show(&mut self, text: &str) -> Result<(), ClientError> {
-        let mut bytes = self.scrollback.filter(text.as_bytes());
-        if self.is_plain && self.raw_mode.is_some() {
-            bytes = self.with_carriage_returns(&bytes);
-        }
+        let bytes = self.scrollback.filter(text.as_bytes());
         if self.modes.follow(&bytes)
             && let Some(raw_mode) = self.raw_mode
         {
@@ -130,24 +122,12 @@ impl<'a> Player<'a> {
         let mut reset = std::mem::take(&mut self.scrollback).finish();
         self.modes.follow(&reset);
         reset.extend(self.modes.reset());
-        (self.modes, self.last_byte) = (Modes::default(), 0);
+        self.modes = Modes::default();
         if let Some(raw_mode) = self.raw_mode {
             raw_mode.reset_with(Vec::new());
             self.out.write(Target::Stdout, reset.into()).await.map_err(ClientError::output)?;
         }
         Ok(())
-    }
-
-    fn with_carriage_returns(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(bytes.len() + 16);
-        for byte in bytes {
-            if *byte == b'\n' && self.last_byte != b'\r' {
-                out.push(b'\r');
-            }
-            out.push(*byte);
-            self.last_byte = *byte;
-        }
-        out
     }
 }
 
@@ -228,14 +208,5 @@ mod tests {
         assert_eq!(began.elapsed().as_millis(), 500, "four times as fast");
         press("-q");
         assert_eq!(player.wait(seconds(24), seconds(2)).await, Played::Quit);
-    }
-
-    #[tokio::test]
-    async fn lines_of_a_plain_program_begin_at_the_left() {
-        let out = LiveOutput::start().unwrap();
-        let (_presses, keys) = mpsc::channel(1);
-        let mut player = player(&out, keys, 1.0);
-        assert_eq!(player.with_carriage_returns(b"a\nb\r"), b"a\r\nb\r");
-        assert_eq!(player.with_carriage_returns(b"\nc\n"), b"\nc\r\n");
     }
 }
