@@ -26,7 +26,13 @@ impl Serve {
     }
 
     pub async fn with(provider: &str, environment: &[(&str, &str)]) -> Self {
+        Self::with_config(provider, environment, "").await
+    }
+
+    /// With a configuration file.
+    pub async fn with_config(provider: &str, environment: &[(&str, &str)], yaml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("stacyvm.yaml"), yaml).unwrap();
         let port = free_port();
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -87,7 +93,9 @@ impl Drop for Serve {
 fn launch(dir: &tempfile::TempDir, port: u16, provider: &str, environment: &[(String, String)]) -> Process {
     let mut command = stacyvm();
     command
-        .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--provider", provider, "--data-dir"])
+        .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--provider", provider, "--config"])
+        .arg(dir.path().join("stacyvm.yaml"))
+        .arg("--data-dir")
         .arg(dir.path())
         .envs(environment.iter().cloned());
     Process::start(command, &log_path(dir))

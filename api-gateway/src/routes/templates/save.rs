@@ -74,17 +74,12 @@ pub(crate) async fn save(
         sealed::seal(&gateway.config().master_key, &caller.tenant, &template.name, &variables)
             .map_err(ApiError::internal)?;
     let redaction = gateway.redaction().with_secrets(variables.secrets());
+    template.metadata.values_mut().for_each(|value| redaction.text(value));
+    redaction.text(&mut template.description);
     let id = EventId::new();
     let reader = gateway.feed().subscribe(Topic::All, After::Now);
     gateway
-        .publish_redacted(
-            &caller,
-            None,
-            id,
-            gateway.clock().now(),
-            TemplateSaved { template: template.clone() },
-            &redaction,
-        )
+        .publish(&caller, None, id, gateway.clock().now(), TemplateSaved { template: template.clone() })
         .await?;
     recorded(reader, id).await?;
     Ok((StatusCode::CREATED, Json(Template::of(template, &gateway, &caller.tenant))))
