@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 use support::eventually;
 use support::process::stacyvm;
@@ -69,16 +70,16 @@ fn stdout(answer: &(u16, String)) -> String {
     reply["stdout"].as_str().unwrap().to_owned()
 }
 
-/// Which of the values are in the files below a directory, and in which file.
-fn found_below(directory: &Path) -> Vec<String> {
+/// Which of these are in the files below a directory, and in which file.
+fn found_below(directory: &Path, values: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(found_below(&path));
+            found.extend(found_below(&path, values));
         } else if path.is_file() {
             let bytes = std::fs::read(&path).unwrap_or_default();
-            let held = ALL.iter().filter(|value| contains(&bytes, value.as_bytes()));
+            let held = values.iter().filter(|value| contains(&bytes, value.as_bytes()));
             found.extend(held.map(|value| format!("{value} in {}", path.display())));
         }
     }
@@ -87,6 +88,14 @@ fn found_below(directory: &Path) -> Vec<String> {
 
 fn contains(bytes: &[u8], value: &[u8]) -> bool {
     bytes.windows(value.len()).any(|window| window == value)
+}
+
+/// An event that has a body, and the body.
+fn body(line: &str) -> Option<(Value, String)> {
+    let event: Value = serde_json::from_str(line).unwrap();
+    let body = event.get("body_base64")?.as_str()?.to_owned();
+    let body = base64::engine::general_purpose::STANDARD.decode(body).unwrap();
+    Some((event, String::from_utf8(body).unwrap()))
 }
 
 fn inspect(serve: &Serve) -> String {
@@ -158,6 +167,13 @@ async fn values_of_variables_are_nowhere_but_in_the_sandbox() {
         serve.api.http.post(serve.api.url("/sandboxes")).json(&again).header("idempotency-key", "once");
     assert_eq!(asker.keep("POST /sandboxes", request).await.0, 409);
 
+    // Detached: the first event is the gateway's, which does not know the secrets of the sandbox.
+    let detached = json!({
+        "command": format!("echo {SECRET} {EXEC_SECRET}"), "detach": true, "secrets": {"OWN": EXEC_SECRET},
+        "env": {"OTHER": EXEC_ENV},
+    });
+    assert_eq!(asker.post(&exec, detached).await.0, 202);
+
     // Files: paths are masked, contents are nobody's business.
     let file = json!({"path": format!("/tmp/{SECRET}"), "content": "x"});
     assert_eq!(asker.post(&format!("/sandboxes/{sandbox}/files"), file).await.0, 200);
@@ -206,22 +222,37 @@ async fn values_of_variables_are_nowhere_but_in_the_sandbox() {
         format!("/sandboxes/{sandbox}"),
         "/sandboxes".to_owned(),
         format!("/sandboxes/{sandbox}/logs"),
-        "/events".to_owned(),
+        format!("/events?from=1&follow=false&format=ndjson&sandbox={sandbox}"),
         "/health".to_owned(),
         "/metrics".to_owned(),
         "/providers".to_owned(),
     ] {
-        asker.get(&path).await;
+        let (status, answer) = asker.get(&path).await;
+        assert_eq!(status, 200, "{path}: {answer}");
     }
     let events = eventually("the input is recorded", Duration::from_secs(10), async || {
-        let text =
-            serve.api.http.get(serve.api.url("/events?follow=false")).send().await.ok()?.text().await.ok()?;
+        let text = serve
+            .api
+            .http
+            .get(serve.api.url("/events?from=1&follow=false&format=ndjson&bodies=true"))
+            .send()
+            .await
+            .ok()?
+            .text()
+            .await
+            .ok()?;
         text.contains("exec.input").then_some(text)
     })
     .await;
     assert!(events.contains("\"env_names\":[\"PLAIN\",\"SECRET\"]"), "{events}");
     assert!(events.contains("\"secret_names\":[\"OWN\"]"), "{events}");
     assert!(events.contains("\"env_hmac\":{\"OTHER\":\""), "{events}");
+    let bodies: Vec<(Value, String)> = events.lines().filter_map(body).collect();
+    let input = bodies.iter().filter(|(event, _)| event["type"] == "exec.input");
+    assert_eq!(input.map(|(_, body)| &body[..]).collect::<String>(), format!("{}\n", stars(SECRET)));
+    assert!(bodies.iter().filter(|(event, _)| event["type"] == "exec.output").count() > 5);
+    let bodies: String = bodies.into_iter().map(|(_, body)| body + "\n").collect();
+    asker.answers.push(("the bodies of events".to_owned(), bodies));
     asker.answers.push(("the events".to_owned(), events));
 
     for id in [&sandbox, &made] {
@@ -236,15 +267,16 @@ async fn values_of_variables_are_nowhere_but_in_the_sandbox() {
         assert!(!inspected.contains(value), "{value} in the configuration of a container");
         assert!(!serve.process.log_text().contains(value), "{value} in the log lines");
     }
-    // Commands are on JetStream's disk until they are acknowledged, and may be there for a while afterwards:
-    // docs/privacy.md. Nowhere else.
-    let commands = serve.dir.path().join("nats/jetstream");
-    let found = found_below(serve.dir.path());
-    let others: Vec<&String> = found
-        .iter()
-        .filter(|found| !(found.contains(&commands.display().to_string()) && found.contains("COMMANDS")))
-        .collect();
-    assert!(others.is_empty(), "{others:#?}");
+    // Commands are on JetStream's disk until they are acknowledged; when all are, so is the file gone that held them.
+    let clean = eventually("nothing is left on disk", Duration::from_secs(15), async || {
+        found_below(serve.dir.path(), &ALL).is_empty().then_some(())
+    });
+    clean.await;
+    let control = [sandbox.as_str(), "secret_names"];
+    assert!(
+        found_below(serve.dir.path(), &control).len() >= 2,
+        "the database is not where it was looked for"
+    );
 }
 
 #[tokio::test]

@@ -99,7 +99,13 @@ pub async fn start_detached(
         }
         runnable.spec.request_digest = Some(idempotent.digest.clone());
     }
-    let requested = ExecRequested { exec, spec: runnable.spec.clone(), env_names: runnable.env.names() };
+    let mut spec = runnable.spec.clone();
+    spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &runnable.env);
+    if !sandbox.spec.secret_names.is_empty() {
+        // Only the sandbox still knows the values of its secrets; the event of the start says what runs.
+        spec.argv.iter_mut().chain(&mut spec.cwd).for_each(|text| *text = "*".repeat(text.len()));
+    }
+    let requested = ExecRequested { exec, spec, env_names: runnable.env.names() };
     let id = EventId::derived(&["exec.requested", &exec.to_string()]);
     let redaction = gateway.redaction().with_secrets(runnable.env.of(&runnable.spec.secret_names));
     let now = gateway.clock().now();
