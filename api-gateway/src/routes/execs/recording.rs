@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use events::{EventFilter, ExecId, ExecState, Position};
-use futures::Stream;
+use events::{EventFilter, Position, StoreError};
+use futures::{Stream, StreamExt};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -53,6 +53,7 @@ impl RecordingQuery {
         (status = 200, description = "The recording", body = String, content_type = "application/x-asciicast"),
         (status = 400, description = "No such format", body = ErrorBody),
         (status = 404, description = "No such exec", body = ErrorBody),
+        (status = 410, description = "Its beginning is not kept any more", body = ErrorBody),
     )
 )]
 pub(crate) async fn recording(
@@ -63,6 +64,16 @@ pub(crate) async fn recording(
 ) -> Result<Response, ApiError> {
     let form = query.read()?;
     let state = find(&gateway, &caller.tenant, id).await?;
+    let mut cast = Asciicast::new(form, id.to_string());
+    let mut out = BytesMut::new();
+    if state.pending || state.spec.is_none() {
+        // It has no start to begin with.
+        cast.begin(state.started_at, &mut out);
+    }
+    let filter = EventFilter { exec: Some(id), ..EventFilter::default() };
+    let mut recording = Recording { gateway, filter, cast, after: Some(Position::ZERO) };
+    // What cannot be read from its beginning on is told before anything is sent.
+    let first = recording.page(out).await.map_err(ApiError::store)?;
     let headers = [
         (header::CONTENT_TYPE, "application/x-asciicast".to_owned()),
         (header::CONTENT_DISPOSITION, format!("inline; filename=\"{id}.cast\"")),
@@ -70,53 +81,49 @@ pub(crate) async fn recording(
         // What a sandbox wrote must never run in the origin of the API.
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
     ];
-    Ok((headers, Body::from_stream(lines(gateway, &state, form))).into_response())
+    let first = futures::stream::once(std::future::ready(Ok(first)));
+    Ok((headers, Body::from_stream(first.chain(recording.rest()))).into_response())
 }
 
-/// The lines, a page of events at a time. An error cuts the connection, so that nobody takes it for the end.
-fn lines(
+/// A recording on its way out, a page of events at a time.
+struct Recording {
     gateway: Gateway,
-    state: &ExecState,
-    form: Form,
-) -> impl Stream<Item = Result<Bytes, io::Error>> + Send + use<> {
-    let mut cast = Asciicast::new(form, state.id.to_string());
-    let mut first = BytesMut::new();
-    if state.pending || state.spec.is_none() {
-        // It has no start to begin with.
-        cast.begin(state.started_at, &mut first);
-    }
-    let filter = filter(state.id);
-    let begin = (gateway, filter, cast, first, Some(Position::ZERO));
-    futures::stream::try_unfold(begin, |(gateway, filter, mut cast, mut out, after)| async move {
-        let Some(mut after) = after else {
-            return Ok(None);
+    filter: EventFilter,
+    cast: Asciicast,
+    /// Where the next page begins, if there is one.
+    after: Option<Position>,
+}
+
+impl Recording {
+    /// The lines of the next page, after what `out` has.
+    async fn page(&mut self, mut out: BytesMut) -> Result<Bytes, StoreError> {
+        let Some(after) = self.after else {
+            return Ok(out.freeze());
         };
-        loop {
-            let frames = gateway.store().read(&filter, after, PAGE).await.map_err(io::Error::other)?;
-            for frame in &frames {
-                // An event of a newer build has no line here.
-                if let Ok(event) = frame.decode() {
-                    cast.event(&event, &mut out);
-                }
-            }
-            let next = match frames.last() {
-                Some(last) if frames.len() == PAGE as usize => last.position,
-                Some(_) | None => {
-                    cast.finish(&mut out);
-                    return Ok(Some((out.freeze(), (gateway, filter, cast, BytesMut::new(), None))));
-                }
-            };
-            after = next;
-            if !out.is_empty() {
-                let bytes = out.split().freeze();
-                return Ok(Some((bytes, (gateway, filter, cast, out, Some(after)))));
+        let frames = self.gateway.store().read(&self.filter, after, PAGE).await?;
+        for frame in &frames {
+            // An event of a newer build has no line here.
+            if let Ok(event) = frame.decode() {
+                self.cast.event(&event, &mut out);
             }
         }
-    })
-}
+        self.after = frames.last().filter(|_| frames.len() == PAGE as usize).map(|last| last.position);
+        if self.after.is_none() {
+            self.cast.finish(&mut out);
+        }
+        Ok(out.freeze())
+    }
 
-fn filter(exec: ExecId) -> EventFilter {
-    EventFilter { exec: Some(exec), ..EventFilter::default() }
+    /// The other pages. An error cuts the connection, so that nobody takes it for the end.
+    fn rest(self) -> impl Stream<Item = Result<Bytes, io::Error>> + Send {
+        futures::stream::try_unfold(self, |mut recording| async move {
+            if recording.after.is_none() {
+                return Ok(None);
+            }
+            let page = recording.page(BytesMut::new()).await.map_err(io::Error::other)?;
+            Ok(Some((page, recording)))
+        })
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::gateway::{Gateway, no_sandbox};
         (status = 200, description = "The sandbox", body = Shown),
         (status = 400, description = "No position and no time", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 410, description = "What made it so is not kept any more", body = ErrorBody),
     )
 )]
 pub(crate) async fn get(

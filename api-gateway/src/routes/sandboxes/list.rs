@@ -20,6 +20,7 @@ use crate::gateway::Gateway;
     responses(
         (status = 200, description = "The sandboxes", body = [Shown]),
         (status = 400, description = "No position and no time", body = ErrorBody),
+        (status = 410, description = "What was then is not kept any more", body = ErrorBody),
     )
 )]
 pub(crate) async fn list(

@@ -148,7 +148,16 @@ async fn fold(
 ) -> Result<(), StoreError> {
     let mut after = Position::ZERO;
     while after < last {
-        let frames = store.read(filter, after, PAGE).await?;
+        let frames = match store.read_headers(filter, after, PAGE).await {
+            // What was asked for before the floor is not known any more, what came after it is.
+            Err(StoreError::Trimmed { floor })
+                if after < floor && floor <= last && filter.sandbox.is_none() =>
+            {
+                after = floor;
+                continue;
+            }
+            frames => frames?,
+        };
         for frame in &frames {
             if frame.position > last {
                 return Ok(());

@@ -113,6 +113,7 @@ impl ReplayQuery {
         (status = 400, description = "Not a WebSocket request, or no such speed", body = ErrorBody),
         (status = 403, description = "A foreign origin", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 410, description = "Its beginning is not kept any more: replay it `from` the floor", body = ErrorBody),
     )
 )]
 pub(crate) async fn replay(
@@ -134,7 +135,7 @@ pub(crate) async fn replay(
         Some(moment) => moment.last(&gateway).await?.min(head),
         None => head,
     };
-    let tape = Tape {
+    let mut tape = Tape {
         filter: EventFilter {
             tenant: Some(caller.tenant),
             sandbox: Some(id),
@@ -148,6 +149,8 @@ pub(crate) async fn replay(
         over: false,
         gateway: gateway.clone(),
     };
+    // What cannot be read is told while there is somebody who understands a status.
+    tape.fill().await.map_err(ApiError::store)?;
     let pacer = Pacer::new(wanted.speed, wanted.idle_limit, Instant::now());
     let span = tracing::Span::current();
     let upgrade = bounded(upgrade)
@@ -177,13 +180,13 @@ struct Tape {
 
 impl Tape {
     async fn next(&mut self) -> Result<Option<Playable>, StoreError> {
-        loop {
-            if let Some(playable) = self.ready.pop_front() {
-                return Ok(Some(playable));
-            }
-            if self.over {
-                return Ok(None);
-            }
+        self.fill().await?;
+        Ok(self.ready.pop_front())
+    }
+
+    /// Reads on until something is ready, or all is over.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        while self.ready.is_empty() && !self.over {
             let page = self.gateway.store().read(&self.filter, self.after, PAGE).await?;
             self.over = page.len() < PAGE as usize;
             for frame in &page {
@@ -195,6 +198,7 @@ impl Tape {
                 self.ready.extend(self.frames.of(frame));
             }
         }
+        Ok(())
     }
 
     fn seek(&mut self, position: Position) {

@@ -126,6 +126,7 @@ impl TimelineQuery {
         (status = 200, description = "A page of it", body = Timeline),
         (status = 400, description = "No such page", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 410, description = "Its beginning is not kept any more: read it `after` the floor", body = ErrorBody),
     )
 )]
 pub(crate) async fn timeline(
