@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::client::{ClientCommand, GlobalOptions};
+use crate::db::DbCommand;
 
 /// Self-hosted sandboxes for generated code, built on an event log.
 #[derive(Debug, Parser)]
@@ -28,6 +29,9 @@ pub enum Verb {
     Recorder(ServerArgs),
     /// Run the deliverer of webhooks alone. Of any number, one works.
     Webhooks(ServerArgs),
+    /// Look after the database: back up, restore, compact, measure.
+    #[command(subcommand)]
+    Db(DbCommand),
     #[command(flatten)]
     Client(ClientCommand),
 }

@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod config;
+mod db;
 mod installation;
 mod nats_server;
 mod output;
@@ -45,6 +46,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Reaper(server) => roles::reaper(config(&server)?).await,
         Verb::Recorder(server) => roles::record(config(&server)?).await,
         Verb::Webhooks(server) => roles::webhooks(config(&server)?).await,
+        Verb::Db(command) => return db::run(command, args.global.output).await,
         Verb::Client(command) => return client::run(command, args.global).await,
     }
     .map(|()| ExitCode::SUCCESS)

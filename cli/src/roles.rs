@@ -140,10 +140,10 @@ async fn connect(config: &Config) -> anyhow::Result<Log> {
     Log::connect(&nats_config(config, url)?).await.context("cannot use NATS")
 }
 
-/// The event store as configured, or in the data directory of `serve`.
-pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Arc<dyn EventStore>> {
+/// The database as configured, or in the data directory of `serve`.
+pub fn database_url(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<String> {
     let database = &config.database;
-    let url = match (&database.url, database.driver.as_str()) {
+    Ok(match (&database.url, database.driver.as_str()) {
         (Some(url), _) => url.clone(),
         (None, "postgres" | "postgresql") => database.dsn.clone().context("database.dsn is not set")?,
         (None, "" | "sqlite" | "sqlite3") => {
@@ -154,7 +154,12 @@ pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Res
             format!("sqlite:{}", path.display())
         }
         (None, other) => bail!("database.driver: {other:?} is neither sqlite nor postgres"),
-    };
+    })
+}
+
+/// The event store as configured, or in the data directory of `serve`.
+pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Arc<dyn EventStore>> {
+    let url = database_url(config, data_dir)?;
     let options = events::StoreOptions { master_key: store_key(config)? };
     let mut attempts = 0;
     loop {

@@ -52,6 +52,7 @@ pub use redaction::{
     RedactionStream,
 };
 pub use secret::{MasterKey, MasterKeyError, SealError};
+pub use store::upkeep;
 pub use store::{
     AppendBatch, AppendBody, AppendError, AppendEvent, BodyStream, ChainHash, ChainedFrame, DataKey,
     DataKeyChange, Encoding, EventFilter, EventStore, Floor, Head, KeyFate, OpenError, OutputChunk,

@@ -58,7 +58,16 @@ impl Log {
         let found = info.created.unix_timestamp_nanos().to_string();
         // A stream that lost its tail in a crash counts on from a lower number than was recorded.
         let same = found == incarnation && info.state.last_sequence >= sequence;
-        let next_sequence = if same { sequence + 1 } else { info.state.first_sequence.max(1) };
+        let first = info.state.first_sequence.max(1);
+        let next_sequence = if same { first.max(sequence + 1) } else { first };
+        // Only what is recorded is forgotten. So there was a later record than the one at hand: a copy was restored.
+        if same && first > sequence + 1 {
+            tracing::error!(
+                recorded = sequence,
+                first,
+                "the database is older than the stream of events: what lies between them is lost"
+            );
+        }
         // Nothing recorded, nothing lost: the first start of all.
         if !same && sequence > 0 {
             tracing::warn!(

@@ -14,6 +14,7 @@ mod reads;
 mod retention;
 mod sql;
 mod sqlite;
+pub mod upkeep;
 
 use async_trait::async_trait;
 use bytes::Bytes;
