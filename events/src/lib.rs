@@ -56,7 +56,7 @@ pub use store::upkeep;
 pub use store::{
     AppendBatch, AppendBody, AppendError, AppendEvent, BodyStream, ChainHash, ChainedFrame, DataKey,
     DataKeyChange, Encoding, EventFilter, EventStore, Floor, Head, KeyFate, OpenError, OutputChunk,
-    Protection, StoreError, StoreOptions, StoredBody, StreamMark, TemplateChange, open_store,
+    Protection, StoreError, StoreOptions, StoredBody, StreamMark, TemplateChange, WebhookChange, open_store,
     open_store_with,
 };
 pub use subjects::Subjects;

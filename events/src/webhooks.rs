@@ -2,12 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    Event, EventData, EventFilter, EventStore, Frame, Position, StoreError, WebhookId, WebhookState,
-};
-
-/// How many events are read at once.
-const PAGE: u32 = 512;
+use crate::{Event, EventStore, Position, StoreError, WebhookId, WebhookState};
 
 /// The webhooks of all tenants.
 #[derive(Debug, Clone, Default)]
@@ -16,19 +11,8 @@ pub struct Webhooks(HashMap<WebhookId, WebhookState>);
 impl Webhooks {
     /// What the log has made of them up to a position.
     pub async fn load(store: &dyn EventStore) -> Result<(Position, Self), StoreError> {
-        let head = store.head().await?.position;
-        let named = |name: &&&str| name.starts_with("webhook.") && !name.starts_with("webhook.ping");
-        let types = EventData::TYPES.iter().filter(named).map(|name| (*name).to_owned()).collect();
-        let filter = EventFilter { types, ..EventFilter::default() };
-        let mut all = Self::default();
-        let mut after = Position::ZERO;
-        loop {
-            let frames = store.read(&filter, after, PAGE).await?;
-            let Some(last) = frames.last() else { return Ok((head.max(after), all)) };
-            after = last.position;
-            let events = frames.iter().map(Frame::decode);
-            events.filter_map(Result::ok).for_each(|event| all.apply(&event));
-        }
+        let (position, states) = store.webhooks().await?;
+        Ok((position, Self(states.into_iter().map(|state| (state.webhook.id, state)).collect())))
     }
 
     /// Takes in an event. Those that are not about webhooks change nothing.

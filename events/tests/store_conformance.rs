@@ -100,6 +100,7 @@ conformance! {
     facts::everything_is_there_after_reopening,
     facts::read_models_follow_the_events,
     facts::templates_are_saved_and_deleted,
+    facts::webhooks_are_what_their_events_make_of_them,
     facts::big_batches_are_one_append,
     facts::hostile_text_is_only_text,
     facts::readers_see_whole_batches_only,

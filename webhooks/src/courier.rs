@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{
-    Actor, ErrorChain, Event, EventData, EventFilter, EventId, Frame, Position, TenantId, WebhookAdvanced,
-    WebhookFailed, WebhookId, WebhookPhase, WebhookSecret, WebhookState, WebhookSuspended,
+    Actor, ErrorChain, Event, EventData, EventFilter, EventId, Frame, Position, StoreError, TenantId,
+    WebhookAdvanced, WebhookFailed, WebhookId, WebhookPhase, WebhookSecret, WebhookState, WebhookSuspended,
 };
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -115,6 +115,16 @@ impl Courier {
             let head = self.shared.feed.head();
             let frames = match self.shared.feed.store().read(&self.filter, self.cursor, PAGE).await {
                 Ok(frames) => frames,
+                Err(StoreError::Trimmed { floor }) => {
+                    tracing::warn!(
+                        webhook.id = %self.id,
+                        cursor = %self.cursor,
+                        floor = %floor,
+                        "a webhook was behind what is kept: it goes on with what is left"
+                    );
+                    self.cursor = self.cursor.max(floor);
+                    continue;
+                }
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

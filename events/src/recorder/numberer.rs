@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use super::encoder::{Encode, EncodeError};
 use crate::{
     AppendBatch, AppendBody, AppendEvent, ChainHash, DecodeError, Event, EventData, EventId, ExecEnded,
     ExecId, ExecState, Floor, Frame, Gone, Head, LogTrimmed, MissingBody, OutputMark, OutputStream, Position,
-    SandboxId, SandboxState, StreamMark, TemplateChange, TenantId,
+    SandboxId, SandboxState, StreamMark, TemplateChange, TenantId, WebhookChange, WebhookId, WebhookState,
 };
 
 /// Sandboxes and execs (each) that stay in memory between batches; others are read from the store when they are needed.
@@ -50,6 +50,8 @@ pub struct Missing {
     pub sandboxes: BTreeSet<SandboxId>,
     /// Execs to load.
     pub execs: BTreeSet<ExecId>,
+    /// Webhooks to load.
+    pub webhooks: BTreeSet<WebhookId>,
     /// Tenants whose newest link is needed.
     pub tenants: BTreeSet<TenantId>,
 }
@@ -61,6 +63,8 @@ pub struct Known {
     pub sandboxes: HashMap<SandboxId, SandboxState>,
     /// Execs.
     pub execs: HashMap<ExecId, ExecState>,
+    /// Webhooks.
+    pub webhooks: HashMap<WebhookId, WebhookState>,
     /// Newest links.
     pub links: HashMap<TenantId, ChainHash>,
 }
@@ -95,6 +99,7 @@ pub struct Numberer {
     links: HashMap<TenantId, ChainHash>,
     sandboxes: Cache<SandboxId, Option<SandboxState>>,
     execs: Cache<ExecId, Option<ExecState>>,
+    webhooks: Cache<WebhookId, Option<WebhookState>>,
 }
 
 impl Numberer {
@@ -105,6 +110,7 @@ impl Numberer {
             links: HashMap::new(),
             sandboxes: Cache::new(CACHED_STATES),
             execs: Cache::new(CACHED_STATES),
+            webhooks: Cache::new(CACHED_STATES),
         }
     }
 
@@ -120,10 +126,16 @@ impl Numberer {
     pub fn missing(&mut self, incoming: &[Incoming], trusting: bool) -> Missing {
         self.sandboxes.trim();
         self.execs.trim();
+        self.webhooks.trim();
         let mut missing = Missing::default();
         for Incoming { event, .. } in incoming {
             if !self.links.contains_key(&event.tenant) {
                 missing.tenants.insert(event.tenant.clone());
+            }
+            if let Some(webhook) = changed_webhook(event)
+                && !self.webhooks.contains(&webhook)
+            {
+                missing.webhooks.insert(webhook);
             }
             if let Some(exec) = event.data.exec() {
                 if self.execs.contains(&exec) || missing.execs.contains(&exec) {
@@ -150,6 +162,9 @@ impl Numberer {
         }
         for id in missing.execs {
             self.execs.insert(id, known.execs.remove(&id));
+        }
+        for id in missing.webhooks {
+            self.webhooks.insert(id, known.webhooks.remove(&id));
         }
         for tenant in missing.tenants {
             let link = known.links.remove(&tenant).unwrap_or(ChainHash::GENESIS);
@@ -185,6 +200,7 @@ impl Numberer {
         };
         let mut ids = HashSet::with_capacity(incoming.len());
         let (mut sandboxes, mut execs, mut tenants) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut webhooks = BTreeMap::new();
         for incoming in incoming {
             let id = incoming.event.id;
             let judged = if recorded.contains(&id) || ids.contains(&id) {
@@ -211,6 +227,11 @@ impl Numberer {
                 let state = self.sandboxes.remove(&sandbox).flatten();
                 self.sandboxes.insert(sandbox, SandboxState::apply(state, &event));
                 sandboxes.insert(sandbox);
+            }
+            if let Some(webhook) = changed_webhook(&event) {
+                let state = self.webhooks.remove(&webhook).flatten();
+                self.webhooks.insert(webhook, WebhookState::apply(state, &event));
+                webhooks.insert(webhook, event.tenant.clone());
             }
             note_template(&event, &mut draft.batch.templates);
             note_floor(&event, &mut draft.batch.floors);
@@ -239,6 +260,13 @@ impl Numberer {
         draft.batch.sandboxes = states.collect();
         let states = execs.iter().filter_map(|id| self.execs.get(id)?.clone());
         draft.batch.execs = states.collect();
+        draft.batch.webhooks = webhooks
+            .into_iter()
+            .map(|(id, tenant)| {
+                let state = self.webhooks.get(&id).cloned().flatten();
+                WebhookChange { id, tenant, state }
+            })
+            .collect();
         draft.batch.chain_heads = tenants
             .into_iter()
             .filter_map(|tenant| Some((tenant.clone(), *self.links.get(&tenant)?)))
@@ -336,6 +364,12 @@ fn judge_sandbox(state: Option<&SandboxState>, event: &Event) -> Result<(), Drop
 /// The sandbox whose state the event changes.
 fn changed_sandbox(event: &Event) -> Option<SandboxId> {
     event.sandbox.filter(|_| event.data.category() == "sandbox")
+}
+
+/// The webhook whose state the event changes.
+fn changed_webhook(event: &Event) -> Option<WebhookId> {
+    let changes = !matches!(event.data, EventData::WebhookPinged(_) | EventData::WebhookPingEnded(_));
+    event.data.webhook().filter(|_| changes)
 }
 
 /// Takes bytes away from the front of output. It stays the same event, with the same id.

@@ -92,8 +92,12 @@ impl Record {
         let incoming: Vec<Incoming> =
             events.into_iter().map(|event| Incoming::decode(event.to_frame().unwrap()).unwrap()).collect();
         let missing = self.numberer.missing(&incoming, false);
-        let known =
-            Known { sandboxes: self.sandboxes.clone(), execs: self.execs.clone(), links: self.links.clone() };
+        let known = Known {
+            sandboxes: self.sandboxes.clone(),
+            execs: self.execs.clone(),
+            links: self.links.clone(),
+            ..Known::default()
+        };
         self.numberer.learn(missing, known);
         let checked: HashSet<EventId> = Numberer::ids_to_check(&incoming).into_iter().collect();
         let recorded = self.events.iter().map(|event| event.id).filter(|id| checked.contains(id)).collect();

@@ -375,11 +375,13 @@ impl Gathered {
 async fn load(store: &dyn EventStore, missing: &Missing) -> Result<Known, StoreError> {
     let sandboxes = try_join_all(missing.sandboxes.iter().map(|id| store.sandbox(*id)));
     let execs = try_join_all(missing.execs.iter().map(|id| store.exec(*id)));
+    let webhooks = try_join_all(missing.webhooks.iter().map(|id| store.webhook(*id)));
     let links = try_join_all(missing.tenants.iter().map(|tenant| store.chain_head(tenant)));
-    let (sandboxes, execs, links) = tokio::try_join!(sandboxes, execs, links)?;
+    let (sandboxes, execs, webhooks, links) = tokio::try_join!(sandboxes, execs, webhooks, links)?;
     Ok(Known {
         sandboxes: sandboxes.into_iter().flatten().map(|state| (state.id, state)).collect(),
         execs: execs.into_iter().flatten().map(|state| (state.id, state)).collect(),
+        webhooks: webhooks.into_iter().flatten().map(|state| (state.webhook.id, state)).collect(),
         links: missing.tenants.iter().cloned().zip(links).collect(),
     })
 }

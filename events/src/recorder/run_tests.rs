@@ -184,6 +184,12 @@ impl EventStore for Flaky {
     async fn templates(&self, tenant: &TenantId) -> Result<Vec<Template>, StoreError> {
         self.store.templates(tenant).await
     }
+    async fn webhook(&self, id: WebhookId) -> Result<Option<WebhookState>, StoreError> {
+        self.store.webhook(id).await
+    }
+    async fn webhooks(&self) -> Result<(Position, Vec<WebhookState>), StoreError> {
+        self.store.webhooks().await
+    }
     async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError> {
         self.store.all_templates().await
     }

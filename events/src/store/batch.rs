@@ -1,6 +1,7 @@
 use super::AppendBody;
 use crate::{
     EventId, ExecId, ExecState, Frame, Position, RetentionClass, SandboxId, SandboxState, Template, TenantId,
+    WebhookId, WebhookState,
 };
 
 /// A link of a tenant's hash chain: SHA-256 over the link before it and one event.
@@ -100,6 +101,17 @@ pub struct TemplateChange {
     pub template: Option<Template>,
 }
 
+/// A change of one webhook.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookChange {
+    /// Which.
+    pub id: WebhookId,
+    /// Whose.
+    pub tenant: TenantId,
+    /// What it is now; `None`: deleted.
+    pub state: Option<WebhookState>,
+}
+
 /// A key of sealed bodies that is made or destroyed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataKeyChange {
@@ -146,6 +158,8 @@ pub struct AppendBatch {
     pub execs: Vec<ExecState>,
     /// Templates that changed.
     pub templates: Vec<TemplateChange>,
+    /// Webhooks that changed.
+    pub webhooks: Vec<WebhookChange>,
     /// Keys that are made or destroyed.
     pub data_keys: Vec<DataKeyChange>,
     /// Floors of retention that rise.

@@ -4,10 +4,14 @@ use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Both databases have the same migrations under the same numbers; only the dialect differs.
-const SQLITE: &[(i64, &str, &str)] =
-    &[(1, "events", include_str!("../../../migrations/sqlite/0001_events.sql"))];
-const POSTGRES: &[(i64, &str, &str)] =
-    &[(1, "events", include_str!("../../../migrations/postgres/0001_events.sql"))];
+const SQLITE: &[(i64, &str, &str)] = &[
+    (1, "events", include_str!("../../../migrations/sqlite/0001_events.sql")),
+    (2, "webhooks", include_str!("../../../migrations/sqlite/0002_webhooks.sql")),
+];
+const POSTGRES: &[(i64, &str, &str)] = &[
+    (1, "events", include_str!("../../../migrations/postgres/0001_events.sql")),
+    (2, "webhooks", include_str!("../../../migrations/postgres/0002_webhooks.sql")),
+];
 
 pub(super) fn sqlite() -> Migrator {
     migrator(SQLITE)

@@ -22,6 +22,7 @@ use chrono::{DateTime, Utc};
 
 pub use batch::{
     AppendBatch, AppendEvent, ChainHash, DataKeyChange, Floor, KeyFate, StreamMark, TemplateChange,
+    WebhookChange,
 };
 pub use body::{AppendBody, BodyStream, Encoding, StoredBody};
 pub use error::{AppendError, OpenError, StoreError};
@@ -29,7 +30,7 @@ pub use open::{StoreOptions, open_store, open_store_with};
 
 use crate::{
     EventId, ExecId, ExecState, Frame, OutputStream, Position, RetentionClass, SandboxId, SandboxState,
-    Template, TenantId,
+    Template, TenantId, WebhookId, WebhookState,
 };
 
 /// The end of the log.
@@ -221,6 +222,12 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// Does what was put off because somebody was reading: takes the last traces of destroyed keys away. Cheap when there
     /// is nothing to do.
     async fn tidy(&self) -> Result<(), StoreError>;
+
+    /// One webhook, unless it was deleted.
+    async fn webhook(&self, id: WebhookId) -> Result<Option<WebhookState>, StoreError>;
+
+    /// The webhooks of all tenants, and the head that this is true at.
+    async fn webhooks(&self) -> Result<(Position, Vec<WebhookState>), StoreError>;
 
     /// Ends all connections, after which the files of the store are complete by themselves. It is of no use afterwards.
     async fn close(&self) {}

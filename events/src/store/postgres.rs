@@ -142,6 +142,10 @@ WITH taken AS (
     ON CONFLICT (sandbox) DO UPDATE SET
         sealed_key = CASE WHEN excluded.erased_at IS NULL THEN data_keys.sealed_key END,
         erased_at = COALESCE(data_keys.erased_at, excluded.erased_at)
+), new_webhooks AS (
+    INSERT INTO webhooks (id, tenant, state)
+    SELECT u.* FROM taken, UNNEST($49::bytea[], $50::text[], $51::text[]) AS u
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state
 ), new_floors AS (
     UPDATE retention r SET floor = u.floor, checkpoint = u.checkpoint
     FROM taken, UNNEST($46::text[], $47::bigint[], $48::bytea[]) AS u (class, floor, checkpoint)
@@ -172,6 +176,11 @@ impl Dialect for Postgres {
         let template_states = templates
             .iter()
             .map(|change| change.template.as_ref().map(state_json).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        let webhook_states = batch
+            .webhooks
+            .iter()
+            .map(|change| change.state.as_ref().map(state_json).transpose())
             .collect::<Result<Vec<_>, _>>()?;
         let taken = sqlx::query(sqlx::AssertSqlSafe(Arc::clone(&APPEND)))
             .bind(signed(batch.end().0))
@@ -222,6 +231,9 @@ impl Dialect for Postgres {
             .bind(column!(floors, floor => class_name(floor.class)))
             .bind(column!(floors, floor => signed(floor.up_to.0)))
             .bind(column!(floors, floor => &floor.checkpoint.as_bytes()[..]))
+            .bind(column!(batch.webhooks, change => &change.id.as_bytes()[..]))
+            .bind(column!(batch.webhooks, change => change.tenant.as_str()))
+            .bind(webhook_states)
             .fetch_optional(&store.writer)
             .await
             .map_err(&failed)?;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, RetentionClass, SandboxId,
-    SandboxState, Template, TenantId,
+    SandboxState, Template, TenantId, WebhookId, WebhookState,
 };
 
 /// The greatest number of pieces that one read of output returns.
@@ -308,25 +308,9 @@ where
     }
 
     async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError> {
-        // One statement sees one snapshot: the head belongs to the states.
-        let failed = failed::<DB>("read live sandboxes");
-        let rows = sqlx::query::<DB>(
-            "SELECT h.position, s.state FROM head h LEFT JOIN sandboxes s ON s.ended = 0 ORDER BY s.id",
-        )
-        .fetch_all(&self.readers)
-        .await
-        .map_err(&failed)?;
-        let mut head = Position::ZERO;
-        let mut sandboxes = Vec::with_capacity(rows.len());
-        for row in &rows {
-            head = position(row.try_get(0).map_err(&failed)?);
-            if let Some(state) = row.try_get::<Option<&str>, _>(1).map_err(&failed)? {
-                let state =
-                    serde_json::from_str(state).map_err(|error| damaged("read live sandboxes", error))?;
-                sandboxes.push(state);
-            }
-        }
-        Ok((head, sandboxes))
+        const SQL: &str =
+            "SELECT h.position, s.state FROM head h LEFT JOIN sandboxes s ON s.ended = 0 ORDER BY s.id";
+        self.states_at_head(SQL, "read live sandboxes").await
     }
 
     async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
@@ -468,6 +452,17 @@ where
         DB::tidy(self).await
     }
 
+    async fn webhook(&self, id: WebhookId) -> Result<Option<WebhookState>, StoreError> {
+        let query = sqlx::query::<DB>("SELECT state FROM webhooks WHERE id = $1 AND state IS NOT NULL")
+            .bind(&id.as_bytes()[..]);
+        Ok(states(query, &self.readers, "read a webhook").await?.pop())
+    }
+
+    async fn webhooks(&self) -> Result<(Position, Vec<WebhookState>), StoreError> {
+        const SQL: &str = "SELECT h.position, w.state FROM head h LEFT JOIN webhooks w ON w.state IS NOT NULL ORDER BY w.id";
+        self.states_at_head(SQL, "read webhooks").await
+    }
+
     async fn close(&self) {
         self.readers.close().await;
         // The last connection to go writes what is in the write-ahead log into the database itself.
@@ -523,6 +518,25 @@ where
             return Err(StoreError::Trimmed { floor });
         }
         Ok(())
+    }
+
+    /// States with the head that they are true at. One statement sees one snapshot: the two belong together.
+    async fn states_at_head<T: DeserializeOwned>(
+        &self,
+        sql: &'static str,
+        operation: &'static str,
+    ) -> Result<(Position, Vec<T>), StoreError> {
+        let failed = failed::<DB>(operation);
+        let rows = sqlx::query::<DB>(sql).fetch_all(&self.readers).await.map_err(&failed)?;
+        let mut head = Position::ZERO;
+        let mut states = Vec::with_capacity(rows.len());
+        for row in &rows {
+            head = position(row.try_get(0).map_err(&failed)?);
+            if let Some(state) = row.try_get::<Option<&str>, _>(1).map_err(&failed)? {
+                states.push(serde_json::from_str(state).map_err(|error| damaged(operation, error))?);
+            }
+        }
+        Ok((head, states))
     }
 
     async fn lifecycle_floor(&self) -> Result<Position, StoreError> {

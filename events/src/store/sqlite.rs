@@ -16,7 +16,7 @@ use super::sql::{
 };
 use super::{
     AppendBatch, AppendError, AppendEvent, ChainHash, DataKeyChange, EventStore, Floor, OpenError,
-    StoreError, StoreOptions, TemplateChange, migrations,
+    StoreError, StoreOptions, TemplateChange, WebhookChange, migrations,
 };
 use crate::{ExecState, Position, RetentionClass, SandboxState, TenantId};
 
@@ -234,6 +234,9 @@ async fn add_rows(script: &mut Script<'_>, batch: &AppendBatch) -> Result<(), St
     for change in &batch.templates {
         put_template(script, change).await?;
     }
+    for change in &batch.webhooks {
+        put_webhook(script, change).await?;
+    }
     for change in &batch.data_keys {
         put_data_key(script, change).await?;
     }
@@ -268,6 +271,7 @@ fn is_small(batch: &AppendBatch) -> bool {
         && batch.sandboxes.len() <= 1
         && batch.execs.len() <= 1
         && batch.templates.is_empty()
+        && batch.webhooks.is_empty()
         && batch.data_keys.is_empty()
         && batch.floors.is_empty()
         && batch.chain_heads.len() == 1
@@ -410,6 +414,14 @@ async fn put_template(script: &mut Script<'_>, change: &TemplateChange) -> Resul
     script.bind(change.tenant.as_str()).bind(searchable(&change.name)).bind(template);
     let sql = "INSERT INTO templates (tenant, name, template) VALUES (?, ?, ?)
         ON CONFLICT DO UPDATE SET template = excluded.template";
+    script.add(sql).await
+}
+
+async fn put_webhook(script: &mut Script<'_>, change: &WebhookChange) -> Result<(), StoreError> {
+    let state = change.state.as_ref().map(state_json).transpose()?;
+    script.bind(&change.id.as_bytes()[..]).bind(change.tenant.as_str()).bind(state);
+    let sql = "INSERT INTO webhooks (id, tenant, state) VALUES (?, ?, ?)
+        ON CONFLICT DO UPDATE SET state = excluded.state";
     script.add(sql).await
 }
 

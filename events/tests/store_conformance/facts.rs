@@ -317,6 +317,44 @@ pub async fn templates_are_saved_and_deleted(subject: &Subject) {
     assert_eq!(store.templates(&tenant("other")).await.unwrap(), [template("a", "theirs")]);
 }
 
+pub async fn webhooks_are_what_their_events_make_of_them(subject: &Subject) {
+    let store = subject.open().await;
+    let mut log = Recorder::default();
+    let id = |n: u8| WebhookId::from_bytes([n; 16]);
+    let saved = |n: u8| {
+        let webhook = Webhook {
+            id: id(n),
+            url: "https://a.example/\0".to_owned(),
+            types: Vec::new(),
+            sandbox: None,
+            sealed_secret: "AAAA".to_owned(),
+            description: String::new(),
+        };
+        event(None, WebhookSaved { webhook, cursor: Position(3) })
+    };
+    let events =
+        vec![saved(1), saved(2), event(None, WebhookRewound { webhook: id(1), cursor: Position(7) })];
+    let expected = events.iter().filter(|event| event.data.webhook() == Some(id(1)));
+    let expected = expected.fold(None, WebhookState::apply).unwrap();
+    store.append(&log.batch(events)).await.unwrap();
+    assert_eq!(store.webhook(id(1)).await.unwrap().as_ref(), Some(&expected));
+    store.append(&log.batch(vec![event(None, WebhookDeleted { webhook: id(2) })])).await.unwrap();
+    assert_eq!(store.webhook(id(2)).await.unwrap(), None);
+    assert_eq!(store.webhooks().await.unwrap(), (Position(4), vec![expected.clone()]));
+    // A state that the numberer learns from the store again goes on where it was.
+    let failed = WebhookFailed {
+        webhook: id(1),
+        epoch: expected.epoch,
+        position: Position(8),
+        attempts: 1,
+        message: "refused".to_owned(),
+        retry_at: at(5),
+    };
+    store.append(&log.batch(vec![event(None, failed)])).await.unwrap();
+    let state = store.webhook(id(1)).await.unwrap().unwrap();
+    assert_eq!((state.cursor, state.failure().map(|failure| failure.attempts)), (Position(7), Some(1)));
+}
+
 pub async fn big_batches_are_one_append(subject: &Subject) {
     let store = subject.open().await;
     let mut log = Recorder::default();

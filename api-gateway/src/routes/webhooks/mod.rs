@@ -12,7 +12,7 @@ pub mod update;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{EventFilter, SandboxId, TenantId, WebhookId, WebhookPhase, WebhookState};
+use events::{EventFilter, SandboxId, StoreError, TenantId, WebhookId, WebhookPhase, WebhookState};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
@@ -140,7 +140,12 @@ async fn lag(gateway: &Gateway, state: &WebhookState) -> Result<u64, ApiError> {
         exec: None,
         types: state.webhook.wanted_types().into_iter().map(str::to_owned).collect(),
     };
-    let waiting = gateway.store().read(&filter, state.cursor, 1).await.map_err(ApiError::store)?;
+    let waiting = match gateway.store().read(&filter, state.cursor, 1).await {
+        // It was behind what is kept: it goes on with what is left.
+        Err(StoreError::Trimmed { floor }) => gateway.store().read(&filter, floor, 1).await,
+        read => read,
+    };
+    let waiting = waiting.map_err(ApiError::store)?;
     let head = gateway.feed().head();
     Ok(waiting.first().map_or(0, |first| (head.0 + 1).saturating_sub(first.position.0).max(1)))
 }
