@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 /// How long one try may take.
-const ONE_TRY: Duration = Duration::from_secs(12);
+pub const ONE_TRY: Duration = Duration::from_secs(5);
 /// How long it is tried. Longer than any fault lasts, with all that follows it.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 

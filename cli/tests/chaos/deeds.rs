@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::client::{Answer, Client, PATIENCE, Violation};
+use crate::client::{Answer, Client, ONE_TRY, PATIENCE, Violation};
 use crate::hold;
 use crate::plan::{Deed, TENANTS};
 
@@ -108,6 +108,7 @@ impl World {
 
     pub async fn act(&self, scene: &Scene, number: usize, deed: Deed) -> Result<(), Violation> {
         let name = format!("{}-{number}", scene.name);
+        let began = Instant::now();
         let done = match deed {
             Deed::Note => self.note(scene, &name).await,
             Deed::Print { lines } => self.print(scene, &name, lines).await,
@@ -121,6 +122,9 @@ impl World {
                 self.destroy(scene.tenant, &scene.sandbox).await
             }
         };
+        if std::env::var_os("STACYVM_CHAOS_VERBOSE").is_some() {
+            eprintln!("  {name} {deed:?} in {:?}", began.elapsed());
+        }
         done.map_err(|why| format!("{deed:?} ({name}): {why}"))
     }
 
@@ -260,7 +264,7 @@ impl World {
         let path = format!("/sandboxes/{}/exec", scene.sandbox);
         let request = self.client(scene.tenant).request(Method::POST, &path);
         let request = request.header("idempotency-key", name).body(body.to_string());
-        let Ok(Ok(response)) = tokio::time::timeout(Duration::from_secs(12), request.send()).await else {
+        let Ok(Ok(response)) = tokio::time::timeout(ONE_TRY, request.send()).await else {
             return Ok(true);
         };
         let status = response.status().as_u16();
@@ -293,7 +297,7 @@ impl World {
     /// Output from where the reader is. What breaks is read on later.
     async fn read_on(&self, tenant: usize, exec: &str, stream: &str, got: &mut Vec<u8>) {
         let path = format!("/execs/{exec}/output?stream={stream}&offset={}", got.len());
-        let request = self.client(tenant).request(Method::GET, &path).timeout(Duration::from_secs(12));
+        let request = self.client(tenant).request(Method::GET, &path).timeout(ONE_TRY);
         let Ok(response) = request.send().await else { return };
         if !response.status().is_success() {
             return;
@@ -426,7 +430,7 @@ impl World {
 
     async fn stare(&self, scene: &Scene) -> Result<(), Violation> {
         let request = self.client(scene.tenant).request(Method::GET, "/events?after=0");
-        if let Ok(Ok(response)) = tokio::time::timeout(Duration::from_secs(12), request.send()).await {
+        if let Ok(Ok(response)) = tokio::time::timeout(ONE_TRY, request.send()).await {
             let mut held = self.held.lock().unwrap();
             held.push(response);
             if held.len() > 10 {
