@@ -2,7 +2,7 @@
 //!
 //! Everything lives under one prefix, so that several deployments (and tests) can share a server:
 //! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY`, `PREFIX.feed`,
-//! `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
+//! `PREFIX.recorded`, `PREFIX.progress`, `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
 
 use crate::{EventId, NodeId, ProviderName, SandboxId, TenantId};
 
@@ -94,6 +94,11 @@ impl Subjects {
     /// Recorded events with their positions, announced by the recorder.
     pub fn feed(&self) -> String {
         format!("{}.feed", self.prefix)
+    }
+
+    /// Up to which message the stream of events is recorded, said by the recorder.
+    pub fn recorded(&self) -> String {
+        format!("{}.recorded", self.prefix)
     }
 
     /// How far execs are recorded, said by the recorder.

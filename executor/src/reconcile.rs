@@ -25,6 +25,8 @@ use crate::service::Shared;
 pub const PERIOD: Duration = Duration::from_secs(5);
 /// How long a box may be unknown to the log: its command may be under way again after a crash.
 const STRAY_GRACE: Duration = Duration::from_secs(60);
+/// The same for a box of our own making, whose request may still be on its way to the record.
+const UNHEARD_GRACE: Duration = Duration::from_secs(300);
 
 /// How long an exec that was asked for may wait for its command. Commands wait in their queue, not on the way: after so
 /// long with an executor that takes them, it is lost.
@@ -124,13 +126,7 @@ async fn take_over(
     }
     if matches!(state.phase, SandboxPhase::Starting { .. }) {
         // Its maker died between the box and the news of it.
-        let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
-        let running = SandboxRunning {
-            node: shared.config.node.clone(),
-            runtime_id: handle.runtime_id.clone(),
-            took_us: 0,
-        };
-        shared.log.publish(&[context.event_once("running", running)]).await?;
+        runs(shared, state, handle).await?;
     }
     for exec in &record.live_execs {
         if exec.pending {
@@ -199,6 +195,14 @@ async fn expect(
 pub(crate) fn never_began(context: &Context, exec: ExecId, code: FailureCode, message: &str) -> Event {
     let failed = ExecFailed { exec, code, message: message.to_owned() };
     Event { id: EventId::derived(&["exec.never_began", &exec.to_string()]), ..context.event(failed) }
+}
+
+/// The news of a box that runs, for whoever was to tell it and could not.
+async fn runs(shared: &Shared, state: &SandboxState, handle: &BoxHandle) -> Result<(), ReconcileError> {
+    let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
+    let node = shared.config.node.clone();
+    let running = SandboxRunning { node, runtime_id: handle.runtime_id.clone(), took_us: 0 };
+    Ok(shared.log.publish(&[context.event_once("running", running)]).await?)
 }
 
 /// Goes on with an exec that has not ended, from what is recorded of it.
@@ -326,7 +330,7 @@ async fn remove_strays(
     boxes: HashMap<SandboxId, (Arc<dyn Provider>, BoxHandle)>,
 ) -> Result<(), ReconcileError> {
     waiting.strays.retain(|id, _| boxes.contains_key(id));
-    for (id, (provider, _)) in boxes {
+    for (id, (provider, handle)) in boxes {
         if shared.registry.is_creating(id)
             || shared.registry.get(id).is_some_and(|hosted| hosted.is_closing())
         {
@@ -338,8 +342,19 @@ async fn remove_strays(
             .as_ref()
             .and_then(|record| record.sandbox.node())
             .is_some_and(|node| *node != shared.config.node);
+        if let Some(record) = &record
+            && matches!(record.sandbox.phase, SandboxPhase::Requested)
+            && shared.registry.get(id).is_some()
+        {
+            // Its request was lost on the way and came after the news that it runs, which counted for nothing.
+            runs(shared, &record.sandbox, &handle).await?;
+            waiting.strays.remove(&id);
+            continue;
+        }
         let since = *waiting.strays.entry(id).or_insert_with(Instant::now);
-        if !ended && !elsewhere && (shared.registry.get(id).is_some() || since.elapsed() < STRAY_GRACE) {
+        let ours = shared.registry.get(id).is_some();
+        let grace = if ours { UNHEARD_GRACE } else { STRAY_GRACE };
+        if !ended && !elsewhere && ((ours && record.is_some()) || since.elapsed() < grace) {
             continue;
         }
         match provider.destroy(id).await {

@@ -7,6 +7,7 @@ use async_nats::jetstream::{self, AckKind};
 use futures::StreamExt;
 
 use super::Log;
+use super::publish::AGAIN;
 use crate::{CommandEnvelope, NodeId, ProviderName};
 
 /// How long a command may go without a sign of progress before another executor gets it.
@@ -30,7 +31,8 @@ pub struct CommandConsumer {
 pub struct Delivery {
     /// The command.
     pub envelope: CommandEnvelope,
-    /// 1 for the first delivery, more when an earlier one was not acknowledged in time.
+    /// 1 for the first delivery, more when an earlier one was not acknowledged in time, or when the command was sent again
+    /// because it may have been lost.
     pub attempt: i64,
     message: jetstream::Message,
 }
@@ -129,7 +131,8 @@ impl CommandConsumer {
 
     /// Reads a message; what cannot be read is kept aside and never delivered again.
     async fn read(&self, message: jetstream::Message) -> Option<Delivery> {
-        let attempt = message.info().map_or(1, |info| info.delivered);
+        let sent_again = message.headers.as_ref().is_some_and(|headers| headers.get(AGAIN).is_some());
+        let attempt = message.info().map_or(1, |info| info.delivered) + i64::from(sent_again);
         match serde_json::from_slice(&message.payload) {
             Ok(envelope) => Some(Delivery { envelope, attempt, message }),
             Err(error) => {

@@ -8,6 +8,7 @@ mod heartbeat;
 mod lease;
 mod progress;
 mod publish;
+mod retained;
 mod source;
 mod spent;
 mod streams;
@@ -134,6 +135,7 @@ pub struct Log {
     jetstream: jetstream::Context,
     subjects: Subjects,
     config: std::sync::Arc<NatsConfig>,
+    retained: std::sync::Arc<retained::Retained>,
 }
 
 impl Log {
@@ -173,8 +175,13 @@ impl Log {
             jetstream,
             subjects: Subjects::new(&config.prefix),
             config: std::sync::Arc::new(config.clone()),
+            retained: std::sync::Arc::default(),
         };
-        log.ensure_streams().await?;
+        log.retained.begin(log.ensure_streams().await?);
+        // Refused only by a client that is closing.
+        if let Err(error) = log.retain().await {
+            tracing::warn!(error = %error, "what the transport loses will not be published again");
+        }
         Ok(log)
     }
 

@@ -8,10 +8,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Log;
+use super::retained::Kept;
 use crate::{CommandEnvelope, DecodeError, Event, Frame, NodeId, ProviderName, encode_batch};
 
 /// How long a publish is tried before its caller is told. Far below the window in which the server knows duplicates.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Marks what its publisher takes for lost: it may have been carried out before.
+pub(super) const AGAIN: &str = "Stacyvm-Again";
 
 /// Who shall carry out a command.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +73,8 @@ impl Log {
         let frames: Vec<Frame> = events.iter().map(Event::to_frame).collect::<Result<_, _>>()?;
         let subject = self.subjects().event(&first.tenant, first.sandbox, first.data.category());
         let message_id = format!("{}+{}", first.id, events.len());
-        self.persist(subject, message_id, encode_batch(&frames)).await
+        self.persist(Kept { subject, id: message_id, payload: encode_batch(&frames), is_command: false })
+            .await
     }
 
     /// Starts to publish an encoded batch whose first event is `first`, without waiting until it is durable. Messages
@@ -93,22 +98,37 @@ impl Log {
             Destination::Node(node) => self.subjects().node_command(node, command.command.verb()),
         };
         let payload = serde_json::to_vec(command).map_err(DecodeError::from)?;
-        self.persist(subject, command.id.to_string(), payload.into()).await
+        let id = command.id.to_string();
+        self.persist(Kept { subject, id, payload: payload.into(), is_command: true }).await
     }
 
     /// Keeps a message that could not be read, for a person to look at.
     pub(crate) async fn bury(&self, kind: &str, payload: Bytes) -> Result<(), PublishError> {
         let id = crate::EventId::new().to_string();
-        self.persist(self.subjects().dead_of(kind), id, payload).await
+        let subject = self.subjects().dead_of(kind);
+        self.insist(&Kept { subject, id, payload, is_command: false }, false).await.map(drop)
     }
 
-    async fn persist(&self, subject: String, id: String, payload: Bytes) -> Result<(), PublishError> {
+    /// Publishes, and keeps it until it is recorded.
+    async fn persist(&self, kept: Kept) -> Result<(), PublishError> {
+        let generation = self.retained.generation();
+        let sequence = self.insist(&kept, false).await?;
+        self.retained.keep(kept, sequence, generation);
+        Ok(())
+    }
+
+    /// Publishes what was published before and is lost.
+    pub(super) async fn persist_again(&self, kept: &Kept) -> Result<u64, PublishError> {
+        self.insist(kept, true).await
+    }
+
+    async fn insist(&self, kept: &Kept, again: bool) -> Result<u64, PublishError> {
         let started = Instant::now();
         let mut pause = Duration::from_millis(20);
         loop {
-            let error = match self.start(subject.clone(), &id, payload.clone()).await {
-                Ok(pending) => match pending.wait().await {
-                    Ok(()) => return Ok(()),
+            let error = match self.start(kept, again).await {
+                Ok(pending) => match pending.ack.await.map_err(classify) {
+                    Ok(ack) => return Ok(ack.sequence),
                     Err(error) => error,
                 },
                 Err(error) => error,
@@ -132,9 +152,13 @@ impl Log {
         }
     }
 
-    async fn start(&self, subject: String, id: &str, payload: Bytes) -> Result<PendingPublish, PublishError> {
+    async fn start(&self, kept: &Kept, again: bool) -> Result<PendingPublish, PublishError> {
         let mut headers = HeaderMap::new();
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, kept.id.as_str());
+        if again {
+            headers.insert(AGAIN, "1");
+        }
+        let (subject, payload) = (kept.subject.clone(), kept.payload.clone());
         let ack = self.jetstream.publish_with_headers(subject, headers, payload).await.map_err(classify)?;
         Ok(PendingPublish { ack })
     }

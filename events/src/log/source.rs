@@ -55,7 +55,7 @@ impl Log {
             .await
             .map_err(|error| SourceError::new("cannot find it", error))?;
         let info = stream.cached_info();
-        let found = info.created.unix_timestamp_nanos().to_string();
+        let found = super::streams::incarnation(info);
         // A stream that lost its tail in a crash counts on from a lower number than was recorded.
         let same = found == incarnation && info.state.last_sequence >= sequence;
         let first = info.state.first_sequence.max(1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 
 use super::{ConnectError, Log};
 
@@ -27,8 +27,9 @@ pub(super) fn check_version(version: &str) -> Result<(), ConnectError> {
 }
 
 impl Log {
-    /// Creates the streams that are missing, and refuses a server that changed what was asked for.
-    pub(super) async fn ensure_streams(&self) -> Result<(), ConnectError> {
+    /// Creates the streams that are missing, and refuses a server that changed what was asked for. Says which stream of
+    /// events is there: see [`incarnation`].
+    pub(super) async fn ensure_streams(&self) -> Result<String, ConnectError> {
         let base = Config {
             storage: StorageType::File,
             discard: DiscardPolicy::New,
@@ -78,6 +79,7 @@ impl Log {
                 ..base
             },
         ];
+        let mut events = String::new();
         for wanted in streams {
             let name = wanted.name.clone();
             let stream = self
@@ -86,9 +88,17 @@ impl Log {
                 .await
                 .map_err(|error| ConnectError::Stream { stream: name.clone(), source: error.into() })?;
             check_config(&wanted, &stream.cached_info().config)?;
+            if name == subjects.events_stream() {
+                events = incarnation(stream.cached_info());
+            }
         }
-        Ok(())
+        Ok(events)
     }
+}
+
+/// What tells a stream from one of the same name that was there before.
+pub(super) fn incarnation(info: &Info) -> String {
+    info.created.unix_timestamp_nanos().to_string()
 }
 
 fn check_config(wanted: &Config, found: &Config) -> Result<(), ConnectError> {

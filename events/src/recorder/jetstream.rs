@@ -4,6 +4,7 @@ use bytes::Bytes;
 use super::run::{Messages, Transport};
 use crate::{
     Announcer, EventSource, ExecState, Frame, Head, Log, Position, PublishError, SourceError, SourceMessage,
+    StreamMark,
 };
 
 /// The real transport: JetStream in, core NATS out.
@@ -34,6 +35,10 @@ impl Transport for JetStreamTransport {
 
     async fn announce_head(&self, head: Position) {
         self.announcer.head(head).await;
+    }
+
+    async fn announce_mark(&self, mark: &StreamMark) {
+        self.log.say_recorded(mark).await;
     }
 
     async fn announce_progress(&self, execs: &[ExecState]) {

@@ -355,8 +355,9 @@ fn judge_sandbox(state: Option<&SandboxState>, event: &Event) -> Result<(), Drop
         Some(state) if state.tenant != event.tenant => Err(DropReason::Contradiction),
         Some(_) if matches!(event.data, EventData::SandboxRequested(_)) => Err(DropReason::Duplicate),
         Some(state) if ends && state.is_terminal() => Err(DropReason::AfterEnd),
-        // Nobody could tell a second end from the first.
-        None if ends => Err(DropReason::Gap),
+        // Nobody could tell a second end from the first, and what it was asked to be is what its state begins with. It is
+        // told again once the request is there.
+        None if !matches!(event.data, EventData::SandboxRequested(_)) => Err(DropReason::Gap),
         Some(_) | None => Ok(()),
     }
 }

@@ -23,6 +23,8 @@ const BATCH_BYTES: usize = 4 << 20;
 /// How often listeners are told how far the log goes while nothing happens, and how often the transport is told what it
 /// may forget.
 const BEAT: Duration = Duration::from_secs(1);
+/// How often publishers are told up to where the transport is recorded, while much happens.
+const MARKS: Duration = Duration::from_millis(200);
 /// Pauses after failures: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 /// How long the batch at hand may take when it is time to stop. What is not committed then is read again by the next one.
@@ -56,6 +58,8 @@ pub trait Transport: Send + Sync + 'static {
     async fn announce(&self, frames: &[Frame]);
     /// Tells listeners how far the log goes.
     async fn announce_head(&self, head: Position);
+    /// Tells publishers up to which message the transport is recorded. They hear it again soon.
+    async fn announce_mark(&self, mark: &StreamMark);
     /// Tells executors how far these execs are recorded. They ask when they miss it.
     async fn announce_progress(&self, execs: &[ExecState]);
     /// Keeps a message that cannot be recorded, for a person to look at. Durable on return.
@@ -97,6 +101,7 @@ pub async fn run_with<T: Transport>(
         failures: 0,
         forgetting: None,
         forgotten: (0, Instant::now()),
+        mark: (StreamMark::default(), Instant::now()),
     };
     loop {
         let stop = recorder.stop.clone();
@@ -152,6 +157,8 @@ struct Recorder<T: Transport> {
     failures: u32,
     forgetting: Option<JoinHandle<()>>,
     forgotten: (u64, Instant),
+    /// Up to where the transport is recorded, and when that was last said.
+    mark: (StreamMark, Instant),
 }
 
 /// What has been gathered for one batch.
@@ -173,6 +180,10 @@ impl<T: Transport> Recorder<T> {
         // Whoever committed this may have died, or lost the connection, before saying so.
         self.transport.announce_head(head.position).await;
         let mut messages = self.transport.messages(&head).await?;
+        let incarnation = messages.incarnation().to_owned();
+        let sequence = if incarnation == head.incarnation { head.stream_sequence } else { 0 };
+        self.mark.0 = StreamMark { sequence, incarnation };
+        self.say_mark().await;
         let mut numberer = Numberer::new(&head);
         let mut encoder = Encoder::with(self.config.sealing.clone())?;
         // As long as no sandbox has a key and none gets one, nobody needs to be asked.
@@ -185,6 +196,7 @@ impl<T: Transport> Recorder<T> {
             };
             let Ok(first) = next else {
                 self.transport.announce_head(numberer.head()).await;
+                self.say_mark().await;
                 self.forget();
                 self.tidy().await;
                 continue;
@@ -209,6 +221,9 @@ impl<T: Transport> Recorder<T> {
             self.record(&mut numberer, &mut encoder, gathered).await?;
             (self.failures, self.refusals) = (0, 0);
             self.wary = self.wary.saturating_sub(1);
+            if self.mark.1.elapsed() >= MARKS {
+                self.say_mark().await;
+            }
             self.forget();
             if let Some(error) = failed {
                 return Err(error.into());
@@ -258,6 +273,7 @@ impl<T: Transport> Recorder<T> {
         let execs = batch.execs;
         let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
         self.forgotten.0 = batch.stream.sequence;
+        self.mark.0 = batch.stream;
         if !frames.is_empty() {
             self.transport.announce(&frames).await;
             self.transport.announce_head(numberer.head()).await;
@@ -315,6 +331,11 @@ impl<T: Transport> Recorder<T> {
         } else {
             tracing::warn!(error = %ErrorChain(error), "the recorder goes back to the head of the log");
         }
+    }
+
+    async fn say_mark(&mut self) {
+        self.transport.announce_mark(&self.mark.0).await;
+        self.mark.1 = Instant::now();
     }
 
     /// Tells the transport what it may forget, now and then and beside the work.

@@ -79,6 +79,11 @@ impl Transport for Arc<Wire> {
 
     async fn announce_progress(&self, _: &[ExecState]) {}
 
+    async fn announce_mark(&self, mark: &StreamMark) {
+        let stream = self.stream.lock().unwrap();
+        assert!(mark.sequence <= stream.len() as u64, "what was not published is not recorded");
+    }
+
     async fn announce_head(&self, head: Position) {
         let mut last = self.head.lock().unwrap();
         *last = head.max(*last);

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use events::recorder::{self, Messages, Transport};
 use events::{
-    ExecState, Frame, Head, Position, PublishError, SourceError, SourceMessage, encode_recorded_batch,
-    open_store,
+    ExecState, Frame, Head, Position, PublishError, SourceError, SourceMessage, StreamMark,
+    encode_recorded_batch, open_store,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +61,10 @@ impl Transport for FromMemory {
 
     async fn announce_head(&self, head: Position) {
         let _ = self.heads.send(head);
+    }
+
+    async fn announce_mark(&self, mark: &StreamMark) {
+        std::hint::black_box(mark);
     }
 
     async fn announce_progress(&self, execs: &[ExecState]) {
