@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 
 use super::Log;
+use crate::StreamMark;
 
 /// How many bytes may be under way to the recorder.
 const PULL_BYTES: usize = 16 << 20;
@@ -100,17 +101,21 @@ impl Log {
         Ok(EventSource { messages, next_sequence, incarnation: found })
     }
 
-    /// Forgets what has been recorded: everything up to and including `sequence`.
-    pub async fn purge_events(&self, sequence: u64) -> Result<(), SourceError> {
-        let name = self.subjects().events_stream();
+    /// Forgets what has been recorded: everything up to and including this message. A stream that was made anew counts from
+    /// 1 again, and holds nothing of what is meant.
+    pub async fn purge_events(&self, mark: &StreamMark) -> Result<(), SourceError> {
         let stream = self
             .jetstream
-            .get_stream_no_info(name)
+            .get_stream(self.subjects().events_stream())
             .await
             .map_err(|error| SourceError::new("cannot find it", error))?;
+        let info = stream.cached_info();
+        if super::streams::incarnation(info) != mark.incarnation || info.state.last_sequence < mark.sequence {
+            return Ok(());
+        }
         stream
             .purge()
-            .sequence(sequence + 1)
+            .sequence(mark.sequence + 1)
             .await
             .map_err(|error| SourceError::new("cannot purge", error))?;
         Ok(())

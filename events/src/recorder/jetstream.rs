@@ -49,8 +49,8 @@ impl Transport for JetStreamTransport {
         self.log.bury("event", payload).await
     }
 
-    async fn forget(&self, sequence: u64) -> Result<(), SourceError> {
-        self.log.purge_events(sequence).await
+    async fn forget(&self, mark: &StreamMark) -> Result<(), SourceError> {
+        self.log.purge_events(mark).await
     }
 }
 

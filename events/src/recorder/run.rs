@@ -64,8 +64,9 @@ pub trait Transport: Send + Sync + 'static {
     async fn announce_progress(&self, execs: &[ExecState]);
     /// Keeps a message that cannot be recorded, for a person to look at. Durable on return.
     async fn bury(&self, payload: Bytes) -> Result<(), PublishError>;
-    /// Everything up to and including this message is recorded.
-    async fn forget(&self, sequence: u64) -> Result<(), SourceError>;
+    /// Everything up to and including this message of this stream is recorded. Of another stream nothing is, though it
+    /// may have taken this one's place.
+    async fn forget(&self, mark: &StreamMark) -> Result<(), SourceError>;
 }
 
 /// Records until `stop`. Never loses a message: what is not committed is read again. Whatever fails is tried again for
@@ -100,7 +101,7 @@ pub async fn run_with<T: Transport>(
         suspect_until: 0,
         failures: 0,
         forgetting: None,
-        forgotten: (0, Instant::now()),
+        forgotten: (false, Instant::now()),
         mark: (StreamMark::default(), Instant::now()),
     };
     loop {
@@ -156,7 +157,8 @@ struct Recorder<T: Transport> {
     /// Sessions in a row that recorded nothing.
     failures: u32,
     forgetting: Option<JoinHandle<()>>,
-    forgotten: (u64, Instant),
+    /// Whether more was recorded since the transport was last told what it may forget, and when that was.
+    forgotten: (bool, Instant),
     /// Up to where the transport is recorded, and when that was last said.
     mark: (StreamMark, Instant),
 }
@@ -272,7 +274,7 @@ impl<T: Transport> Recorder<T> {
         }
         let execs = batch.execs;
         let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
-        self.forgotten.0 = batch.stream.sequence;
+        self.forgotten.0 = true;
         self.mark.0 = batch.stream;
         if !frames.is_empty() {
             self.transport.announce(&frames).await;
@@ -340,15 +342,15 @@ impl<T: Transport> Recorder<T> {
 
     /// Tells the transport what it may forget, now and then and beside the work.
     fn forget(&mut self) {
-        let (sequence, at) = self.forgotten;
+        let (recorded, at) = self.forgotten;
         let busy = self.forgetting.as_ref().is_some_and(|task| !task.is_finished());
-        if sequence == 0 || busy || at.elapsed() < BEAT {
+        if !recorded || busy || at.elapsed() < BEAT {
             return;
         }
-        self.forgotten = (0, Instant::now());
-        let transport = Arc::clone(&self.transport);
+        self.forgotten = (false, Instant::now());
+        let (transport, mark) = (Arc::clone(&self.transport), self.mark.0.clone());
         self.forgetting = Some(tokio::spawn(async move {
-            if let Err(error) = transport.forget(sequence).await {
+            if let Err(error) = transport.forget(&mark).await {
                 tracing::warn!(error = %ErrorChain(&error), "recorded messages could not be purged");
             }
         }));

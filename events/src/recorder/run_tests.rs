@@ -94,10 +94,10 @@ impl Transport for Arc<Wire> {
         Ok(())
     }
 
-    async fn forget(&self, sequence: u64) -> Result<(), SourceError> {
+    async fn forget(&self, mark: &StreamMark) -> Result<(), SourceError> {
         let mut forgotten = self.forgotten.lock().unwrap();
-        assert!(sequence >= *forgotten);
-        *forgotten = sequence;
+        assert!(mark.sequence >= *forgotten);
+        *forgotten = mark.sequence;
         Ok(())
     }
 }

@@ -76,7 +76,7 @@ impl Transport for FromMemory {
         Ok(())
     }
 
-    async fn forget(&self, _sequence: u64) -> Result<(), SourceError> {
+    async fn forget(&self, _mark: &StreamMark) -> Result<(), SourceError> {
         Ok(())
     }
 }
