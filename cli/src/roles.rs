@@ -34,7 +34,7 @@ pub async fn gateway(config: Config) -> anyhow::Result<()> {
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
-    let (feed, view) = follow(&log, store).await?;
+    let (feed, view) = stop::unless_stopped(&stop, follow(&log, store)).await?;
     let listener = listen(&config).await?;
     let providers = ["docker", "bubblewrap"].iter().filter_map(|name| name.parse().ok()).collect();
     let gateway_config = gateway_config(&config, listener.local_addr()?, providers, None)?;
@@ -57,7 +57,7 @@ pub async fn reaper(config: Config) -> anyhow::Result<()> {
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
-    let (_feed, view) = follow(&log, store).await?;
+    let (_feed, view) = stop::unless_stopped(&stop, follow(&log, store)).await?;
     tracing::info!("reaper ready");
     Reaper::new(log, view, clock(), stop).run().await;
     Ok(())
@@ -176,8 +176,23 @@ pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Res
     }
 }
 
-/// The feed and the live view over it.
+/// The feed and the live view over it. NATS or the database may go away and come back while we start: waited for, like
+/// one that starts beside us.
 pub async fn follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {
+    let mut attempts = 0;
+    loop {
+        match try_follow(log, Arc::clone(&store)).await {
+            Err(error) if attempts < 60 => {
+                attempts += 1;
+                tracing::info!(error = %format!("{error:#}"), "waiting to follow the log");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn try_follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {
     let feed = Feed::start(log, store).await.context("cannot follow the log")?;
     let view = View::start(log, &feed).await.context("cannot load the live view")?;
     Ok((feed, view))

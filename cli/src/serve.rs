@@ -38,7 +38,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         let (recorder_config, retention) = (roles::recorder_config(&config)?, roles::retention(&config));
         tokio::spawn(async move { roles::run_recorder(&log, store, recorder_config, retention, stop).await })
     };
-    let (feed, view) = roles::follow(&log, store.clone()).await?;
+    let (feed, view) = stop::unless_stopped(&stop, roles::follow(&log, store.clone())).await?;
     let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());
     let (gateway, executor, webhooks, ()) = tokio::join!(
         until_failure(

@@ -68,6 +68,27 @@ impl Split {
         self.nats = nats(self.dir.path(), self.nats_port);
     }
 
+    /// Kills nats-server, and starts one that has nothing of what it stored.
+    pub fn wipe_nats(&mut self) {
+        self.nats.kill();
+        std::fs::remove_dir_all(self.dir.path().join("nats")).unwrap();
+        self.nats = nats(self.dir.path(), self.nats_port);
+    }
+
+    pub fn nats_url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.nats_port)
+    }
+
+    /// Waits only until it answers: it is not ready without an executor.
+    pub async fn restart_gateway_alone(&mut self) {
+        self.gateway.kill();
+        self.gateway = self.role("gateway");
+        super::eventually("the gateway answers", Duration::from_secs(60), async || {
+            self.api.http.get(self.api.url("/live")).send().await.ok().map(drop)
+        })
+        .await;
+    }
+
     /// SIGKILL of everything but NATS and Postgres.
     pub fn kill_control_plane(&mut self) {
         for process in [&mut self.gateway, &mut self.executor, &mut self.reaper, &mut self.recorder] {

@@ -177,7 +177,16 @@ impl Log {
             config: std::sync::Arc::new(config.clone()),
             retained: std::sync::Arc::default(),
         };
-        log.retained.begin(log.ensure_streams().await?);
+        let incarnation = loop {
+            match log.ensure_streams().await {
+                // A server that went away again while we came.
+                Err(ConnectError::Stream { .. }) if started.elapsed() < config.connect_timeout => {
+                    tokio::time::sleep(CONNECT_PAUSE).await;
+                }
+                ensured => break ensured?,
+            }
+        };
+        log.retained.begin(incarnation);
         // Refused only by a client that is closing.
         if let Err(error) = log.retain().await {
             tracing::warn!(error = %error, "what the transport loses will not be published again");
