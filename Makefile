@@ -8,7 +8,7 @@ DIST := $(CURDIR)/dist
 export CARGO_TARGET_DIR
 
 .NOTPARALLEL:
-.PHONY: help setup build agent test lint demo bench compose-test clean
+.PHONY: help setup build agent test lint demo bench chaos compose-test clean
 
 help:
 	@echo 'make demo   a real job in a real sandbox, from nothing'
@@ -16,6 +16,7 @@ help:
 	@echo 'make build  dist/stacyvm and dist/stacyvm-agent'
 	@echo 'make lint   rustfmt, clippy, cargo-deny'
 	@echo 'make bench  ours beside the floor, with ratios'
+	@echo 'make chaos  thousands of rounds of faults; STACYVM_CHAOS_ROUNDS, STACYVM_CHAOS_SEED'
 	@echo 'make compose-test  a job through the split deployment of compose.yaml'
 
 setup:
@@ -42,6 +43,10 @@ demo: setup build
 
 bench: setup build
 	STACYVM_BIN=$(DIST)/stacyvm STACYVM_AGENT=$(DIST)/stacyvm-agent $(CARGO) run --release --locked -p bench
+
+chaos: setup agent
+	STACYVM_AGENT=$(DIST)/stacyvm-agent STACYVM_CHAOS_ROUNDS=$${STACYVM_CHAOS_ROUNDS:-5000} \
+		$(CARGO) test --locked -p cli --test chaos -- --nocapture every_promise
 
 compose-test: setup build
 	@scripts/compose-local test

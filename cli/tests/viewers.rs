@@ -104,10 +104,10 @@ async fn a_thousand_viewers_get_every_byte_and_hardly_slow_the_one_who_prints() 
 async fn one_of_a_hundred_who_stops_reading_is_closed_with_a_cursor_and_nobody_else_notices() {
     let serve = Serve::with("bubblewrap", &[("STACYVM_SERVER_SLOW_READER_LIMIT", "1s")]).await;
     let sandbox = serve.api.spawn(json!({"image": "alpine:latest"})).await;
-    // More than the buffers between two ends of a connection hold.
-    let expected = Arc::new(printed(24_000_000));
+    // More than what lies between two ends of a connection.
+    let expected = Arc::new(printed(12_000_000));
     let exec = detach(&serve.api, &sandbox, printer(expected.len())).await;
-    let mut stopped = Viewer::attach(&serve.api, &exec, "").await;
+    let mut stopped = Viewer::attach_with_buffer(&serve.api, &exec, 64 << 10).await;
     let ready = Arc::new(tokio::sync::Barrier::new(100));
     let mut watching = tokio::task::JoinSet::new();
     for _ in 0..99 {

@@ -9,6 +9,7 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("STACYVM_SERVER_HOST", "server.host", "address of the gateway, where `listen` is not given"),
     ("STACYVM_SERVER_PORT", "server.port", "port of the gateway, where `listen` is not given"),
     ("STACYVM_SERVER_PREVIEW_DOMAIN", "server.preview_domain", "domain of preview URLs"),
+    ("STACYVM_SERVER_SLOW_READER_LIMIT", "server.slow_reader_limit", "how long a client may not read"),
     ("STACYVM_DATA_DIR", "data_dir", "where state lives"),
     ("STACYVM_NODE", "node.id", "name of this node"),
     ("STACYVM_NODE_CAPACITY", "node.capacity", "how many sandboxes this node takes"),

@@ -3,16 +3,19 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 use super::api::Api;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
 /// A client of `/execs/{id}/attach` that checks the framing and gathers what it gets.
 pub struct Viewer {
-    pub socket: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
+    pub socket: Socket,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
     /// Where the output began that it asked for.
@@ -28,16 +31,27 @@ impl Viewer {
         Self::try_attach(api, exec, query).await.unwrap()
     }
 
+    /// One whose end of the connection holds no more than about so many bytes.
+    pub async fn attach_with_buffer(api: &Api, exec: &str, bytes: u32) -> Self {
+        let address = api.base.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+        let stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        let (socket, answer) =
+            client_async(request(api, exec, ""), MaybeTlsStream::Plain(stream)).await.unwrap();
+        Self::greeted(socket, &answer).await
+    }
+
     /// The status, where the door stays shut.
     pub async fn try_attach(api: &Api, exec: &str, query: &str) -> Result<Self, u16> {
-        let url = format!("{}?{query}", api.url(&format!("/execs/{exec}/attach"))).replacen("http", "ws", 1);
-        let mut request = url.into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", "stacyvm.attach.v1".parse().unwrap());
-        let (socket, answer) = match connect_async(request).await {
-            Ok(connected) => connected,
-            Err(Error::Http(answer)) => return Err(answer.status().as_u16()),
+        match connect_async(request(api, exec, query)).await {
+            Ok((socket, answer)) => Ok(Self::greeted(socket, &answer).await),
+            Err(Error::Http(answer)) => Err(answer.status().as_u16()),
             Err(error) => panic!("{error}"),
-        };
+        }
+    }
+
+    async fn greeted(socket: Socket, answer: &Response) -> Self {
         assert_eq!(answer.headers()["sec-websocket-protocol"], "stacyvm.attach.v1");
         let mut viewer = Self {
             socket,
@@ -51,7 +65,7 @@ impl Viewer {
         let attached = &viewer.control[0];
         viewer.from =
             [attached["stdout_offset"].as_u64().unwrap(), attached["stderr_offset"].as_u64().unwrap()];
-        Ok(viewer)
+        viewer
     }
 
     /// Takes one frame. False: it is closed.
@@ -129,6 +143,13 @@ impl Viewer {
         let frame = [&[3][..], control.to_string().as_bytes()].concat();
         self.socket.send(Message::Binary(frame.into())).await.unwrap();
     }
+}
+
+fn request(api: &Api, exec: &str, query: &str) -> Request {
+    let url = format!("{}?{query}", api.url(&format!("/execs/{exec}/attach"))).replacen("http", "ws", 1);
+    let mut request = url.into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "stacyvm.attach.v1".parse().unwrap());
+    request
 }
 
 /// Starts an exec that nobody waits for.
