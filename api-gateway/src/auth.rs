@@ -12,6 +12,7 @@ use crate::config::ApiKey;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ticket::Ticket;
+use crate::viewer::ViewerLink;
 
 /// The longest user id, in characters.
 const MAX_USER_CHARS: usize = 128;
@@ -68,6 +69,8 @@ pub struct Caller {
     pub operator: bool,
     /// `X-User-ID`.
     pub user: Option<String>,
+    /// The viewer link that stands for a key, where one does. It lets in to watch one exec only.
+    pub viewer: Option<ViewerLink>,
     /// The request's id.
     pub request_id: RequestId,
 }
@@ -75,6 +78,9 @@ pub struct Caller {
 impl Caller {
     /// The same, as events and commands name it.
     pub fn actor(&self) -> Actor {
+        if let Some(link) = &self.viewer {
+            return Actor::Viewer(link.id.clone());
+        }
         Actor::Client { key: self.key.clone(), user: self.user.clone() }
     }
 }
@@ -89,6 +95,14 @@ pub async fn require(
     crate::origin::check(headers, &gateway.config().allowed_origins)?;
     if gateway.keys().0.is_empty() {
         crate::origin::check_loopback(headers)?;
+    }
+    let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
+    if let Some(link) = ViewerLink::of(request.method(), request.uri(), &gateway)? {
+        let tenant = link.tenant.clone();
+        let viewer = Some(link);
+        let caller = Caller { tenant, key: None, operator: false, user: None, viewer, request_id };
+        request.extensions_mut().insert(caller);
+        return Ok(next.run(request).await);
     }
     let (key, tenant, operator, named) = match Ticket::take(headers, &gateway).await? {
         Some(ticket) => ticket.into_parts(),
@@ -105,8 +119,7 @@ pub async fn require(
             user_id(text, "X-User-ID")?
         }
     };
-    let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
-    request.extensions_mut().insert(Caller { tenant, key, operator, user, request_id });
+    request.extensions_mut().insert(Caller { tenant, key, operator, user, viewer: None, request_id });
     Ok(next.run(request).await)
 }
 

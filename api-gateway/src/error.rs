@@ -33,6 +33,8 @@ pub enum ErrorCode {
     Gone,
     /// A body or a reply over its limit.
     TooLarge,
+    /// A range of bytes that begins past the end.
+    RangeNotSatisfiable,
     /// A quota or a rate.
     ResourceLimit,
     /// Our fault. The log has the detail.
@@ -57,6 +59,7 @@ impl ErrorCode {
             Self::Conflict => StatusCode::CONFLICT,
             Self::Gone => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::ResourceLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -157,6 +160,11 @@ impl ApiError {
     /// 413
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::TooLarge, message)
+    }
+
+    /// 416
+    pub fn range_not_satisfiable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::RangeNotSatisfiable, message)
     }
 
     /// 429. Trying again helps after a while.
@@ -284,6 +292,7 @@ mod tests {
             (ApiError::conflict("x"), 409, "CONFLICT"),
             (ApiError::gone("x"), 410, "GONE"),
             (ApiError::too_large("x"), 413, "TOO_LARGE"),
+            (ApiError::range_not_satisfiable("x"), 416, "RANGE_NOT_SATISFIABLE"),
             (ApiError::resource_limit("x", Duration::from_millis(1100)), 429, "RESOURCE_LIMIT"),
             (ApiError::internal("secret"), 500, "INTERNAL_ERROR"),
             (ApiError::unavailable("secret"), 503, "UNAVAILABLE"),

@@ -22,6 +22,7 @@ mod server;
 mod stream;
 mod ticket;
 mod variables;
+mod viewer;
 
 pub use config::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 pub use gateway::Gateway;

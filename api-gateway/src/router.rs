@@ -45,12 +45,16 @@ fn keyed() -> OpenApiRouter<Gateway> {
 
         .routes(routes!(execs::run::run))
         .routes(routes!(execs::ws::ws))
-        .routes(routes!(execs::get::get))
+        .routes(routes!(execs::list::list))
+        .routes(routes!(execs::get::get, execs::kill::kill))
         .routes(routes!(execs::attach::attach))
         .routes(routes!(execs::output::output))
         .routes(routes!(execs::stream::stream))
         .routes(routes!(execs::recording::recording))
         .routes(routes!(execs::signal::signal))
+        .routes(routes!(execs::stdin::stdin))
+        .routes(routes!(execs::resize::resize))
+        .routes(routes!(execs::viewers::share))
 
         .routes(routes!(files::read::read, files::write::write, files::upload::upload, files::delete::delete))
         .routes(routes!(files::list::list))
@@ -122,7 +126,18 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
             .allow_headers(headers)
             .expose_headers(
-                ["x-request-id", "x-exec-id", "x-next-offset", "x-log-floor"].map(HeaderName::from_static),
+                [
+                    "x-request-id",
+                    "x-exec-id",
+                    "x-next-offset",
+                    "x-log-floor",
+                    "x-exec-state",
+                    "x-exec-exit-code",
+                    "x-output-bytes",
+                    "accept-ranges",
+                    "content-range",
+                ]
+                .map(HeaderName::from_static),
             ),
     )
 }

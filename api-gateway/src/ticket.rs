@@ -112,6 +112,7 @@ mod tests {
             key: Some("k1".parse().unwrap()),
             user: Some("ada".to_owned()),
             operator: false,
+            viewer: None,
             request_id: RequestId::new(),
         };
         Ticket::of(&caller, at(0) + LIFETIME)

@@ -9,6 +9,7 @@ mod http {
     mod access;
     mod erase;
     mod events;
+    mod exec_resources;
     mod execs;
     mod feed;
     mod limits;

@@ -55,7 +55,7 @@ pub use secret::{MasterKey, MasterKeyError, SealError};
 pub use store::upkeep;
 pub use store::{
     AppendBatch, AppendBody, AppendError, AppendEvent, BodyStream, ChainHash, ChainedFrame, DataKey,
-    DataKeyChange, Encoding, EventFilter, EventStore, Floor, Head, KeyFate, OpenError, OutputChunk,
+    DataKeyChange, Encoding, EventFilter, EventStore, ExecPage, Floor, Head, KeyFate, OpenError, OutputChunk,
     Protection, StoreError, StoreOptions, StoredBody, StreamMark, TemplateChange, WebhookChange, open_store,
     open_store_with,
 };

@@ -121,7 +121,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         event(TemplateDeleted { name: "py".to_owned() }),
         event(NodeJoined { node: node.clone(), providers: vec!["docker".parse().unwrap()], capacity: 10 }),
         event(NodeDraining { node }),
-        event(AccessGranted { exec, expires_at: at() }),
+        event(AccessGranted { exec, expires_at: at(), viewer: Some("vl-1".parse().unwrap()) }),
         event(AccessDenied { route: "DELETE /sandboxes/{id}".to_owned(), reason: "no key".to_owned() }),
         event(AuditCheckpoint {
             statement: CheckpointStatement {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// What the buffer of a WebSocket may hold: a frame, and the close after it.
 const BUFFER_BYTES: usize = 1 << 20;
 /// How long a close waits behind what the client has not read.
-const PARTING: Duration = Duration::from_secs(60);
+const PARTING: Duration = Duration::from_secs(180);
 
 /// Why a frame was not sent.
 #[derive(Debug, thiserror::Error)]

@@ -177,8 +177,8 @@ impl EventStore for Flaky {
     async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
         self.store.exec(id).await
     }
-    async fn execs(&self, sandbox: SandboxId, limit: u32) -> Result<Vec<ExecState>, StoreError> {
-        self.store.execs(sandbox, limit).await
+    async fn execs(&self, sandbox: SandboxId, page: &crate::ExecPage) -> Result<Vec<ExecState>, StoreError> {
+        self.store.execs(sandbox, page).await
     }
     async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError> {
         self.store.live_execs().await

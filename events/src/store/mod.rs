@@ -58,6 +58,17 @@ pub struct EventFilter {
     pub types: Vec<String>,
 }
 
+/// Which execs of a sandbox.
+#[derive(Debug, Clone, Default)]
+pub struct ExecPage {
+    /// Only those that were heard of before this one: where the page before it ended.
+    pub before: Option<(DateTime<Utc>, ExecId)>,
+    /// Only those that have ended, or that have not.
+    pub ended: Option<bool>,
+    /// At most so many.
+    pub limit: u32,
+}
+
 /// A piece of the output of an exec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputChunk {
@@ -182,7 +193,7 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError>;
 
     /// The execs of a sandbox, the newest first.
-    async fn execs(&self, sandbox: SandboxId, limit: u32) -> Result<Vec<ExecState>, StoreError>;
+    async fn execs(&self, sandbox: SandboxId, page: &ExecPage) -> Result<Vec<ExecState>, StoreError>;
 
     /// All execs that have not ended.
     async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError>;

@@ -11,8 +11,8 @@ use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoA
 use super::keys::{Kept, open_bodies};
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces, signed, stream_code};
 use super::{
-    AppendBatch, AppendError, ChainHash, ChainedFrame, DataKey, Encoding, EventFilter, EventStore, Floor,
-    Head, OutputChunk, Protection, StoreError, StoredBody,
+    AppendBatch, AppendError, ChainHash, ChainedFrame, DataKey, Encoding, EventFilter, EventStore, ExecPage,
+    Floor, Head, OutputChunk, Protection, StoreError, StoredBody,
 };
 use crate::{
     EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, RetentionClass, SandboxId,
@@ -318,12 +318,26 @@ where
         Ok(states(query, &self.readers, "read an exec").await?.pop())
     }
 
-    async fn execs(&self, sandbox: SandboxId, limit: u32) -> Result<Vec<ExecState>, StoreError> {
+    async fn execs(&self, sandbox: SandboxId, page: &ExecPage) -> Result<Vec<ExecState>, StoreError> {
+        // Past everything, where no page came before.
+        let (at, id) = match &page.before {
+            Some((at, id)) => (at.timestamp_micros(), *id.as_bytes()),
+            None => (i64::MAX, [0xff; 16]),
+        };
+        let (least, most) = match page.ended {
+            None => (0, 1),
+            Some(ended) => (i16::from(ended), i16::from(ended)),
+        };
         let query = sqlx::query::<DB>(
-            "SELECT state FROM execs WHERE sandbox = $1 ORDER BY started_at DESC, id DESC LIMIT $2",
+            "SELECT state FROM execs WHERE sandbox = $1 AND (started_at, id) < ($2, $3) \
+             AND ended >= $4 AND ended <= $5 ORDER BY started_at DESC, id DESC LIMIT $6",
         )
         .bind(&sandbox.as_bytes()[..])
-        .bind(i64::from(limit));
+        .bind(at)
+        .bind(&id[..])
+        .bind(least)
+        .bind(most)
+        .bind(i64::from(page.limit));
         states(query, &self.readers, "read the execs of a sandbox").await
     }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{ChainHash, EventId, ExecId, Position, TenantId};
+use crate::{ApiKeyId, ChainHash, EventId, ExecId, Position, TenantId};
 
 /// `access.granted`: a link was made with which others may watch an exec.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,9 @@ pub struct AccessGranted {
     pub exec: ExecId,
     /// Until when.
     pub expires_at: DateTime<Utc>,
+    /// The link's id, as the actor `viewer:ID` of whoever uses it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub viewer: Option<ApiKeyId>,
 }
 
 /// `access.denied`: a request was turned away.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use events::recorder::{ChainFault, VerifyError, verify};
 use events::*;
 
@@ -283,10 +284,23 @@ pub async fn read_models_follow_the_events(subject: &Subject) {
     assert!(store.exec(exec_id(1)).await.unwrap().unwrap().end.is_some());
     let live: Vec<ExecId> = store.live_execs().await.unwrap().iter().map(|exec| exec.id).collect();
     assert_eq!(live, [exec_id(2), exec_id(3)]);
-    let newest_first: Vec<ExecId> =
-        store.execs(sandbox_id(1), 10).await.unwrap().iter().map(|exec| exec.id).collect();
-    assert_eq!(newest_first, [exec_id(2), exec_id(1)]);
-    assert_eq!(store.execs(sandbox_id(1), 1).await.unwrap().len(), 1);
+    let listed = &store;
+    let page = |page: ExecPage| async move {
+        let execs = listed.execs(sandbox_id(1), &page).await.unwrap();
+        execs.into_iter().map(|exec| (exec.started_at, exec.id)).collect::<Vec<_>>()
+    };
+    let ids = |execs: &[(DateTime<Utc>, ExecId)]| execs.iter().map(|exec| exec.1).collect::<Vec<_>>();
+    let all = page(ExecPage { limit: 10, ..ExecPage::default() }).await;
+    assert_eq!(ids(&all), [exec_id(2), exec_id(1)]);
+    let first = page(ExecPage { limit: 1, ..ExecPage::default() }).await;
+    assert_eq!(ids(&first), [exec_id(2)]);
+    let second = page(ExecPage { before: Some(first[0]), limit: 1, ..ExecPage::default() }).await;
+    assert_eq!(ids(&second), [exec_id(1)]);
+    assert_eq!(page(ExecPage { before: Some(second[0]), limit: 1, ..ExecPage::default() }).await, []);
+    for (ended, exec) in [(true, exec_id(1)), (false, exec_id(2))] {
+        let some = page(ExecPage { ended: Some(ended), limit: 10, ..ExecPage::default() }).await;
+        assert_eq!(ids(&some), [exec]);
+    }
 }
 
 pub async fn templates_are_saved_and_deleted(subject: &Subject) {

@@ -222,6 +222,7 @@ mod tests {
             key: None,
             user: None,
             operator,
+            viewer: None,
             request_id: RequestId::new(),
         }
     }

@@ -68,7 +68,10 @@ pub(crate) async fn attach(
         Some(_) => return Err(ApiError::bad_request("mode must be rw or ro")),
     };
     let output = read(&gateway, id, stdout, stderr).await?;
-    let terms = Terms { writes, until: None };
+    // A link is for watching, whatever is asked for.
+    let link = caller.viewer.as_ref();
+    let now = gateway.clock().now();
+    let terms = Terms { writes: writes && link.is_none(), until: link.map(|link| link.until(now)) };
     let sessions = gateway.sessions().clone();
     let target = Target { gateway, caller, sandbox: state.sandbox, exec: id };
     let attachment = Attachment::new(target, terms, output);

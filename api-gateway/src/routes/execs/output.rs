@@ -2,16 +2,21 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use events::{ExecId, OutputChunk, OutputItem, OutputReader, OutputStream, StoreError};
+use events::{ExecEnd, ExecId, ExecState, OutputChunk, OutputItem, OutputReader, OutputStream, StoreError};
 use futures::Stream;
 use serde::Deserialize;
+use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::find;
+use super::get::state_name;
+use super::range::Asked;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::start::read;
@@ -26,7 +31,7 @@ const PAGE_BYTES: usize = 1 << 20;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct OutputQuery {
-    /// `stdout` (the default) or `stderr`.
+    /// `stdout` (the default), `stderr`, or `both` in the order of the record; that has no offsets.
     pub stream: Option<String>,
     /// The first byte, counted from 0.
     pub offset: Option<String>,
@@ -36,22 +41,33 @@ pub struct OutputQuery {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
-    stream: OutputStream,
+    /// `None`: both.
+    stream: Option<OutputStream>,
     offset: u64,
     follow: bool,
+    range: Option<Asked>,
 }
 
 impl OutputQuery {
-    fn read(&self) -> Result<Wanted, ApiError> {
-        Ok(Wanted {
+    fn read(&self, range: Option<Asked>) -> Result<Wanted, ApiError> {
+        let wanted = Wanted {
             stream: match self.stream.as_deref() {
-                None | Some("stdout") => OutputStream::Stdout,
-                Some("stderr") => OutputStream::Stderr,
-                Some(_) => return Err(ApiError::bad_request("stream must be stdout or stderr")),
+                None | Some("stdout") => Some(OutputStream::Stdout),
+                Some("stderr") => Some(OutputStream::Stderr),
+                Some("both") => None,
+                Some(_) => return Err(ApiError::bad_request("stream must be stdout, stderr or both")),
             },
             offset: offset(self.offset.as_deref(), "offset")?,
             follow: flag(self.follow.as_deref(), "follow")?,
-        })
+            range,
+        };
+        if wanted.stream.is_none() && (self.offset.is_some() || range.is_some()) {
+            return Err(ApiError::bad_request("offsets count the bytes of one stream: name it"));
+        }
+        if range.is_some() && (self.offset.is_some() || wanted.follow) {
+            return Err(ApiError::bad_request("Range goes without offset and without follow"));
+        }
+        Ok(wanted)
     }
 }
 
@@ -77,16 +93,25 @@ pub(crate) fn flag(text: Option<&str>, name: &'static str) -> Result<bool, ApiEr
 
 /// The output of an exec as raw bytes, from any offset on, also after its sandbox is gone. With `follow` it goes on with
 /// what comes, until the exec ends.
+///
+/// `Range: bytes=` gives a part (206); the total is `*` while the exec runs. `X-Exec-State` and `X-Exec-Exit-Code` say how
+/// it stands, `X-Output-Bytes` how much is recorded, `X-Next-Offset` where to go on from.
 #[utoipa::path(
     get,
     path = "/execs/{id}/output",
     tag = "execs",
-    params(("id" = String, Path, description = "The exec"), OutputQuery),
+    params(
+        ("id" = String, Path, description = "The exec"),
+        OutputQuery,
+        ("Range" = Option<String>, Header, description = "One range of bytes"),
+    ),
     responses(
         (status = 200, description = "The bytes", body = String, content_type = "application/octet-stream"),
+        (status = 206, description = "The range", body = String, content_type = "application/octet-stream"),
         (status = 400, description = "No such stream, or no offset", body = ErrorBody),
         (status = 404, description = "No such exec", body = ErrorBody),
         (status = 410, description = "These bytes are not kept any more; `X-Next-Offset` says where output goes on", body = ErrorBody),
+        (status = 416, description = "The range begins past the end", body = ErrorBody),
     )
 )]
 pub(crate) async fn output(
@@ -94,23 +119,88 @@ pub(crate) async fn output(
     caller: Caller,
     ExecPath(id): ExecPath,
     QueryOf(query): QueryOf<OutputQuery>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wanted = query.read()?;
+    let wanted = query.read(Asked::read(&headers))?;
     let state = find(&gateway, &caller.tenant, id).await?;
-    if wanted.follow && state.end.is_none() {
-        // The other stream is of no interest, from wherever it would begin.
-        let skip = i64::MAX.unsigned_abs();
-        let (stdout, stderr) = match wanted.stream {
-            OutputStream::Stdout => (wanted.offset, skip),
-            OutputStream::Stderr => (skip, wanted.offset),
-        };
-        // Before the answer begins, so that it can still be another one.
-        first_page(&gateway, id, wanted.stream, wanted.offset, 1).await?;
-        let reader = read(&gateway, id, stdout, stderr).await?;
-        return Ok(raw::respond(live(gateway, reader, wanted.stream)));
+    let mut response = match wanted.stream {
+        Some(stream) if !wanted.follow || state.end.is_some() => {
+            part(&gateway, &state, stream, &wanted).await?
+        }
+        stream => {
+            // The other stream is of no interest, from wherever it would begin.
+            let skip = i64::MAX.unsigned_abs();
+            let (stdout, stderr) = match stream {
+                None => (0, 0),
+                Some(OutputStream::Stdout) => (wanted.offset, skip),
+                Some(OutputStream::Stderr) => (skip, wanted.offset),
+            };
+            if let Some(stream) = stream {
+                // Before the answer begins, so that it can still be another one.
+                first_page(&gateway, id, stream, wanted.offset, 1).await?;
+            }
+            let reader = read(&gateway, id, stdout, stderr).await?;
+            let until = caller.viewer.as_ref().map(|link| link.until(gateway.clock().now()));
+            raw::respond(live(gateway, reader, stream, wanted.follow, until))
+        }
+    };
+    describe(response.headers_mut(), &state, wanted.stream);
+    Ok(response)
+}
+
+/// What is recorded now, from an offset on or in a range.
+async fn part(
+    gateway: &Gateway,
+    state: &ExecState,
+    stream: OutputStream,
+    wanted: &Wanted,
+) -> Result<Response, ApiError> {
+    let total = state.recorded(stream);
+    let range = match wanted.range {
+        None => wanted.offset.min(total)..total,
+        Some(asked) => match asked.of(total) {
+            Some(range) => range,
+            None => return Ok(unsatisfiable(total)),
+        },
+    };
+    let want = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(PAGE_BYTES);
+    let page = first_page(gateway, state.id, stream, range.start, want).await?;
+    let bytes = recorded(gateway.clone(), state.id, stream, range.clone(), page.into());
+    let mut response = raw::respond(bytes);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+    headers.insert("x-next-offset", range.end.into());
+    if wanted.range.is_some() {
+        let all = if state.end.is_some() { total.to_string() } else { "*".to_owned() };
+        set(headers, header::CONTENT_RANGE, &format!("bytes {}-{}/{all}", range.start, range.end - 1));
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     }
-    let page = first_page(&gateway, id, wanted.stream, wanted.offset, PAGE_BYTES).await?;
-    Ok(raw::respond(recorded(gateway, id, wanted.stream, wanted.offset, page.into())))
+    Ok(response)
+}
+
+fn unsatisfiable(total: u64) -> Response {
+    let mut response = ApiError::range_not_satisfiable("the range begins past the end").into_response();
+    set(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{total}"));
+    response
+}
+
+/// Says how the exec stands.
+fn describe(headers: &mut HeaderMap, state: &ExecState, stream: Option<OutputStream>) {
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert("x-exec-state", HeaderValue::from_static(state_name(state)));
+    if let Some(code) = state.end.as_ref().and_then(ExecEnd::exit_code) {
+        headers.insert("x-exec-exit-code", code.into());
+    }
+    if let Some(stream) = stream {
+        headers.insert("x-output-bytes", state.recorded(stream).into());
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    // Digits and punctuation are always a value.
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
 }
 
 /// The first bytes; 410 when they are not kept any more.
@@ -128,51 +218,74 @@ fn recorded(
     gateway: Gateway,
     exec: ExecId,
     stream: OutputStream,
-    offset: u64,
+    range: Range<u64>,
     page: VecDeque<OutputChunk>,
 ) -> impl Stream<Item = Result<Bytes, io::Error>> + Send {
-    futures::stream::try_unfold((gateway, offset, page), move |(gateway, mut offset, mut page)| async move {
+    futures::stream::try_unfold((gateway, range, page), move |(gateway, mut range, mut page)| async move {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         if page.is_empty() {
             // A hole further on breaks the connection, so that nobody takes it for the end.
+            let wanted = left.min(PAGE_BYTES);
             let chunks =
-                gateway.store().output(exec, stream, offset, PAGE_BYTES).await.map_err(io::Error::other)?;
+                gateway.store().output(exec, stream, range.start, wanted).await.map_err(io::Error::other)?;
             page.extend(chunks);
         }
-        let Some(chunk) = page.pop_front() else {
-            return Ok(None);
+        let Some(mut chunk) = page.pop_front() else {
+            return Err(io::Error::other("recorded output cannot be read"));
         };
-        offset = chunk.offset + chunk.bytes.len() as u64;
-        Ok(Some((chunk.bytes, (gateway, offset, page))))
+        chunk.bytes.truncate(left);
+        range.start = chunk.offset + chunk.bytes.len() as u64;
+        Ok(Some((chunk.bytes, (gateway, range, page))))
     })
 }
 
+/// One stream or both, as they are in the record; with `follow` to the end of the exec, else to the present.
 fn live(
     gateway: Gateway,
     reader: OutputReader,
-    wanted: OutputStream,
+    wanted: Option<OutputStream>,
+    follow: bool,
+    until: Option<Instant>,
 ) -> impl Stream<Item = Result<Bytes, io::Error>> + Send {
     futures::stream::try_unfold((gateway, reader), move |(gateway, mut reader)| async move {
+        let wants = |stream| wanted.is_none_or(|wanted| wanted == stream);
         loop {
+            let next = async { if follow { reader.next().await } else { reader.next_recorded().await } };
             let item = tokio::select! {
                 biased;
-                item = reader.next() => item.map_err(io::Error::other)?,
+                () = reached(until) => return Err(io::Error::other("the viewer link has expired")),
+                item = next => item.map_err(io::Error::other)?,
                 // The connection breaks, so that nobody takes this for the end.
                 () = gateway.closing().cancelled() => return Err(io::Error::other("the gateway stops")),
             };
             match item {
-                Some(OutputItem::Output { stream, bytes, .. }) if stream == wanted => {
+                Some(OutputItem::Output { stream, bytes, .. }) if wants(stream) => {
                     return Ok(Some((bytes, (gateway, reader))));
                 }
-                Some(OutputItem::Output { .. } | OutputItem::Started | OutputItem::Resized(_)) => {}
                 // The connection breaks, so that nobody misses the hole.
-                Some(OutputItem::Gone { stream, next_offset, why, .. }) if stream == wanted => {
+                Some(OutputItem::Gone { stream, next_offset, why, .. }) if wants(stream) => {
                     return Err(io::Error::other(StoreError::Gone { why, next_offset }));
                 }
-                Some(OutputItem::Gone { .. }) => {}
+                Some(
+                    OutputItem::Output { .. }
+                    | OutputItem::Gone { .. }
+                    | OutputItem::Started
+                    | OutputItem::Resized(_),
+                ) => {}
                 Some(OutputItem::Ended(_)) | None => return Ok(None),
             }
         }
     })
+}
+
+async fn reached(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]
@@ -181,15 +294,16 @@ mod tests {
 
     fn query(text: &str) -> Result<Wanted, ApiError> {
         let uri: axum::http::Uri = format!("/?{text}").parse().unwrap();
-        axum::extract::Query::<OutputQuery>::try_from_uri(&uri).unwrap().0.read()
+        axum::extract::Query::<OutputQuery>::try_from_uri(&uri).unwrap().0.read(None)
     }
 
     #[test]
     fn the_default_is_all_of_stdout() {
-        assert_eq!(query("").unwrap(), Wanted { stream: OutputStream::Stdout, offset: 0, follow: false });
+        let all = Wanted { stream: Some(OutputStream::Stdout), offset: 0, follow: false, range: None };
+        assert_eq!(query("").unwrap(), all);
         assert_eq!(
             query("stream=stderr&offset=65536&follow=true").unwrap(),
-            Wanted { stream: OutputStream::Stderr, offset: 65536, follow: true }
+            Wanted { stream: Some(OutputStream::Stderr), offset: 65536, follow: true, range: None }
         );
     }
 
@@ -197,6 +311,7 @@ mod tests {
     fn what_is_no_stream_no_offset_and_no_flag_is_refused() {
         for text in [
             "stream=other",
+            "stream=both&offset=1",
             "stream=",
             "offset=-1",
             "offset=x",

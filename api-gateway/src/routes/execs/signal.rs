@@ -6,7 +6,7 @@ use events::LinkOp;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::find;
+use super::running;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{ExecPath, JsonBody};
@@ -86,7 +86,7 @@ impl SignalName {
         (status = 200, description = "It was sent", body = Status),
         (status = 400, description = "No such signal", body = ErrorBody),
         (status = 404, description = "No such exec", body = ErrorBody),
-        (status = 409, description = "It has ended", body = ErrorBody),
+        (status = 409, description = "It has not begun, or has ended", body = ErrorBody),
     )
 )]
 pub(crate) async fn signal(
@@ -96,10 +96,7 @@ pub(crate) async fn signal(
     JsonBody(request): JsonBody<SignalRequest>,
 ) -> Result<Json<Status>, ApiError> {
     let signal = request.signal.ok_or_else(|| ApiError::bad_request("signal is missing"))?.number()?;
-    let state = find(&gateway, &caller.tenant, id).await?;
-    if state.end.is_some() {
-        return Err(ApiError::conflict("the exec has ended"));
-    }
+    let state = running(&gateway, &caller.tenant, id).await?;
     gateway.call(&caller, state.sandbox, LinkOp::Signal { exec: id, signal }).await?;
     Ok(Status::json("signalled"))
 }

@@ -1,0 +1,87 @@
+//! `DELETE /execs/{id}`
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use events::{LinkOp, OutputItem, OutputReader};
+use tokio::time::Instant;
+
+use super::find;
+use super::get::Exec;
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::exec::input::Target;
+use crate::exec::start::read;
+use crate::extract::ExecPath;
+use crate::gateway::Gateway;
+
+/// How long the recorded end is waited for: the grace between SIGTERM and SIGKILL, and the way through the log.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ends an exec with all its descendants (SIGTERM, after 2 s SIGKILL), and answers how it ended. One that has ended is
+/// answered as it is; a pending one is ended when it has begun.
+#[utoipa::path(
+    delete,
+    path = "/execs/{id}",
+    tag = "execs",
+    params(("id" = String, Path, description = "The exec")),
+    responses(
+        (status = 200, description = "It has ended", body = Exec),
+        (status = 404, description = "No such exec", body = ErrorBody),
+        (status = 503, description = "Its end is not known yet: ask again", body = ErrorBody),
+    )
+)]
+pub(crate) async fn kill(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    ExecPath(id): ExecPath,
+) -> Result<Json<Exec>, ApiError> {
+    let tenant = caller.tenant.clone();
+    let state = find(&gateway, &tenant, id).await?;
+    if state.end.is_some() {
+        return Ok(Json(Exec::of(&state)));
+    }
+    // What it wrote is of no interest, from wherever it would begin.
+    let skip = i64::MAX.unsigned_abs();
+    let mut output = read(&gateway, id, skip, skip).await?;
+    let until = Instant::now() + PATIENCE;
+    let late = || ApiError::unavailable("the end of an exec was not recorded in time").with_exec(id);
+    let pending = output.state().is_none_or(|state| state.pending);
+    if pending && !tokio::time::timeout_at(until, begins(&mut output)).await.map_err(|_| late())?? {
+        return find(&gateway, &tenant, id).await.map(|state| Json(Exec::of(&state)));
+    }
+    let target = Target { gateway: gateway.clone(), caller, sandbox: state.sandbox, exec: id };
+    let asked = target.call(LinkOp::Kill { exec: id }).await;
+    if asked.is_err() && find(&gateway, &tenant, id).await?.end.is_none() {
+        // A failure because it ended just now is none.
+        asked?;
+    }
+    tokio::time::timeout_at(until, ends(&mut output)).await.map_err(|_| late())??;
+    find(&gateway, &tenant, id).await.map(|state| Json(Exec::of(&state)))
+}
+
+/// Whether it begins before it ends.
+async fn begins(output: &mut OutputReader) -> Result<bool, ApiError> {
+    loop {
+        match output.next().await.map_err(ApiError::unavailable)? {
+            Some(OutputItem::Started) => return Ok(true),
+            Some(OutputItem::Ended(_)) | None => return Ok(false),
+            Some(OutputItem::Output { .. } | OutputItem::Gone { .. } | OutputItem::Resized(_)) => {}
+        }
+    }
+}
+
+async fn ends(output: &mut OutputReader) -> Result<(), ApiError> {
+    loop {
+        match output.next().await.map_err(ApiError::unavailable)? {
+            Some(OutputItem::Ended(_)) | None => return Ok(()),
+            Some(
+                OutputItem::Output { .. }
+                | OutputItem::Gone { .. }
+                | OutputItem::Started
+                | OutputItem::Resized(_),
+            ) => {}
+        }
+    }
+}

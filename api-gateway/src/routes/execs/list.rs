@@ -1,0 +1,131 @@
+//! `GET /sandboxes/{id}/execs`
+
+use axum::Json;
+use axum::extract::State;
+use events::{ExecId, ExecPage};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::find;
+use super::get::Exec;
+use crate::auth::Caller;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{QueryOf, SandboxPath};
+use crate::gateway::{Gateway, no_sandbox};
+
+/// How many a page has at most, and where the request does not say.
+const MAX_LIMIT: u32 = 1000;
+const DEFAULT_LIMIT: u32 = 100;
+
+/// Which of them.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListQuery {
+    /// At most so many: 1 to 1000, 100 by default.
+    pub limit: Option<String>,
+    /// `running` (pending ones too) or `ended`.
+    pub state: Option<String>,
+    /// Those that were asked for before this exec: the `next` of the page before.
+    pub before: Option<String>,
+}
+
+/// A page of execs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ExecList {
+    /// The newest first.
+    pub execs: Vec<Exec>,
+    /// What to send as `before` for the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted {
+    limit: u32,
+    ended: Option<bool>,
+    before: Option<ExecId>,
+}
+
+impl ListQuery {
+    fn read(&self) -> Result<Wanted, ApiError> {
+        let limit = match self.limit.as_deref() {
+            None => Some(DEFAULT_LIMIT),
+            Some(text) => text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)),
+        };
+        Ok(Wanted {
+            limit: limit.ok_or_else(|| ApiError::bad_request(format!("limit must be 1 to {MAX_LIMIT}")))?,
+            ended: match self.state.as_deref() {
+                None => None,
+                Some("running") => Some(false),
+                Some("ended") => Some(true),
+                Some(_) => return Err(ApiError::bad_request("state must be running or ended")),
+            },
+            before: match &self.before {
+                None => None,
+                Some(text) => Some(
+                    text.parse().map_err(|_| ApiError::bad_request("before must be the id of an exec"))?,
+                ),
+            },
+        })
+    }
+}
+
+/// The execs of a sandbox, the newest first, also after it is gone. Pages are stable: what begins in between is on none of
+/// the pages that follow.
+#[utoipa::path(
+    get,
+    path = "/sandboxes/{id}/execs",
+    tag = "execs",
+    params(("id" = String, Path, description = "The sandbox, destroyed or not"), ListQuery),
+    responses(
+        (status = 200, description = "The execs", body = ExecList),
+        (status = 400, description = "No limit, no state, or no exec to go on from", body = ErrorBody),
+        (status = 404, description = "No such sandbox", body = ErrorBody),
+    )
+)]
+pub(crate) async fn list(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    SandboxPath(id): SandboxPath,
+    QueryOf(query): QueryOf<ListQuery>,
+) -> Result<Json<ExecList>, ApiError> {
+    let wanted = query.read()?;
+    // The record, not the live view: an exec outlives its sandbox.
+    let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
+    state.filter(|state| state.tenant == caller.tenant).ok_or_else(no_sandbox)?;
+    let before = match wanted.before {
+        None => None,
+        Some(before) => {
+            let state = find(&gateway, &caller.tenant, before).await?;
+            Some((state.started_at, state.id))
+        }
+    };
+    // One more than asked for tells whether there is another page.
+    let page = ExecPage { before, ended: wanted.ended, limit: wanted.limit + 1 };
+    let mut states = gateway.store().execs(id, &page).await.map_err(ApiError::store)?;
+    let more = states.len() > wanted.limit as usize;
+    states.truncate(wanted.limit as usize);
+    let next = states.last().filter(|_| more).map(|state| state.id.to_string());
+    Ok(Json(ExecList { execs: states.iter().map(Exec::of).collect(), next }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_page_is_refused() {
+        let some = |text: &str| Some(text.to_owned());
+        for query in [
+            ListQuery { limit: some("0"), ..ListQuery::default() },
+            ListQuery { limit: some("1001"), ..ListQuery::default() },
+            ListQuery { limit: some("-1"), ..ListQuery::default() },
+            ListQuery { state: some("exited"), ..ListQuery::default() },
+            ListQuery { before: some("sb-1"), ..ListQuery::default() },
+        ] {
+            assert!(query.read().is_err(), "{query:?}");
+        }
+        let all = ListQuery::default().read().unwrap();
+        assert_eq!(all, Wanted { limit: 100, ended: None, before: None });
+    }
+}
