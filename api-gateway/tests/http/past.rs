@@ -109,7 +109,13 @@ async fn the_past_of_another_tenant_is_not_there() {
 
 /// The first exec of a sandbox.
 async fn exec_of(world: &World, sandbox: &str) -> ExecState {
-    world.store.execs(sandbox.parse().unwrap(), 10).await.unwrap().pop().unwrap()
+    world
+        .store
+        .execs(sandbox.parse().unwrap(), &events::ExecPage { limit: 10, ..events::ExecPage::default() })
+        .await
+        .unwrap()
+        .pop()
+        .unwrap()
 }
 
 #[tokio::test]
