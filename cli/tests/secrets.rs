@@ -203,7 +203,7 @@ async fn values_of_variables_are_nowhere_but_in_the_sandbox() {
     // What is typed.
     let mut child = stacyvm()
         .env("STACYVM_URL", serve.api.base.trim_end_matches("/api/v1"))
-        .args(["exec", "-i", &sandbox, "--", "sh", "-c", &format!("read line; [ \"$line\" = \"$SECRET\" ]")])
+        .args(["exec", "-i", &sandbox, "--", "sh", "-c", "read line; [ \"$line\" = \"$SECRET\" ]"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
