@@ -190,6 +190,11 @@ impl ApiError {
         }
     }
 
+    /// 503 for what was done and could not be recorded: the client has to look before it tries again.
+    pub fn unrecorded(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Unavailable, message.into())
+    }
+
     /// 503 while the event store is away, 410 for what is not kept any more, 500 where trying again does not help.
     pub fn store(error: StoreError) -> Self {
         match error {

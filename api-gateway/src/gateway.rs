@@ -310,6 +310,7 @@ pub(crate) fn link_failed(error: LinkError) -> ApiError {
         Fault::AlreadyExists | Fault::DirectoryNotEmpty | Fault::ExecGone => ApiError::conflict(message),
         Fault::NoSpace => ApiError::too_large(message),
         Fault::SandboxGone => no_sandbox(),
+        Fault::Unrecorded => ApiError::unrecorded(message),
         Fault::Internal => ApiError::internal(fault),
     }
 }
@@ -340,6 +341,7 @@ mod tests {
             (FaultCode::SandboxGone, ErrorCode::NotFound),
             (FaultCode::ExecGone, ErrorCode::Conflict),
             (FaultCode::Unsupported, ErrorCode::BadRequest),
+            (FaultCode::Unrecorded, ErrorCode::Unavailable),
             (FaultCode::Internal, ErrorCode::InternalError),
         ] {
             let error = LinkError::Refused(LinkFault::new(fault, "m"));

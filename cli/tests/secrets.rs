@@ -178,6 +178,9 @@ async fn values_of_variables_are_nowhere_but_in_the_sandbox() {
     let file = json!({"path": format!("/tmp/{SECRET}"), "content": "x"});
     assert_eq!(asker.post(&format!("/sandboxes/{sandbox}/files"), file).await.0, 200);
 
+    let missing = format!("/sandboxes/{sandbox}/files?path=/none/{TOKEN}");
+    assert_eq!(serve.api.get(&missing).await.0, 404);
+
     // Templates.
     let template = json!({
         "name": "t", "image": "alpine:latest", "description": format!("for {TEMPLATE_SECRET}"),

@@ -172,3 +172,38 @@ impl Drop for Creating {
         self.registry.freed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::docker::{DockerConfig, DockerProvider};
+
+    fn hosted(id: SandboxId) -> Arc<Hosted> {
+        let node = "node-1".parse().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        // Never asked: it stands here for any provider.
+        let config = DockerConfig::new(dir.path(), "/bin/true", node).unwrap();
+        let provider = Arc::new(DockerProvider::new(config).unwrap());
+        let agent = Client::new("/nowhere");
+        Arc::new(Hosted::new(id, TenantId::default_tenant(), provider, agent, Redaction::default()))
+    }
+
+    #[test]
+    fn what_leaves_during_a_round_does_not_come_back_by_it() {
+        let registry = Registry::default();
+        let (left, stays) = (SandboxId::new(), SandboxId::new());
+        for id in [left, stays] {
+            registry.insert(hosted(id));
+        }
+        registry.begin_round();
+        registry.remove(left);
+        // The round was told of both before.
+        assert!(registry.left_in_round(left) && !registry.left_in_round(stays));
+        assert!(!registry.insert_found(&hosted(left)));
+        assert!(registry.insert_found(&hosted(stays)));
+        assert_eq!(registry.used(), 1);
+        registry.begin_round();
+        // The next round asks anew: what it is told of is there.
+        assert!(registry.insert_found(&hosted(left)));
+    }
+}

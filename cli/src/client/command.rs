@@ -14,6 +14,9 @@ pub struct CommandArgs {
     /// Environment variable for the command; NAME alone takes the value that it has here. May be repeated.
     #[arg(long, short, value_name = "NAME=VALUE")]
     pub env: Vec<EnvPair>,
+    /// The same for a secret: its value is masked in all that is recorded. NAME alone keeps it out of the command line.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub secret: Vec<EnvPair>,
     /// Working directory [default: /workspace].
     #[arg(long, short, value_name = "DIR")]
     pub workdir: Option<String>,
@@ -40,6 +43,8 @@ pub struct ExecRequest {
     mode: &'static str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     env: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    secrets: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     workdir: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,6 +59,10 @@ pub struct ExecRequest {
     tty: bool,
     #[serde(flatten)]
     size: Option<Size>,
+}
+
+fn map(pairs: &[EnvPair]) -> BTreeMap<String, String> {
+    pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
 }
 
 fn is_false(value: &bool) -> bool {
@@ -93,7 +102,8 @@ impl ExecRequest {
             command,
             args: words,
             mode: if args.shell { "shell" } else { "argv" },
-            env: args.env.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect(),
+            env: map(&args.env),
+            secrets: map(&args.secret),
             workdir: args.workdir.clone(),
             timeout: args.timeout.clone(),
             stream: true,
@@ -129,6 +139,7 @@ mod tests {
     fn args() -> CommandArgs {
         CommandArgs {
             env: Vec::new(),
+            secret: Vec::new(),
             workdir: None,
             timeout: None,
             interactive: false,
@@ -149,6 +160,7 @@ mod tests {
         assert_eq!(json(&args()), r#"{"command":"echo","args":["a b"],"mode":"argv","stream":true}"#);
         let full = CommandArgs {
             env: vec!["A=1".parse().unwrap(), "A=2".parse().unwrap()],
+            secret: vec!["S=2345".parse().unwrap()],
             workdir: Some("/tmp".to_owned()),
             timeout: Some("3s".to_owned()),
             interactive: true,
@@ -157,7 +169,7 @@ mod tests {
         };
         assert_eq!(
             json(&full),
-            r#"{"command":"echo","args":["a b"],"mode":"shell","env":{"A":"2"},"workdir":"/tmp","timeout":"3s","stream":true}"#
+            r#"{"command":"echo","args":["a b"],"mode":"shell","env":{"A":"2"},"secrets":{"S":"2345"},"workdir":"/tmp","timeout":"3s","stream":true}"#
         );
         let detached = ExecRequest::new(words(&["sh"]), &args()).unwrap().detached(Input::Stdin);
         assert_eq!(

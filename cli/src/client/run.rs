@@ -31,7 +31,7 @@ pub struct RunArgs {
 pub async fn run(api: &Api, format: Format, args: RunArgs) -> Result<ExitCode, ClientError> {
     let mut signals = Signals::catch().map_err(ClientError::local("cannot catch signals"))?;
     let request = ExecRequest::new(args.command, &args.command_args)?;
-    let spawn = SpawnRequest::new(Some(args.image), None, args.sandbox, &[]);
+    let spawn = SpawnRequest::new(Some(args.image), None, args.sandbox, &[], &[]);
     let (sandbox, _) = create(api, &spawn, &mut signals).await?;
     let input = args.command_args.input();
     // What is left running would be destroyed with its sandbox: there would be nothing to come back to.

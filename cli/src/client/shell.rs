@@ -33,6 +33,9 @@ pub struct ShellArgs {
     /// Environment variable; NAME alone takes the value that it has here. May be repeated.
     #[arg(long, short, value_name = "NAME=VALUE")]
     pub env: Vec<EnvPair>,
+    /// The same for a secret: its value is masked in all that is recorded. NAME alone keeps it out of the command line.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub secret: Vec<EnvPair>,
     /// Working directory [default: /workspace].
     #[arg(long, short, value_name = "DIR")]
     pub workdir: Option<String>,
@@ -56,6 +59,7 @@ pub async fn shell(api: &Api, format: Format, args: ShellArgs) -> Result<ExitCod
     };
     let command_args = CommandArgs {
         env: args.env,
+        secret: args.secret,
         workdir: args.workdir,
         timeout: None,
         interactive: true,

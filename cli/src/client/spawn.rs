@@ -62,6 +62,9 @@ pub struct SpawnArgs {
     /// Environment variable for every command in it; NAME alone takes the value that it has here. May be repeated.
     #[arg(long, short, value_name = "NAME=VALUE")]
     pub env: Vec<EnvPair>,
+    /// The same for a secret: its value is masked in all that is recorded. NAME alone keeps it out of the command line.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub secret: Vec<EnvPair>,
     #[command(flatten)]
     pub sandbox: SandboxArgs,
 }
@@ -87,11 +90,19 @@ pub struct SpawnRequest {
     metadata: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     env: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    secrets: BTreeMap<String, String>,
 }
 
 impl SpawnRequest {
     /// The request that the command line means.
-    pub fn new(image: Option<String>, template: Option<String>, args: SandboxArgs, env: &[EnvPair]) -> Self {
+    pub fn new(
+        image: Option<String>,
+        template: Option<String>,
+        args: SandboxArgs,
+        env: &[EnvPair],
+        secrets: &[EnvPair],
+    ) -> Self {
         let map =
             |pairs: &[EnvPair]| pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect();
         Self {
@@ -104,13 +115,14 @@ impl SpawnRequest {
             network: args.network,
             metadata: map(&args.label),
             env: map(env),
+            secrets: map(secrets),
         }
     }
 }
 
 pub async fn spawn(api: &Api, format: Format, args: SpawnArgs) -> Result<ExitCode, ClientError> {
     let mut signals = Signals::catch().map_err(ClientError::local("cannot catch signals"))?;
-    let request = SpawnRequest::new(args.image, args.template, args.sandbox, &args.env);
+    let request = SpawnRequest::new(args.image, args.template, args.sandbox, &args.env, &args.secret);
     let (sandbox, value) = create(api, &request, &mut signals).await?;
     match format {
         Format::Table => output::print(&format!("{}\n", output::plain(&sandbox.id))),
@@ -319,7 +331,7 @@ mod tests {
     #[test]
     fn only_what_was_said_is_asked_for() {
         let json = |request: &SpawnRequest| serde_json::to_string(request).unwrap();
-        let bare = SpawnRequest::new(Some("alpine".to_owned()), None, SandboxArgs::default(), &[]);
+        let bare = SpawnRequest::new(Some("alpine".to_owned()), None, SandboxArgs::default(), &[], &[]);
         assert_eq!(json(&bare), r#"{"image":"alpine"}"#);
         let args = SandboxArgs {
             memory: Some(64),
@@ -327,10 +339,16 @@ mod tests {
             label: vec!["a=b".parse().unwrap()],
             ..Default::default()
         };
-        let full = SpawnRequest::new(None, Some("t".to_owned()), args, &["X=1".parse().unwrap()]);
+        let full = SpawnRequest::new(
+            None,
+            Some("t".to_owned()),
+            args,
+            &["X=1".parse().unwrap()],
+            &["S=2345".parse().unwrap()],
+        );
         assert_eq!(
             json(&full),
-            r#"{"template":"t","memory_mb":64,"vcpus":0.5,"metadata":{"a":"b"},"env":{"X":"1"}}"#
+            r#"{"template":"t","memory_mb":64,"vcpus":0.5,"metadata":{"a":"b"},"env":{"X":"1"},"secrets":{"S":"2345"}}"#
         );
     }
 }

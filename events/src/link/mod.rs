@@ -190,6 +190,8 @@ pub enum FaultCode {
     ExecGone,
     /// The provider cannot do it.
     Unsupported,
+    /// It was done, and could not be recorded.
+    Unrecorded,
     /// Anything else; the executor's log has the detail.
     Internal,
 }

@@ -11,6 +11,9 @@ use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::service::Shared;
 
+/// How often a change is told to a log that does not take it; each takes up to 20 s.
+const LATE_ATTEMPTS: usize = 15;
+
 pub(super) async fn read(
     shared: &Shared,
     context: &Context,
@@ -20,7 +23,15 @@ pub(super) async fn read(
 ) -> Answer {
     let mut download = hosted.agent.read_file(path, 0, None).await.map_err(|error| fault(hosted, error))?;
     // The log has it before the first byte leaves.
-    tell(shared, context, FileRead { path: path.to_owned(), size: download.entry.size }).await?;
+    if shared
+        .log
+        .publish(&[context.event(FileRead { path: path.to_owned(), size: download.entry.size })])
+        .await
+        .is_err()
+    {
+        tracing::warn!(sandbox.id = %context.sandbox, "a file was not read: that cannot be recorded");
+        return Err(internal());
+    }
     incoming.accept(LinkValue::File(entry(&download.entry))).await.map_err(broken)?;
     while let Some(bytes) = download.next().await.map_err(|error| fault(hosted, error))? {
         incoming.write(bytes).await.map_err(broken)?;
@@ -99,12 +110,25 @@ pub(super) async fn glob(hosted: &Hosted, pattern: &str) -> Answer {
     Ok(LinkValue::Paths(paths))
 }
 
-/// A change that the log cannot be told of is not acknowledged, though it may have happened.
+/// The log is told of a change after it was made: before, nobody knows whether it will be. When it cannot be told now it
+/// is told as soon as that is possible, and the client hears the truth.
 async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) -> Result<(), LinkFault> {
-    shared.log.publish(&[context.event(data)]).await.map_err(|error| {
-        tracing::warn!(sandbox.id = %context.sandbox, error = %error, "a file operation was not recorded");
-        internal()
-    })
+    let event = context.event(data);
+    let Err(error) = shared.log.publish(std::slice::from_ref(&event)).await else {
+        return Ok(());
+    };
+    tracing::warn!(sandbox.id = %context.sandbox, error = %error, "a change of files is not recorded yet");
+    let log = shared.log.clone();
+    tokio::spawn(async move {
+        for _ in 0..LATE_ATTEMPTS {
+            if log.publish(std::slice::from_ref(&event)).await.is_ok() {
+                return;
+            }
+        }
+        tracing::error!(event.id = %event.id, event.type = event.data.type_name(), "a change of files was not recorded");
+    });
+    let message = "it was done, but is not recorded yet: look before you do it again";
+    Err(LinkFault::new(FaultCode::Unrecorded, message))
 }
 
 fn broken(error: LinkError) -> LinkFault {
