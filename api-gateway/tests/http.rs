@@ -7,11 +7,11 @@ mod http {
     pub mod world;
 
     mod access;
-    mod erase;
     mod events;
     mod exec_resources;
     mod execs;
     mod feed;
+    mod gone;
     mod limits;
     mod past;
     mod sandboxes;

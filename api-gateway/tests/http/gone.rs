@@ -1,7 +1,9 @@
-//! Erasing what a sandbox wrote.
+//! What is not kept any more: erased, or grown old.
 
 use events::recorder::verify;
-use events::{EventFilter, Position};
+use events::{
+    Actor, Event, EventFilter, EventId, LogTrimmed, OutputStream, Position, RetentionClass, TenantId,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -82,4 +84,56 @@ async fn what_was_never_sealed_is_not_said_to_be_erased() {
     assert_eq!(response.text().await.unwrap(), "hello\n");
     let nothing = world.ask(Method::POST, "/sandboxes/sb-01jd2x5c0pe3tt4m1q5a8z0v9k/erase");
     assert_eq!(error(nothing, 404).await, "NOT_FOUND");
+}
+
+/// Drops output up to a position, as retention does.
+async fn expire(world: &World, up_to: Position) {
+    let event = Event {
+        id: EventId::new(),
+        tenant: TenantId::system(),
+        sandbox: None,
+        time: events::Clock::now(&events::SystemClock),
+        actor: Actor::Recorder,
+        cause: None,
+        request_id: None,
+        traceparent: None,
+        data: LogTrimmed { class: RetentionClass::Output, up_to, checkpoint: EventId::new() }.into(),
+    };
+    world.log.publish(&[event]).await.unwrap();
+    while world.store.floors().await.unwrap().iter().all(|floor| floor.up_to < up_to) {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    while world.store.drop_some(RetentionClass::Output).await.unwrap() > 0 {}
+}
+
+#[tokio::test]
+async fn expired_output_is_a_hole_that_every_reader_sees() {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let exec = world.exec(&sandbox, "flood", 200).await["exec_id"].as_str().unwrap().to_owned();
+    let chunks =
+        world.store.output(exec.parse().unwrap(), OutputStream::Stdout, 0, usize::MAX).await.unwrap();
+    let (first, last) = (&chunks[chunks.len() / 2], &chunks[chunks.len() - 1]);
+    expire(&world, Position(first.position.0 - 1)).await;
+    let output = |query: &str| world.ask(Method::GET, &format!("/execs/{exec}/output{query}")).send();
+    for query in ["", "?offset=1", "?follow=true"] {
+        let response = output(query).await.unwrap();
+        assert_eq!(response.status(), 410, "{query}");
+        assert_eq!(response.headers()["x-next-offset"], first.offset.to_string().as_str(), "{query}");
+    }
+    let response = output(&format!("?offset={}", first.offset)).await.unwrap();
+    assert_eq!(response.bytes().await.unwrap().len() as u64, 400_000 - first.offset);
+    let hole = |next: u64| json!({"type": "gone", "stream": "stdout", "data": "", "offset": 0, "next_offset": next, "why": "expired"});
+    let seen = records(&world, &exec).await;
+    // The first record is the id.
+    assert_eq!(seen[1], hole(first.offset));
+    assert_eq!(seen[2]["offset"], first.offset);
+    assert_eq!(seen.last().unwrap()["outcome"], "exited");
+
+    // All of it: a hole and the end, at once.
+    expire(&world, last.position).await;
+    let seen = records(&world, &exec).await;
+    assert_eq!((&seen[1], seen.len()), (&hole(400_000), 3));
+    assert_eq!(seen[2]["stdout_bytes"], 400_000);
+    verify(&*world.store).await.unwrap();
 }
