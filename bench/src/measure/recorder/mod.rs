@@ -2,6 +2,7 @@
 
 mod floor;
 mod ours;
+mod stored;
 pub(super) mod workload;
 
 use std::time::Duration;
@@ -26,6 +27,8 @@ const ROWS: usize = 2_000;
 pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
     let mut rows = sqlite(rig).await.context("SQLite")?;
     rows.extend(postgres(rig).await.context("Postgres")?);
+    rows.push(stored::chain_cost(rig).await.context("the chain")?);
+    rows.extend(stored::run(rig).await.context("what is stored")?);
     Ok(rows)
 }
 
