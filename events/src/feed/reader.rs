@@ -7,6 +7,11 @@ use tokio::sync::broadcast::error::RecvError;
 use super::{Feed, PAGE, Recorded, Topic};
 use crate::{EventStore, Position, StoreError};
 
+/// How many events the first page has: the first of them should not wait for many.
+const FIRST_PAGE: u32 = 8;
+/// How many bytes a page should have, about: a reader whose client has stopped holds one.
+const PAGE_BYTES: usize = 512 << 10;
+
 /// Where a reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
@@ -34,6 +39,8 @@ pub struct FeedReader {
     cursor: Position,
     backlog: VecDeque<Arc<Recorded>>,
     behind: bool,
+    /// How many events the next page has.
+    page: u32,
     live: Option<broadcast::Receiver<Arc<Recorded>>>,
 }
 
@@ -45,7 +52,7 @@ impl FeedReader {
             After::Now => (feed.head(), false),
             After::Position(position) => (position, position < feed.head()),
         };
-        Self { feed, topic, cursor, backlog: VecDeque::new(), behind, live }
+        Self { feed, topic, cursor, backlog: VecDeque::new(), behind, page: FIRST_PAGE, live }
     }
 
     /// The position of the last event that was given: where to go on from.
@@ -97,9 +104,12 @@ impl FeedReader {
     }
 
     async fn read_page(&mut self) -> Result<(), FeedError> {
-        let frames = self.feed.store().read(&self.topic.filter(), self.cursor, PAGE).await?;
+        let frames = self.feed.store().read(&self.topic.filter(), self.cursor, self.page).await?;
         // A page that is not full ends at the present: what comes later is announced, and we are listening.
-        self.behind = frames.len() == PAGE as usize;
+        self.behind = frames.len() == self.page as usize;
+        let bytes: usize = frames.iter().map(|frame| frame.encoded_len()).sum();
+        let mean = bytes / frames.len().max(1);
+        self.page = u32::try_from(PAGE_BYTES / mean.max(1)).unwrap_or(PAGE).clamp(FIRST_PAGE, PAGE);
         if let Some(last) = frames.last()
             && self.behind
         {
