@@ -28,24 +28,9 @@ async fn sandbox(api: &support::api::Api) -> String {
 /// The exec with a terminal that runs in a sandbox.
 async fn running(api: &support::api::Api, sandbox: &str) -> String {
     eventually("an exec runs", Duration::from_secs(20), async || {
-        let mut events = stacyvm();
-        events.env("STACYVM_URL", url(api)).args([
-            "events",
-            "--output",
-            "json",
-            "--type",
-            "exec.started",
-            "--sandbox",
-        ]);
-        let output = events.arg(sandbox).output().unwrap();
-        for line in text(&output.stdout).lines() {
-            let started: Value = serde_json::from_str(line).unwrap();
-            let exec = started["data"]["exec"].as_str().unwrap();
-            if api.get(&format!("/execs/{exec}")).await.1["state"] == "running" {
-                return Some(exec.to_owned());
-            }
-        }
-        None
+        let (status, page) = api.get(&format!("/sandboxes/{sandbox}/execs?state=running")).await;
+        assert_eq!(status, 200, "{page}");
+        page["execs"][0]["id"].as_str().map(str::to_owned)
     })
     .await
 }
@@ -224,7 +209,7 @@ async fn the_terminal_is_given_back_at_the_end_and_on_signals() {
         assert_eq!(stty(&terminal, &dir.path().join("signaled")), before);
         // It is still there: nobody ended it.
         let exec = running(&serve.api, &id).await;
-        let killed = verb(&serve, &["signal", &exec, "KILL"]);
+        let killed = verb(&serve, &["kill", &exec]);
         assert!(killed.status.success(), "{}", text(&killed.stderr));
         let gone = async || {
             let (_, exec) = serve.api.get(&format!("/execs/{exec}")).await;
@@ -349,6 +334,15 @@ async fn pipes_work_in_place_of_a_terminal() {
     .await;
     assert_output(&verb(&serve, &["signal", &exec, "USR1"]), 0, "");
     assert_output(&verb(&serve, &["attach", &exec]), 9, "up\n");
+    assert_output(&verb(&serve, &["kill", &exec]), 0, &format!("{exec}\n"));
+
+    let listed = verb(&serve, &["execs", &id, "--output", "json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let ours = listed.as_array().unwrap().iter().find(|listed| listed["id"] == *exec).unwrap();
+    assert_eq!((&ours["state"], &ours["exit_code"]), (&"exited".into(), &9.into()));
+    let table = text(&verb(&serve, &["execs", &id]).stdout);
+    assert!(table.starts_with("ID ") && table.contains(&exec), "{table}");
+
     let missing = verb(&serve, &["attach", "ex-00000000000000000000000000"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing.stderr).contains("NOT_FOUND"), "{}", text(&missing.stderr));
@@ -357,4 +351,42 @@ async fn pipes_work_in_place_of_a_terminal() {
         Some(2),
         "no terminal to lend"
     );
+}
+
+/// Nothing takes what the client writes for longer than the server waits for a client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_was_too_slow_goes_on_where_it_stood() {
+    use std::io::Read as _;
+    let serve = Serve::with_config("docker", &[], "server:\n  slow_reader_limit: 1s\n").await;
+    let id = sandbox(&serve.api).await;
+    let started = verb(&serve, &["exec", "-d", &id, "--", "seq", "3000000"]);
+    let exec = text(&started.stdout).trim().to_owned();
+    let mut command = stacyvm();
+    command.env("STACYVM_URL", url(&serve.api)).args(["attach", &exec]);
+    let mut viewer =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut seen = vec![0; 1000];
+    viewer.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
+    eventually("the server gives it up", Duration::from_secs(60), async || {
+        let metrics = serve
+            .api
+            .http
+            .get(serve.api.url("/metrics/prometheus"))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        metrics
+            .lines()
+            .any(|line| line.starts_with("stacyvm_slow_readers_closed_total") && !line.ends_with(" 0"))
+            .then_some(())
+    })
+    .await;
+    viewer.stdout.as_mut().unwrap().read_to_end(&mut seen).unwrap();
+    let ended = viewer.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), text(&ended.stderr).as_str()), (Some(0), ""));
+    let expected: String = (1..=3_000_000).map(|i| format!("{i}\n")).collect();
+    assert!(seen == expected.as_bytes(), "{} bytes, not {}", seen.len(), expected.len());
 }

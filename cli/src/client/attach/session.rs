@@ -76,6 +76,8 @@ pub struct Session<'a> {
     waiting: VecDeque<Outgoing>,
     waiting_bytes: usize,
     input_sent_at: Option<Instant>,
+    /// Whether the end of input was sent.
+    is_closed: bool,
     size_sent_at: Option<Instant>,
     resizes: Option<Signal>,
     continuations: Option<Signal>,
@@ -136,6 +138,7 @@ impl<'a> Session<'a> {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             input_sent_at: None,
+            is_closed: false,
             size_sent_at: None,
             resizes,
             continuations,
@@ -264,6 +267,8 @@ impl<'a> Session<'a> {
                     self.screen.note(&format!("{missing} of the output are not in the record any more"));
                 }
             }
+            // Input for one that has ended meanwhile: the end is told next.
+            Frame::Refused(error) if error.code == "CONFLICT" => {}
             Frame::Refused(error) => {
                 self.screen.bell();
                 self.screen.note(&format!("{} ({})", error.message, error.code));
@@ -343,7 +348,7 @@ impl<'a> Session<'a> {
                 self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes.len());
                 self.input_sent_at = Some(Instant::now());
             }
-            Outgoing::StdinClose => self.input_sent_at = Some(Instant::now()),
+            Outgoing::StdinClose => self.is_closed = true,
             Outgoing::Resize(_) => self.size_sent_at = Some(Instant::now()),
         }
         match connection.send(outgoing.into_message()) {
@@ -369,6 +374,10 @@ impl<'a> Session<'a> {
             let message =
                 "the connection broke while input was on its way: nobody can say how much of it arrived";
             return Err(ClientError::Failed(message.to_owned()));
+        }
+        if std::mem::take(&mut self.is_closed) {
+            // Twice is the same as once, which may not have arrived.
+            self.waiting.push_back(Outgoing::StdinClose);
         }
         if let Some(why) = why {
             self.screen.note(&format!("{why}; going on where it stood"));
