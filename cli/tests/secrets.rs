@@ -225,6 +225,7 @@ async fn values_of_variables_are_nowhere_but_in_the_sandbox() {
         format!("/sandboxes/{sandbox}"),
         "/sandboxes".to_owned(),
         format!("/sandboxes/{sandbox}/logs"),
+        format!("/sandboxes/{sandbox}/execs"),
         format!("/events?from=1&follow=false&format=ndjson&sandbox={sandbox}"),
         "/health".to_owned(),
         "/metrics".to_owned(),
