@@ -1,8 +1,11 @@
 //! The frames of a replay: each thing that happened, with the moment at which it did.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use axum::extract::ws::Utf8Bytes;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, SecondsFormat, Utc};
 use events::{Event, EventData, ExecId, Frame, OutputStream, Position};
@@ -41,6 +44,9 @@ struct InputFrame<'a> {
     time: String,
     exec_id: String,
     data: &'a str,
+    /// The exact bytes in base 64, only where they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data_b64: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -142,12 +148,14 @@ fn output_frame(
 }
 
 fn input_frame(position: Position, event: &Event, exec: ExecId, bytes: &Bytes) -> Playable {
+    let data = String::from_utf8_lossy(bytes);
     let text = text(&InputFrame {
         r#type: "input",
         position: position.0,
         time: instant(event.time),
         exec_id: exec.to_string(),
-        data: &String::from_utf8_lossy(bytes),
+        data: &data,
+        data_b64: matches!(data, Cow::Owned(_)).then(|| BASE64.encode(bytes)),
     });
     Playable { time: event.time, position, text }
 }

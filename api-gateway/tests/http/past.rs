@@ -1,5 +1,7 @@
 //! The time machine: what was, read from the record.
 
+use std::time::Duration;
+
 use events::{EventFilter, ExecState, Frame, Position, SandboxState};
 use futures::{SinkExt, StreamExt};
 use reqwest::Method;
@@ -312,6 +314,77 @@ async fn a_paused_replay_plays_nothing_until_it_is_told_where_to_go_on() {
         (&frames[0]["event"]["type"], &frames[0]["position"]),
         (&json!("sandbox.destroyed"), &json!(last))
     );
+}
+
+#[tokio::test]
+async fn a_ticket_opens_a_replay_once() {
+    let world = World::start().await;
+    let sandbox = gone(&world).await;
+    let ticket = world.post("/tickets", json!({}), 201).await["ticket"].as_str().unwrap().to_owned();
+    let url = world.url(&format!("/sandboxes/{sandbox}/replay?speed=max")).replacen("http", "ws", 1);
+    let request = || {
+        let mut request = url.clone().into_client_request().unwrap();
+        let offer = format!("stacyvm.v1, ticket.{ticket}").parse().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", offer);
+        request
+    };
+    let (mut socket, response) = connect_async(request()).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "stacyvm.v1");
+    assert_eq!(rest(&mut socket).await.last().unwrap()["type"], "end");
+    match connect_async(request()).await {
+        Err(Error::Http(response)) => assert_eq!(response.status(), 401),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_that_stops_reading_is_closed_and_goes_on_from_its_cursor() {
+    let world = World::with(|config| config.slow_reader_limit = Duration::from_millis(300), true).await;
+    let sandbox = world.sandbox().await;
+    for _ in 0..40 {
+        world.exec(&sandbox, "flood", 200).await;
+    }
+    let mut slow = dial(&world, &sandbox, "?speed=max", RED, None).await.unwrap();
+    // It begins to read only now: what was on its way, and then the close.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut seen = Vec::new();
+    let close = loop {
+        match slow.next().await.unwrap().unwrap() {
+            Message::Text(text) => seen.push(serde_json::from_str::<Value>(&text).unwrap()),
+            Message::Close(close) => break close.unwrap(),
+            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+        }
+    };
+    assert_eq!(u16::from(close.code), 1013);
+    let cursor = serde_json::from_str::<Value>(&close.reason).unwrap()["position"].as_u64().unwrap();
+    assert_eq!(seen.last().unwrap()["position"], cursor);
+    let from = format!("?speed=max&from={cursor}");
+    let resumed = rest(&mut dial(&world, &sandbox, &from, RED, None).await.unwrap()).await;
+    let whole = rest(&mut dial(&world, &sandbox, "?speed=max", RED, None).await.unwrap()).await;
+    // The newest event comes again, the frame that begins is another.
+    seen.retain(|frame| frame["position"] != cursor);
+    seen.extend_from_slice(&resumed[1..]);
+    assert!(seen == whole, "{} {}", seen.len(), whole.len());
+}
+
+#[tokio::test]
+async fn a_replay_ends_with_its_cursor_when_the_gateway_stops() {
+    let world = World::start().await;
+    let sandbox = gone(&world).await;
+    let first = log_of(&world, &sandbox).await[0].position.0;
+    let mut paused = dial(&world, &sandbox, "?speed=0.1", RED, None).await.unwrap();
+    paused.send(Message::text(json!({"type": "pause"}).to_string())).await.unwrap();
+    paused.send(Message::text(json!({"type": "seek", "position": first}).to_string())).await.unwrap();
+    while frame(&mut paused).await.unwrap()["type"] != "seeked" {}
+    world.stop.cancel();
+    loop {
+        if let Message::Close(close) = paused.next().await.unwrap().unwrap() {
+            let close = close.unwrap();
+            assert_eq!(u16::from(close.code), 1012);
+            assert!(serde_json::from_str::<Value>(&close.reason).unwrap()["position"].is_u64(), "{close:?}");
+            break;
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use events::{EventFilter, ExecId, Position, StoreError, parse_go_duration};
 use futures::StreamExt;
 use futures::stream::SplitStream;
@@ -123,9 +124,9 @@ pub(crate) async fn replay(
     QueryOf(query): QueryOf<ReplayQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
+    let state = recorded(&gateway, &caller.tenant, id).await?;
     let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
     let wanted = query.read()?;
-    recorded(&gateway, &caller.tenant, id).await?;
     let head = gateway.store().head().await.map_err(ApiError::store)?.position;
     let first = match wanted.from {
         Some(moment) => moment.first(&gateway).await?,
@@ -149,6 +150,12 @@ pub(crate) async fn replay(
         over: false,
         gateway: gateway.clone(),
     };
+    let begin = Said::Begin {
+        sandbox_id: id.to_string(),
+        to: last.0,
+        started_at: state.requested_at,
+        ended_at: super::past::end(&state).0,
+    };
     // What cannot be read is told while there is somebody who understands a status.
     tape.fill().await.map_err(ApiError::store)?;
     let pacer = Pacer::new(wanted.speed, wanted.idle_limit, Instant::now());
@@ -159,7 +166,7 @@ pub(crate) async fn replay(
         .max_frame_size(MAX_FRAME_BYTES);
     Ok(upgrade.on_upgrade(move |socket| {
         let sessions = gateway.sessions().clone();
-        sessions.track_future(serve(gateway, tape, pacer, socket).instrument(span))
+        sessions.track_future(serve(gateway, begin, tape, pacer, socket).instrument(span))
     }))
 }
 
@@ -238,8 +245,14 @@ impl SpeedValue {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Said {
-    /// The first frame.
-    Begin { sandbox_id: String, to: u64 },
+    /// The first frame: what is there to be played, and the life of the sandbox.
+    Begin {
+        sandbox_id: String,
+        to: u64,
+        started_at: DateTime<Utc>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ended_at: Option<DateTime<Utc>>,
+    },
     /// What follows is from there.
     Seeked { position: u64 },
     /// All has been played.
@@ -255,12 +268,12 @@ enum Ending {
     Gone,
 }
 
-async fn serve(gateway: Gateway, tape: Tape, pacer: Pacer, socket: WebSocket) {
+async fn serve(gateway: Gateway, begin: Said, tape: Tape, pacer: Pacer, socket: WebSocket) {
     let (sink, stream) = socket.split();
     let sink = PatientSink::new(sink, gateway.config().slow_reader_limit);
     let mut player =
         Player { gateway, tape, pacer, sink, stream, heard: Instant::now(), sent: Position::ZERO };
-    let ending = player.play().await;
+    let ending = player.play(&begin).await;
     let code = match ending {
         Ending::Complete => close_code::NORMAL,
         Ending::Stopping => close_code::RESTART,
@@ -296,12 +309,8 @@ struct Player {
 }
 
 impl Player {
-    async fn play(&mut self) -> Ending {
-        let begin = Said::Begin {
-            sandbox_id: self.tape.filter.sandbox.map(|id| id.to_string()).unwrap_or_default(),
-            to: self.tape.last.0,
-        };
-        if let Err(ending) = self.send(Message::Text(text(&begin))).await {
+    async fn play(&mut self, begin: &Said) -> Ending {
+        if let Err(ending) = self.send(Message::Text(text(begin))).await {
             return ending;
         }
         match self.play_on().await {
