@@ -3,12 +3,17 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use events::NodeId;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::config::Config;
+
+/// How long the lock is waited for. A child that was about to be started when its parent was killed holds it for a moment
+/// more.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A data directory that is ours while this lives.
 pub struct Installation {
@@ -28,8 +33,12 @@ impl Installation {
         std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir).with_context(whole)?;
         let dir = dir.canonicalize().with_context(whole)?;
         let lock = private(&dir.join("lock")).with_context(whole)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!("another stacyvm uses the data directory {}", dir.display());
+        let asked = Instant::now();
+        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if asked.elapsed() > LOCK_PATIENCE {
+                bail!("another stacyvm uses the data directory {}", dir.display());
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
         let name = name(&dir).with_context(whole)?;
         Ok(Self { dir, name, _lock: lock })
@@ -80,4 +89,24 @@ pub fn node_id(config: &Config) -> anyhow::Result<NodeId> {
         .take(64)
         .collect();
     host.parse().with_context(|| format!("the host name {host:?} cannot be a node id: set node.id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_outlives_its_process_by_a_moment_is_waited_for_and_another_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { data_dir: Some(dir.path().to_owned()), ..Config::default() };
+        let held = private(&dir.path().join("lock")).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        assert!(Installation::open(&config).is_err());
+        let release = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(held);
+        });
+        assert!(Installation::open(&config).is_ok());
+        release.join().unwrap();
+    }
 }
