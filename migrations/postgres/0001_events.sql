@@ -22,7 +22,6 @@ CREATE INDEX events_of_exec ON events (exec, position) WHERE exec IS NOT NULL;
 CREATE UNIQUE INDEX events_one_start ON events (exec) WHERE type = 'exec.started';
 -- What retention and verification go by.
 CREATE INDEX events_checkpoints ON events (position) WHERE type = 'audit.checkpoint';
-CREATE INDEX events_webhooks ON events (position) WHERE type = 'webhook.saved';
 
 -- The bytes of output and input.
 CREATE TABLE bodies (

@@ -220,7 +220,7 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// Up to where things were dropped; of a class of which nothing was, nothing.
     async fn floors(&self) -> Result<Vec<Floor>, StoreError>;
 
-    /// The first event of the oldest sandbox or exec that is not terminal, or of the first webhook.
+    /// The first event of the oldest sandbox or exec that is not terminal.
     async fn first_live(&self) -> Result<Option<Position>, StoreError>;
 
     /// Up to `limit` events of type `audit.checkpoint` after a position, in order.

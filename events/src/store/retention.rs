@@ -7,8 +7,7 @@ use super::sql::{Dialect, SqlStore, class_name, damaged, failed, signed};
 use super::{Floor, StoreError};
 use crate::{EventId, Frame, Position, RetentionClass};
 
-/// Where the first event of the oldest thing is that still lives. Webhooks have no read model: the log is all there is of
-/// them.
+/// Where the first event of the oldest thing is that still lives.
 const FIRST_LIVE: &str = "
 SELECT min(first) FROM (
     SELECT (SELECT min(e.position) FROM events e WHERE e.sandbox = s.id) AS first
@@ -16,8 +15,6 @@ SELECT min(first) FROM (
     UNION ALL
     SELECT (SELECT min(e.position) FROM events e WHERE e.exec = x.id) AS first
     FROM execs x WHERE x.ended = 0
-    UNION ALL
-    SELECT min(position) AS first FROM events WHERE type = 'webhook.saved'
 ) AS firsts";
 
 impl<DB> SqlStore<DB>

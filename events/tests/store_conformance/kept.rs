@@ -108,7 +108,9 @@ pub async fn what_is_erased_is_gone_for_everybody_at_once(subject: &Subject) {
     let store = subject.open_with(&master_key).await;
     let other = subject.open_with(&master_key).await;
     let mut log = Recorder::sealing(&master_key);
-    store.append(&log.batch(short_exec(1, b"secret"))).await.unwrap();
+    let mut first = vec![event(Some(1), requested(None))];
+    first.extend(short_exec(1, b"secret"));
+    store.append(&log.batch(first)).await.unwrap();
     let mut theirs = short_exec(2, b"theirs");
     theirs.iter_mut().for_each(|event| event.sandbox = Some(sandbox_id(2)));
     store.append(&log.batch(theirs)).await.unwrap();
@@ -136,7 +138,7 @@ pub async fn what_is_erased_is_gone_for_everybody_at_once(subject: &Subject) {
         let filter = EventFilter { sandbox: Some(sandbox_id(1)), ..EventFilter::default() };
         let read = store.read(&filter, Position::ZERO, 100).await.unwrap();
         let erased = |length| Some(MissingBody { why: Gone::Erased, length });
-        assert_eq!(missing(&read), [None, erased(6), None, None, erased(6), None, erased(5)]);
+        assert_eq!(missing(&read), [None, None, erased(6), None, None, erased(6), None, erased(5)]);
         assert!(read.iter().all(|frame| frame.body.is_empty()));
         assert_eq!(store.protection(sandbox_id(1)).await.unwrap(), Protection::Erased);
         assert_eq!(verify(store).await.unwrap(), batch.end());
@@ -163,7 +165,11 @@ pub async fn a_sandbox_that_is_erased_early_never_has_a_key(subject: &Subject) {
         Err(StoreError::Gone { why: Gone::Erased, next_offset: 6 })
     ));
     // Made and destroyed in one batch.
-    let mut events = vec![event(Some(2), started(2)), event(Some(2), output(2, STDOUT, 0, "secret"))];
+    let mut events = vec![
+        event(Some(2), requested(None)),
+        event(Some(2), started(2)),
+        event(Some(2), output(2, STDOUT, 0, "secret")),
+    ];
     events.push(erased(2));
     store.append(&log.batch(events)).await.unwrap();
     let keys = store.data_keys(&[sandbox_id(1), sandbox_id(2)]).await.unwrap();
