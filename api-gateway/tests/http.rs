@@ -17,5 +17,6 @@ mod http {
     mod sandboxes;
     mod shutdown;
     mod templates;
+    mod webhooks;
     mod websocket;
 }

@@ -12,8 +12,10 @@ use events::WebhookSecret;
 use serde_json::{Value, json};
 use support::api::Api;
 use support::eventually;
+use support::process::{Process, stacyvm};
 use support::receiver::{Answer, Received, Receiver};
 use support::serve::Serve;
+use support::split::Split;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOPBACK: [(&str, &str); 2] =
@@ -263,4 +265,60 @@ async fn a_redirect_is_not_followed() {
     let (_, ping) = serve.api.post(&path, json!({})).await;
     assert_eq!((&ping["delivered"], &ping["status"]), (&json!(false), &json!(307)), "{ping}");
     assert!(target.received().is_empty());
+}
+
+#[tokio::test]
+async fn of_two_deliverers_one_works_and_the_other_takes_over_when_it_is_killed() {
+    let split = Split::start().await;
+    let receiver = Receiver::start().await;
+    let (mut first, mut second) =
+        (split.another("webhooks", "webhooks-1"), split.another("webhooks", "webhooks-2"));
+    webhook(&split.api, json!({"url": receiver.url(), "types": ["template.saved"]})).await;
+    save_templates(&split.api, 0..20).await;
+    assert_eq!(names(&all_arrived(&receiver, 0..20).await), expected(0..20), "each was sent once");
+
+    let works = |process: &Process| process.log_text().contains("delivering webhooks");
+    let leader = match (works(&first), works(&second)) {
+        (true, false) => &mut first,
+        (false, true) => &mut second,
+        both => panic!("{both:?} deliver:\n{}\n{}", first.log_text(), second.log_text()),
+    };
+    save_templates(&split.api, 20..30).await;
+    leader.kill();
+    save_templates(&split.api, 30..40).await;
+    let received = all_arrived(&receiver, 0..40).await;
+    let mut seen = BTreeSet::new();
+    let once: Vec<Received> = received.into_iter().filter(|request| seen.insert(request.id())).collect();
+    assert_eq!(names(&once), expected(0..40));
+}
+
+// The receiver answers while a verb is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_verbs_of_the_client_do_what_they_say() {
+    let serve = serve().await;
+    let receiver = Receiver::start().await;
+    let verb = |words: &[&str]| {
+        let mut command = stacyvm();
+        command.env("STACYVM_URL", serve.api.base.trim_end_matches("/api/v1")).arg("webhook").args(words);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, made) = verb(&["create", &receiver.url(), "--type", "template.*", "--description", "builds"]);
+    let lines: Vec<&str> = made.lines().collect();
+    let [id, secret] = lines[..] else { panic!("{made}") };
+    assert_eq!((code, secret.starts_with("whsec_")), (0, true), "{made}");
+    save_templates(&serve.api, 0..2).await;
+    let received = all_arrived(&receiver, 0..2).await;
+
+    let (code, listed) = verb(&["list"]);
+    assert_eq!((code, listed.contains(id) && listed.contains("active")), (0, true), "{listed}");
+    let (code, shown) = verb(&["get", id]);
+    assert_eq!((code, shown.contains("builds") && !shown.contains("whsec_")), (0, true), "{shown}");
+    let from = received[0].position().to_string();
+    assert_eq!(verb(&["redeliver", id, "--from", &from]).0, 0);
+    eventually("they arrive again", PATIENCE, async || (receiver.received().len() >= 4).then_some(())).await;
+    assert_eq!(verb(&["ping", id]).0, 0);
+    let (code, deleted) = verb(&["delete", id]);
+    assert_eq!((code, deleted.trim()), (0, id));
+    assert_ne!(verb(&["get", id]).0, 0);
 }

@@ -115,6 +115,11 @@ impl Split {
         std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
     }
 
+    /// One more process of a role, with a directory and a log of its own.
+    pub fn another(&self, role: &str, name: &str) -> Process {
+        start(role, name, self.dir.path(), self.port, self.nats_port, &self.database)
+    }
+
     fn role(&self, name: &str) -> Process {
         role(name, self.dir.path(), self.port, self.nats_port, &self.database)
     }
@@ -129,12 +134,20 @@ impl Drop for Split {
 }
 
 fn role(name: &str, dir: &Path, port: u16, nats_port: u16, database: &str) -> Process {
+    start(name, name, dir, port, nats_port, database)
+}
+
+fn start(role: &str, name: &str, dir: &Path, port: u16, nats_port: u16, database: &str) -> Process {
     let mut command = stacyvm();
     command
-        .arg(name)
+        .arg(role)
         .args(["--listen", &format!("127.0.0.1:{port}"), "--nats", &format!("nats://127.0.0.1:{nats_port}")])
         .args(["--provider", "docker", "--database", database, "--data-dir"])
-        .arg(dir.join(name));
+        .arg(dir.join(name))
+        // What one process seals, another one opens. Receivers of webhooks are on loopback here.
+        .env("STACYVM_SECRETS_KEY", "ab".repeat(32))
+        .env("STACYVM_WEBHOOKS_ALLOW_HTTP", "true")
+        .env("STACYVM_WEBHOOKS_ALLOW_NETWORKS", "127.0.0.0/8");
     Process::start(command, &dir.join(format!("{name}.log")))
 }
 
