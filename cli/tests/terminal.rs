@@ -159,6 +159,13 @@ fn stty(terminal: &Tmux, path: &std::path::Path) -> String {
     written
 }
 
+/// How the terminal is set right now, asked from outside.
+fn modes(terminal: &Tmux) -> String {
+    let output = Command::new("stty").args(["-a", "-F", &terminal.ask("#{pane_tty}")]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
 /// The client that runs in a shell.
 fn client_of(terminal: &Tmux) -> i32 {
     let [shell] = children(terminal.pid())[..] else { panic!("no shell") };
@@ -225,7 +232,13 @@ async fn the_terminal_is_given_back_at_the_end_and_on_signals() {
     rustix::process::kill_process(client, rustix::process::Signal::STOP).unwrap();
     terminal.wait_for("Stopped");
     terminal.line("clear; stty sane; fg; echo code=$?");
-    terminal.wait_for("/stacyvm shell");
+    terminal
+        .wait("the job", |screen| screen.lines().next().is_some_and(|line| line.contains("/stacyvm shell")));
+    // Before the client has it again, keys would be for the line discipline of this machine.
+    eventually("raw mode", Duration::from_secs(20), async || {
+        modes(&terminal).contains("-isig").then_some(())
+    })
+    .await;
     terminal.line("cat -v");
     terminal.keys(&["C-b"]);
     terminal.wait_for("^B");
