@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use events::{AddressPolicy, ApiKeyId, MasterKey, ProviderName, RedactionRules, TenantId};
@@ -34,6 +35,8 @@ pub struct GatewayConfig {
     pub master_key: MasterKey,
     /// What is masked in events.
     pub redaction: RedactionRules,
+    /// What the audit log asks.
+    pub audit: AuditLimits,
     /// What a spawn gets that does not say otherwise, and what it may ask for.
     pub sandboxes: SandboxLimits,
     /// The same for execs.
@@ -60,6 +63,21 @@ pub struct GatewayConfig {
     pub slow_reader_limit: Duration,
     /// How often a silent stream shows that it lives. Clients give up after 30 s of silence.
     pub heartbeat: Duration,
+}
+
+/// What the audit log asks of requests.
+#[derive(Debug, Clone)]
+pub struct AuditLimits {
+    /// How far the recorder may be behind, or silent, before requests that change something are refused.
+    pub max_lag: Duration,
+    /// The file of the keys by which checkpoints are known to be signed. It may come to be later.
+    pub public_key_file: Option<PathBuf>,
+}
+
+impl Default for AuditLimits {
+    fn default() -> Self {
+        Self { max_lag: Duration::from_secs(10), public_key_file: None }
+    }
 }
 
 /// Defaults and maxima of sandboxes.
@@ -173,6 +191,7 @@ impl Default for GatewayConfig {
             keys: Vec::new(),
             master_key: MasterKey::from_bytes([0; 32]),
             redaction: RedactionRules::default(),
+            audit: AuditLimits::default(),
             sandboxes: SandboxLimits::default(),
             execs: ExecLimits::default(),
             webhooks: WebhookLimits::default(),

@@ -41,6 +41,8 @@ pub enum ErrorCode {
     InternalError,
     /// Not now. Trying again can help.
     Unavailable,
+    /// What this would change could not be recorded. Trying again can help.
+    AuditUnavailable,
 }
 
 const INTERNAL_TEXT: &str = "internal error: the server's log has the detail under this request's id";
@@ -62,7 +64,7 @@ impl ErrorCode {
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::ResourceLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -195,6 +197,12 @@ impl ApiError {
         Self::new(ErrorCode::Unavailable, message.into())
     }
 
+    /// 503. Nothing is done that is not recorded.
+    pub fn audit_unavailable() -> Self {
+        let text = "nothing can be recorded at the moment, so nothing is changed: try again";
+        Self { retry_after: Some(2), ..Self::new(ErrorCode::AuditUnavailable, text) }
+    }
+
     /// 503 while the event store is away, 410 for what is not kept any more, 500 where trying again does not help.
     pub fn store(error: StoreError) -> Self {
         match error {
@@ -301,6 +309,7 @@ mod tests {
             (ApiError::resource_limit("x", Duration::from_millis(1100)), 429, "RESOURCE_LIMIT"),
             (ApiError::internal("secret"), 500, "INTERNAL_ERROR"),
             (ApiError::unavailable("secret"), 503, "UNAVAILABLE"),
+            (ApiError::audit_unavailable(), 503, "AUDIT_UNAVAILABLE"),
         ];
         for (error, status, code) in rows {
             assert_eq!(error.code().status().as_u16(), status);

@@ -3,6 +3,7 @@
 //! It authenticates, checks, publishes commands and shows what is recorded. It knows nothing of containers and holds no
 //! state that it could not rebuild from the log. It is the only crate that sees axum.
 
+mod audited;
 mod auth;
 mod config;
 mod error;
@@ -24,7 +25,7 @@ mod ticket;
 mod variables;
 mod viewer;
 
-pub use config::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
+pub use config::{ApiKey, AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 pub use gateway::Gateway;
 pub use openapi::document as openapi_document;
 pub use server::serve;

@@ -44,6 +44,9 @@ impl Metrics {
         metrics::gauge!("stacyvm_sandboxes_live").set(gateway.view().live_sandboxes().len() as f64);
         metrics::gauge!("stacyvm_nodes_live").set(gateway.view().nodes().len() as f64);
         metrics::gauge!("stacyvm_feed_head_position").set(gateway.feed().head().0 as f64);
+        let lag = gateway.feed().recorder_lag();
+        metrics::gauge!("stacyvm_recorder_lag_seconds").set(lag.age.as_secs_f64());
+        metrics::gauge!("stacyvm_recorder_lag_messages").set(lag.messages as f64);
         let uptime = gateway.uptime().as_secs_f64();
         format!("{}# TYPE stacyvm_uptime_seconds gauge\nstacyvm_uptime_seconds {uptime}\n", self.0.render())
     }

@@ -16,7 +16,7 @@ use crate::openapi::Api;
 use crate::routes::{
     events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates, tickets, webhooks,
 };
-use crate::{auth, observe};
+use crate::{audited, auth, observe};
 
 const PREFIX: &str = "/api/v1";
 
@@ -92,8 +92,9 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
 /// The routes with all that stands in front of them. Paths come in normalised: see [`normalise`].
 pub(crate) fn router(gateway: Gateway) -> Router {
     let document = document();
-    let keyed: Router<Gateway> =
-        Router::from(keyed()).route_layer(from_fn_with_state(gateway.clone(), auth::require));
+    let keyed: Router<Gateway> = Router::from(keyed())
+        .route_layer(from_fn_with_state(gateway.clone(), audited::require))
+        .route_layer(from_fn_with_state(gateway.clone(), auth::require));
     let open: Router<Gateway> = Router::from(open())
         .route("/openapi.json", axum::routing::get(move || std::future::ready(Json(document))));
     let cors = cors(&gateway.config().allowed_origins);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
+use events::audit::Checkpointer;
 use events::recorder::{self, JetStreamTransport, RecorderConfig, RetentionPolicy, Sealing};
 use events::{Clock, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SystemClock, View};
 use executor::{Executor, ExecutorConfig};
@@ -18,10 +19,12 @@ use crate::installation::{self, Installation};
 use crate::{stop, telemetry};
 
 mod agent_providers;
+mod audit;
 mod gateway_config;
 mod webhooks;
 
 pub use agent_providers::Providers;
+pub use audit::checkpointer;
 pub use gateway_config::gateway_config;
 pub use webhooks::{run_webhooks, webhooks};
 
@@ -70,7 +73,8 @@ pub async fn record(config: Config) -> anyhow::Result<()> {
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     tracing::info!("recorder ready");
-    run_recorder(&log, store, recorder_config(&config)?, retention(&config), stop).await;
+    let checkpointer = audit::checkpointer(&config, &log, &store)?;
+    run_recorder(&log, store, recorder_config(&config)?, retention(&config), checkpointer, stop).await;
     Ok(())
 }
 
@@ -239,17 +243,25 @@ pub async fn run_executor(
     executor.run().await.context("the executor failed")
 }
 
-/// Records and answers queries until `stop`.
+/// Records, signs checkpoints and answers queries until `stop`.
 pub async fn run_recorder(
     log: &Log,
     store: Arc<dyn EventStore>,
     config: RecorderConfig,
     retention: RetentionPolicy,
+    checkpointer: Checkpointer,
     stop: CancellationToken,
 ) {
     let queries = events::serve_queries(log, Arc::clone(&store), stop.clone());
     let retaining = recorder::retain(log.clone(), Arc::clone(&store), retention, clock(), stop.clone());
-    tokio::join!(queries, retaining, recorder::run_with(JetStreamTransport::new(log), store, config, stop));
+    // It goes on until the last checkpoint is recorded.
+    let recorder_stop = CancellationToken::new();
+    let checkpoints = async {
+        checkpointer.run(stop).await;
+        recorder_stop.cancel();
+    };
+    let recording = recorder::run_with(JetStreamTransport::new(log), store, config, recorder_stop.clone());
+    tokio::join!(queries, retaining, checkpoints, recording);
 }
 
 /// The keys of the configuration, hashed.

@@ -36,7 +36,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let recorder = {
         let (log, store, stop) = (recorder_log, store.clone(), recorder_stop.clone());
         let (recorder_config, retention) = (roles::recorder_config(&config)?, roles::retention(&config));
-        tokio::spawn(async move { roles::run_recorder(&log, store, recorder_config, retention, stop).await })
+        let checkpointer = roles::checkpointer(&config, &log, &store)?;
+        tokio::spawn(async move {
+            roles::run_recorder(&log, store, recorder_config, retention, checkpointer, stop).await;
+        })
     };
     let (feed, view) = stop::unless_stopped(&stop, roles::follow(&log, store.clone())).await?;
     let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());

@@ -5,6 +5,7 @@
 //! the agent; it depends on no other crate of the workspace.
 
 mod address;
+pub mod audit;
 mod clock;
 mod duration;
 mod error_chain;
@@ -30,7 +31,8 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use duration::{DurationError, format_go_duration, parse_go_duration};
 pub use error_chain::ErrorChain;
 pub use feed::{
-    After, Announcer, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded, Topic,
+    After, Announcer, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded,
+    RecorderLag, Topic,
 };
 pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase, WebhookState};
 pub use ids::{
@@ -54,10 +56,10 @@ pub use redaction::{
 pub use secret::{MasterKey, MasterKeyError, SealError};
 pub use store::upkeep;
 pub use store::{
-    AppendBatch, AppendBody, AppendError, AppendEvent, BodyStream, ChainHash, ChainedFrame, DataKey,
-    DataKeyChange, Encoding, EventFilter, EventStore, ExecPage, Floor, Head, KeyFate, OpenError, OutputChunk,
-    Protection, StoreError, StoreOptions, StoredBody, StreamMark, TemplateChange, WebhookChange, open_store,
-    open_store_with,
+    AppendBatch, AppendBody, AppendError, AppendEvent, AuditFilter, AuditRow, BodyStream, ChainHash,
+    ChainedFrame, DataKey, DataKeyChange, Encoding, EventFilter, EventStore, ExecPage, Floor, Head, KeyFate,
+    OpenError, OutputChunk, Protection, StoreError, StoreOptions, StoredBody, StreamMark, TemplateChange,
+    WebhookChange, open_store, open_store_with,
 };
 pub use subjects::Subjects;
 pub use view::{NodeStatus, View};

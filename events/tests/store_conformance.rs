@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, and says where it is"
 )]
 
+#[path = "store_conformance/evidence.rs"]
+mod evidence;
 #[path = "store_conformance/facts.rs"]
 mod facts;
 #[path = "store_conformance/kept.rs"]
@@ -114,6 +116,16 @@ conformance! {
     kept::an_old_log_is_dropped_up_to_the_newest_checkpoint_while_nothing_happens,
     kept::old_events_are_dropped_up_to_what_lives,
     kept::a_million_positions_of_output_are_one_partition,
+    evidence::an_untouched_log_verifies_with_its_checkpoints,
+    evidence::one_tenant_verifies_its_own_chain_alone,
+    evidence::a_flipped_byte_is_named,
+    evidence::a_body_that_vanished_without_a_reason_is_named,
+    evidence::a_swapped_pair_is_named,
+    evidence::a_deleted_event_is_named,
+    evidence::a_cut_off_tail_is_contradicted_by_the_checkpoint_file,
+    evidence::a_rebuilt_chain_is_contradicted_by_a_checkpoint,
+    evidence::a_forged_checkpoint_is_not_signed,
+    evidence::a_page_of_the_audit_log_goes_on_where_it_ended,
 }
 
 #[tokio::test]
@@ -146,5 +158,5 @@ async fn a_crashed_postgres_has_everything_that_was_acknowledged() {
         assert!(tries < 100, "{error:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert_eq!(events::recorder::verify(&*store).await.unwrap(), second.end());
+    assert_eq!(scenario::verify(&*store).await.unwrap(), second.end());
 }

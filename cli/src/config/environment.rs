@@ -40,6 +40,12 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("STACYVM_SECRETS_KEY_FILE", "secrets.key_file", "file of the master key"),
     ("STACYVM_SECRETS_KEY", "secrets.key", "the master key itself"),
     ("STACYVM_ENCRYPTION_ENABLED", "encryption.enabled", "whether output is kept under a key of its sandbox"),
+    ("STACYVM_AUDIT_KEY_FILE", "audit.key_file", "file of the key that signs checkpoints"),
+    ("STACYVM_AUDIT_PUBLIC_KEY_FILE", "audit.public_key_file", "keys that checkpoints may be signed with"),
+    ("STACYVM_AUDIT_CHECKPOINT_FILE", "audit.checkpoint_file", "where checkpoints are written"),
+    ("STACYVM_AUDIT_CHECKPOINT_EVENTS", "audit.checkpoint_events", "events between two checkpoints"),
+    ("STACYVM_AUDIT_CHECKPOINT_INTERVAL", "audit.checkpoint_interval", "time between two checkpoints"),
+    ("STACYVM_AUDIT_MAX_LAG", "audit.max_lag", "how far the recorder may be behind"),
     ("STACYVM_RETENTION_OUTPUT", "retention.output", "how long output is kept"),
     ("STACYVM_RETENTION_LIFECYCLE", "retention.lifecycle", "how long events are kept"),
     ("STACYVM_WEBHOOKS_ALLOW_HTTP", "webhooks.allow_http", "whether webhooks may have http:// URLs"),
@@ -68,7 +74,7 @@ pub fn merge(mut figment: Figment, read: impl Fn(&str) -> Option<String>) -> any
 }
 
 /// The keys that are numbers or truth values. All others are text, also where they look like a number: a password may.
-const NUMBERS: &[&str] = &["server.port", "node.capacity"];
+const NUMBERS: &[&str] = &["server.port", "node.capacity", "audit.checkpoint_events"];
 const FLAGS: &[&str] = &[
     "providers.docker.enabled",
     "providers.bubblewrap.enabled",

@@ -208,11 +208,38 @@ pub struct RedactionRuleConfig {
     pub pattern: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditConfig {
     /// Whether what clients send to stdin is recorded.
     pub record_input: bool,
+    /// The file of the key that signs checkpoints, 64 hexadecimal digits; made when it is missing. `audit.key` in the data
+    /// directory when not given.
+    pub key_file: Option<PathBuf>,
+    /// The file of the public keys that checkpoints may be signed with, one a line; the one beside `key_file` when not given.
+    pub public_key_file: Option<PathBuf>,
+    /// Where checkpoints are written outside the database; `checkpoints.ndjson` in the data directory when not given.
+    pub checkpoint_file: Option<PathBuf>,
+    /// After how many events a checkpoint is made.
+    pub checkpoint_events: u64,
+    /// After how long a checkpoint is made, if anything was recorded.
+    pub checkpoint_interval: GoDuration,
+    /// How far the recorder may be behind before requests that change something are refused.
+    pub max_lag: GoDuration,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            record_input: false,
+            key_file: None,
+            public_key_file: None,
+            checkpoint_file: None,
+            checkpoint_events: 10_000,
+            checkpoint_interval: GoDuration(Duration::from_secs(60)),
+            max_lag: GoDuration(Duration::from_secs(10)),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -394,6 +421,13 @@ impl Config {
         }
         if self.webhooks.timeout.0.is_zero() || self.webhooks.concurrency == 0 {
             bail!("webhooks: timeout and concurrency must be more than zero");
+        }
+        if self.audit.checkpoint_events == 0 {
+            bail!("audit.checkpoint_events: must be at least 1");
+        }
+        if self.audit.max_lag.0 < Duration::from_secs(3) {
+            // The recorder speaks every second.
+            bail!("audit.max_lag: must be at least 3s");
         }
         if self.defaults.ttl.0 > self.defaults.max_ttl.0 {
             bail!("defaults.ttl: is longer than defaults.max_ttl");

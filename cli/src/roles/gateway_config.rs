@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail};
-use api_gateway::{ApiKey, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
+use api_gateway::{ApiKey, AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 use events::{ProviderName, TenantId};
 use sha2::{Digest, Sha256};
 
@@ -64,6 +64,10 @@ pub fn gateway_config(
         max_upload_bytes: config.server.max_upload.map(|limit| limit.0),
         allowed_origins: config.server.allowed_origins.clone(),
         preview_domain: Some(config.server.preview_domain.clone()).filter(|domain| !domain.is_empty()),
+        audit: AuditLimits {
+            max_lag: config.audit.max_lag.0,
+            public_key_file: Some(super::audit::public_keys(config)?),
+        },
         ..GatewayConfig::default()
     })
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 
@@ -5,8 +7,20 @@ use crate::{Frame, Log, Position, encode_recorded_batch};
 
 /// Marks a message that carries the head of the log instead of events.
 const HEAD: &str = "Stacyvm-Head";
+/// Beside it: the age of the oldest message that is not recorded, and how many there are.
+const LAG_MS: &str = "Stacyvm-Lag-Ms";
+const LAG_MESSAGES: &str = "Stacyvm-Lag-Messages";
 /// The largest announcement. One event alone may be larger.
 const MAX_ANNOUNCEMENT: usize = 768 << 10;
+
+/// How far the recorder is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecorderLag {
+    /// At most so old is the oldest event that is not recorded yet.
+    pub age: Duration,
+    /// Messages that wait.
+    pub messages: u64,
+}
 
 /// The recorder's voice: says what has been committed.
 #[derive(Clone)]
@@ -40,16 +54,19 @@ impl Announcer {
     }
 
     /// Announces how far the log goes, so that the loss of the last batch is noticed too.
-    pub async fn head(&self, position: Position) {
-        self.say(Bytes::new(), Some(position)).await;
+    /// Says with it how far the recorder is behind.
+    pub async fn head(&self, position: Position, lag: RecorderLag) {
+        self.say(Bytes::new(), Some((position, lag))).await;
     }
 
-    async fn say(&self, payload: Bytes, head: Option<Position>) {
+    async fn say(&self, payload: Bytes, head: Option<(Position, RecorderLag)>) {
         let subject = self.log.subjects().feed();
         let sent = match head {
-            Some(position) => {
+            Some((position, lag)) => {
                 let mut headers = HeaderMap::new();
                 headers.insert(HEAD, position.to_string());
+                headers.insert(LAG_MS, lag.age.as_millis().to_string());
+                headers.insert(LAG_MESSAGES, lag.messages.to_string());
                 self.log.client().publish_with_headers(subject, headers, payload).await
             }
             None => self.log.client().publish(subject, payload).await,
@@ -58,6 +75,15 @@ impl Announcer {
             tracing::debug!(error = %error, "announcement not sent");
         }
     }
+}
+
+/// What the recorder said of how far it is behind. One that says nothing is not.
+pub(super) fn lag_of(message: &Message) -> RecorderLag {
+    let number = |name: &str| -> u64 {
+        let value = message.headers.as_ref().and_then(|headers| headers.get(name));
+        value.and_then(|value| value.as_str().parse().ok()).unwrap_or_default()
+    };
+    RecorderLag { age: Duration::from_millis(number(LAG_MS)), messages: number(LAG_MESSAGES) }
 }
 
 pub(super) fn head_of(message: &Message) -> Option<Position> {

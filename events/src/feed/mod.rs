@@ -21,7 +21,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use announce::Announcer;
+pub use announce::{Announcer, RecorderLag};
 pub use log_reader::LogReader;
 pub use output::{OutputItem, OutputReader};
 pub use reader::{After, FeedError, FeedReader};
@@ -34,6 +34,9 @@ use crate::{
 const RING: usize = 128;
 /// How many events are read from the store at once.
 const PAGE: u32 = 128;
+
+/// The recorder speaks every second. What is within this is not silence.
+const SILENCE: Duration = Duration::from_millis(2_500);
 
 /// A recorded event.
 #[derive(Debug, Clone)]
@@ -94,6 +97,8 @@ struct Inner {
     head: AtomicU64,
     /// When the recorder was last heard.
     heard: Mutex<Instant>,
+    /// How far it was behind then, as far as it has said.
+    lag: Mutex<RecorderLag>,
     topics: DashMap<Topic, broadcast::Sender<Arc<Recorded>>>,
     _task: tokio_util::sync::DropGuard,
 }
@@ -113,6 +118,7 @@ impl Feed {
                 store,
                 head: AtomicU64::new(head.0),
                 heard: Mutex::new(Instant::now()),
+                lag: Mutex::new(RecorderLag::default()),
                 topics: DashMap::new(),
                 _task: stop.clone().drop_guard(),
             }),
@@ -144,6 +150,16 @@ impl Feed {
     /// nothing is being recorded.
     pub fn silent_for(&self) -> Duration {
         self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    /// How far the recorder is behind: what it said last, and how long ago if that is longer than it is ever silent.
+    pub fn recorder_lag(&self) -> RecorderLag {
+        let said = *self.inner.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = self.silent_for();
+        if silent < SILENCE {
+            return said;
+        }
+        RecorderLag { age: said.age.saturating_add(silent), ..said }
     }
 
     /// The store that holes are filled from.
@@ -184,6 +200,7 @@ impl Inner {
     async fn take(&self, message: Message) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         if let Some(head) = announce::head_of(&message) {
+            *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = announce::lag_of(&message);
             // Sent after every batch on the same connection: being ahead of us means that a batch was lost.
             self.fill_up_to(head).await;
             return;

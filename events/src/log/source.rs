@@ -34,6 +34,10 @@ pub struct SourceMessage {
     pub sequence: u64,
     /// The batch.
     pub payload: Bytes,
+    /// When the transport took it, by its clock, in microseconds since 1970.
+    pub published_us: i64,
+    /// How many messages come after it at the moment.
+    pub pending: u64,
 }
 
 /// A reader of the stream of events.
@@ -147,13 +151,15 @@ impl EventSource {
         message: Result<async_nats::jetstream::Message, async_nats::jetstream::consumer::pull::MessagesError>,
     ) -> Result<SourceMessage, SourceError> {
         let message = message.map_err(|error| SourceError::new("a pull failed", error))?;
-        let sequence =
-            message.info().map_err(|error| SourceError::new("no sequence", error))?.stream_sequence;
+        let info = message.info().map_err(|error| SourceError::new("no sequence", error))?;
+        let sequence = info.stream_sequence;
+        let published_us = i64::try_from(info.published.unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX);
+        let pending = info.pending;
         // Sequences have no holes here: only what is recorded is purged, and that from the front.
         if sequence != self.next_sequence {
             return Err(SourceError { context: "a message was skipped on the way", source: None });
         }
         self.next_sequence += 1;
-        Ok(SourceMessage { sequence, payload: message.message.payload })
+        Ok(SourceMessage { sequence, payload: message.message.payload, published_us, pending })
     }
 }

@@ -3,8 +3,8 @@ use bytes::Bytes;
 
 use super::run::{Messages, Transport};
 use crate::{
-    Announcer, EventSource, ExecState, Frame, Head, Log, Position, PublishError, SourceError, SourceMessage,
-    StreamMark,
+    Announcer, EventSource, ExecState, Frame, Head, Log, Position, PublishError, RecorderLag, SourceError,
+    SourceMessage, StreamMark,
 };
 
 /// The real transport: JetStream in, core NATS out.
@@ -33,8 +33,8 @@ impl Transport for JetStreamTransport {
         self.announcer.batch(frames).await;
     }
 
-    async fn announce_head(&self, head: Position) {
-        self.announcer.head(head).await;
+    async fn announce_head(&self, head: Position, lag: RecorderLag) {
+        self.announcer.head(head, lag).await;
     }
 
     async fn announce_mark(&self, mark: &StreamMark) {

@@ -14,14 +14,12 @@
 //! The decisions are in [`Numberer`], which is pure; [`run`] feeds it.
 
 mod cache;
-mod chain;
 mod encoder;
 mod jetstream;
 mod numberer;
 mod retention;
 mod run;
 
-pub use chain::{ChainFault, VerifyError, link, verify};
 pub use encoder::{Encode, EncodeError, Encoder, Sealing};
 pub use jetstream::JetStreamTransport;
 pub use numberer::{Draft, DraftError, DropReason, Incoming, Known, Missing, Numberer};

@@ -3,12 +3,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use bytes::Bytes;
 
 use super::cache::Cache;
-use super::chain::link;
 use super::encoder::{Encode, EncodeError};
+use crate::audit::link;
 use crate::{
-    AppendBatch, AppendBody, AppendEvent, ChainHash, DecodeError, Event, EventData, EventId, ExecEnded,
-    ExecId, ExecState, Floor, Frame, Gone, Head, LogTrimmed, MissingBody, OutputMark, OutputStream, Position,
-    SandboxId, SandboxState, StreamMark, TemplateChange, TenantId, WebhookChange, WebhookId, WebhookState,
+    AppendBatch, AppendBody, AppendEvent, ChainHash, ChainPoint, DecodeError, Event, EventData, EventId,
+    ExecEnded, ExecId, ExecState, Floor, Frame, Gone, Head, LogTrimmed, MissingBody, OutputMark,
+    OutputStream, Position, SandboxId, SandboxState, StreamMark, TemplateChange, TenantId, WebhookChange,
+    WebhookId, WebhookState,
 };
 
 /// Sandboxes and execs (each) that stay in memory between batches; others are read from the store when they are needed.
@@ -199,7 +200,8 @@ impl Numberer {
             dropped: Vec::new(),
         };
         let mut ids = HashSet::with_capacity(incoming.len());
-        let (mut sandboxes, mut execs, mut tenants) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut sandboxes, mut execs) = (BTreeSet::new(), BTreeSet::new());
+        let mut tenants: BTreeMap<TenantId, Position> = BTreeMap::new();
         let mut webhooks = BTreeMap::new();
         for incoming in incoming {
             let id = incoming.event.id;
@@ -250,8 +252,11 @@ impl Numberer {
                     self.links.insert(event.tenant.clone(), hash);
                 }
             }
-            if !tenants.contains(&event.tenant) {
-                tenants.insert(event.tenant.clone());
+            match tenants.get_mut(&event.tenant) {
+                Some(newest) => *newest = self.head,
+                None => {
+                    tenants.insert(event.tenant.clone(), self.head);
+                }
             }
             draft.batch.events.push(AppendEvent::new(&event, frame, body, hash));
         }
@@ -269,7 +274,10 @@ impl Numberer {
             .collect();
         draft.batch.chain_heads = tenants
             .into_iter()
-            .filter_map(|tenant| Some((tenant.clone(), *self.links.get(&tenant)?)))
+            .filter_map(|(tenant, position)| {
+                let hash = *self.links.get(&tenant)?;
+                Some(ChainPoint { tenant, position, hash })
+            })
             .collect();
         Ok(draft)
     }

@@ -118,8 +118,8 @@ impl Record {
             self.links.insert(event.tenant, event.hash);
             self.frames.push(event.frame);
         }
-        for (tenant, hash) in batch.chain_heads {
-            assert_eq!(self.links[&tenant], hash);
+        for point in batch.chain_heads {
+            assert_eq!(self.links[&point.tenant], point.hash);
         }
         self.sandboxes.extend(batch.sandboxes.into_iter().map(|state| (state.id, state)));
         self.execs.extend(batch.execs.into_iter().map(|state| (state.id, state)));

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::encoder::{EncodeError, Encoder, Sealing};
 use super::numberer::{Draft, DraftError, Incoming, Known, Missing, Numberer};
 use crate::{
-    AppendError, ErrorChain, EventStore, ExecState, Frame, Head, Position, PublishError, SourceError,
-    SourceMessage, StoreError, StreamMark, decode_batch,
+    AppendError, Clock, ErrorChain, EventStore, ExecState, Frame, Head, Position, PublishError, RecorderLag,
+    SourceError, SourceMessage, StoreError, StreamMark, SystemClock, decode_batch,
 };
 
 /// A batch is full when it has this many events or bytes. What is ready is taken at once: the recorder never waits for a
@@ -56,8 +56,8 @@ pub trait Transport: Send + Sync + 'static {
     async fn messages(&self, head: &Head) -> Result<Self::Messages, SourceError>;
     /// Tells listeners what was recorded. They can do without: they fill holes from the store.
     async fn announce(&self, frames: &[Frame]);
-    /// Tells listeners how far the log goes.
-    async fn announce_head(&self, head: Position);
+    /// Tells listeners how far the log goes, and how far behind that is.
+    async fn announce_head(&self, head: Position, lag: RecorderLag);
     /// Tells publishers up to which message the transport is recorded. They hear it again soon.
     async fn announce_mark(&self, mark: &StreamMark);
     /// Tells executors how far these execs are recorded. They ask when they miss it.
@@ -100,6 +100,7 @@ pub async fn run_with<T: Transport>(
         keyed: true,
         suspect_until: 0,
         failures: 0,
+        behind_since_us: None,
         forgetting: None,
         forgotten: (false, Instant::now()),
         mark: (StreamMark::default(), Instant::now()),
@@ -156,6 +157,8 @@ struct Recorder<T: Transport> {
     suspect_until: u64,
     /// Sessions in a row that recorded nothing.
     failures: u32,
+    /// When the oldest message was published that was read and is not recorded, or that must be waiting.
+    behind_since_us: Option<i64>,
     forgetting: Option<JoinHandle<()>>,
     /// Whether more was recorded since the transport was last told what it may forget, and when that was.
     forgotten: (bool, Instant),
@@ -169,6 +172,9 @@ struct Gathered {
     events: Vec<Incoming>,
     bytes: usize,
     mark: StreamMark,
+    /// When the newest of them was published, and how many come after it.
+    newest_us: i64,
+    pending: u64,
     /// Messages that hold something unreadable.
     unreadable: Vec<Bytes>,
     /// The message, when there is only one.
@@ -180,7 +186,7 @@ impl<T: Transport> Recorder<T> {
     async fn session(&mut self) -> Result<(), SessionError> {
         let head = self.store.head().await?;
         // Whoever committed this may have died, or lost the connection, before saying so.
-        self.transport.announce_head(head.position).await;
+        self.transport.announce_head(head.position, self.lag(0)).await;
         let mut messages = self.transport.messages(&head).await?;
         let incarnation = messages.incarnation().to_owned();
         let sequence = if incarnation == head.incarnation { head.stream_sequence } else { 0 };
@@ -197,7 +203,7 @@ impl<T: Transport> Recorder<T> {
                 next = tokio::time::timeout(BEAT, messages.next()) => next,
             };
             let Ok(first) = next else {
-                self.transport.announce_head(numberer.head()).await;
+                self.transport.announce_head(numberer.head(), RecorderLag::default()).await;
                 self.say_mark().await;
                 self.forget();
                 self.tidy().await;
@@ -206,7 +212,9 @@ impl<T: Transport> Recorder<T> {
             let mut failed = None;
             let mut gathered = Gathered::default();
             gathered.mark.incarnation = messages.incarnation().to_owned();
-            gathered.add(first?);
+            let first = first?;
+            self.behind_since_us = Some(first.published_us);
+            gathered.add(first);
             while !self.suspects(&gathered)
                 && gathered.events.len() < BATCH_EVENTS
                 && gathered.bytes < BATCH_BYTES
@@ -239,7 +247,7 @@ impl<T: Transport> Recorder<T> {
         encoder: &mut Encoder,
         gathered: Gathered,
     ) -> Result<(), SessionError> {
-        let Gathered { events, mark, unreadable, only, .. } = gathered;
+        let Gathered { events, mark, unreadable, only, newest_us, pending, .. } = gathered;
         for payload in unreadable {
             self.transport.bury(payload).await?;
         }
@@ -276,9 +284,12 @@ impl<T: Transport> Recorder<T> {
         let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
         self.forgotten.0 = true;
         self.mark.0 = batch.stream;
+        // Whatever comes next is not older than what was recorded last.
+        self.behind_since_us = (pending > 0).then_some(newest_us);
+        let lag = self.lag(pending);
         if !frames.is_empty() {
             self.transport.announce(&frames).await;
-            self.transport.announce_head(numberer.head()).await;
+            self.transport.announce_head(numberer.head(), lag).await;
         }
         self.transport.announce_progress(&execs).await;
         Ok(())
@@ -321,6 +332,13 @@ impl<T: Transport> Recorder<T> {
         if let Err(error) = self.store.tidy().await {
             tracing::warn!(error = %ErrorChain(&error), "destroyed keys are not swept away yet");
         }
+    }
+
+    /// How far this is behind, with so many messages waiting.
+    fn lag(&self, messages: u64) -> RecorderLag {
+        let age_us = |since_us: i64| SystemClock.now().timestamp_micros().saturating_sub(since_us);
+        let age = self.behind_since_us.map_or(0, age_us);
+        RecorderLag { age: Duration::from_micros(u64::try_from(age).unwrap_or_default()), messages }
     }
 
     fn suspects(&self, gathered: &Gathered) -> bool {
@@ -367,7 +385,8 @@ impl<T: Transport> Drop for Recorder<T> {
 
 impl Gathered {
     fn add(&mut self, message: SourceMessage) {
-        let SourceMessage { sequence, payload } = message;
+        let SourceMessage { sequence, payload, published_us, pending } = message;
+        (self.newest_us, self.pending) = (published_us, pending);
         self.only = (self.mark.sequence == 0).then(|| payload.clone());
         self.mark.sequence = sequence;
         self.bytes += payload.len();

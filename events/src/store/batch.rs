@@ -1,7 +1,7 @@
 use super::AppendBody;
 use crate::{
-    EventId, ExecId, ExecState, Frame, Position, RetentionClass, SandboxId, SandboxState, Template, TenantId,
-    WebhookId, WebhookState,
+    ChainPoint, EventId, ExecId, ExecState, Frame, Position, RetentionClass, SandboxId, SandboxState,
+    Template, TenantId, WebhookId, WebhookState,
 };
 
 /// A link of a tenant's hash chain: SHA-256 over the link before it and one event.
@@ -165,7 +165,7 @@ pub struct AppendBatch {
     /// Floors of retention that rise.
     pub floors: Vec<Floor>,
     /// The newest link of each tenant that has an event in the batch.
-    pub chain_heads: Vec<(TenantId, ChainHash)>,
+    pub chain_heads: Vec<ChainPoint>,
 }
 
 impl AppendBatch {

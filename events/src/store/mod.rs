@@ -5,6 +5,7 @@
 
 mod batch;
 mod body;
+mod chain;
 mod error;
 mod keys;
 mod migrations;
@@ -29,8 +30,8 @@ pub use error::{AppendError, OpenError, StoreError};
 pub use open::{StoreOptions, open_store, open_store_with};
 
 use crate::{
-    EventId, ExecId, ExecState, Frame, OutputStream, Position, RetentionClass, SandboxId, SandboxState,
-    Template, TenantId, WebhookId, WebhookState,
+    ChainPoint, EventId, ExecId, ExecState, Frame, OutputStream, Position, RetentionClass, SandboxId,
+    SandboxState, Template, TenantId, WebhookId, WebhookState,
 };
 
 /// The end of the log.
@@ -102,6 +103,34 @@ pub enum Protection {
     Erased,
 }
 
+/// Which events an auditor wants. An empty filter wants all; what is set must all hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditFilter {
+    /// Of this tenant.
+    pub tenant: Option<TenantId>,
+    /// About this sandbox.
+    pub sandbox: Option<SandboxId>,
+    /// About this exec.
+    pub exec: Option<ExecId>,
+    /// Of one of these types; of any type when empty.
+    pub types: Vec<String>,
+    /// At or after this instant.
+    pub from: Option<DateTime<Utc>>,
+    /// Before this instant.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// An event without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Where it stands.
+    pub position: Position,
+    /// Its exact header.
+    pub header: Bytes,
+    /// How many bytes its body had, if it had one.
+    pub body_length: Option<u64>,
+}
+
 /// An event with its link of the hash chain, as verification reads it: what is stored, not what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainedFrame {
@@ -161,8 +190,29 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// much as those differ.
     async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, StoreError>;
 
-    /// Up to `limit` events after a position, in order, with their links of the hash chain.
-    async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError>;
+    /// Up to `limit` events after a position and up to another, of one tenant or of all, in order, with their links of the
+    /// hash chain. What is trimmed is left out in silence.
+    async fn read_chain(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Position,
+        up_to: Position,
+        limit: u32,
+    ) -> Result<Vec<ChainedFrame>, StoreError>;
+
+    /// Up to `limit` events after a position and up to another, without their bodies; from the last one on backwards if
+    /// `backwards`. What is trimmed is left out in silence.
+    async fn read_audit(
+        &self,
+        filter: &AuditFilter,
+        after: Position,
+        up_to: Position,
+        backwards: bool,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// The ends of all chains, and the head that this is true at.
+    async fn chain_points(&self) -> Result<(Position, Vec<ChainPoint>), StoreError>;
 
     /// The first event that holds a byte at or after one of the two offsets; `None` while there is none.
     async fn output_start(

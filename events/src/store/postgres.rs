@@ -134,7 +134,7 @@ WITH taken AS (
     ON CONFLICT (tenant, name) DO UPDATE SET template = excluded.template
 ), new_chain_heads AS (
     INSERT INTO chain_heads (tenant, position, hash)
-    SELECT u.tenant, $1, u.hash FROM taken, UNNEST($34::text[], $35::bytea[]) AS u (tenant, hash)
+    SELECT u.* FROM taken, UNNEST($34::text[], $52::bigint[], $35::bytea[]) AS u
     ON CONFLICT (tenant) DO UPDATE SET position = excluded.position, hash = excluded.hash
 ), new_data_keys AS (
     INSERT INTO data_keys (sandbox, tenant, sealed_key, erased_at)
@@ -216,8 +216,8 @@ impl Dialect for Postgres {
             .bind(column!(templates, change => change.tenant.as_str()))
             .bind(column!(templates, change => searchable(&change.name)))
             .bind(template_states)
-            .bind(column!(batch.chain_heads, head => head.0.as_str()))
-            .bind(column!(batch.chain_heads, head => &head.1.0[..]))
+            .bind(column!(batch.chain_heads, point => point.tenant.as_str()))
+            .bind(column!(batch.chain_heads, point => &point.hash.0[..]))
             .bind(column!(bodies, row => row.exec))
             .bind(column!(bodies, row => row.stream))
             .bind(column!(bodies, row => row.offset))
@@ -234,6 +234,7 @@ impl Dialect for Postgres {
             .bind(column!(batch.webhooks, change => &change.id.as_bytes()[..]))
             .bind(column!(batch.webhooks, change => change.tenant.as_str()))
             .bind(webhook_states)
+            .bind(column!(batch.chain_heads, point => signed(point.position.0)))
             .fetch_optional(&store.writer)
             .await
             .map_err(&failed)?;

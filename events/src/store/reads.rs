@@ -8,15 +8,16 @@ use serde::de::DeserializeOwned;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Row, Type};
 
+use super::chain;
 use super::keys::{Kept, open_bodies};
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces, signed, stream_code};
 use super::{
-    AppendBatch, AppendError, ChainHash, ChainedFrame, DataKey, Encoding, EventFilter, EventStore, ExecPage,
-    Floor, Head, OutputChunk, Protection, StoreError, StoredBody,
+    AppendBatch, AppendError, AuditFilter, AuditRow, ChainHash, ChainedFrame, DataKey, Encoding, EventFilter,
+    EventStore, ExecPage, Floor, Head, OutputChunk, Protection, StoreError, StoredBody,
 };
 use crate::{
-    EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, RetentionClass, SandboxId,
-    SandboxState, Template, TenantId, WebhookId, WebhookState,
+    ChainPoint, EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, RetentionClass,
+    SandboxId, SandboxState, Template, TenantId, WebhookId, WebhookState,
 };
 
 /// The greatest number of pieces that one read of output returns.
@@ -24,7 +25,7 @@ const OUTPUT_PIECES: i64 = 4_096;
 /// How many ids one query looks up. Fixed, so that its prepared statement is reused.
 const ID_CHUNKS: [usize; 3] = [512, 32, 1];
 
-fn position(value: i64) -> Position {
+pub(super) fn position(value: i64) -> Position {
     Position(u64::try_from(value).unwrap_or_default())
 }
 
@@ -33,7 +34,7 @@ fn sandbox_id(bytes: &[u8]) -> Result<SandboxId, StoreError> {
     Ok(SandboxId::from_bytes(bytes))
 }
 
-fn chain_hash(bytes: &[u8]) -> Result<ChainHash, StoreError> {
+pub(super) fn chain_hash(bytes: &[u8]) -> Result<ChainHash, StoreError> {
     bytes.try_into().map(ChainHash).map_err(|_| damaged("read the hash chain", "a hash is not 32 bytes long"))
 }
 
@@ -181,31 +182,29 @@ where
         Ok(Position(low))
     }
 
-    async fn read_chained(&self, after: Position, limit: u32) -> Result<Vec<ChainedFrame>, StoreError> {
-        let failed = failed::<DB>("read events");
-        let mut rows = sqlx::query::<DB>(
-            "SELECT e.position, e.tenant, e.header, e.body_hash, e.hash, b.encoding, b.body
-             FROM events e LEFT JOIN bodies b ON b.position = e.position
-             WHERE e.position > $1 ORDER BY e.position LIMIT $2",
-        )
-        .bind(signed(after.0))
-        .bind(i64::from(limit))
-        .fetch(&self.readers);
-        let mut frames = Vec::new();
-        while let Some(row) = rows.try_next().await.map_err(&failed)? {
-            let tenant: &str = row.try_get(1).map_err(&failed)?;
-            let header: &[u8] = row.try_get(2).map_err(&failed)?;
-            let body_hash: Option<&[u8]> = row.try_get(3).map_err(&failed)?;
-            frames.push(ChainedFrame {
-                position: position(row.try_get(0).map_err(&failed)?),
-                tenant: tenant.parse().map_err(|error| damaged("read events", error))?,
-                header: header.to_vec().into(),
-                body_hash: body_hash.map(|hash| Ok::<_, StoreError>(chain_hash(hash)?.0)).transpose()?,
-                hash: chain_hash(row.try_get(4).map_err(&failed)?)?,
-                body: stored::<DB>(&row, 5).map_err(&failed)?,
-            });
-        }
-        Ok(frames)
+    async fn read_chain(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Position,
+        up_to: Position,
+        limit: u32,
+    ) -> Result<Vec<ChainedFrame>, StoreError> {
+        chain::read_chain(self, tenant, (after, up_to), limit).await
+    }
+
+    async fn read_audit(
+        &self,
+        filter: &AuditFilter,
+        after: Position,
+        up_to: Position,
+        backwards: bool,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, StoreError> {
+        chain::read_audit(self, filter, (after, up_to), backwards, limit).await
+    }
+
+    async fn chain_points(&self) -> Result<(Position, Vec<ChainPoint>), StoreError> {
+        chain::chain_points(self).await
     }
 
     async fn output_start(
@@ -695,7 +694,7 @@ where
     query
 }
 
-fn placeholders(first: usize, count: usize) -> String {
+pub(super) fn placeholders(first: usize, count: usize) -> String {
     let mut sql = String::with_capacity(count * 5);
     for number in first..first + count {
         if number > first {
@@ -707,7 +706,7 @@ fn placeholders(first: usize, count: usize) -> String {
 }
 
 /// What is kept of a body: its encoding in one column, its bytes in the next.
-fn stored<DB>(row: &DB::Row, column: usize) -> Result<Option<StoredBody>, sqlx::Error>
+pub(super) fn stored<DB>(row: &DB::Row, column: usize) -> Result<Option<StoredBody>, sqlx::Error>
 where
     DB: Database,
     for<'q> i16: Decode<'q, DB> + Type<DB>,

@@ -15,10 +15,10 @@ use super::sql::{
     searchable, signed, state_json,
 };
 use super::{
-    AppendBatch, AppendError, AppendEvent, ChainHash, DataKeyChange, EventStore, Floor, OpenError,
-    StoreError, StoreOptions, TemplateChange, WebhookChange, migrations,
+    AppendBatch, AppendError, AppendEvent, DataKeyChange, EventStore, Floor, OpenError, StoreError,
+    StoreOptions, TemplateChange, WebhookChange, migrations,
 };
-use crate::{ExecState, Position, RetentionClass, SandboxState, TenantId};
+use crate::{ChainPoint, ExecState, Position, RetentionClass, SandboxState};
 
 /// How long a writer waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -243,8 +243,8 @@ async fn add_rows(script: &mut Script<'_>, batch: &AppendBatch) -> Result<(), St
     for floor in &batch.floors {
         raise_floor(script, floor).await?;
     }
-    for (tenant, hash) in &batch.chain_heads {
-        put_chain_head(script, batch.end(), tenant, hash).await?;
+    for point in &batch.chain_heads {
+        put_chain_head(script, point).await?;
     }
     Ok(())
 }
@@ -448,13 +448,8 @@ async fn raise_floor(script: &mut Script<'_>, floor: &Floor) -> Result<(), Store
     script.add(sql).await
 }
 
-async fn put_chain_head(
-    script: &mut Script<'_>,
-    end: Position,
-    tenant: &TenantId,
-    hash: &ChainHash,
-) -> Result<(), StoreError> {
-    script.bind(tenant.as_str()).bind(signed(end.0)).bind(&hash.0[..]);
+async fn put_chain_head(script: &mut Script<'_>, point: &ChainPoint) -> Result<(), StoreError> {
+    script.bind(point.tenant.as_str()).bind(signed(point.position.0)).bind(&point.hash.0[..]);
     let sql = "INSERT INTO chain_heads (tenant, position, hash) VALUES (?, ?, ?)
         ON CONFLICT DO UPDATE SET position = excluded.position, hash = excluded.hash";
     script.add(sql).await

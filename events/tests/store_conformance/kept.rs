@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use events::recorder::{Retention, RetentionPolicy, Sealing, Tell, verify};
+use events::recorder::{Retention, RetentionPolicy, Sealing, Tell};
 use events::*;
 
 use super::Subject;
@@ -43,7 +43,7 @@ pub async fn bodies_come_back_however_they_are_kept(subject: &Subject) {
     let chunks = store.output(exec_id(1), OutputStream::Stdout, 3, usize::MAX).await.unwrap();
     let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
     assert_eq!(bytes, whole[3..]);
-    let chained = store.read_chained(Position::ZERO, 100).await.unwrap();
+    let chained = store.read_chain(None, Position::ZERO, Position(100), 100).await.unwrap();
     assert_eq!(chained[4].body.as_ref(), Some(kept(4)));
     assert_eq!(chained[0].body_hash, None);
     assert_eq!(verify(&*store).await.unwrap(), batch.end());
@@ -83,7 +83,7 @@ pub async fn sealed_output_is_read_with_the_master_key_only(subject: &Subject) {
     assert_eq!(stdout(&*store, 2, 0).await.unwrap(), b"short secret");
     let keys = store.data_keys(&[sandbox_id(1), sandbox_id(2), sandbox_id(3)]).await.unwrap();
     assert_eq!(keys.len(), 2, "a key for each sandbox");
-    let chained = store.read_chained(Position::ZERO, 100).await.unwrap();
+    let chained = store.read_chain(None, Position::ZERO, Position(100), 100).await.unwrap();
     let encodings: Vec<Encoding> =
         chained.iter().filter_map(|frame| Some(frame.body.as_ref()?.encoding)).collect();
     use Encoding::{SealedRaw, SealedZstd};

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
+use events::audit::{Fault, PublicKeys, verify_store};
 use events::recorder::{Encoder, Incoming, Known, Numberer, Sealing};
 use events::*;
 
@@ -155,6 +156,15 @@ impl Recorder {
 
 pub fn frames(batches: &[&AppendBatch]) -> Vec<Frame> {
     batches.iter().flat_map(|batch| batch.events.iter().map(|event| event.frame.clone())).collect()
+}
+
+/// Verifies the log; gives back its end, or the first bad position and what is wrong there.
+pub async fn verify(store: &dyn EventStore) -> Result<Position, (Position, Fault)> {
+    let report = verify_store(store, &PublicKeys::default()).await.unwrap();
+    match report.finding {
+        None => Ok(report.last),
+        Some(finding) => Err((finding.position, finding.fault)),
+    }
 }
 
 pub async fn read_all(store: &dyn EventStore) -> Vec<Frame> {

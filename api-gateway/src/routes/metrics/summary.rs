@@ -28,6 +28,8 @@ pub struct Metrics {
     pub used: u64,
     /// The position of the newest event that this gateway has seen.
     pub feed_head: u64,
+    /// How far the recorder is behind, or silent.
+    pub recorder_lag_seconds: f64,
     /// Whether the transport is connected.
     pub nats_connected: bool,
 }
@@ -56,6 +58,7 @@ pub(crate) async fn summary(State(gateway): State<Gateway>, caller: Caller) -> J
         capacity: nodes.iter().map(|node| u64::from(node.heartbeat.capacity)).sum(),
         used: nodes.iter().map(|node| u64::from(node.heartbeat.used)).sum(),
         feed_head: gateway.feed().head().0,
+        recorder_lag_seconds: gateway.feed().recorder_lag().age.as_secs_f64(),
         nats_connected: gateway.log().is_connected(),
     })
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use events::recorder::{self, Messages, Transport};
 use events::{
-    ExecState, Frame, Head, Position, PublishError, SourceError, SourceMessage, StreamMark,
+    ExecState, Frame, Head, Position, PublishError, RecorderLag, SourceError, SourceMessage, StreamMark,
     encode_recorded_batch, open_store,
 };
 use tokio::sync::mpsc;
@@ -59,7 +59,7 @@ impl Transport for FromMemory {
         std::hint::black_box(encode_recorded_batch(frames));
     }
 
-    async fn announce_head(&self, head: Position) {
+    async fn announce_head(&self, head: Position, _: RecorderLag) {
         let _ = self.heads.send(head);
     }
 
@@ -97,6 +97,6 @@ impl Messages for Reader {
     fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
         let payload = self.messages.get(self.next)?.clone();
         self.next += 1;
-        Some(Ok(SourceMessage { sequence: self.next as u64, payload }))
+        Some(Ok(SourceMessage { sequence: self.next as u64, payload, published_us: 0, pending: 0 }))
     }
 }

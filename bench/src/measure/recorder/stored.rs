@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use events::recorder::{Encode, Encoder, Incoming, link};
+use events::audit::link;
+use events::recorder::{Encode, Encoder, Incoming};
 use events::{ChainHash, Position, decode_batch, upkeep};
 
 use super::workload::{Content, Workload};

@@ -1,0 +1,438 @@
+//! Walks a log and checks it.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::checkpoint_file::CheckpointFileError;
+use super::claim::{Claim, ClaimSource};
+use super::keys::PublicKeys;
+use super::link::link;
+use super::report::{Fault, Finding, Report};
+use super::source::{ChainItem, ChainSource, RecentLinks, StoreSource};
+use crate::{
+    AuditCheckpoint, ChainHash, ChainPoint, ChainedFrame, DecodeError, Event, EventData, EventStore, Frame,
+    Position, RetentionClass, SandboxId, StoreError, TenantId,
+};
+
+/// Why a log could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file failed.
+    #[error("cannot read {path}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {why}")]
+    Format {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The checkpoint file failed.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointFileError),
+}
+
+/// Checks everything that a source has: that nothing is missing, that every event is the one that was chained, that
+/// bodies are what was chained, that chains end where they should, and that every checkpoint, in the log and in `file`,
+/// is signed by one of `keys` and agrees.
+///
+/// Stops at the first thing that is wrong, which is then in the report. Memory grows with the number of tenants and of
+/// sandboxes whose bodies are gone, not with the length of the log.
+pub async fn verify(
+    source: &mut dyn ChainSource,
+    keys: &PublicKeys,
+    file: impl Iterator<Item = Result<(u64, AuditCheckpoint), CheckpointFileError>> + Send,
+) -> Result<Report, VerifyError> {
+    let mut walk = Walk::new(source.tenant().cloned(), source.has_bodies(), keys);
+    match walk.run(source, file).await {
+        Ok(()) => {}
+        Err(Stop::Found(finding)) => walk.report.finding = Some(finding),
+        Err(Stop::Failed(error)) => return Err(error),
+    }
+    Ok(walk.finish())
+}
+
+/// The same for all that a store has, without a file.
+pub async fn verify_store(store: &dyn EventStore, keys: &PublicKeys) -> Result<Report, VerifyError> {
+    let mut source = StoreSource::open(store, None).await?;
+    verify(&mut source, keys, std::iter::empty()).await
+}
+
+enum Stop {
+    Found(Finding),
+    Failed(VerifyError),
+}
+
+impl From<VerifyError> for Stop {
+    fn from(error: VerifyError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn found(position: Position, fault: Fault) -> Stop {
+    told(position, fault, fault.to_string())
+}
+
+fn told(position: Position, fault: Fault, explanation: String) -> Stop {
+    Stop::Found(Finding { position, fault, explanation })
+}
+
+/// The first event of a chain that begins after what was dropped, until something states what it follows from.
+struct Loose {
+    position: Position,
+    header: Bytes,
+    body_hash: Option<[u8; 32]>,
+    hash: ChainHash,
+}
+
+struct Walk<'k> {
+    keys: &'k PublicKeys,
+    tenant: Option<TenantId>,
+    has_bodies: bool,
+    report: Report,
+    /// The newest event that was read.
+    at: Position,
+    /// Up to where events are not there from the beginning on.
+    floor: Position,
+    /// Up to where the source says so.
+    said_floor: Position,
+    chains: HashMap<TenantId, ChainPoint>,
+    loose: HashMap<TenantId, Loose>,
+    recent: RecentLinks,
+    /// The first and the last event without its body, by sandbox.
+    absent: HashMap<Option<SandboxId>, (Position, Position)>,
+    erased: HashSet<SandboxId>,
+    /// Up to where the log says that bodies, and that events were dropped.
+    bodies_dropped: Position,
+    events_dropped: Position,
+}
+
+impl<'k> Walk<'k> {
+    fn new(tenant: Option<TenantId>, has_bodies: bool, keys: &'k PublicKeys) -> Self {
+        let report = Report {
+            ok: false,
+            finding: None,
+            first: Position::ZERO,
+            last: Position::ZERO,
+            events: 0,
+            tenants: 0,
+            bodies: 0,
+            bodies_absent: 0,
+            unanchored: 0,
+            checkpoints: super::report::CheckpointCounts::default(),
+            events_after_checkpoint: 0,
+            proves: Vec::new(),
+            does_not_prove: Vec::new(),
+        };
+        Self {
+            keys,
+            tenant,
+            has_bodies,
+            report,
+            at: Position::ZERO,
+            floor: Position::ZERO,
+            said_floor: Position::ZERO,
+            chains: HashMap::new(),
+            loose: HashMap::new(),
+            recent: RecentLinks::default(),
+            absent: HashMap::new(),
+            erased: HashSet::new(),
+            bodies_dropped: Position::ZERO,
+            events_dropped: Position::ZERO,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        source: &mut dyn ChainSource,
+        file: impl Iterator<Item = Result<(u64, AuditCheckpoint), CheckpointFileError>> + Send,
+    ) -> Result<(), Stop> {
+        self.said_floor = source.floor();
+        loop {
+            let items = source.next().await?;
+            if items.is_empty() {
+                break;
+            }
+            for item in items {
+                match item {
+                    ChainItem::Event(event) => {
+                        if let Some(claim) = self.event(event)? {
+                            self.claim(claim, source).await?;
+                        }
+                    }
+                    ChainItem::Claim(claim) => self.claim(claim, source).await?,
+                    ChainItem::Damaged(why) => {
+                        return Err(told(self.at.next(), Fault::Unreadable, why));
+                    }
+                    ChainItem::CutOff => return Err(found(self.at.next(), Fault::CutOff)),
+                }
+            }
+        }
+        if self.tenant.is_none() && self.at < source.end() {
+            return Err(found(self.at.next(), Fault::Missing));
+        }
+        self.heads(source).await?;
+        for line in file {
+            let (number, checkpoint) = line.map_err(VerifyError::from)?;
+            let mut claim = Claim::of_checkpoint(&checkpoint, ClaimSource::File(number));
+            if let Some(tenant) = &self.tenant {
+                claim = claim.only(tenant);
+            }
+            self.claim(claim, source).await?;
+        }
+        self.close()
+    }
+
+    /// Checks one event; gives back what it claims if it is a checkpoint.
+    fn event(&mut self, chained: ChainedFrame) -> Result<Option<Claim>, Stop> {
+        let ChainedFrame { position, tenant, header, body_hash, body, hash } = chained;
+        if self.report.events == 0 {
+            self.report.first = position;
+            if self.tenant.is_none() {
+                self.floor = Position(position.0.saturating_sub(1));
+            }
+        } else if position <= self.at {
+            return Err(found(position, Fault::Order));
+        } else if self.tenant.is_none() && position != self.at.next() {
+            return Err(found(self.at.next(), Fault::Missing));
+        }
+        self.link(&tenant, position, &header, body_hash, hash)?;
+        let frame = Frame { position, header, body: Bytes::new(), missing: None };
+        let event = match frame.decode() {
+            Ok(event) if event.tenant != tenant => return Err(found(position, Fault::Tenant)),
+            Ok(event) => Some(event),
+            // Written by a newer build; its bytes are what they were.
+            Err(DecodeError::UnknownType(_)) => None,
+            Err(DecodeError::Frame(_) | DecodeError::Header(_) | DecodeError::Id(_)) => {
+                return Err(found(position, Fault::Unreadable));
+            }
+        };
+        match (&body, body_hash) {
+            (Some(body), stated) if stated != Some(body.hash()) => {
+                return Err(found(position, Fault::Body));
+            }
+            (Some(_), _) => self.report.bodies += 1,
+            (None, Some(_)) => {
+                self.report.bodies_absent += 1;
+                let sandbox = event.as_ref().and_then(|event| event.sandbox);
+                self.absent.entry(sandbox).or_insert((position, position)).1 = position;
+            }
+            (None, None) => {}
+        }
+        self.at = position;
+        self.report.events += 1;
+        self.report.last = position;
+        self.recent.add(position, hash);
+        self.chains.insert(tenant.clone(), ChainPoint { tenant: tenant.clone(), position, hash });
+        Ok(event.and_then(|event| self.note(event, position)))
+    }
+
+    fn link(
+        &mut self,
+        tenant: &TenantId,
+        position: Position,
+        header: &Bytes,
+        body_hash: Option<[u8; 32]>,
+        hash: ChainHash,
+    ) -> Result<(), Stop> {
+        let before = self.chains.get(tenant);
+        let previous = before.map_or(ChainHash::GENESIS, |point| point.hash);
+        if link(&previous, position, header, body_hash.as_ref()) == hash {
+            return Ok(());
+        }
+        // What one tenant's chain follows from may have been dropped, without a hole that would show it.
+        let dropped =
+            self.floor > Position::ZERO || (self.tenant.is_some() && self.said_floor > Position::ZERO);
+        if before.is_some() || !dropped {
+            return Err(found(position, Fault::Hash));
+        }
+        let loose = Loose { position, header: header.clone(), body_hash, hash };
+        self.loose.insert(tenant.clone(), loose);
+        Ok(())
+    }
+
+    /// Takes in what the log says about itself.
+    fn note(&mut self, event: Event, position: Position) -> Option<Claim> {
+        if let EventData::SandboxErased(_) = event.data {
+            self.erased.extend(event.sandbox);
+            return None;
+        }
+        // Anybody else could only say it about nothing.
+        if event.tenant != TenantId::system() {
+            return None;
+        }
+        if let EventData::LogTrimmed(trimmed) = &event.data {
+            self.bodies_dropped = self.bodies_dropped.max(trimmed.up_to);
+            if trimmed.class == RetentionClass::Lifecycle {
+                self.events_dropped = self.events_dropped.max(trimmed.up_to);
+            }
+            return None;
+        }
+        let EventData::AuditCheckpoint(checkpoint) = &event.data else {
+            return None;
+        };
+        let claim = Claim::of_checkpoint(checkpoint, ClaimSource::Event(position));
+        Some(match &self.tenant {
+            Some(tenant) => claim.only(tenant),
+            None => claim,
+        })
+    }
+
+    async fn claim(&mut self, claim: Claim, source: &mut dyn ChainSource) -> Result<(), Stop> {
+        let whole = if let ClaimSource::Event(position) = claim.source { position } else { self.at };
+        match claim.source {
+            ClaimSource::Event(_) | ClaimSource::Export(_) => self.report.checkpoints.recorded += 1,
+            ClaimSource::File(_) => self.report.checkpoints.in_file += 1,
+        }
+        let named = |fault: Fault| {
+            let position = claim.points.iter().map(|point| point.position).min();
+            told(position.unwrap_or(whole), fault, format!("{}: {fault}", claim.source))
+        };
+        match claim.check_signature(self.keys) {
+            Ok(true) => self.report.checkpoints.signatures_checked += 1,
+            Ok(false) => {}
+            Err(fault) => return Err(named(fault)),
+        }
+        let mut points: Vec<&ChainPoint> = claim.points.iter().collect();
+        points.sort_by_key(|point| point.position);
+        for point in points {
+            if point.position > claim.signed.up_to {
+                return Err(named(Fault::Contradiction));
+            }
+            self.point(&claim, point, source).await?;
+        }
+        if self.report.checkpoints.newest_up_to.is_none_or(|newest| newest < claim.signed.up_to) {
+            self.report.checkpoints.newest_up_to = Some(claim.signed.up_to);
+            self.report.checkpoints.newest_at = Some(claim.signed.at);
+        }
+        Ok(())
+    }
+
+    async fn point(
+        &mut self,
+        claim: &Claim,
+        point: &ChainPoint,
+        source: &mut dyn ChainSource,
+    ) -> Result<(), Stop> {
+        self.anchor(point);
+        if point.position <= self.floor {
+            return Ok(());
+        }
+        let stored = match self.recent.get(point.position) {
+            Some(hash) => Some(hash),
+            None => source.link_at(point.position).await?,
+        };
+        let agreed = match self.report.checkpoints.newest_up_to {
+            Some(up_to) => format!("; the log agrees with checkpoints up to position {up_to}"),
+            None => String::new(),
+        };
+        let made = claim.signed.at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        match stored {
+            Some(hash) if hash == point.hash => Ok(()),
+            Some(hash) => Err(told(
+                point.position,
+                Fault::Contradiction,
+                format!(
+                    "{}, made {made}, states the hash {} here, and the log has {hash}: something at or before this position was rewritten{agreed}",
+                    claim.source, point.hash
+                ),
+            )),
+            None if point.position > self.at => Err(told(
+                self.at.next(),
+                Fault::Beyond,
+                format!(
+                    "{}, made {made}, speaks of position {}, and the log ends at {}{agreed}",
+                    claim.source, point.position, self.at
+                ),
+            )),
+            // What one tenant has before its first event may have been dropped.
+            None if self.tenant.is_some() && point.position <= self.said_floor => Ok(()),
+            None => Err(told(
+                point.position,
+                Fault::Contradiction,
+                format!("{}, made {made}, speaks of an event here, and there is none", claim.source),
+            )),
+        }
+    }
+
+    /// Whether the point is what the first event of its chain follows from.
+    fn anchor(&mut self, point: &ChainPoint) {
+        let fits = self.loose.get(&point.tenant).is_some_and(|first| {
+            point.position < first.position
+                && link(&point.hash, first.position, &first.header, first.body_hash.as_ref()) == first.hash
+        });
+        if fits {
+            self.loose.remove(&point.tenant);
+        }
+    }
+
+    async fn heads(&mut self, source: &mut dyn ChainSource) -> Result<(), Stop> {
+        let Some(heads) = source.heads().await? else {
+            return Ok(());
+        };
+        let end = source.end();
+        let mut seen = HashSet::new();
+        let mut first_bad: Option<Position> = None;
+        for head in heads {
+            // The log has grown since: a later verification sees to it.
+            let grown = head.position > end;
+            let fits = match self.chains.get(&head.tenant) {
+                Some(point) => *point == head,
+                None => head.position <= self.floor || self.tenant.is_some(),
+            };
+            if !grown && !fits {
+                let known = self.chains.get(&head.tenant).map_or(head.position, |point| point.position);
+                let bad = Position(known.0.min(head.position.0));
+                first_bad = Some(first_bad.map_or(bad, |first| first.min(bad)));
+            }
+            seen.insert(head.tenant);
+        }
+        let headless = self.chains.values().filter(|point| !seen.contains(&point.tenant));
+        let first_bad = headless.map(|point| point.position).chain(first_bad).min();
+        first_bad.map_or(Ok(()), |position| Err(found(position, Fault::Head)))
+    }
+
+    /// What can only be judged when everything was read.
+    fn close(&mut self) -> Result<(), Stop> {
+        if self.floor > self.events_dropped {
+            return Err(found(Position(self.events_dropped.0 + 1), Fault::Trimmed));
+        }
+        self.report.unanchored = self.loose.len() as u64;
+        // Whether a sandbox was erased, and what was dropped, is told to a tenant in its own chain or not at all.
+        if !self.has_bodies || self.tenant.is_some() {
+            return Ok(());
+        }
+        let unexplained = self
+            .absent
+            .iter()
+            .filter(|(sandbox, _)| sandbox.is_none_or(|sandbox| !self.erased.contains(&sandbox)))
+            .filter(|(_, (_, last))| *last > self.bodies_dropped)
+            .map(|(_, (first, last))| if *first > self.bodies_dropped { *first } else { *last })
+            .min();
+        unexplained.map_or(Ok(()), |position| Err(found(position, Fault::BodyMissing)))
+    }
+
+    fn finish(mut self) -> Report {
+        self.report.tenants = self.chains.len() as u64;
+        let newest = self.report.checkpoints.newest_up_to.unwrap_or(Position::ZERO);
+        self.report.events_after_checkpoint = if self.tenant.is_none() {
+            self.report.last.0.saturating_sub(newest.0).min(self.report.events)
+        } else {
+            u64::from(self.report.last > newest)
+        };
+        self.report.explain();
+        self.report
+    }
+}

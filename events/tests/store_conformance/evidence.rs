@@ -1,0 +1,217 @@
+//! What verification finds in a database that somebody changed.
+
+use events::audit::{AuditKey, AuditQuery, Fault, PublicKeys, Report, StoreSource, link, list};
+use events::*;
+
+use super::Subject;
+use super::scenario::*;
+
+/// A log with a checkpoint in its middle, and the checkpoint as it stands in the file.
+struct Evidence {
+    key: AuditKey,
+    file: Vec<AuditCheckpoint>,
+}
+
+/// Positions 1 to 3 an exec, 4 the checkpoint of them, 5 to 7 an exec, 8 the checkpoint of all.
+async fn record(subject: &Subject) -> (std::sync::Arc<dyn EventStore>, Evidence) {
+    let store = subject.open().await;
+    let key = AuditKey::from_bytes([5; 32]);
+    let mut log = Recorder::default();
+    let mut file: Vec<AuditCheckpoint> = Vec::new();
+    for exec in 1..=2 {
+        store.append(&log.batch(short_exec(exec, b"some output"))).await.unwrap();
+        let after = file.last().map_or(Position::ZERO, |newest| newest.statement.up_to);
+        let (up_to, mut chains) = store.chain_points().await.unwrap();
+        chains.retain(|point| point.position > after);
+        let previous = file.last().map_or(ChainHash::GENESIS, |newest| newest.statement.hash());
+        let checkpoint = CheckpointStatement { up_to, at: at(9), chains, previous }.sign(&key);
+        file.push(checkpoint.clone());
+        let mut event = event(None, checkpoint);
+        event.tenant = TenantId::system();
+        store.append(&log.batch(vec![event])).await.unwrap();
+    }
+    (store, Evidence { key, file })
+}
+
+impl Evidence {
+    async fn verify(&self, store: &dyn EventStore) -> Report {
+        let keys = PublicKeys::new(vec![self.key.public()]);
+        let mut source = StoreSource::open(store, None).await.unwrap();
+        let file = self.file.iter().cloned().zip(1..).map(|(checkpoint, line)| Ok((line, checkpoint)));
+        audit::verify(&mut source, &keys, file).await.unwrap()
+    }
+
+    async fn fault(&self, store: &dyn EventStore) -> (u64, Fault) {
+        let finding = self.verify(store).await.finding.expect("a finding");
+        (finding.position.0, finding.fault)
+    }
+}
+
+async fn unguard(subject: &Subject) {
+    let triggers = if subject.is_sqlite() {
+        "DROP TRIGGER events_refuse_update; DROP TRIGGER events_refuse_delete; DROP TRIGGER bodies_refuse_update;
+         DROP TRIGGER bodies_refuse_delete"
+    } else {
+        "DROP TRIGGER events_refuse_change ON events; DROP TRIGGER bodies_refuse_change ON bodies"
+    };
+    subject.raw(triggers).await.unwrap();
+}
+
+/// Computes all links from a position on again, as whoever can write the whole database would.
+async fn rebuild(subject: &Subject, store: &dyn EventStore, from: u64) {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let literal = |bytes: &[u8]| {
+        if subject.is_sqlite() { format!("x'{}'", hex(bytes)) } else { format!("'\\x{}'", hex(bytes)) }
+    };
+    let mut links = std::collections::HashMap::new();
+    for frame in store.read_chain(None, Position::ZERO, Position(1_000), 1_000).await.unwrap() {
+        let previous = links.get(&frame.tenant).copied().unwrap_or(ChainHash::GENESIS);
+        let body_hash = frame.body.as_ref().map(StoredBody::hash).or(frame.body_hash);
+        let hash = link(&previous, frame.position, &frame.header, body_hash.as_ref());
+        if frame.position.0 >= from {
+            let body = body_hash.map_or("NULL".to_owned(), |hash| literal(&hash));
+            let sql = format!(
+                "UPDATE events SET hash = {}, body_hash = {body} WHERE position = {};
+                 UPDATE chain_heads SET hash = {}, position = {} WHERE tenant = '{}'",
+                literal(&hash.0),
+                frame.position,
+                literal(&hash.0),
+                frame.position,
+                frame.tenant
+            );
+            subject.raw(&sql).await.unwrap();
+        }
+        links.insert(frame.tenant.clone(), hash);
+    }
+}
+
+pub async fn an_untouched_log_verifies_with_its_checkpoints(subject: &Subject) {
+    let (store, evidence) = record(subject).await;
+    let report = evidence.verify(&*store).await;
+    assert!(report.ok, "{:?}", report.finding);
+    assert_eq!((report.events, report.tenants, report.bodies, report.bodies_absent), (8, 2, 2, 0));
+    let counts = &report.checkpoints;
+    assert_eq!((counts.recorded, counts.in_file, counts.signatures_checked), (2, 2, 4));
+    assert_eq!((counts.newest_up_to, report.events_after_checkpoint), (Some(Position(7)), 1));
+}
+
+pub async fn one_tenant_verifies_its_own_chain_alone(subject: &Subject) {
+    let (store, evidence) = record(subject).await;
+    let keys = PublicKeys::new(vec![evidence.key.public()]);
+    let mut source = StoreSource::open(&*store, Some(tenant("default"))).await.unwrap();
+    let report = audit::verify(&mut source, &keys, std::iter::empty()).await.unwrap();
+    assert!(report.ok, "{:?}", report.finding);
+    assert_eq!((report.events, report.tenants), (6, 1));
+    assert_eq!((report.checkpoints.recorded, report.checkpoints.signatures_checked), (2, 2));
+    unguard(subject).await;
+    subject.raw("DELETE FROM events WHERE position = 5").await.unwrap();
+    let mut source = StoreSource::open(&*store, Some(tenant("default"))).await.unwrap();
+    let finding = audit::verify(&mut source, &keys, std::iter::empty()).await.unwrap().finding.unwrap();
+    assert_eq!((finding.position, finding.fault), (Position(6), Fault::Hash));
+}
+
+pub async fn a_flipped_byte_is_named(subject: &Subject) {
+    let (store, evidence) = record(subject).await;
+    unguard(subject).await;
+    let flipped = if subject.is_sqlite() {
+        "UPDATE events SET header = CAST(replace(CAST(header AS TEXT), 'node-1', 'node-2') AS BLOB) WHERE position = 3"
+    } else {
+        "UPDATE events SET header = convert_to(replace(convert_from(header, 'UTF8'), 'node-1', 'node-2'), 'UTF8')
+         WHERE position = 3"
+    };
+    subject.raw(flipped).await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (3, Fault::Hash));
+    // Of what was already found wrong, the first is told: a body before it comes first.
+    let body = if subject.is_sqlite() { "x'00'" } else { "'\\x00'" };
+    subject.raw(&format!("UPDATE bodies SET body = {body} WHERE position = 2")).await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (2, Fault::Body));
+}
+
+pub async fn a_body_that_vanished_without_a_reason_is_named(subject: &Subject) {
+    let (store, evidence) = record(subject).await;
+    unguard(subject).await;
+    subject.raw("DELETE FROM bodies WHERE position = 6").await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (6, Fault::BodyMissing));
+}
+
+pub async fn a_swapped_pair_is_named(subject: &Subject) {
+    let (store, evidence) = record(subject).await;
+    unguard(subject).await;
+    let swap = "UPDATE events SET position = -1 WHERE position = 5;
+                UPDATE events SET position = 5 WHERE position = 7;
+                UPDATE events SET position = 7 WHERE position = -1";
+    subject.raw(swap).await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (5, Fault::Hash));
+}
+
+pub async fn a_deleted_event_is_named(subject: &Subject) {
+    let (store, evidence) = record(subject).await;
+    unguard(subject).await;
+    subject.raw("DELETE FROM events WHERE position = 3").await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (3, Fault::Missing));
+    subject.raw("DELETE FROM events WHERE position < 3").await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (1, Fault::Trimmed));
+}
+
+pub async fn a_cut_off_tail_is_contradicted_by_the_checkpoint_file(subject: &Subject) {
+    let (store, mut evidence) = record(subject).await;
+    unguard(subject).await;
+    subject
+        .raw("DELETE FROM events WHERE position > 4; DELETE FROM bodies WHERE position > 4")
+        .await
+        .unwrap();
+    assert_eq!(evidence.fault(&*store).await, (5, Fault::Missing));
+    // Whoever cuts knows of the head.
+    subject.raw("UPDATE head SET position = 4").await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (5, Fault::Beyond));
+    rebuild(subject, &*store, 1).await;
+    assert_eq!(evidence.fault(&*store).await, (5, Fault::Beyond));
+    // The file is what knows of it: nothing else does.
+    evidence.file.clear();
+    assert_eq!(evidence.verify(&*store).await.finding, None);
+}
+
+pub async fn a_rebuilt_chain_is_contradicted_by_a_checkpoint(subject: &Subject) {
+    let (store, mut evidence) = record(subject).await;
+    unguard(subject).await;
+    let body = if subject.is_sqlite() { "x'00'" } else { "'\\x00'" };
+    subject.raw(&format!("UPDATE bodies SET body = {body} WHERE position = 2")).await.unwrap();
+    rebuild(subject, &*store, 1).await;
+    // Every link is right again; the checkpoint at 4 states another for 3.
+    let report = evidence.verify(&*store).await;
+    let finding = report.finding.unwrap();
+    assert_eq!((finding.position, finding.fault), (Position(3), Fault::Contradiction));
+    assert!(finding.explanation.contains("the checkpoint at position 4"), "{}", finding.explanation);
+    // Another key is another signer.
+    evidence.key = AuditKey::from_bytes([6; 32]);
+    assert_eq!(evidence.fault(&*store).await, (3, Fault::UnknownKey));
+}
+
+pub async fn a_forged_checkpoint_is_not_signed(subject: &Subject) {
+    let (store, mut evidence) = record(subject).await;
+    evidence.file[1].statement.chains[0].hash = ChainHash([9; 32]);
+    assert_eq!(evidence.fault(&*store).await.1, Fault::Signature);
+}
+
+pub async fn a_page_of_the_audit_log_goes_on_where_it_ended(subject: &Subject) {
+    let (store, _) = record(subject).await;
+    let positions = async |query: &AuditQuery| {
+        let page = list(&*store, query).await.unwrap();
+        (page.events.iter().map(|(row, _)| row.position.0).collect::<Vec<_>>(), page.next_after)
+    };
+    let mut query = AuditQuery { limit: 3, ..AuditQuery::default() };
+    assert_eq!(positions(&query).await, (vec![1, 2, 3], Some(Position(3))));
+    query.after = Some(Position(6));
+    assert_eq!(positions(&query).await, (vec![7, 8], None));
+    query = AuditQuery { limit: 3, backwards: true, ..AuditQuery::default() };
+    assert_eq!(positions(&query).await, (vec![8, 7, 6], Some(Position(6))));
+    query.after = Some(Position(3));
+    assert_eq!(positions(&query).await, (vec![2, 1], None));
+    query = AuditQuery { limit: 10, actor: Some("executor:*".to_owned()), ..AuditQuery::default() };
+    query.filter.types = ["exec.exited", "audit.checkpoint"].map(str::to_owned).to_vec();
+    assert_eq!(positions(&query).await, (vec![3, 4, 7, 8], None));
+    query.filter.tenant = Some(tenant("default"));
+    assert_eq!(positions(&query).await, (vec![3, 7], None));
+    query.filter.to = Some(at(0));
+    assert_eq!(positions(&query).await, (vec![], None));
+}
