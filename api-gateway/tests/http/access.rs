@@ -3,18 +3,32 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::feed::dial;
 use super::world::{BLUE, World, error, json as body_of};
 
-/// Every operation of the document: method, path with its parameters filled in, whether it needs a key.
-fn operations(sandbox: &str, exec: &str) -> Vec<(Method, String, bool)> {
+/// What the document says of one operation.
+struct Operation {
+    method: Method,
+    /// With its parameters filled in.
+    path: String,
+    keyed: bool,
+    websocket: bool,
+}
+
+/// Every operation of the document.
+fn operations(sandbox: &str, exec: &str) -> Vec<Operation> {
     let document: Value = serde_json::from_str(&api_gateway::openapi_document().unwrap()).unwrap();
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         let id = if path.contains("/execs/{id}") { exec } else { sandbox };
         let path = path.strip_prefix("/api/v1").unwrap().replace("{id}", id).replace("{name}", "none");
         for (method, operation) in item.as_object().unwrap() {
-            let keyed = operation.get("security").is_none();
-            all.push((method.to_uppercase().parse().unwrap(), path.clone(), keyed));
+            all.push(Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+                keyed: operation.get("security").is_none(),
+                websocket: operation["responses"].get("101").is_some(),
+            });
         }
     }
     assert!(all.len() > 35, "{}", all.len());
@@ -24,7 +38,7 @@ fn operations(sandbox: &str, exec: &str) -> Vec<(Method, String, bool)> {
 #[tokio::test]
 async fn every_route_but_the_probes_needs_a_key() {
     let world = World::start().await;
-    for (method, path, keyed) in operations("sb-x", "ex-x") {
+    for Operation { method, path, keyed, .. } in operations("sb-x", "ex-x") {
         for form in [path.clone(), format!("{path}/")] {
             let bare = world.ask_bare(method.clone(), &form);
             if keyed {
@@ -45,8 +59,14 @@ async fn another_tenants_sandboxes_and_execs_do_not_exist() {
     let sandbox = world.sandbox().await;
     let exec = world.exec(&sandbox, "hello", 200).await["exec_id"].as_str().unwrap().to_owned();
     let mut asked = 0;
-    for (method, path, _) in operations(&sandbox, &exec) {
-        if !path.contains("sb-") && !path.contains("ex-") || path.ends_with("/ws") {
+    for Operation { method, path, websocket, .. } in operations(&sandbox, &exec) {
+        if !path.contains("sb-") && !path.contains("ex-") {
+            continue;
+        }
+        if websocket {
+            let refused = dial(&world, &path, &[("x-api-key", BLUE)]).await.err();
+            assert_eq!(refused, Some(404), "{method} {path}");
+            asked += 1;
             continue;
         }
         let path = match path.rsplit_once('/') {

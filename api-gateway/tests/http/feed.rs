@@ -16,7 +16,7 @@ use super::world::{BLUE, RED, World, error};
 
 type Socket = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
-async fn dial(world: &World, path: &str, headers: &[(&str, &str)]) -> Result<(Socket, Response), u16> {
+pub async fn dial(world: &World, path: &str, headers: &[(&str, &str)]) -> Result<(Socket, Response), u16> {
     let mut request = world.url(path).replacen("http", "ws", 1).into_client_request().unwrap();
     for (name, value) in headers {
         let name: reqwest::header::HeaderName = name.parse().unwrap();
