@@ -8,6 +8,7 @@ use agent::protocol::{MAX_CHUNK, StartErrorKind, StartExec, StartRefusal, Stream
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
+use super::clock;
 use super::exec::Exec;
 use super::execs::Reaped;
 use super::spawn::{Output, SpawnError, Spawned, spawn};
@@ -31,9 +32,13 @@ pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefu
     }
     let limits =
         Limits { memory_bytes: agent.options.spool_memory_bytes, file_bytes: agent.options.spool_file_bytes };
+    // On a busy machine the process can have run for a while before we do again: its time counts from before it.
+    let began = clock::boot();
     match spawn(agent, start) {
         Ok(Spawned { pid, stdin, outputs, terminal }) => {
-            let exec = Rc::new(Exec::new(start.exec_id, pid, limits, Stdin::new(stdin.is_some()), terminal));
+            let mut exec = Exec::new(start.exec_id, pid, limits, Stdin::new(stdin.is_some()), terminal);
+            exec.began = began;
+            let exec = Rc::new(exec);
             agent.execs.insert(&exec);
             if let Some(sink) = stdin {
                 let exec = Rc::clone(&exec);
