@@ -72,11 +72,13 @@ pub struct AuditLimits {
     pub max_lag: Duration,
     /// The file of the keys by which checkpoints are known to be signed. It may come to be later.
     pub public_key_file: Option<PathBuf>,
+    /// Where the recorder writes checkpoints outside the database, if that is on this machine.
+    pub checkpoint_file: Option<PathBuf>,
 }
 
 impl Default for AuditLimits {
     fn default() -> Self {
-        Self { max_lag: Duration::from_secs(10), public_key_file: None }
+        Self { max_lag: Duration::from_secs(10), public_key_file: None, checkpoint_file: None }
     }
 }
 

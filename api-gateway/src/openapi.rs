@@ -19,6 +19,7 @@ use utoipa::{Modify, OpenApi};
         (name = "templates", description = "Named sets of defaults"),
         (name = "webhooks", description = "Readers of the log that are called over HTTP"),
         (name = "events", description = "The log"),
+        (name = "audit", description = "The log for auditors: lists, exports, proofs"),
         (name = "providers", description = "Box-makers"),
         (name = "pool", description = "Shared machines"),
         (name = "quotas", description = "Limits of owners"),

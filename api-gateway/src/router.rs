@@ -14,7 +14,8 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::openapi::Api;
 use crate::routes::{
-    events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates, tickets, webhooks,
+    audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates, tickets,
+    webhooks,
 };
 use crate::{audited, auth, observe};
 
@@ -75,6 +76,10 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(events::follow::follow))
         .routes(routes!(events::ws::ws))
         .routes(routes!(tickets::issue::issue))
+        .routes(routes!(audit::list::list))
+        .routes(routes!(audit::export::export))
+        .routes(routes!(audit::verify::verify))
+        .routes(routes!(audit::checkpoints::checkpoints))
         .routes(routes!(providers::list::list))
         .routes(routes!(providers::test::test))
         .routes(routes!(pool::status::status))

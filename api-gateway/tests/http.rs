@@ -7,6 +7,7 @@ mod http {
     pub mod world;
 
     mod access;
+    mod audit;
     mod events;
     mod exec_resources;
     mod execs;

@@ -1,5 +1,6 @@
 //! The endpoints: one resource a folder, one endpoint a file.
 
+pub mod audit;
 pub mod events;
 pub mod execs;
 pub mod files;

@@ -4,6 +4,7 @@
 mod api;
 mod arguments;
 mod attach;
+mod audit;
 mod command;
 mod control;
 mod cp;
@@ -112,6 +113,7 @@ pub enum ClientCommand {
     Logs(logs::LogsArgs),
     /// Show what happened, from the record.
     Events(events::EventsArgs),
+    Audit(audit::AuditArgs),
     /// Manage webhooks: receivers that are told of events over HTTP.
     Webhook(webhook::WebhookArgs),
     /// Show the versions of this program and of the server.
@@ -143,6 +145,7 @@ async fn dispatch(command: ClientCommand, api: &Api, format: Format) -> Result<E
         ClientCommand::Signal(args) => kill::signal(api, args).await,
         ClientCommand::Logs(args) => logs::logs(api, format, args).await,
         ClientCommand::Events(args) => events::events(api, format, args).await,
+        ClientCommand::Audit(args) => audit::audit(api, format, args).await,
         ClientCommand::Webhook(args) => webhook::webhook(api, format, args).await,
         ClientCommand::Version => version::version(api, format).await,
     }

@@ -28,7 +28,7 @@ fn checkpoint_config(config: &Config) -> anyhow::Result<CheckpointConfig> {
 }
 
 /// Where checkpoints are written outside the database.
-fn checkpoint_file(config: &Config) -> PathBuf {
+pub(super) fn checkpoint_file(config: &Config) -> PathBuf {
     config.audit.checkpoint_file.clone().unwrap_or_else(|| config.data_dir().join("checkpoints.ndjson"))
 }
 

@@ -67,6 +67,7 @@ pub fn gateway_config(
         audit: AuditLimits {
             max_lag: config.audit.max_lag.0,
             public_key_file: Some(super::audit::public_keys(config)?),
+            checkpoint_file: Some(super::audit::checkpoint_file(config)),
         },
         ..GatewayConfig::default()
     })

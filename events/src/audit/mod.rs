@@ -25,7 +25,7 @@ pub use checkpointer::{CheckpointConfig, CheckpointError, Checkpointer};
 pub use claim::{CheckpointProof, Claim, ClaimSource, SignedRoot};
 pub use cloud_events::cloud_event;
 pub use csv::{CSV_HEADING, csv_row};
-pub use export::{EndLine, EventLine, ExportLine, StartLine};
+pub use export::{EXPORT_FORMAT, EndLine, EventLine, ExportLine, StartLine};
 pub use export_file::ExportFile;
 pub use keys::{AuditKey, AuditKeyError, AuditPublicKey, PublicKeys};
 pub use link::link;

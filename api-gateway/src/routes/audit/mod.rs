@@ -1,0 +1,39 @@
+//! What happened, for auditors: lists, exports, and whether the log is what it was.
+
+pub mod checkpoints;
+pub mod export;
+pub mod list;
+pub mod query;
+pub mod verify;
+
+use events::TenantId;
+use events::audit::PublicKeys;
+
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::gateway::Gateway;
+
+/// Whose log is meant; `None` is everybody's, which is what an operator gets who does not say. Whoever is no operator is
+/// not told which tenants there are.
+fn scope(wanted: Option<&str>, caller: &Caller) -> Result<Option<TenantId>, ApiError> {
+    match wanted {
+        None if caller.operator => Ok(None),
+        Some("*") if caller.operator => Ok(None),
+        None => Ok(Some(caller.tenant.clone())),
+        Some(name) => match name.parse::<TenantId>() {
+            Ok(tenant) if caller.operator || tenant == caller.tenant => Ok(Some(tenant)),
+            Ok(_) | Err(_) => Err(ApiError::not_found("no such tenant")),
+        },
+    }
+}
+
+/// The keys by which checkpoints are known to be signed; none while the recorder has not written its own.
+fn public_keys(gateway: &Gateway) -> Result<PublicKeys, ApiError> {
+    let Some(path) = &gateway.config().audit.public_key_file else {
+        return Ok(PublicKeys::default());
+    };
+    if !path.exists() {
+        return Ok(PublicKeys::default());
+    }
+    PublicKeys::read(path).map_err(ApiError::internal)
+}

@@ -1,0 +1,57 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use reqwest::Method;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::client::api::Api;
+use crate::client::error::ClientError;
+use crate::output::{self, LiveOutput, Target};
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExportArgs {
+    /// ndjson can be verified; csv and cloudevents are for other programs.
+    #[arg(long, default_value = "ndjson", value_parser = ["ndjson", "csv", "cloudevents"])]
+    pub format: String,
+    /// Where to [default: stdout].
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Leave the bytes of output and input out; their hashes stay.
+    #[arg(long)]
+    pub no_bodies: bool,
+    /// Whose log, for operators; all by default.
+    #[arg(long, value_name = "TENANT")]
+    pub tenant: Option<String>,
+}
+
+pub async fn export(api: &Api, args: ExportArgs) -> Result<ExitCode, ClientError> {
+    let mut url = api.url(&["audit", "export"]);
+    url.query_pairs_mut().append_pair("format", &args.format);
+    if args.no_bodies {
+        url.query_pairs_mut().append_pair("bodies", "false");
+    }
+    if let Some(tenant) = &args.tenant {
+        url.query_pairs_mut().append_pair("tenant", tenant);
+    }
+    let mut response = api.send(api.request(Method::GET, url)).await?;
+    let mut part = async || response.chunk().await.map_err(|error| api.lost(error));
+    let Some(path) = &args.file else {
+        let out = LiveOutput::start().map_err(ClientError::output)?;
+        while let Some(bytes) = part().await? {
+            out.write(Target::Stdout, bytes).await.map_err(ClientError::output)?;
+        }
+        out.flush().await.map_err(ClientError::output)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let failed = || ClientError::local(format!("cannot write {}", path.display()));
+    let mut file = tokio::fs::File::create(path).await.map_err(failed())?;
+    let mut written = 0;
+    while let Some(bytes) = part().await? {
+        file.write_all(&bytes).await.map_err(failed())?;
+        written += bytes.len() as u64;
+    }
+    // What it says it has written is to be there after a crash.
+    file.sync_all().await.map_err(failed())?;
+    output::note(&format!("{}: {}", path.display(), output::bytes(written)));
+    Ok(ExitCode::SUCCESS)
+}
