@@ -199,14 +199,16 @@ async fn a_viewer_link_opens_one_exec_for_reading_until_it_expires() {
         let request = world.ask(Method::POST, &format!("/execs/{exec}/viewers")).json(&json!({"ttl": ttl}));
         assert_eq!(error(request, 400).await, "BAD_REQUEST", "{ttl}");
     }
-    let granted = world
-        .ask(Method::GET, "/events?after=0&follow=false&types=access.granted")
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    // It is published before the link is given away, and shown when it is recorded.
+    let mut granted = String::new();
+    for _ in 0..100 {
+        let events = world.ask(Method::GET, "/events?after=0&follow=false&types=access.granted");
+        granted = events.send().await.unwrap().text().await.unwrap();
+        if granted.contains(&exec) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     assert!(granted.contains(&exec) && granted.contains("vl-") && !granted.contains(token), "{granted}");
     tokio::time::sleep(std::time::Duration::from_millis(1600)).await;
     let expired = body_of(world.ask_bare(Method::GET, &path(&exec, "")), 401).await;

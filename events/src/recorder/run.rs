@@ -101,6 +101,7 @@ pub async fn run_with<T: Transport>(
         suspect_until: 0,
         failures: 0,
         behind_since_us: None,
+        clocks_differ_us: 0,
         forgetting: None,
         forgotten: (false, Instant::now()),
         mark: (StreamMark::default(), Instant::now()),
@@ -159,6 +160,8 @@ struct Recorder<T: Transport> {
     failures: u32,
     /// When the oldest message was published that was read and is not recorded, or that must be waiting.
     behind_since_us: Option<i64>,
+    /// By how much our clock is ahead of the transport's, in microseconds.
+    clocks_differ_us: i64,
     forgetting: Option<JoinHandle<()>>,
     /// Whether more was recorded since the transport was last told what it may forget, and when that was.
     forgotten: (bool, Instant),
@@ -194,6 +197,7 @@ impl<T: Transport> Recorder<T> {
         self.say_mark().await;
         let mut numberer = Numberer::new(&head);
         let mut encoder = Encoder::with(self.config.sealing.clone())?;
+        let mut idle = false;
         // As long as no sandbox has a key and none gets one, nobody needs to be asked.
         self.keyed = self.config.sealing.enabled || self.store.has_data_keys().await?;
         loop {
@@ -203,6 +207,8 @@ impl<T: Transport> Recorder<T> {
                 next = tokio::time::timeout(BEAT, messages.next()) => next,
             };
             let Ok(first) = next else {
+                idle = true;
+                self.behind_since_us = None;
                 self.transport.announce_head(numberer.head(), RecorderLag::default()).await;
                 self.say_mark().await;
                 self.forget();
@@ -213,6 +219,10 @@ impl<T: Transport> Recorder<T> {
             let mut gathered = Gathered::default();
             gathered.mark.incarnation = messages.incarnation().to_owned();
             let first = first?;
+            if std::mem::take(&mut idle) {
+                // It was waited for, so it is new: what it seems to be old is by how much the clocks differ.
+                self.clocks_differ_us = now_us().saturating_sub(first.published_us);
+            }
             self.behind_since_us = Some(first.published_us);
             gathered.add(first);
             while !self.suspects(&gathered)
@@ -289,8 +299,9 @@ impl<T: Transport> Recorder<T> {
         let lag = self.lag(pending);
         if !frames.is_empty() {
             self.transport.announce(&frames).await;
-            self.transport.announce_head(numberer.head(), lag).await;
         }
+        // Also when all of it was recorded already: silence would be taken for standing still.
+        self.transport.announce_head(numberer.head(), lag).await;
         self.transport.announce_progress(&execs).await;
         Ok(())
     }
@@ -336,7 +347,7 @@ impl<T: Transport> Recorder<T> {
 
     /// How far this is behind, with so many messages waiting.
     fn lag(&self, messages: u64) -> RecorderLag {
-        let age_us = |since_us: i64| SystemClock.now().timestamp_micros().saturating_sub(since_us);
+        let age_us = |since_us: i64| now_us().saturating_sub(since_us).saturating_sub(self.clocks_differ_us);
         let age = self.behind_since_us.map_or(0, age_us);
         RecorderLag { age: Duration::from_micros(u64::try_from(age).unwrap_or_default()), messages }
     }
@@ -381,6 +392,10 @@ impl<T: Transport> Drop for Recorder<T> {
             task.abort();
         }
     }
+}
+
+fn now_us() -> i64 {
+    SystemClock.now().timestamp_micros()
 }
 
 impl Gathered {
