@@ -56,8 +56,11 @@ impl OutputReader {
         // Listens first; see FeedReader::new.
         let head = feed.head();
         let probe = feed.subscribe(Topic::Exec(exec), After::Position(head));
-        let state = feed.store().exec(exec).await?;
+        // In this order: an exec that began in between has no output yet for the first, and then its beginning is still
+        // to come for a reader that begins at the head. The other way round the reader could begin at output of an exec
+        // whose state says that it has not begun, and nobody would ever hear that it has.
         let start = feed.store().output_start(exec, stdout, stderr).await?;
+        let state = feed.store().exec(exec).await?;
         let after = match start {
             Some(position) => Position(position.0.saturating_sub(1)),
             None => head,
