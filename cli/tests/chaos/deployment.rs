@@ -105,7 +105,7 @@ impl Deployment {
                 // Its keeper must not bring it back before the store is gone.
                 self.signal(Role::Serve, SIGSTOP);
                 self.kill(Role::Nats);
-                std::fs::remove_dir_all(self.nats_store()).unwrap();
+                remove_all(&self.nats_store());
                 self.signal(Role::Serve, SIGCONT);
                 tokio::time::sleep(outage).await;
             }
@@ -283,4 +283,17 @@ fn configuration() -> String {
     format!(
         "auth:\n  keys:\n{keys}secrets:\n  key: \"{secret}\"\nproviders:\n  docker:\n    enabled: false\n"
     )
+}
+
+/// A server that was killed this very moment may still have been deleting files itself, and one that was killed before it
+/// made its store has none.
+fn remove_all(dir: &Path) {
+    let began = Instant::now();
+    while let Err(error) = std::fs::remove_dir_all(dir) {
+        if error.kind() == std::io::ErrorKind::NotFound && !dir.exists() {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "{}: {error}", dir.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

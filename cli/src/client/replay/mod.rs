@@ -21,7 +21,7 @@ use super::ndjson::LineSplitter;
 use super::signals::Signals;
 use super::stdin::read_stdin;
 use super::terminal::{self, RawMode};
-use crate::output::{LiveOutput, plain};
+use crate::output::{LiveOutput, Style, plain};
 
 /// Between the end of one exec and the start of the next, at most.
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -151,7 +151,8 @@ async fn play_all(api: &Api, execs: &[Exec], player: &mut Player<'_>) -> Result<
 fn heading(exec: &Exec) -> String {
     let started = exec.started_at.map(|at| at.format("%F %T ").to_string()).unwrap_or_default();
     let command = words_of(Some(&exec.argv));
-    format!("\r\n\x1b[2m── {started}{}  {}\x1b[0m\r\n", plain(&exec.id), plain(&command))
+    let line = format!("── {started}{}  {}", plain(&exec.id), plain(&command));
+    format!("\r\n{}\r\n", Style::of(&std::io::stdout()).dim(&line))
 }
 
 async fn play(api: &Api, exec: &Exec, player: &mut Player<'_>) -> Result<Played, ClientError> {
@@ -195,9 +196,8 @@ fn warning_of_size(recorded: terminal::Size) -> Option<String> {
     let is_small = ours.rows < recorded.rows || ours.cols < recorded.cols;
     is_small.then(|| {
         let terminal::Size { rows, cols } = recorded;
-        format!(
-            "\x1b[2mrecorded on a terminal of {cols} x {rows}, this one is {} x {}\x1b[0m\r\n",
-            ours.cols, ours.rows
-        )
+        let line =
+            format!("recorded on a terminal of {cols} x {rows}, this one is {} x {}", ours.cols, ours.rows);
+        format!("{}\r\n", Style::of(&std::io::stdout()).dim(&line))
     })
 }
