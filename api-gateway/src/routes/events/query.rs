@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Utc};
-use events::{EventData, EventFilter, ExecId, LogReader, Position, SandboxId, TenantId};
+use events::{EventData, EventFilter, ExecId, LogReader, Position, RetentionClass, SandboxId, TenantId};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -187,6 +187,12 @@ impl Wanted {
                 Position(first.0.saturating_sub(1))
             }
         };
+        // A stream cannot say it any more once it has begun.
+        let floors = gateway.store().floors().await.map_err(ApiError::store)?;
+        let lifecycle = floors.iter().find(|floor| floor.class == RetentionClass::Lifecycle);
+        if lifecycle.is_some_and(|floor| after < floor.up_to) {
+            gateway.store().read_headers(&self.filter, after, 1).await.map_err(ApiError::store)?;
+        }
         let reader = gateway.feed().log_reader(self.filter, self.bodies, after);
         Ok((reader, (!self.follow).then_some(head)))
     }
