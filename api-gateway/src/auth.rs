@@ -76,6 +76,18 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The tenant of this name, if its record may be looked at; `None` is everybody's (`*`). Whoever is no operator is not
+    /// told which tenants there are.
+    pub fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, ApiError> {
+        if name == "*" && self.operator {
+            return Ok(None);
+        }
+        match name.parse::<TenantId>() {
+            Ok(tenant) if self.operator || tenant == self.tenant => Ok(Some(tenant)),
+            Ok(_) | Err(_) => Err(ApiError::not_found("no such tenant")),
+        }
+    }
+
     /// The same, as events and commands name it.
     pub fn actor(&self) -> Actor {
         if let Some(link) = &self.viewer {

@@ -13,17 +13,12 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
-/// Whose log is meant; `None` is everybody's, which is what an operator gets who does not say. Whoever is no operator is
-/// not told which tenants there are.
+/// Whose log is meant; `None` is everybody's, which is what an operator gets who does not say.
 fn scope(wanted: Option<&str>, caller: &Caller) -> Result<Option<TenantId>, ApiError> {
     match wanted {
+        Some(name) => caller.tenant_named(name),
         None if caller.operator => Ok(None),
-        Some("*") if caller.operator => Ok(None),
         None => Ok(Some(caller.tenant.clone())),
-        Some(name) => match name.parse::<TenantId>() {
-            Ok(tenant) if caller.operator || tenant == caller.tenant => Ok(Some(tenant)),
-            Ok(_) | Err(_) => Err(ApiError::not_found("no such tenant")),
-        },
     }
 }
 

@@ -162,16 +162,9 @@ pub fn event_types(names: &str) -> Result<Vec<String>, ApiError> {
     Ok(types)
 }
 
-/// The tenant whose events are shown; `None` is all. Whoever is no operator is not told which tenants there are.
+/// The tenant whose events are shown; `None` is all. The caller's own where none is named.
 fn tenant(wanted: Option<&str>, caller: &Caller) -> Result<Option<TenantId>, ApiError> {
-    match wanted {
-        None => Ok(Some(caller.tenant.clone())),
-        Some("*") if caller.operator => Ok(None),
-        Some(name) => match name.parse::<TenantId>() {
-            Ok(tenant) if caller.operator || tenant == caller.tenant => Ok(Some(tenant)),
-            Ok(_) | Err(_) => Err(ApiError::not_found("no such tenant")),
-        },
-    }
+    wanted.map_or_else(|| Ok(Some(caller.tenant.clone())), |name| caller.tenant_named(name))
 }
 
 impl Wanted {
