@@ -1,7 +1,5 @@
 //! One viewer of one exec: what is recorded, then what comes, and what the viewer types.
 
-use std::time::Duration;
-
 use axum::extract::ws::{Message, WebSocket, close_code};
 use bytes::Bytes;
 use events::{ExecEnd, Gone, LinkOp, OutputItem, OutputReader, OutputStream};
@@ -14,7 +12,7 @@ use tracing::Instrument;
 
 use super::attach_frame::{AttachControl, AttachInput, OutputFrame, error, exit};
 use super::record::EndRecord;
-use super::socket::{PatientSink, SendError};
+use super::socket::{CLOSING_PATIENCE, DEAD, PING, PatientSink, SendError, TRY_AGAIN_LATER};
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::input::{Input, InputQueue, Target};
 use crate::metrics::{EXEC_VIEWERS, SLOW_READERS_CLOSED};
@@ -22,15 +20,8 @@ use crate::routes::execs::get::Exec;
 
 /// How much output goes into one frame at most, in bytes.
 const GATHER_BYTES: usize = 64 << 10;
-/// How often a client is asked whether it lives, and how long it may say nothing at all.
-const PING: Duration = Duration::from_secs(20);
-const DEAD: Duration = Duration::from_secs(65);
-/// How long a client may take to close after the last frame.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 /// Errors that wait to be told, and resizes and signals that wait to be carried out.
 const QUEUE: usize = 32;
-/// RFC 6455 registry: try again later.
-const TRY_AGAIN_LATER: u16 = 1013;
 
 /// What a viewer may do, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,14 @@ use tokio::time::Instant;
 
 /// What the buffer of a WebSocket may hold: a frame, and the close after it.
 const BUFFER_BYTES: usize = 1 << 20;
+/// How often a client is asked whether it lives.
+pub const PING: Duration = Duration::from_secs(20);
+/// How long it may say nothing at all.
+pub const DEAD: Duration = Duration::from_secs(65);
+/// How long a client may take to close after the last frame.
+pub const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
+/// RFC 6455 registry: try again later.
+pub const TRY_AGAIN_LATER: u16 = 1013;
 /// How long a close waits behind what the client has not read.
 const PARTING: Duration = Duration::from_secs(180);
 

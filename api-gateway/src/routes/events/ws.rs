@@ -1,7 +1,5 @@
 //! `GET /events/ws`
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
@@ -20,18 +18,11 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::QueryOf;
 use crate::gateway::Gateway;
 use crate::stream::lines::{cursor, write_line};
-use crate::stream::socket::{PatientSink, SendError, bounded};
+use crate::stream::socket::{CLOSING_PATIENCE, DEAD, PING, PatientSink, SendError, TRY_AGAIN_LATER, bounded};
 
 /// The most events in one frame, and the most bytes before a frame is full.
 const FRAME_EVENTS: usize = 64;
 const FRAME_BYTES: usize = 64 << 10;
-/// How often a client is asked whether it lives, and how long it may say nothing at all.
-const PING: Duration = Duration::from_secs(20);
-const DEAD: Duration = Duration::from_secs(65);
-/// How long a client may take to close after the last frame.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
-/// RFC 6455 registry: try again later.
-const TRY_AGAIN_LATER: u16 = 1013;
 /// What a client may send: nothing, but control frames.
 const MAX_FRAME_BYTES: usize = 4 << 10;
 

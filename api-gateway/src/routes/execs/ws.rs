@@ -22,14 +22,13 @@ use crate::exec::start::start_fresh;
 use crate::extract::SandboxPath;
 use crate::gateway::Gateway;
 use crate::stream::exec::{ExecRecord, ExecRecords};
+use crate::stream::socket::CLOSING_PATIENCE;
 use crate::stream::ws_frame::{ClientFrame, Framing, Opening, error, opening};
 
 /// The largest frame that a client may send, in bytes.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
 /// How long a client may take to say what it wants.
 const OPENING_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a client may take to close after the last frame.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs a command over a WebSocket. The first frame is an exec request; with `"type": "start"` in it the connection also
 /// takes `stdin`, `stdin_close`, `resize` and `signal`.

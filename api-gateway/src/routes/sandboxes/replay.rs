@@ -26,21 +26,13 @@ use crate::moment::Moment;
 use crate::stream::lines::cursor;
 use crate::stream::pacer::{Pacer, Speed};
 use crate::stream::replay::{Frames, Playable, text};
-use crate::stream::socket::{PatientSink, SendError, bounded};
+use crate::stream::socket::{CLOSING_PATIENCE, DEAD, PING, PatientSink, SendError, TRY_AGAIN_LATER, bounded};
 use crate::stream::ws_frame::error;
 
 /// How many events are read from the record at once: each may have 64 KiB.
 const PAGE: u32 = 32;
 /// The largest frame that a client may send, in bytes.
 const MAX_FRAME_BYTES: usize = 4 << 10;
-/// How long a client may take to close after the last frame.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a client is asked whether it lives.
-const PING: Duration = Duration::from_secs(20);
-/// How long it may say nothing at all.
-const DEAD: Duration = Duration::from_secs(65);
-/// RFC 6455 registry: try again later.
-const TRY_AGAIN_LATER: u16 = 1013;
 
 /// What is played, and how.
 #[derive(Debug, Default, Deserialize, IntoParams)]
