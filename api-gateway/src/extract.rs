@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 use crate::gateway::Gateway;
+use crate::strict::Unread;
 
 /// A JSON object, whatever Content-Type says, of at most the configured size.
 #[derive(Debug)]
@@ -40,33 +41,41 @@ pub struct RawJsonBody<T> {
 impl<T: DeserializeOwned> FromRequest<Gateway> for JsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
-        parse_object(&read_body(request, gateway.config().max_body_bytes).await?).map(Self)
+        let (unread, bytes) = take(request, gateway.config().max_body_bytes).await?;
+        unread.body(&bytes).map(Self)
     }
 }
 
 impl<T: DeserializeOwned> FromRequest<Gateway> for FileJsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
-        parse_object(&read_body(request, gateway.config().max_file_body_bytes).await?).map(Self)
+        let (unread, bytes) = take(request, gateway.config().max_file_body_bytes).await?;
+        unread.body(&bytes).map(Self)
     }
 }
 
 impl<T: DeserializeOwned> FromRequest<Gateway> for OptionalJsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
-        let bytes = read_body(request, gateway.config().max_body_bytes).await?;
+        let (unread, bytes) = take(request, gateway.config().max_body_bytes).await?;
         let empty = bytes.iter().all(u8::is_ascii_whitespace);
         let bytes = if empty { Bytes::from_static(b"{}") } else { bytes };
-        Ok(Self { value: parse_object(&bytes)?, bytes })
+        Ok(Self { value: unread.body(&bytes)?, bytes })
     }
 }
 
 impl<T: DeserializeOwned> FromRequest<Gateway> for RawJsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
-        let bytes = read_body(request, gateway.config().max_body_bytes).await?;
-        Ok(Self { value: parse_object(&bytes)?, bytes })
+        let (unread, bytes) = take(request, gateway.config().max_body_bytes).await?;
+        Ok(Self { value: unread.body(&bytes)?, bytes })
     }
+}
+
+/// The body, and the place for what of it nothing reads.
+async fn take(request: Request, limit: usize) -> Result<(Unread, Bytes), ApiError> {
+    let unread = request.extensions().get::<Unread>().cloned().unwrap_or_default();
+    Ok((unread, read_body(request, limit).await?))
 }
 
 /// Reads a whole body, and refuses one that says it is too long before any of it was sent.
@@ -108,13 +117,9 @@ pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Reads a JSON object. An array would also fill a struct, field by field, and is not what anybody means.
+/// Reads a JSON object of which whatever nothing reads may be left out: a control frame, of which the tag says the rest.
 pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(ApiError::bad_request("the body must be a JSON object"));
-    }
-    serde_json::from_slice(bytes)
-        .map_err(|error| ApiError::bad_request(format!("invalid JSON body: {error}")))
+    crate::strict::parse_object(bytes, |_| {})
 }
 
 /// The query, form-encoded.

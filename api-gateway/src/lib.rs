@@ -21,6 +21,7 @@ mod router;
 mod routes;
 mod server;
 mod stream;
+mod strict;
 mod ticket;
 mod variables;
 mod viewer;

@@ -29,13 +29,12 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(request_id.clone());
     let mut response = next.run(request).instrument(span.clone()).await;
     if wants_problem && let Some(body) = response.extensions_mut().remove::<ErrorBody>() {
-        let headers = std::mem::take(response.headers_mut());
+        let mut headers = std::mem::take(response.headers_mut());
         response = problem(&body, request_id.as_str());
-        for name in ["x-exec-id", "retry-after"] {
-            if let Some(value) = headers.get(name) {
-                response.headers_mut().insert(name, value.clone());
-            }
-        }
+        // What describes the body that was; all else is said of the error.
+        headers.remove(header::CONTENT_TYPE);
+        headers.remove(header::CONTENT_LENGTH);
+        response.headers_mut().extend(headers);
     }
     if let Ok(value) = HeaderValue::from_str(request_id.as_str()) {
         response.headers_mut().insert("x-request-id", value);

@@ -1,13 +1,17 @@
 //! The OpenAPI document, generated from the endpoints.
 
+mod complete;
+
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
+
+pub(crate) use complete::complete;
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "StacyVM",
-        description = "Sandboxes for agents and developer tools: spawn, exec, stream, files, events. Errors are `{\"code\",\"message\"}`, or RFC 9457 problem+json when Accept asks for it. `X-User-ID` names the user on whose behalf a request is made; `X-Request-ID` comes back in the answer.",
+        description = "Sandboxes for agents and developer tools: spawn, exec, stream, files, events. Errors are `{\"code\",\"message\"}`, or RFC 9457 problem+json when Accept asks for it. `X-User-ID` names the user on whose behalf a request is made; `X-Request-ID` comes back in the answer. Fields and query parameters that nothing reads are named in the answer's `X-Unknown-Fields`; with `Prefer: handling=strict` they are refused with 400.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     security(("api_key" = []), ("admin_api_key" = []), ("bearer" = [])),

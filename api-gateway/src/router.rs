@@ -17,7 +17,8 @@ use crate::routes::{
     audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates, tickets,
     webhooks,
 };
-use crate::{audited, auth, observe};
+use crate::strict::{Parameters, watch};
+use crate::{audited, auth, observe, openapi};
 
 const PREFIX: &str = "/api/v1";
 
@@ -91,16 +92,22 @@ fn keyed() -> OpenApiRouter<Gateway> {
 /// The OpenAPI document.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let api = OpenApiRouter::<Gateway>::with_openapi(Api::openapi());
-    api.nest(PREFIX, open().merge(keyed())).into_openapi()
+    let mut document = api.nest(PREFIX, open().merge(keyed())).into_openapi();
+    openapi::complete(&mut document, PREFIX);
+    document
 }
 
 /// The routes with all that stands in front of them. Paths come in normalised: see [`normalise`].
 pub(crate) fn router(gateway: Gateway) -> Router {
     let document = document();
+    // Without a document nothing is judged; that it has a JSON form is tested.
+    let parameters = Parameters::of(&serde_json::to_value(&document).unwrap_or_default());
     let keyed: Router<Gateway> = Router::from(keyed())
+        .route_layer(from_fn_with_state(parameters.clone(), watch))
         .route_layer(from_fn_with_state(gateway.clone(), audited::require))
         .route_layer(from_fn_with_state(gateway.clone(), auth::require));
     let open: Router<Gateway> = Router::from(open())
+        .route_layer(from_fn_with_state(parameters, watch))
         .route("/openapi.json", axum::routing::get(move || std::future::ready(Json(document))));
     let cors = cors(&gateway.config().allowed_origins);
     let router = Router::new()
@@ -123,7 +130,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let request_headers = ["x-api-key", "x-user-id", "x-request-id", "idempotency-key", "last-event-id"];
+    let request_headers =
+        ["x-api-key", "x-user-id", "x-request-id", "idempotency-key", "last-event-id", "prefer"];
     let mut headers: Vec<HeaderName> = request_headers.map(HeaderName::from_static).into();
     headers.extend([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]);
     Some(
@@ -142,6 +150,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
                     "x-output-bytes",
                     "accept-ranges",
                     "content-range",
+                    "x-unknown-fields",
+                    "preference-applied",
                 ]
                 .map(HeaderName::from_static),
             ),

@@ -17,6 +17,7 @@ mod http {
     mod past;
     mod sandboxes;
     mod shutdown;
+    mod strict;
     mod templates;
     mod webhooks;
     mod websocket;

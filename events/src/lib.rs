@@ -14,6 +14,7 @@ mod fold;
 mod ids;
 mod link;
 mod log;
+mod nearest;
 mod query;
 pub mod recorder;
 mod redaction;
@@ -48,6 +49,7 @@ pub use log::{
     Heartbeats, Lease, Log, NatsConfig, PendingPublish, ProgressNews, ProviderHealth, PublishError,
     SourceError, SourceMessage,
 };
+pub use nearest::nearest;
 pub use query::{QueryError, SandboxRecord, serve_queries};
 pub use redaction::{
     MAX_SECRETS, MAX_SECRETS_BYTES, MIN_SECRET_BYTES, Redaction, RedactionRuleError, RedactionRules,

@@ -1,9 +1,12 @@
 //! The body of an exec request, and what it means.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use events::{ExecSpec, SecretMap, TerminalSize, parse_go_duration};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -57,18 +60,46 @@ pub struct ExecRequest {
 }
 
 /// Whether there is a terminal, and how large it is.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, Copy)]
 pub enum Tty {
     /// Of the size that `rows` and `cols` say.
     Wanted(bool),
     /// Of this size.
-    Size {
-        /// The height.
-        rows: u16,
-        /// The width.
-        cols: u16,
-    },
+    Size(TtySize),
+}
+
+/// The size of a terminal.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+pub struct TtySize {
+    /// The height.
+    #[schema(minimum = 1)]
+    pub rows: u16,
+    /// The width.
+    #[schema(minimum = 1)]
+    pub cols: u16,
+}
+
+impl<'de> Deserialize<'de> for Tty {
+    /// By hand, because an untagged enum would swallow the fields that it does not know.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Tty;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or {\"rows\",\"cols\"}")
+            }
+
+            fn visit_bool<E>(self, wanted: bool) -> Result<Tty, E> {
+                Ok(Tty::Wanted(wanted))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Tty, A::Error> {
+                TtySize::deserialize(MapAccessDeserializer::new(map)).map(Tty::Size)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// A request that can be started.
@@ -83,7 +114,7 @@ pub struct Runnable {
 impl ExecRequest {
     /// Whether somebody may attach and type.
     pub fn is_interactive(&self) -> bool {
-        self.stdin == Some(true) || matches!(self.tty, Some(Tty::Wanted(true) | Tty::Size { .. }))
+        self.stdin == Some(true) || matches!(self.tty, Some(Tty::Wanted(true) | Tty::Size(_)))
     }
 
     /// Checks it, with its terminal and its input. `stdin` is whether input stays open where the request does not say.
@@ -91,7 +122,7 @@ impl ExecRequest {
         let tty = match self.tty {
             None | Some(Tty::Wanted(false)) => None,
             Some(Tty::Wanted(true)) => Some(terminal(self.rows.unwrap_or(24), self.cols.unwrap_or(80))?),
-            Some(Tty::Size { rows, cols }) => Some(terminal(rows, cols)?),
+            Some(Tty::Size(TtySize { rows, cols })) => Some(terminal(rows, cols)?),
         };
         let stdin = self.stdin.unwrap_or(stdin || tty.is_some());
         let mut runnable = self.runnable(limits)?;

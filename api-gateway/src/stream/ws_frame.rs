@@ -18,6 +18,7 @@ use crate::config::ExecLimits;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::exec::request::{ExecRequest, Runnable, terminal};
 use crate::routes::execs::signal::SignalName;
+use crate::strict::Unread;
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,16 +39,15 @@ pub struct Opening {
 }
 
 #[derive(Deserialize, Default)]
-struct FirstFrame {
+struct Kind {
     r#type: Option<String>,
-    #[serde(flatten)]
-    request: ExecRequest,
 }
 
-/// Reads the first frame.
-pub fn opening(frame: &[u8], limits: &ExecLimits) -> Result<Opening, ApiError> {
-    let first: FirstFrame = crate::extract::parse_object(frame)?;
-    let framing = match first.r#type.as_deref() {
+/// Reads the first frame. What of it nothing reads is noted in `unread`.
+pub fn opening(frame: &[u8], limits: &ExecLimits, unread: &Unread) -> Result<Opening, ApiError> {
+    let kind: Kind = crate::extract::parse_object(frame)?;
+    let request: ExecRequest = unread.frame(frame, &["type"])?;
+    let framing = match kind.r#type.as_deref() {
         None | Some("exec") => Framing::Plain,
         Some("start") => Framing::Documented,
         Some(_) => {
@@ -55,8 +55,8 @@ pub fn opening(frame: &[u8], limits: &ExecLimits) -> Result<Opening, ApiError> {
         }
     };
     let runnable = match framing {
-        Framing::Plain => first.request.runnable(limits)?,
-        Framing::Documented => first.request.interactive(limits, true)?,
+        Framing::Plain => request.runnable(limits)?,
+        Framing::Documented => request.interactive(limits, true)?,
     };
     Ok(Opening { framing, runnable })
 }
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn open(json: &str) -> Result<Opening, ApiError> {
-        opening(json.as_bytes(), &ExecLimits::default())
+        opening(json.as_bytes(), &ExecLimits::default(), &Unread::default())
     }
 
     fn json(message: Message) -> serde_json::Value {

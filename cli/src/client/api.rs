@@ -20,6 +20,9 @@ const MAX_ERROR_BYTES: usize = 64 << 10;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// What the server does not know is an error for this client, and never left out in silence.
+pub const STRICT: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("prefer"), HeaderValue::from_static("handling=strict"));
 
 /// A server. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -57,6 +60,7 @@ impl Api {
         };
         let mut headers = HeaderMap::new();
         headers.extend(key.clone().map(|key| (API_KEY, key)));
+        headers.extend([STRICT]);
         let http = reqwest::Client::builder()
             .user_agent(concat!("stacyvm-cli/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)

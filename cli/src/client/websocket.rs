@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::api::{Api, REQUEST_ID};
+use super::api::{Api, REQUEST_ID, STRICT};
 use super::error::ClientError;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -52,6 +52,7 @@ impl Connection {
             url.as_str().into_client_request().map_err(|error| ClientError::Usage(error.to_string()))?;
         let headers = request.headers_mut();
         headers.extend(api.key_header());
+        headers.extend([STRICT]);
         if let Ok(id) = HeaderValue::from_str(RequestId::new().as_str()) {
             headers.insert(REQUEST_ID, id);
         }

@@ -24,6 +24,7 @@ use crate::gateway::Gateway;
 use crate::stream::exec::{ExecRecord, ExecRecords};
 use crate::stream::socket::CLOSING_PATIENCE;
 use crate::stream::ws_frame::{ClientFrame, Framing, Opening, error, opening};
+use crate::strict::Unread;
 
 /// The largest frame that a client may send, in bytes.
 pub const MAX_FRAME_BYTES: usize = 1 << 20;
@@ -50,6 +51,7 @@ pub(crate) async fn ws(
     State(gateway): State<Gateway>,
     caller: Caller,
     SandboxPath(id): SandboxPath,
+    unread: Unread,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
@@ -57,14 +59,20 @@ pub(crate) async fn ws(
     let span = tracing::Span::current();
     Ok(upgrade.max_message_size(MAX_FRAME_BYTES).max_frame_size(MAX_FRAME_BYTES).on_upgrade(move |socket| {
         let sessions = gateway.sessions().clone();
-        sessions.track_future(serve(gateway, caller, place, socket).instrument(span))
+        sessions.track_future(serve(gateway, caller, place, unread, socket).instrument(span))
     }))
 }
 
-async fn serve(gateway: Gateway, caller: Caller, place: (Arc<SandboxState>, NodeId), mut socket: WebSocket) {
+async fn serve(
+    gateway: Gateway,
+    caller: Caller,
+    place: (Arc<SandboxState>, NodeId),
+    unread: Unread,
+    mut socket: WebSocket,
+) {
     let opened = tokio::select! {
         frame = first_frame(&mut socket) => match frame {
-            Some(frame) => opening(&frame, &gateway.config().execs),
+            Some(frame) => opening(&frame, &gateway.config().execs, &unread),
             None => return,
         },
         () = tokio::time::sleep(OPENING_PATIENCE) => Err(ApiError::bad_request("no exec request came")),

@@ -1,0 +1,100 @@
+//! What holds for all endpoints alike, put into the document once.
+
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, Required, ResponseBuilder};
+
+/// Where a viewer link is as good as a key.
+const VIEWED: [&str; 4] =
+    ["/execs/{id}", "/execs/{id}/output", "/execs/{id}/recording", "/execs/{id}/attach"];
+
+/// Statuses that come from what stands in front of the endpoints, or from what each of them stands on.
+const EVERYWHERE: [(&str, &str); 5] = [
+    (
+        "400",
+        "An unknown field or query parameter, where `Prefer: handling=strict` is sent; or what is said for itself",
+    ),
+    ("401", "No key, a wrong key, or a ticket or link that is not good any more"),
+    ("403", "A foreign origin; or a `Host` other than loopback on a server without keys"),
+    ("500", "Our fault; the server's log has the detail under the request's id"),
+    ("503", "Something that this needs does not answer: trying again can help"),
+];
+
+/// Adds them.
+pub fn complete(document: &mut OpenApi, prefix: &str) {
+    for (path, item) in &mut document.paths.paths {
+        let path = path.strip_prefix(prefix).unwrap_or(path);
+        for (changes, operation) in operations(item) {
+            let open = operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == "health"));
+            for (status, description) in EVERYWHERE {
+                if !open || matches!(status, "400") {
+                    respond(operation, status, description);
+                }
+            }
+            if changes && !open {
+                respond(operation, "429", "A queue is full; `Retry-After` says when to come again");
+            }
+            if operation.request_body.is_some() {
+                respond(operation, "413", "The body is over its limit");
+            }
+            if !changes && VIEWED.contains(&path) {
+                operation.parameters.get_or_insert_default().push(viewer().into());
+            }
+            for parameter in operation.parameters.iter_mut().flatten() {
+                if let RefOr::T(parameter) = parameter {
+                    name_pattern(path, parameter);
+                }
+            }
+        }
+    }
+}
+
+/// Each operation, and whether it changes something.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
+    let changes = [&mut item.post, &mut item.put, &mut item.delete, &mut item.patch];
+    changes
+        .into_iter()
+        .flatten()
+        .map(|operation| (true, operation))
+        .chain(item.get.as_mut().map(|operation| (false, operation)))
+}
+
+fn respond(operation: &mut Operation, status: &str, description: &str) {
+    operation.responses.responses.entry(status.to_owned()).or_insert_with(|| {
+        let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+        RefOr::T(ResponseBuilder::new().description(description).content("application/json", body).build())
+    });
+}
+
+fn viewer() -> Parameter {
+    ParameterBuilder::new()
+        .name("viewer")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some("The token of a viewer link, instead of a key"))
+        .schema(Some(text(None, Some(1024))))
+        .build()
+}
+
+/// What the `{id}` or `{name}` of a path looks like.
+fn name_pattern(path: &str, parameter: &mut Parameter) {
+    if parameter.parameter_in != ParameterIn::Path {
+        return;
+    }
+    let pattern = match path.split('/').nth(1) {
+        Some("sandboxes") => "^sb-[0-9a-z]{26}$",
+        Some("execs") => "^ex-[0-9a-z]{26}$",
+        Some("webhooks") => "^wh-[0-9a-z]{26}$",
+        _ => return,
+    };
+    parameter.schema = Some(text(Some(pattern), None).into());
+}
+
+fn text(pattern: Option<&str>, max_length: Option<usize>) -> Schema {
+    let object: Object = ObjectBuilder::new()
+        .schema_type(SchemaType::new(Type::String))
+        .pattern(pattern)
+        .max_length(max_length)
+        .build();
+    Schema::Object(object)
+}
