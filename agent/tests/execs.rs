@@ -96,8 +96,8 @@ async fn the_environment_is_the_given_one() {
     let output = agent.run_exec(start).await.stdout();
     let mut names: Vec<_> = output.lines().map(|line| line.split('=').next().unwrap()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["A", "HOME", "PATH"]);
-    assert!(output.contains("A=b c\n"));
+    assert_eq!(names, ["A", "HOME", "LANG", "PATH", "TERM"]);
+    assert!(output.contains("A=b c\n") && output.contains("LANG=C.UTF-8\n"), "{output}");
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 mod attach;
+mod child;
 mod clock;
+mod directory;
 mod ending;
+mod environment;
 mod exec;
 mod execs;
 mod files;
@@ -9,6 +12,7 @@ mod listen;
 mod memory;
 mod options;
 mod processes;
+mod program;
 mod session;
 mod signals;
 mod spawn;
@@ -45,6 +49,8 @@ struct Agent {
     deadline: ending::Deadline,
     /// What execs get beneath their own environment.
     environment: RefCell<Vec<(String, String)>>,
+    /// And beneath that.
+    image_environment: environment::ImageEnvironment,
     /// Every read of output goes through this one buffer: an idle exec needs none of its own.
     scratch: RefCell<Vec<u8>>,
     /// Told whenever a connection ends.
@@ -95,7 +101,10 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
         let listener = listen::Listener::new(listener, options.any_peer).map_err(RunError::Prepare)?;
         let signals = signals::Signals::new(&signal_mask).map_err(RunError::Prepare)?;
         let deadline = ending::Deadline::new(options.deadline).map_err(RunError::Prepare)?;
+        let image_environment =
+            if options.keep_environment { environment::ImageEnvironment::own() } else { Default::default() };
         let agent = Rc::new(Agent {
+            image_environment,
             options,
             began: clock::boot(),
             execs: execs::Execs::default(),
@@ -130,11 +139,23 @@ fn prepare_process(options: &Options, limit: Rlimit) -> io::Result<()> {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // Without it the agent serves fewer execs at once; no reason not to start.
     let _ = rustix::process::setrlimit(Resource::Nofile, raised);
-    if let Err(error) = std::fs::create_dir_all(&options.workspace) {
-        // A read-only root without a workspace is still good for running things elsewhere.
-        eprintln!("stacyvm-agent: create {}: {error}", options.workspace.display());
-    }
+    make_directories(options);
     Ok(())
+}
+
+/// What cannot be made now is complained about when somebody wants to work there.
+fn make_directories(options: &Options) {
+    let user = options.default_user.as_deref();
+    let made = match &options.give {
+        Some(path) if path.exists() => directory::hand_over(path, user),
+        Some(path) => directory::make(path, user),
+        None => Ok(()),
+    };
+    let workspace = &options.workspace;
+    let made = made.and_then(|()| if workspace.exists() { Ok(()) } else { directory::make(workspace, user) });
+    if let Err(error) = made {
+        eprintln!("stacyvm-agent: make the directories to work in: {error}");
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

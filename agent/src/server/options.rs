@@ -4,13 +4,21 @@ use std::time::Duration;
 
 pub const USAGE: &str =
     "usage: stacyvm-agent --socket PATH --run-dir DIR [--deadline-seconds N] [--workspace DIR]
+                     [--default-user USER] [--give DIR] [--keep-environment]
                      [--spool-memory-bytes N] [--spool-file-bytes N] [--any-peer]";
 
 pub struct Options {
     pub socket: PathBuf,
     /// Where output overflows to.
     pub run_dir: PathBuf,
+    /// Where execs run that name no directory of their own, and what relative paths start at.
     pub workspace: PathBuf,
+    /// A directory to make and to give to the default user, whatever the workspace is.
+    pub give: Option<PathBuf>,
+    /// Whom execs run as that name no user: the agent's own user when absent.
+    pub default_user: Option<String>,
+    /// Whether execs get the environment that the agent was started with, beneath all others. It is the image's.
+    pub keep_environment: bool,
     pub deadline: Option<Duration>,
     /// Unacked output kept in memory, per stream.
     pub spool_memory_bytes: usize,
@@ -39,6 +47,9 @@ impl Options {
             socket: PathBuf::new(),
             run_dir: PathBuf::new(),
             workspace: PathBuf::from("/workspace"),
+            give: None,
+            default_user: None,
+            keep_environment: false,
             deadline: None,
             spool_memory_bytes: 256 * 1024,
             spool_file_bytes: 64 * 1024 * 1024,
@@ -50,6 +61,12 @@ impl Options {
                 Some("--socket") => socket = Some(PathBuf::from(value("--socket")?)),
                 Some("--run-dir") => run_dir = Some(PathBuf::from(value("--run-dir")?)),
                 Some("--workspace") => options.workspace = PathBuf::from(value("--workspace")?),
+                Some("--give") => options.give = Some(PathBuf::from(value("--give")?)),
+                Some("--default-user") => {
+                    let user = value("--default-user")?;
+                    options.default_user = Some(user.into_string().map_err(OptionsError::Unknown)?);
+                }
+                Some("--keep-environment") => options.keep_environment = true,
                 Some("--deadline-seconds") => {
                     let seconds = number("--deadline-seconds", &value("--deadline-seconds")?)?;
                     options.deadline = Some(Duration::from_secs(seconds));

@@ -1,29 +1,22 @@
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::watch::{Watched, watch};
 use agent::protocol::{StartErrorKind, StartExec, StartRefusal};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
-use rustix::process::{Resource, Rlimit};
 
+use super::child::{Child, Step};
+use super::environment::{self, Circumstances};
+use super::program::{self, Failure, Program};
 use super::terminal::Terminal;
 use super::users::{self, User};
-use super::{Agent, stdin::Sink};
+use super::{Agent, directory, stdin::Sink};
 
 const PIPE_BYTES: usize = 1024 * 1024;
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Above the agent's own: when memory runs out the workload goes first.
-const OOM_SCORE: &[u8] = b"100";
-
-/// The child tells which step failed by adding this to the error number.
-const STEP: i32 = 1 << 16;
-const STEP_DIRECTORY: i32 = 1;
-const STEP_USER: i32 = 2;
-const STEP_TERMINAL: i32 = 3;
 
 /// A process and the agent's ends of its streams.
 pub struct Spawned {
@@ -45,59 +38,66 @@ pub enum SpawnError {
 }
 
 pub fn spawn(agent: &Agent, start: &StartExec) -> Result<Spawned, SpawnError> {
-    let Some((program, arguments)) = start.argv.split_first().filter(|(program, _)| !program.is_empty())
-    else {
+    let Some(program) = start.argv.first().filter(|program| !program.is_empty()) else {
         return Err(refused(StartErrorKind::InvalidArgument, "nothing to run".to_owned()));
     };
     check_environment(start)?;
-    let user = match &start.user {
-        None => None,
-        Some(name) => Some(User::find(name).ok_or_else(|| {
-            refused(StartErrorKind::UnknownUser, format!("no user {name:?} in the sandbox"))
-        })?),
+    let user = user_of(agent, start)?;
+    let directory = match &start.cwd {
+        Some(cwd) => agent.options.workspace.join(cwd),
+        None => directory::default(agent)
+            .map_err(|error| refused(StartErrorKind::WorkingDirectory, error.to_string()))?,
     };
-    let directory = agent.options.workspace.join(start.cwd.as_deref().unwrap_or(""));
-    let directory_shown = directory.display().to_string();
+    let home = match &user {
+        Some(user) => user.home.clone(),
+        None => users::home_of(rustix::process::geteuid().as_raw()),
+    };
+    let circumstances =
+        Circumstances { home: &home, user_was_named: start.user.is_some(), terminal: start.tty.is_some() };
+    let environment::Complete { variables, path } =
+        environment::complete(&start.env, &agent.image_environment, &circumstances);
+    let invalid = |error: io::Error| refused(StartErrorKind::InvalidArgument, error.to_string());
+    let executed = Program::new(&start.argv, variables, path.clone()).map_err(invalid)?;
+    // Only stands in for it: the child executes its program by itself.
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(start.env.iter().map(|(name, value)| (name, value)));
-    let has = |name: &str| start.env.iter().any(|(given, _)| given == name);
-    if !has("PATH") {
-        command.env("PATH", DEFAULT_PATH);
-    }
-    if !has("HOME") {
-        let home = user
-            .as_ref()
-            .map_or_else(|| users::home_of(rustix::process::geteuid().as_raw()), |user| user.home.clone());
-        command.env("HOME", home);
-    }
-    if start.tty.is_some() && !has("TERM") {
-        command.env("TERM", "xterm-256color");
-    }
     let resources = |error: io::Error| refused(StartErrorKind::Resources, format!("open streams: {error}"));
     let streams = match start.tty {
         Some(size) => on_terminal(&mut command, size)
             .map_err(|error| refused(StartErrorKind::Terminal, format!("open a terminal: {error}")))?,
         None => on_pipes(&mut command, start.stdin).map_err(resources)?,
     };
-    let directory = CString::new(directory.as_os_str().as_bytes()).map_err(|_| {
-        refused(StartErrorKind::WorkingDirectory, "working directory has a NUL byte".to_owned())
-    })?;
-    // The default workspace may be missing (read-only root); one that was asked for may not.
-    let required = start.cwd.is_some();
-    prepare_child(
-        &mut command,
-        Child {
-            directory,
-            required,
-            user,
-            terminal: start.tty.is_some(),
-            descriptors: agent.descriptor_limit,
-        },
-    );
-    let child = command.spawn().map_err(|error| explain(&error, program, &directory_shown, start))?;
+    let child = Child {
+        directory: CString::new(directory.as_os_str().as_bytes()).map_err(|_| {
+            refused(StartErrorKind::WorkingDirectory, "working directory has a NUL byte".to_owned())
+        })?,
+        user,
+        terminal: start.tty.is_some(),
+        descriptors: agent.descriptor_limit,
+        program: executed,
+    };
+    child.prepare(&mut command);
+    let child = command.spawn().map_err(|error| explain(&error, &directory, &path, start))?;
     let (stdin, outputs, terminal) = streams;
     // The child is reaped by pid, with all others.
     Ok(Spawned { pid: child.id(), stdin, outputs, terminal })
+}
+
+/// Whom it runs as; nothing for the agent's own user.
+fn user_of(agent: &Agent, start: &StartExec) -> Result<Option<User>, SpawnError> {
+    let unknown = |message: String| refused(StartErrorKind::UnknownUser, message);
+    match (&start.user, &agent.options.default_user) {
+        (Some(name), _) => match User::find(name) {
+            Some(user) => Ok(Some(user)),
+            None => Err(unknown(format!("no user {name:?} in the sandbox"))),
+        },
+        (None, Some(name)) => match User::find(name) {
+            Some(user) => Ok(Some(user)),
+            None => Err(unknown(format!(
+                "the image's user {name:?} is not in its account files; name another user"
+            ))),
+        },
+        (None, None) => Ok(None),
+    }
 }
 
 type Streams = (Option<Sink>, Vec<(agent::protocol::Stream, Output)>, Option<Terminal>);
@@ -154,115 +154,77 @@ fn check_environment(start: &StartExec) -> Result<(), SpawnError> {
     Ok(())
 }
 
-/// What the child does to itself between fork and exec.
-struct Child {
-    directory: CString,
-    required: bool,
-    user: Option<User>,
-    terminal: bool,
-    descriptors: Rlimit,
-}
-
-#[allow(unsafe_code)]
-fn prepare_child(command: &mut Command, child: Child) {
-    let groups: Vec<_> =
-        child.user.iter().flat_map(|user| &user.groups).map(|gid| rustix::fs::Gid::from_raw(*gid)).collect();
-    let prepare = move || child.prepare(&groups);
-    // SAFETY: `prepare` makes system calls only: no allocation, no locks.
-    unsafe { command.pre_exec(prepare) };
-}
-
-impl Child {
-    fn prepare(&self, groups: &[rustix::fs::Gid]) -> io::Result<()> {
-        use rustix::fs::{Gid, Uid};
-        use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-        unblock_signals();
-        rustix::process::setsid()?;
-        if self.terminal {
-            rustix::process::ioctl_tiocsctty(standard_input()).map_err(|error| at(STEP_TERMINAL, error))?;
-        }
-        rustix::process::setrlimit(Resource::Nofile, self.descriptors)?;
-        raise_oom_score();
-        if let Some(user) = &self.user {
-            let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-            set_thread_groups(groups)
-                .and_then(|()| set_thread_res_gid(gid, gid, gid))
-                .and_then(|()| set_thread_res_uid(uid, uid, uid))
-                .map_err(|error| at(STEP_USER, error))?;
-        }
-        match rustix::process::chdir(self.directory.as_c_str()) {
-            Err(error) if self.required => Err(at(STEP_DIRECTORY, error)),
-            Err(_) => Ok(rustix::process::chdir(c"/")?),
-            Ok(()) => Ok(()),
-        }
-    }
-}
-
-#[allow(unsafe_code)]
-fn standard_input() -> BorrowedFd<'static> {
-    // SAFETY: descriptor 0 was just set up and stays open until exec.
-    unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) }
-}
-
-#[allow(unsafe_code)]
-fn unblock_signals() {
-    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: sigemptyset initialises the set; both calls are async-signal-safe.
-    unsafe {
-        libc::sigemptyset(none.as_mut_ptr());
-        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
-    }
-}
-
-/// Best effort: `/proc` may be missing or not ours.
-fn raise_oom_score() {
-    use rustix::fs::{Mode, OFlags, open};
-    if let Ok(file) = open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::io::write(&file, OOM_SCORE);
-    }
-}
-
-fn at(step: i32, error: rustix::io::Errno) -> io::Error {
-    io::Error::from_raw_os_error(step * STEP + error.raw_os_error())
-}
-
-fn explain(error: &io::Error, program: &str, directory: &str, start: &StartExec) -> SpawnError {
-    let Some(code) = error.raw_os_error() else {
+fn explain(error: &io::Error, directory: &Path, path: &[u8], start: &StartExec) -> SpawnError {
+    let program = start.argv.first().map_or("", String::as_str);
+    let Some((step, number)) = Step::of(error) else {
         return refused(StartErrorKind::InvalidArgument, format!("{program}: {error}"));
     };
-    let (step, number) = (code / STEP, code % STEP);
     let reason = io::Error::from_raw_os_error(number);
     match step {
-        STEP_DIRECTORY => {
+        Step::Directory => {
+            let directory = directory.display();
             refused(StartErrorKind::WorkingDirectory, format!("working directory {directory}: {reason}"))
         }
-        STEP_USER => {
+        Step::User => {
             let user = start.user.as_deref().unwrap_or_default();
             refused(StartErrorKind::UserNotPermitted, format!("run as user {user:?}: {reason}"))
         }
-        STEP_TERMINAL => refused(StartErrorKind::Terminal, format!("take the terminal: {reason}")),
-        _ => match number {
-            libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE => {
-                refused(StartErrorKind::Resources, format!("{program}: {reason}"))
-            }
-            libc::ENOENT | libc::ENOTDIR => {
-                let message =
-                    if program.contains('/') { "No such file or directory" } else { "command not found" };
-                SpawnError::NotExecutable { code: 127, message: format!("{program}: {message}\n") }
-            }
-            libc::EACCES => {
-                SpawnError::NotExecutable { code: 126, message: format!("{program}: Permission denied\n") }
-            }
-            libc::ENOEXEC => {
-                SpawnError::NotExecutable { code: 126, message: format!("{program}: Exec format error\n") }
-            }
-            libc::E2BIG => SpawnError::NotExecutable {
-                code: 126,
-                message: format!("{program}: Argument list too long\n"),
-            },
-            _ => SpawnError::NotExecutable { code: 126, message: format!("{program}: {reason}\n") },
+        Step::Terminal => refused(StartErrorKind::Terminal, format!("take the terminal: {reason}")),
+        Step::Program => not_executed(Failure::from_raw(number), directory, path, start),
+        // Setting up the child, the fork itself: nothing of it is the caller's doing.
+        Step::Other => match number {
+            libc::E2BIG => too_big(program),
+            _ => refused(StartErrorKind::Resources, format!("{program}: {reason}")),
         },
     }
+}
+
+/// What a shell would say, with its exit code.
+fn not_executed(failure: Failure, directory: &Path, path: &[u8], start: &StartExec) -> SpawnError {
+    let program = start.argv.first().map_or("", String::as_str);
+    let says =
+        |code: i32, what: &str| SpawnError::NotExecutable { code, message: format!("{program}: {what}\n") };
+    match failure {
+        Failure::NotFound if is_shell(start) => refused(
+            StartErrorKind::InvalidArgument,
+            "the image has no shell (/bin/sh): run a program with mode argv".to_owned(),
+        ),
+        Failure::NotFound if program.contains('/') => says(127, "No such file or directory"),
+        Failure::NotFound => says(127, "command not found"),
+        Failure::NoInterpreter => match program::interpreter(program, directory, path) {
+            Some(interpreter) => {
+                says(126, &format!("{interpreter}: bad interpreter: No such file or directory"))
+            }
+            None => says(126, "cannot execute: its dynamic loader or interpreter is not in the image"),
+        },
+        Failure::NoShell => says(126, "cannot execute: a script for /bin/sh, which is not in the image"),
+        Failure::IsDirectory => says(126, "Is a directory"),
+        Failure::Other(error) => match error.raw_os_error() {
+            libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE => {
+                refused(StartErrorKind::Resources, format!("{program}: {error}"))
+            }
+            libc::E2BIG => too_big(program),
+            libc::EACCES => says(126, "Permission denied"),
+            libc::ENOEXEC => says(126, "Exec format error"),
+            libc::ELOOP => says(126, "Too many levels of symbolic links"),
+            libc::ETXTBSY => says(126, "Text file busy"),
+            libc::ENAMETOOLONG => says(126, "File name too long"),
+            _ => says(126, &error.to_string()),
+        },
+    }
+}
+
+fn too_big(program: &str) -> SpawnError {
+    let program: String = program.chars().take(100).collect();
+    refused(
+        StartErrorKind::InvalidArgument,
+        format!("{program}: the arguments and the environment are larger than Linux takes"),
+    )
+}
+
+/// Whether this is how a line of shell is run.
+fn is_shell(start: &StartExec) -> bool {
+    matches!(start.argv.as_slice(), [shell, option, ..] if shell == "/bin/sh" && option == "-c")
 }
 
 fn refused(kind: StartErrorKind, message: String) -> SpawnError {

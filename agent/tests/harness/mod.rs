@@ -35,7 +35,9 @@ impl Running {
             .arg(directory.path().join("workspace"))
             .arg("--any-peer")
             .args(arguments)
-            .env("LEAKED", "from the agent");
+            .env("LEAKED", "from the agent")
+            .env_remove("TERM")
+            .env_remove("LANG");
         let process = command.spawn().unwrap();
         let client = connect(&directory.path().join("agent.sock")).await;
         Self { process, directory, client }
