@@ -207,7 +207,9 @@ impl ApiError {
     pub fn store(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { .. } => Self::unavailable(error),
-            StoreError::Refused { .. } | StoreError::Damaged { .. } => Self::internal(error),
+            StoreError::Unfit { .. } | StoreError::Refused { .. } | StoreError::Damaged { .. } => {
+                Self::internal(error)
+            }
             StoreError::Gone { next_offset, .. } => {
                 Self { go_on: Some(("x-next-offset", next_offset)), ..Self::gone(error.to_string()) }
             }
@@ -343,6 +345,7 @@ mod tests {
         let operation = "read an exec";
         let rows = [
             (StoreError::Unavailable { operation, source: source() }, ErrorCode::Unavailable),
+            (StoreError::Unfit { operation, source: source() }, ErrorCode::InternalError),
             (StoreError::Refused { operation, source: source() }, ErrorCode::InternalError),
             (StoreError::Damaged { operation, source: source() }, ErrorCode::InternalError),
             (StoreError::Gone { why: Gone::Erased, next_offset: 7 }, ErrorCode::Gone),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Log;
@@ -102,9 +103,9 @@ impl Log {
         self.persist(Kept { subject, id, payload: payload.into(), is_command: true }).await
     }
 
-    /// Keeps a message that could not be read, for a person to look at.
+    /// Keeps a message that could not be read, for a person to look at. The same one again, soon, is kept once.
     pub(crate) async fn bury(&self, kind: &str, payload: Bytes) -> Result<(), PublishError> {
-        let id = crate::EventId::new().to_string();
+        let id = format!("dead-{}", crate::ChainHash(Sha256::digest(&payload).into()));
         let subject = self.subjects().dead_of(kind);
         self.insist(&Kept { subject, id, payload, is_command: false }, false).await.map(drop)
     }

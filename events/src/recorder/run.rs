@@ -306,7 +306,8 @@ impl<T: Transport> Recorder<T> {
         Ok(())
     }
 
-    /// After a failed append. A message that a healthy database keeps refusing must not hold up all others for ever.
+    /// After a failed append. A message that can never be recorded must not hold up all others for ever. That the store
+    /// cannot record anything now says nothing about a message.
     async fn refused(
         &mut self,
         error: AppendError,
@@ -314,7 +315,7 @@ impl<T: Transport> Recorder<T> {
         stream: StreamMark,
         only: Option<Bytes>,
     ) -> Result<(), SessionError> {
-        if !matches!(error, AppendError::Store(StoreError::Refused { .. })) {
+        if !matches!(error, AppendError::Store(StoreError::Unfit { .. })) {
             return Err(error.into());
         }
         // Most likely an exec was taken for new that was not: look first, before suspecting the messages themselves.

@@ -109,6 +109,8 @@ struct Flaky {
     calls: AtomicU32,
     fails: bool,
     refused: Option<EventId>,
+    /// How many appends more it cannot do, whatever they hold.
+    cannot: AtomicU32,
 }
 
 fn broken() -> StoreError {
@@ -124,8 +126,18 @@ impl EventStore for Flaky {
         self.store.head().await
     }
     async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError> {
+        let left = self.cannot.load(Ordering::Relaxed);
+        if left > 0 {
+            self.cannot.store(left - 1, Ordering::Relaxed);
+            let (operation, source) = ("append", "no such table, or no room".into());
+            return Err(AppendError::Store(match left % 3 {
+                0 => StoreError::Unavailable { operation, source },
+                1 => StoreError::Refused { operation, source },
+                _ => StoreError::Damaged { operation, source },
+            }));
+        }
         if batch.events.iter().any(|event| Some(event.id) == self.refused) {
-            return Err(AppendError::Store(StoreError::Refused {
+            return Err(AppendError::Store(StoreError::Unfit {
                 operation: "append",
                 source: "a rule".into(),
             }));
@@ -297,7 +309,8 @@ impl Setting {
     }
 
     fn flaky(&self, fails: bool, refused: Option<EventId>) -> Arc<dyn EventStore> {
-        Arc::new(Flaky { store: Arc::clone(&self.store), calls: AtomicU32::new(0), fails, refused })
+        let (calls, cannot) = (AtomicU32::new(0), AtomicU32::new(0));
+        Arc::new(Flaky { store: Arc::clone(&self.store), calls, fails, refused, cannot })
     }
 
     async fn until(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
@@ -432,6 +445,21 @@ async fn a_message_that_the_database_refuses_does_not_hold_up_the_others() {
     setting.until_recorded(3).await;
     assert_eq!(setting.store.head().await.unwrap().position, Position(2));
     assert_eq!(setting.wire.dead.lock().unwrap().len(), 1);
+    setting.stop.cancel();
+    recorder.await.unwrap();
+}
+
+/// Long enough for a message to be taken for one that can never be recorded, if anything but the message itself counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_cannot_now_puts_nothing_aside() {
+    let setting = Setting::new().await;
+    setting.wire.send_events(&[read("/a")]);
+    let (calls, cannot) = (AtomicU32::new(0), AtomicU32::new(9));
+    let store = Flaky { store: Arc::clone(&setting.store), calls, fails: false, refused: None, cannot };
+    let recorder = setting.recorder(Arc::new(store));
+    setting.until_recorded(1).await;
+    assert_eq!(setting.store.head().await.unwrap().position, Position(1));
+    assert!(setting.wire.dead.lock().unwrap().is_empty());
     setting.stop.cancel();
     recorder.await.unwrap();
 }

@@ -14,7 +14,16 @@ pub enum StoreError {
         #[source]
         source: Source,
     },
-    /// The database will not do it. A retry does not help.
+    /// What is to be stored breaks a rule of the database, whatever state it is in. A retry does not help.
+    #[error("could not {operation}: the data breaks a rule of the database")]
+    Unfit {
+        /// What was tried.
+        operation: &'static str,
+        /// What the database said.
+        #[source]
+        source: Source,
+    },
+    /// The database will not do it, which is not the fault of the data. A retry does not help before somebody mends it.
     #[error("could not {operation}: the database refused")]
     Refused {
         /// What was tried.
@@ -53,7 +62,11 @@ impl StoreError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Refused { .. } | Self::Damaged { .. } | Self::Gone { .. } | Self::Trimmed { .. } => false,
+            Self::Unfit { .. }
+            | Self::Refused { .. }
+            | Self::Damaged { .. }
+            | Self::Gone { .. }
+            | Self::Trimmed { .. } => false,
         }
     }
 }

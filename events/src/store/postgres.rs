@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Postgres};
+use sqlx::{Connection, PgConnection, Postgres};
 
 use super::sql::{
-    Dialect, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, sealed_key, searchable, signed,
-    state_json,
+    Change, Dialect, Fault, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, not_migrated,
+    sealed_key, searchable, signed, state_json,
 };
 use crate::{Position, RetentionClass};
 
@@ -18,6 +18,9 @@ use super::{AppendBatch, AppendError, EventStore, OpenError, StoreError, StoreOp
 const READERS: u32 = 8;
 /// How many rows are dropped at once.
 const DROPPED_ROWS: u32 = 2_000;
+/// How long a connection is waited for. While the server is away a fifth of it is the longest pause between two tries, so it
+/// is also by how much its return is noticed late.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// A connection that was used this recently is used again without asking whether it still works.
 const TRUSTED_IDLE: Duration = Duration::from_millis(200);
 
@@ -29,6 +32,7 @@ pub(super) async fn open(url: &str, store_options: &StoreOptions) -> Result<Arc<
     let pool = |connections| {
         PgPoolOptions::new()
             .max_connections(connections)
+            .acquire_timeout(PATIENCE)
             .test_before_acquire(false)
             // A server that was restarted has cut every connection. While work goes on a failed call says so; whoever
             // comes back after a pause should not be the one to find out.
@@ -43,7 +47,7 @@ pub(super) async fn open(url: &str, store_options: &StoreOptions) -> Result<Arc<
             .connect_with(options.clone())
     };
     let writer = pool(1).await.map_err(|error| OpenError::Connect(error.into()))?;
-    migrations::postgres().run(&writer).await.map_err(|error| OpenError::Migrate(error.into()))?;
+    migrations::postgres().run(&writer).await.map_err(not_migrated::<Postgres>)?;
     let readers = pool(READERS).await.map_err(|error| OpenError::Connect(error.into()))?;
     Ok(Arc::new(SqlStore {
         writer,
@@ -66,33 +70,36 @@ pub(super) struct Memory {
 }
 
 /// Makes the partitions that the batch needs, and the one after.
-async fn make_room(store: &SqlStore<Postgres>, batch: &AppendBatch) -> Result<(), sqlx::Error> {
-    let made = &store.memory.partitions;
+async fn make_room(
+    made: &AtomicU64,
+    connection: &mut PgConnection,
+    batch: &AppendBatch,
+) -> Result<(), sqlx::Error> {
     let wanted = batch.end().0 / PARTITION + 2;
     if made.load(Ordering::Relaxed) >= wanted {
         return Ok(());
     }
     for number in batch.after.0 / PARTITION..wanted {
-        sqlx::query("SELECT make_bodies_partition($1)").bind(signed(number)).execute(&store.writer).await?;
+        sqlx::query("SELECT make_bodies_partition($1)").bind(signed(number)).execute(&mut *connection).await?;
     }
     made.store(wanted, Ordering::Relaxed);
     Ok(())
 }
 
 /// Drops one partition of bodies all of which are at or below the floor. False: there is none.
-async fn drop_partition(store: &SqlStore<Postgres>, floor: Position) -> Result<bool, sqlx::Error> {
+async fn drop_partition(connection: &mut PgConnection, floor: Position) -> Result<bool, sqlx::Error> {
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent = 'bodies'::regclass",
     )
-    .fetch_all(&store.writer)
+    .fetch_all(&mut *connection)
     .await?;
     let below = |name: &&String| {
         let number = name.strip_prefix("bodies_").and_then(|number| number.parse::<u64>().ok());
         number.is_some_and(|number| (number + 1) * PARTITION <= floor.0 + 1)
     };
     let Some(name) = names.iter().find(below) else { return Ok(false) };
-    let mut transaction = store.writer.begin().await?;
+    let mut transaction = connection.begin().await?;
     // Whoever reads goes first: a drop that waits would hold up everybody behind it.
     sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *transaction).await?;
     sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE {name}"))).execute(&mut *transaction).await?;
@@ -161,7 +168,8 @@ impl Dialect for Postgres {
 
     async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError> {
         let failed = failed::<Self>("append events");
-        make_room(store, batch).await.map_err(&failed)?;
+        let mut change = Change::begin(&store.writer).await.map_err(&failed)?;
+        make_room(&store.memory.partitions, &mut change, batch).await.map_err(&failed)?;
         let events = &batch.events;
         let bodies = body_rows(batch);
         let (sandboxes, execs, templates) = (&batch.sandboxes, &batch.execs, &batch.templates);
@@ -235,9 +243,10 @@ impl Dialect for Postgres {
             .bind(column!(batch.webhooks, change => change.tenant.as_str()))
             .bind(webhook_states)
             .bind(column!(batch.chain_heads, point => signed(point.position.0)))
-            .fetch_optional(&store.writer)
+            .fetch_optional(&mut *change)
             .await
             .map_err(&failed)?;
+        change.done();
         if taken.is_none() {
             return Err(AppendError::Conflict);
         }
@@ -249,9 +258,16 @@ impl Dialect for Postgres {
 
     /// The old version of a row that was changed stays in the table until somebody sweeps.
     async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError> {
-        if store.memory.unswept.swap(false, Ordering::Relaxed)
-            && let Err(error) = sqlx::query("VACUUM data_keys").execute(&store.writer).await
-        {
+        if !store.memory.unswept.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let swept = async {
+            let mut change = Change::begin(&store.writer).await?;
+            sqlx::query("VACUUM data_keys").execute(&mut *change).await?;
+            change.done();
+            Ok(())
+        };
+        if let Err(error) = swept.await {
             store.memory.unswept.store(true, Ordering::Relaxed);
             return Err(failed::<Self>("sweep destroyed keys away")(error));
         }
@@ -264,29 +280,42 @@ impl Dialect for Postgres {
         floor: Position,
     ) -> Result<u64, StoreError> {
         let failed = failed::<Self>("drop what is old");
-        if drop_partition(store, floor).await.map_err(&failed)? {
+        let mut change = Change::begin(&store.writer).await.map_err(&failed)?;
+        if drop_partition(&mut change, floor).await.map_err(&failed)? {
+            change.done();
             return Ok(1);
         }
+        let mut dropped = 0;
         let tables: &[&str] = match class {
             RetentionClass::Output => &["bodies"],
             RetentionClass::Lifecycle => &["bodies", "events"],
         };
         for table in tables {
             let sql = drop_sql(table, DROPPED_ROWS);
-            let done =
-                sqlx::query(sqlx::AssertSqlSafe(sql)).bind(signed(floor.0)).execute(&store.writer).await;
-            let rows = done.map_err(&failed)?.rows_affected();
+            let done = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(signed(floor.0)).execute(&mut *change).await;
+            dropped = done.map_err(&failed)?.rows_affected();
             // An event does not go before its body.
-            if rows > 0 {
-                return Ok(rows);
+            if dropped > 0 {
+                break;
             }
         }
-        Ok(0)
+        change.done();
+        Ok(dropped)
     }
 
-    fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {
+    fn fault(error: &dyn sqlx::error::DatabaseError) -> Fault {
         let code = error.code().unwrap_or_default();
-        // Connection, rollback, resources, operator intervention, system error; and a standby that is not yet primary.
-        ["08", "40", "53", "55", "57", "58", "25006"].iter().any(|class| code.starts_with(class))
+        match code.get(..2).unwrap_or_default() {
+            // Data exception, integrity constraint, program limit exceeded (a row too large for an index).
+            "22" | "23" | "54" => Fault::Data,
+            // A standby that is not yet primary is a read-only transaction; any other use of the class is a mistake.
+            "25" if code != "25006" => Fault::Statement,
+            // Data corrupted, index corrupted.
+            "XX" if code == "XX001" || code == "XX002" => Fault::Damage,
+            // Feature not supported, syntax error or access rule.
+            "0A" | "42" => Fault::Statement,
+            // Connection, authorization, rollback, resources, operator intervention, system error and the like.
+            _ => Fault::State,
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! What the two databases share: errors, and the forms that values take in columns.
 
 use serde::Serialize;
+use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
 
-use super::{AppendBatch, AppendError, DataKeyChange, KeyFate, StoreError};
+use super::{AppendBatch, AppendError, DataKeyChange, KeyFate, OpenError, StoreError};
 use crate::{MasterKey, OutputStream, Position, RetentionClass};
 
 /// What a database must bring beside the common reads.
@@ -25,8 +26,8 @@ pub(super) trait Dialect: Database {
         floor: Position,
     ) -> Result<u64, StoreError>;
 
-    /// Whether an error of the database itself may go away.
-    fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool;
+    /// Whose fault an error of the database itself is.
+    fn fault(error: &dyn sqlx::error::DatabaseError) -> Fault;
 }
 
 /// An event store in an SQL database.
@@ -47,31 +48,100 @@ impl<DB: Dialect> std::fmt::Debug for SqlStore<DB> {
     }
 }
 
+/// Whose fault an error of the database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Of what was to be stored: it will be refused for ever, and only that.
+    Data,
+    /// Of the state that the database is in: full, away, busy, read-only. It may pass.
+    State,
+    /// What is stored is damaged.
+    Damage,
+    /// Of the statement or of the schema. Somebody has to mend it; no message is to blame.
+    Statement,
+}
+
 /// Sorts what sqlx says into what a caller can do about it.
 pub(super) fn failed<DB: Dialect>(operation: &'static str) -> impl Fn(sqlx::Error) -> StoreError {
     move |error| {
-        if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
-            return damaged(operation, error);
-        }
-        let transient = if let sqlx::Error::Database(error) = &error {
-            DB::is_transient(error.as_ref())
-        } else {
-            matches!(
-                error,
-                sqlx::Error::Io(_)
-                    | sqlx::Error::Tls(_)
-                    | sqlx::Error::Protocol(_)
-                    | sqlx::Error::PoolTimedOut
-                    | sqlx::Error::PoolClosed
-                    | sqlx::Error::WorkerCrashed
-                    | sqlx::Error::BeginFailed
-            )
-        };
+        let fault = fault::<DB>(&error);
         let source = error.into();
-        if transient {
-            StoreError::Unavailable { operation, source }
-        } else {
-            StoreError::Refused { operation, source }
+        match fault {
+            Fault::Data => StoreError::Unfit { operation, source },
+            Fault::State => StoreError::Unavailable { operation, source },
+            Fault::Damage => damaged(operation, source),
+            Fault::Statement => StoreError::Refused { operation, source },
+        }
+    }
+}
+
+/// Whose fault an error is. What is not known to be the fault of the data never is: a message that is put aside by mistake
+/// is a hole in the record, one that is tried again is only late.
+pub(super) fn fault<DB: Dialect>(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Database(error) => DB::fault(error.as_ref()),
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => Fault::Damage,
+        sqlx::Error::Encode(_) => Fault::Data,
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::InvalidSavePointStatement
+        | sqlx::Error::BeginFailed => Fault::State,
+        // Names of columns and types, configuration: ours.
+        _ => Fault::Statement,
+    }
+}
+
+/// Why the schema could not be brought up to date: the database may only be full, or away, for a moment.
+pub(super) fn not_migrated<DB: Dialect>(error: sqlx::migrate::MigrateError) -> OpenError {
+    match error {
+        sqlx::migrate::MigrateError::Execute(cause) if fault::<DB>(&cause) == Fault::State => {
+            OpenError::Connect(cause.into())
+        }
+        error => OpenError::Migrate(error.into()),
+    }
+}
+
+/// A connection for one change, which is closed and replaced by a fresh one unless the change is known to be whole: after a
+/// failure, or a caller who went away, what state a connection and the library's book-keeping of it are in is anybody's
+/// guess.
+pub(super) struct Change<DB: Database> {
+    connection: PoolConnection<DB>,
+    whole: bool,
+}
+
+impl<DB: Database> Change<DB> {
+    pub(super) async fn begin(writer: &Pool<DB>) -> Result<Self, sqlx::Error> {
+        Ok(Self { connection: writer.acquire().await?, whole: false })
+    }
+
+    /// The connection is as good as it was.
+    pub(super) fn done(mut self) {
+        self.whole = true;
+    }
+}
+
+impl<DB: Database> std::ops::Deref for Change<DB> {
+    type Target = DB::Connection;
+
+    fn deref(&self) -> &DB::Connection {
+        &self.connection
+    }
+}
+
+impl<DB: Database> std::ops::DerefMut for Change<DB> {
+    fn deref_mut(&mut self) -> &mut DB::Connection {
+        &mut self.connection
+    }
+}
+
+impl<DB: Database> Drop for Change<DB> {
+    fn drop(&mut self) {
+        if !self.whole {
+            self.connection.close_on_drop();
         }
     }
 }

@@ -8,10 +8,10 @@ use sqlx::error::BoxDynError;
 use sqlx::sqlite::{
     SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Arguments, AssertSqlSafe, Encode, Pool, Row, Sqlite, SqliteConnection, Type};
+use sqlx::{Arguments, AssertSqlSafe, Connection, Encode, Pool, Row, Sqlite, SqliteConnection, Type};
 
 use super::sql::{
-    BodyRow, Dialect, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, pieces, sealed_key,
+    BodyRow, Change, Dialect, Fault, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, not_migrated, pieces, sealed_key,
     searchable, signed, state_json,
 };
 use super::{
@@ -58,7 +58,7 @@ pub(super) async fn open(
         .connect_with(options.clone().pragma("cache_size", "-8000"))
         .await
         .map_err(|error| OpenError::Connect(error.into()))?;
-    migrations::sqlite().run(&writer).await.map_err(|error| OpenError::Migrate(error.into()))?;
+    migrations::sqlite().run(&writer).await.map_err(not_migrated::<Sqlite>)?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .test_before_acquire(false)
@@ -94,12 +94,14 @@ impl Dialect for Sqlite {
         }
         // Without waiting for readers: there will be another time.
         let swept = async {
-            let mut connection = store.writer.acquire().await?;
+            let mut connection = Change::begin(&store.writer).await?;
             sqlx::query("PRAGMA busy_timeout = 0").execute(&mut *connection).await?;
             let swept = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
             let timeout = format!("PRAGMA busy_timeout = {}", BUSY_TIMEOUT.as_millis());
             sqlx::query(AssertSqlSafe(timeout)).execute(&mut *connection).await?;
-            swept?.try_get::<i64, _>(0)
+            let busy = swept?.try_get::<i64, _>(0)?;
+            connection.done();
+            Ok(busy)
         };
         let swept = swept.await;
         if !matches!(swept, Ok(0)) {
@@ -114,10 +116,10 @@ impl Dialect for Sqlite {
         floor: Position,
     ) -> Result<u64, StoreError> {
         let failed = failed::<Self>("drop what is old");
-        let mut connection = store.writer.acquire().await.map_err(&failed)?;
+        let mut connection = Change::begin(&store.writer).await.map_err(&failed)?;
         // Overwriting what is dropped, and not only marking it as free, would cost as much as recording it did.
         sqlx::query("PRAGMA secure_delete = FAST").execute(&mut *connection).await.map_err(&failed)?;
-        let mut dropped = Ok(0);
+        let mut dropped = 0;
         let tables: &[&str] = match class {
             RetentionClass::Output => &["bodies"],
             RetentionClass::Lifecycle => &["bodies", "events"],
@@ -126,25 +128,32 @@ impl Dialect for Sqlite {
             let done = sqlx::query(AssertSqlSafe(drop_sql(table, DROPPED_ROWS)))
                 .bind(signed(floor.0))
                 .execute(&mut *connection)
-                .await;
-            match (done, &mut dropped) {
-                (Ok(done), Ok(rows)) => *rows += done.rows_affected(),
-                (Err(error), _) => dropped = Err(failed(error)),
-                (Ok(_), Err(_)) => {}
-            }
+                .await
+                .map_err(&failed)?;
+            dropped += done.rows_affected();
             // An event does not go before its body.
-            if !matches!(dropped, Ok(0)) {
+            if dropped > 0 {
                 break;
             }
         }
         sqlx::query("PRAGMA secure_delete = ON").execute(&mut *connection).await.map_err(&failed)?;
-        dropped
+        connection.done();
+        Ok(dropped)
     }
 
-    fn is_transient(error: &dyn sqlx::error::DatabaseError) -> bool {
+    fn fault(error: &dyn sqlx::error::DatabaseError) -> Fault {
         let code = error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or_default();
-        // The lower byte is the primary code: BUSY, LOCKED, NOMEM, IOERR, FULL, CANTOPEN.
-        matches!(code & 0xff, 5 | 6 | 7 | 10 | 13 | 14)
+        // The lower byte is the primary code.
+        match code & 0xff {
+            // TOOBIG, CONSTRAINT, MISMATCH, RANGE.
+            18 | 19 | 20 | 25 => Fault::Data,
+            // CORRUPT, NOTADB.
+            11 | 26 => Fault::Damage,
+            // ERROR, INTERNAL, SCHEMA, MISUSE: what the statement says.
+            1 | 2 | 17 | 21 => Fault::Statement,
+            // PERM, ABORT, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, FULL, CANTOPEN, PROTOCOL and the like.
+            _ => Fault::State,
+        }
     }
 }
 
@@ -156,42 +165,32 @@ pub(super) struct Memory {
 }
 
 async fn append(writer: &Pool<Sqlite>, batch: &AppendBatch) -> Result<(), AppendError> {
-    if is_small(batch) {
-        return append_at_once(writer, batch).await;
-    }
     let failed = failed::<Sqlite>("append events");
-    let mut transaction = writer.begin_with(BEGIN).await.map_err(&failed)?;
-    let mut script = Script::new(&mut transaction, false);
-    if let Err(error) = move_head(&mut script, batch).await {
-        drop(script);
-        transaction.rollback().await.map_err(&failed)?;
-        return Err(conflict_or(error));
+    let mut change = Change::begin(writer).await.map_err(&failed)?;
+    if is_small(batch) {
+        append_at_once(&mut change, batch).await.map_err(conflict_or)?;
+    } else {
+        let mut transaction = change.begin_with(BEGIN).await.map_err(&failed)?;
+        let mut script = Script::new(&mut transaction, false);
+        move_head(&mut script, batch).await.map_err(conflict_or)?;
+        add_rows(&mut script, batch).await?;
+        transaction.commit().await.map_err(&failed)?;
     }
-    add_rows(&mut script, batch).await?;
-    transaction.commit().await.map_err(&failed)?;
+    change.done();
     Ok(())
 }
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// The whole transaction as one script: what a short exec costs is not the rows but the switches between threads.
-async fn append_at_once(writer: &Pool<Sqlite>, batch: &AppendBatch) -> Result<(), AppendError> {
-    let failed = failed::<Sqlite>("append events");
-    let mut connection = writer.acquire().await.map_err(&failed)?;
-    let mut script = Script::new(&mut connection, true);
+/// The whole transaction as one script: what a short exec costs is not the rows but the switches between threads. It stops
+/// where it fails, inside the transaction that it began, which ends with the connection.
+async fn append_at_once(connection: &mut SqliteConnection, batch: &AppendBatch) -> Result<(), StoreError> {
+    let mut script = Script::new(connection, true);
     script.add(BEGIN).await?;
     move_head(&mut script, batch).await?;
     add_rows(&mut script, batch).await?;
     script.add("COMMIT").await?;
-    let Err(error) = script.flush().await else {
-        return Ok(());
-    };
-    // The script stops where it fails, inside the transaction that it began; or it could not begin, because an earlier
-    // one was left like that by a caller who went away.
-    if let Err(error) = sqlx::query("ROLLBACK").execute(&mut *connection).await {
-        tracing::debug!(error = %error, "nothing to roll back");
-    }
-    Err(conflict_or(error))
+    script.flush().await
 }
 
 /// Moves the head if it stands where the batch begins; otherwise it would become NULL, which it must not be.

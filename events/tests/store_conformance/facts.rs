@@ -93,7 +93,7 @@ pub async fn a_recorded_id_is_refused_and_known(subject: &Subject) {
     let mut second = log.batch(short_exec(2, b"b"));
     second.events[2].id = first.events[0].id;
     let error = store.append(&second).await.unwrap_err();
-    assert!(matches!(error, AppendError::Store(StoreError::Refused { .. })), "{error:?}");
+    assert!(matches!(error, AppendError::Store(StoreError::Unfit { .. })), "{error:?}");
     assert!(!error.is_retryable());
     assert_eq!(store.head().await.unwrap().position, Position(3));
     assert_eq!(store.exec(exec_id(2)).await.unwrap(), None);

@@ -1,5 +1,7 @@
 //! Real services for tests: started privately, gone when dropped.
 
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -41,6 +43,19 @@ impl Postgres {
     /// Ends the server at once, as a crash would, and starts it again on the same data.
     pub fn crash_and_restart(&mut self) {
         self.kill();
+        self.start_again();
+    }
+
+    /// Ends the server in order: sessions are cut off, and what is recorded is on disk.
+    pub fn stop(&mut self) {
+        let pid = self.server.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let status = self.server.wait().unwrap();
+        assert!(status.success(), "postgres: {status:?}");
+    }
+
+    /// Starts a server that was ended, on the same data.
+    pub fn start_again(&mut self) {
         let began = Instant::now();
         loop {
             let log = std::fs::File::options().append(true).open(self.directory.path().join("log")).unwrap();
@@ -121,6 +136,58 @@ impl Drop for Postgres {
         }
         self.kill();
     }
+}
+
+/// A small disk of our own, in memory: it can be filled, and made read-only. Unmounted when dropped.
+pub struct Tmpfs {
+    directory: TempDir,
+}
+
+impl Tmpfs {
+    /// One of this size, as `mount` writes it. Panics when it cannot be mounted.
+    pub fn mount(size: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("disk-").tempdir().unwrap();
+        let options = format!("size={size},mode=0700");
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory.path()));
+        Self { directory }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Takes all the room there is, and says which file has it.
+    pub fn fill(&self) -> PathBuf {
+        use std::io::Write;
+        let path = self.path().join("ballast");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let mut piece = vec![1; 1 << 20];
+        while !piece.is_empty() {
+            match file.write(&piece) {
+                Ok(0) | Err(_) => piece.truncate(piece.len() / 2),
+                Ok(_) => {}
+            }
+        }
+        path
+    }
+
+    /// Makes it read-only (`ro`) or not (`rw`).
+    pub fn remount(&self, how: &str) {
+        run(Command::new("mount").args(["-o", &format!("remount,{how}")]).arg(self.path()));
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Lazily: what a failed test still holds open must not keep it.
+        let _ = Command::new("umount").arg("--lazy").arg(self.path()).status();
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn is_root() -> bool {
