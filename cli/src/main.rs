@@ -14,10 +14,14 @@ mod stop;
 mod telemetry;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
 use args::{Args, Verb};
+
+/// How long log lines may take that are not written when the process ends, and what it says last.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -29,8 +33,9 @@ fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(args));
+    telemetry::flush(LAST_LINES);
     // Tasks that are blocked in a system call must not hold up the end.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     outcome.unwrap_or_else(|error| {
         report(&error);
         ExitCode::FAILURE
@@ -38,7 +43,11 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = |server: &args::ServerArgs| config::load(server);
+    let config = |server: &args::ServerArgs| {
+        // A server has a descriptor for each client, sandbox and exec; the usual soft limit is for programs that use `select`.
+        executor::raise_descriptor_limit();
+        config::load(server)
+    };
     match args.verb {
         Verb::Serve(server) => serve::run(config(&server)?).await,
         Verb::Gateway(server) => roles::gateway(config(&server)?).await,
@@ -54,5 +63,5 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// What went wrong, with all that lies under it, on one line.
 fn report(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    telemetry::say(&format!("error: {error:#}\n"), LAST_LINES);
 }

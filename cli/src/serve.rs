@@ -43,12 +43,17 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (feed, view) = stop::unless_stopped(&stop, roles::follow(&log, store.clone())).await?;
     let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());
+    // Whoever waits for an exec is answered before the executor lets go of it.
+    let executor_stop = CancellationToken::new();
+    let serving = async {
+        let serving = roles::serve_gateway(gateway_config, &log, &feed, &view, listener, stop.clone());
+        let outcome = until_failure(serving, &stop).await;
+        executor_stop.cancel();
+        outcome
+    };
     let (gateway, executor, webhooks, ()) = tokio::join!(
-        until_failure(
-            roles::serve_gateway(gateway_config, &log, &feed, &view, listener, stop.clone()),
-            &stop
-        ),
-        until_failure(roles::run_executor(&config, executor_log, providers, stop.clone()), &stop),
+        serving,
+        until_failure(roles::run_executor(&config, executor_log, providers, executor_stop.clone()), &stop),
         until_failure(roles::run_webhooks(&config, &log, &feed, stop.clone()), &stop),
         reaper.run(),
     );

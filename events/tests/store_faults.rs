@@ -1,7 +1,11 @@
 //! What a store does while its database cannot, and after it can again: nothing is blamed on what was to be recorded, and
 //! nobody has to help.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, and says where it is")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking, and says where it is"
+)]
 
 #[allow(dead_code, reason = "the suite uses more of it")]
 #[path = "store_conformance/scenario.rs"]

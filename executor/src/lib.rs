@@ -6,6 +6,7 @@
 
 mod commands;
 mod context;
+mod descriptors;
 mod exec;
 mod hosted;
 mod link;
@@ -14,5 +15,7 @@ pub mod providers;
 mod reconcile;
 mod recorded;
 mod service;
+mod shortage;
 
+pub use descriptors::raise_descriptor_limit;
 pub use service::{Executor, ExecutorConfig, ExecutorError};

@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use events::{FailureCode, ProviderName, SandboxId, SandboxSpec};
 use serde::Serialize;
 
+use crate::shortage::is_shortage;
+
 /// What lies under an error. It may name paths and addresses of the host: it is for the log, never for a client.
 pub type Source = Box<dyn StdError + Send + Sync>;
 
@@ -199,7 +201,7 @@ pub enum CreateError {
         /// One sentence.
         reason: String,
     },
-    /// The runtime does not answer.
+    /// The runtime does not answer, or the machine ran out of something.
     #[error("the provider is not available")]
     Unavailable(#[source] Source),
     /// The box was made, but its agent did not answer in time or not at all.
@@ -214,6 +216,12 @@ pub enum CreateError {
 }
 
 impl CreateError {
+    /// Something failed on this machine: [`Unavailable`](Self::Unavailable) where it ran out of something, which passes.
+    pub(crate) fn here(error: impl Into<Source>) -> Self {
+        let error = error.into();
+        if is_shortage(&*error) { Self::Unavailable(error) } else { Self::Failed(error) }
+    }
+
     /// The kind of failure, as events say it.
     pub fn code(&self) -> FailureCode {
         match self {

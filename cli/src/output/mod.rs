@@ -13,8 +13,14 @@ pub use table::Table;
 pub use text::{age, bytes, plain};
 
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::telemetry;
+
+/// How long is waited for whoever reads stderr. Where nobody does, there is nobody to tell either.
+const STDERR_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -49,8 +55,7 @@ pub fn print_json_line(value: &impl Serialize) -> io::Result<()> {
 
 /// Says something on stderr that is not a result.
 pub fn note(message: &str) {
-    // Where nobody reads stderr, there is nobody to tell either.
-    let _ = writeln!(io::stderr().lock(), "stacyvm: {}", plain(message));
+    telemetry::say(&format!("stacyvm: {}\n", plain(message)), STDERR_PATIENCE);
 }
 
 /// Says on stderr what went wrong, with its causes.
@@ -69,5 +74,5 @@ pub fn error(error: &anyhow::Error) {
         }
         last = cause;
     }
-    let _ = writeln!(io::stderr().lock(), "{} {}", style.red("stacyvm:"), text::lines(&text));
+    telemetry::say(&format!("{} {}\n", style.red("stacyvm:"), text::lines(&text)), STDERR_PATIENCE);
 }

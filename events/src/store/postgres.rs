@@ -80,7 +80,10 @@ async fn make_room(
         return Ok(());
     }
     for number in batch.after.0 / PARTITION..wanted {
-        sqlx::query("SELECT make_bodies_partition($1)").bind(signed(number)).execute(&mut *connection).await?;
+        sqlx::query("SELECT make_bodies_partition($1)")
+            .bind(signed(number))
+            .execute(&mut *connection)
+            .await?;
     }
     made.store(wanted, Ordering::Relaxed);
     Ok(())
@@ -292,7 +295,8 @@ impl Dialect for Postgres {
         };
         for table in tables {
             let sql = drop_sql(table, DROPPED_ROWS);
-            let done = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(signed(floor.0)).execute(&mut *change).await;
+            let done =
+                sqlx::query(sqlx::AssertSqlSafe(sql)).bind(signed(floor.0)).execute(&mut *change).await;
             dropped = done.map_err(&failed)?.rows_affected();
             // An event does not go before its body.
             if dropped > 0 {

@@ -11,8 +11,8 @@ use sqlx::sqlite::{
 use sqlx::{Arguments, AssertSqlSafe, Connection, Encode, Pool, Row, Sqlite, SqliteConnection, Type};
 
 use super::sql::{
-    BodyRow, Change, Dialect, Fault, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, not_migrated, pieces, sealed_key,
-    searchable, signed, state_json,
+    BodyRow, Change, Dialect, Fault, SqlStore, body_rows, class_name, drop_sql, erased_at, failed,
+    not_migrated, pieces, sealed_key, searchable, signed, state_json,
 };
 use super::{
     AppendBatch, AppendError, AppendEvent, DataKeyChange, EventStore, Floor, OpenError, StoreError,

@@ -37,7 +37,7 @@ impl BubblewrapProvider {
         // Outside the lock of the box: this may take long, and other boxes have the same image.
         let rootfs = self.images.rootfs(&self.config, self.outside.as_ref(), &order.spec.image);
         let rootfs = tokio::time::timeout_at(deadline, rootfs).await.map_err(late)??;
-        let failed = |error: io::Error| CreateError::Failed(Box::new(error));
+        let failed = |error: io::Error| CreateError::here(error);
         let lock = tokio::time::timeout_at(deadline, self.lock(order.id, true)).await.map_err(late)?;
         let _lock = lock.map_err(failed)?;
         if let Some(handle) = self.existing(order.id).await? {
@@ -74,7 +74,7 @@ impl BubblewrapProvider {
 
     /// The box that a former call made, if it runs.
     async fn existing(&self, id: SandboxId) -> Result<Option<BoxHandle>, CreateError> {
-        let handle = self.handle(id).map_err(|error| CreateError::Failed(Box::new(error)))?;
+        let handle = self.handle(id).map_err(|error| CreateError::here(error))?;
         if !handle.running {
             return Ok(None);
         }
@@ -85,7 +85,7 @@ impl BubblewrapProvider {
     }
 
     async fn bring_up(&self, order: &BoxOrder, rootfs: &Path) -> Result<BoxHandle, CreateError> {
-        let failed = |error: io::Error| CreateError::Failed(Box::new(error));
+        let failed = |error: io::Error| CreateError::here(error);
         let files = self.files(order.id);
         self.clear(order.id, Keep::Directory).await.map_err(failed)?;
         launch::prepare(&files, self.outside.as_ref()).map_err(failed)?;
@@ -106,7 +106,7 @@ impl BubblewrapProvider {
             if error.kind() == io::ErrorKind::NotFound {
                 CreateError::Unavailable(Box::new(error))
             } else {
-                CreateError::Failed(with_log(error, &files))
+                CreateError::here(with_log(error, &files))
             }
         })?;
         let ended = watch_child(child);

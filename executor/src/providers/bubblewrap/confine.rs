@@ -13,8 +13,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::process::Rlimit;
 use rustix::thread::{Gid, Uid, UnshareFlags};
 use tokio::process::Command;
+
+use crate::descriptors;
 
 /// Where a confined process may find what was mounted for it: directories of the file system standard, one of which
 /// holds nothing that we need. The process gets its own instance.
@@ -122,11 +125,13 @@ impl Confinement {
     /// Makes `command` enter this confinement, in a session of its own.
     #[allow(unsafe_code)]
     pub(super) fn apply(self, command: &mut Command) {
+        let limit = descriptors::given();
         // SAFETY: `enter` only makes system calls with what was prepared here: no allocation, no locks.
-        unsafe { command.pre_exec(move || self.enter()) };
+        unsafe { command.pre_exec(move || self.enter(limit)) };
     }
 
-    fn enter(&self) -> io::Result<()> {
+    fn enter(&self, limit: Option<Rlimit>) -> io::Result<()> {
+        descriptors::restore(limit).map_err(|error| failed(b"limit open files", error))?;
         rustix::process::setsid().map_err(|error| failed(b"setsid", error))?;
         for cgroup in &self.cgroups {
             rustix::io::write(cgroup, b"0").map_err(|error| failed(b"enter a control group", error))?;

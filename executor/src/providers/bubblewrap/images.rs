@@ -32,13 +32,18 @@ impl Images {
             |source: Option<Source>| CreateError::ImageNotFound { image: image.to_owned(), source };
         match config.images.get(&with_tag(image)) {
             None => Err(not_found(None)),
-            Some(RootfsSource::Directory(directory)) if directory.is_dir() => Ok(directory.clone()),
-            Some(RootfsSource::Directory(_)) => {
-                Err(not_found(Some("the configured directory is not there".into())))
-            }
+            Some(RootfsSource::Directory(directory)) => match std::fs::metadata(directory) {
+                Ok(metadata) if metadata.is_dir() => Ok(directory.clone()),
+                Ok(_) => Err(not_found(Some("what is configured is no directory".into()))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(Some(error.into()))),
+                Err(error) => Err(CreateError::here(error)),
+            },
             Some(RootfsSource::Tar(tar)) => {
-                let file = File::open(tar).map_err(|error| not_found(Some(Box::new(error))))?;
-                let failed = |error: io::Error| CreateError::Failed(Box::new(error));
+                let file = File::open(tar).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => not_found(Some(Box::new(error))),
+                    _ => CreateError::here(error),
+                })?;
+                let failed = |error: io::Error| CreateError::here(error);
                 let directory = config.image_dir.join(key(tar, &file, outside).map_err(failed)?);
                 self.unpack_once(&directory, file, outside).await.map_err(failed)?;
                 Ok(directory)

@@ -102,7 +102,7 @@ impl DockerProvider {
         let give_up_at = Instant::now() + PATIENCE;
         let mut pulled = false;
         loop {
-            make_run_dir(&run_dir).map_err(|error| CreateError::Failed(Box::new(error)))?;
+            make_run_dir(&run_dir).map_err(|error| CreateError::here(error))?;
             // Until the engine says otherwise: if the answer gets lost, the container may be there.
             made.store(true, Ordering::Relaxed);
             let error = match ask(engine, &name, body.clone()).await {
@@ -127,7 +127,7 @@ impl DockerProvider {
                         return Ok(id);
                     }
                     if Instant::now() >= give_up_at {
-                        return Err(CreateError::Failed(Box::new(error)));
+                        return Err(CreateError::here(error));
                     }
                     // The engine takes the name some time before the container can be seen.
                     sleep(Duration::from_millis(5)).await;
@@ -136,6 +136,7 @@ impl DockerProvider {
                 | Meaning::NoSuchContainer
                 | Meaning::NoSuchRuntime
                 | Meaning::BadRequest
+                | Meaning::Shortage
                 | Meaning::Other => return Err(create_error(error, order.spec.runtime.as_deref())),
             }
         }

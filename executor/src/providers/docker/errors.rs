@@ -1,6 +1,7 @@
 use bollard::errors::Error;
 
 use crate::provider::{CreateError, DestroyError};
+use crate::shortage::is_said_in;
 
 /// What the engine means by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(super) enum Meaning {
     NoSuchRuntime,
     /// The request makes no sense.
     BadRequest,
+    /// The machine of the engine ran out of something.
+    Shortage,
     /// Anything else.
     Other,
 }
@@ -38,6 +41,8 @@ pub(super) fn meaning(error: &Error) -> Meaning {
         _ => return Meaning::Other,
     };
     match status {
+        // Whatever else it says, and whatever it calls it.
+        _ if is_said_in(&message) => Meaning::Shortage,
         404 if message.contains("network") => Meaning::NoSuchNetwork,
         404 if message.contains("image") => Meaning::NoSuchImage,
         404 => Meaning::NoSuchContainer,
@@ -51,7 +56,7 @@ pub(super) fn meaning(error: &Error) -> Meaning {
 /// The error of a `create` that nothing more can be done about.
 pub(super) fn create_error(error: Error, runtime: Option<&str>) -> CreateError {
     match meaning(&error) {
-        Meaning::Unreachable => CreateError::Unavailable(Box::new(error)),
+        Meaning::Unreachable | Meaning::Shortage => CreateError::Unavailable(Box::new(error)),
         Meaning::NoSuchRuntime => {
             CreateError::Unsupported { what: format!("runtime {:?}", runtime.unwrap_or("the default")) }
         }
@@ -60,14 +65,14 @@ pub(super) fn create_error(error: Error, runtime: Option<&str>) -> CreateError {
         | Meaning::NoSuchNetwork
         | Meaning::NoSuchContainer
         | Meaning::Conflict
-        | Meaning::Other => CreateError::Failed(Box::new(error)),
+        | Meaning::Other => CreateError::here(error),
     }
 }
 
 /// The error of a `destroy` that nothing more can be done about.
 pub(super) fn destroy_error(error: Error) -> DestroyError {
     match meaning(&error) {
-        Meaning::Unreachable => DestroyError::Unavailable(Box::new(error)),
+        Meaning::Unreachable | Meaning::Shortage => DestroyError::Unavailable(Box::new(error)),
         Meaning::NoSuchImage
         | Meaning::NoSuchNetwork
         | Meaning::NoSuchContainer

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 
 use crate::provider::{CreateError, Pull, PullProgress};
+use crate::shortage::is_said_in;
 
 /// How long a pull may make no progress at all.
 const STALL: Duration = Duration::from_secs(120);
@@ -150,6 +151,9 @@ fn create_error(image: &str, failure: Arc<PullFailure>) -> CreateError {
         PullFailure::Engine(Error::DockerStreamError { error }) => error.to_ascii_lowercase(),
         PullFailure::Engine(_) | PullFailure::Stalled | PullFailure::Dropped => String::new(),
     };
+    if is_said_in(&message) {
+        return CreateError::Unavailable(Box::new(failure));
+    }
     // A registry that hides what one may not see says "denied" of what does not exist.
     let unknown = ["manifest unknown", "not found", "no such image", "pull access denied", "name unknown"];
     if unknown.iter().any(|text| message.contains(text)) {

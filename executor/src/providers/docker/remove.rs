@@ -44,6 +44,7 @@ impl DockerProvider {
             | Meaning::NoSuchNetwork
             | Meaning::NoSuchRuntime
             | Meaning::BadRequest
+            | Meaning::Shortage
             | Meaning::Other => Err(error),
         }
     }

@@ -1,0 +1,48 @@
+//! Log lines of the server processes, on stderr.
+
+mod lines;
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+pub use lines::{flush, say};
+
+use crate::config::Config;
+use lines::Lines;
+
+/// Starts to write log lines. `RUST_LOG`, where set, is over the configuration.
+pub fn start(config: &Config) -> anyhow::Result<()> {
+    let level = &config.logging.level;
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(rules) if !rules.is_empty() => EnvFilter::try_new(rules).context("RUST_LOG")?,
+        // The libraries below say much that only their authors want to know.
+        _ => EnvFilter::try_new(format!("{level},async_nats=warn,sqlx=warn,bollard=warn,hyper=warn"))
+            .with_context(|| format!("logging.level: {level:?}"))?,
+    };
+    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let json = config.logging.format == "json";
+    let lines = Lines::stderr(if json { missed_json } else { missed })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(lines)
+        .with_ansi(ansi)
+        // It would say so on stderr itself, and panic when it cannot.
+        .log_internal_errors(false);
+    let started = if json { builder.json().try_init() } else { builder.try_init() };
+    started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
+    // The usual one writes to stderr, and waits for whoever reads it.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(panic = %panic, "a bug: a task ended by a panic")));
+    Ok(())
+}
+
+fn missed(lines: u64) -> String {
+    format!("{lines} log lines were lost: nobody read them in time\n")
+}
+
+fn missed_json(lines: u64) -> String {
+    format!(
+        "{{\"level\":\"WARN\",\"fields\":{{\"message\":\"log lines were lost: nobody read them in time\",\"lines\":{lines}}}}}\n"
+    )
+}
