@@ -77,6 +77,7 @@ pub(super) fn failed<DB: Dialect>(operation: &'static str) -> impl Fn(sqlx::Erro
 
 /// Whose fault an error is. What is not known to be the fault of the data never is: a message that is put aside by mistake
 /// is a hole in the record, one that is tried again is only late.
+#[expect(clippy::wildcard_enum_match_arm, reason = "which variants sqlx has depends on its features")]
 pub(super) fn fault<DB: Dialect>(error: &sqlx::Error) -> Fault {
     match error {
         sqlx::Error::Database(error) => DB::fault(error.as_ref()),
@@ -97,12 +98,13 @@ pub(super) fn fault<DB: Dialect>(error: &sqlx::Error) -> Fault {
 
 /// Why the schema could not be brought up to date: the database may only be full, or away, for a moment.
 pub(super) fn not_migrated<DB: Dialect>(error: sqlx::migrate::MigrateError) -> OpenError {
-    match error {
-        sqlx::migrate::MigrateError::Execute(cause) if fault::<DB>(&cause) == Fault::State => {
-            OpenError::Connect(cause.into())
-        }
-        error => OpenError::Migrate(error.into()),
-    }
+    use sqlx::migrate::MigrateError;
+    let passes = if let MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) = &error {
+        fault::<DB>(cause) == Fault::State
+    } else {
+        false
+    };
+    if passes { OpenError::Connect(error.into()) } else { OpenError::Migrate(error.into()) }
 }
 
 /// A connection for one change, which is closed and replaced by a fresh one unless the change is known to be whole: after a

@@ -74,7 +74,7 @@ impl BubblewrapProvider {
 
     /// The box that a former call made, if it runs.
     async fn existing(&self, id: SandboxId) -> Result<Option<BoxHandle>, CreateError> {
-        let handle = self.handle(id).map_err(|error| CreateError::here(error))?;
+        let handle = self.handle(id).map_err(CreateError::here)?;
         if !handle.running {
             return Ok(None);
         }

@@ -39,9 +39,9 @@ impl Images {
                 Err(error) => Err(CreateError::here(error)),
             },
             Some(RootfsSource::Tar(tar)) => {
-                let file = File::open(tar).map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound => not_found(Some(Box::new(error))),
-                    _ => CreateError::here(error),
+                let file = File::open(tar).map_err(|error| {
+                    let missing = error.kind() == io::ErrorKind::NotFound;
+                    if missing { not_found(Some(error.into())) } else { CreateError::here(error) }
                 })?;
                 let failed = |error: io::Error| CreateError::here(error);
                 let directory = config.image_dir.join(key(tar, &file, outside).map_err(failed)?);

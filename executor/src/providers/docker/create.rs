@@ -102,7 +102,7 @@ impl DockerProvider {
         let give_up_at = Instant::now() + PATIENCE;
         let mut pulled = false;
         loop {
-            make_run_dir(&run_dir).map_err(|error| CreateError::here(error))?;
+            make_run_dir(&run_dir).map_err(CreateError::here)?;
             // Until the engine says otherwise: if the answer gets lost, the container may be there.
             made.store(true, Ordering::Relaxed);
             let error = match ask(engine, &name, body.clone()).await {
