@@ -15,6 +15,7 @@ mod facts;
 mod kept;
 #[path = "store_conformance/scenario.rs"]
 mod scenario;
+#[allow(dead_code, reason = "each suite uses a part of it")]
 mod support;
 
 use std::sync::Arc;

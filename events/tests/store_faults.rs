@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "the suite uses more of it")]
 #[path = "store_conformance/scenario.rs"]
 mod scenario;
+#[allow(dead_code, reason = "each suite uses a part of it")]
 mod support;
 
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Real services for tests: started privately, gone when dropped.
 
-#![allow(dead_code, reason = "each suite uses a part of it")]
-
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
