@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use agent::client::{CallError, ExecEvent};
 use agent::protocol::{
-    Attach, AttachRefusal, ExecEnd, ExecRefusal, KillCause, StartErrorKind, StartExec, StartRefusal, Stream,
-    TerminalSize,
+    Attach, AttachRefusal, ExecEnd, ExecRefusal, KillCause, Left, StartErrorKind, StartExec, StartRefusal,
+    Stream, TerminalSize,
 };
 use bytes::Bytes;
 use harness::{Running, collect, eventually, new_id, next_output};
@@ -373,7 +373,10 @@ async fn a_superseded_caller_that_does_not_read_is_cut_off_too() {
     assert_eq!(next_output(&mut new).await.1, 0);
     agent.client.kill_exec(start.exec_id, Duration::ZERO).await.unwrap();
     drop(old);
-    assert_eq!(collect(new).await.outcome.end, ExecEnd::Killed { cause: KillCause::Request });
+    assert_eq!(
+        collect(new).await.outcome.end,
+        ExecEnd::KilledAs { cause: KillCause::Request, left: Left::Signal(9) }
+    );
 }
 
 #[tokio::test]
@@ -392,7 +395,7 @@ async fn killing_takes_the_grandchildren_along() {
     assert!(pids.iter().all(|pid| alive(*pid)));
     agent.client.kill_exec(start.exec_id, Duration::from_millis(100)).await.unwrap();
     let output = collect(connection).await;
-    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Request });
+    assert_eq!(output.outcome.end, ExecEnd::KilledAs { cause: KillCause::Request, left: Left::Signal(9) });
     eventually("grandchildren are gone", || !pids.iter().any(|pid| alive(*pid))).await;
     let again = agent.client.kill_exec(start.exec_id, Duration::ZERO).await;
     assert!(matches!(again, Err(CallError::Refused(ExecRefusal::Ended))), "{again:?}");
@@ -401,13 +404,13 @@ async fn killing_takes_the_grandchildren_along() {
 #[tokio::test]
 async fn a_process_may_end_by_itself_within_the_grace() {
     let agent = Running::start().await;
-    let start = shell("trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done");
+    let start = shell("trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.05; done");
     let mut connection = agent.client.start_exec(start.clone()).await.unwrap();
     next_output(&mut connection).await;
     agent.client.kill_exec(start.exec_id, Duration::from_secs(20)).await.unwrap();
     let output = collect(connection).await;
     assert_eq!(output.stdout(), "bye\n");
-    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Request });
+    assert_eq!(output.outcome.end, ExecEnd::KilledAs { cause: KillCause::Request, left: Left::Code(7) });
 }
 
 #[tokio::test]
@@ -435,7 +438,7 @@ async fn a_timeout_kills_the_group() {
         ..shell("echo $$; sleep 1000 & echo $!; wait")
     };
     let output = agent.run_exec(start).await;
-    assert_eq!(output.outcome.end, ExecEnd::TimedOut);
+    assert_eq!(output.outcome.end, ExecEnd::TimedOutAs { left: Left::Signal(9) });
     let pids: Vec<i32> = output.stdout().lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(pids.len(), 2);
     eventually("the group is gone", || !pids.iter().any(|pid| alive(*pid))).await;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use agent::client::{CallError, Client};
 use agent::protocol::{
-    ExecEnd, Hello, KillCause, PROTOCOL_VERSION, StartExec, StatsSource, TunnelRefusal, encode,
+    ExecEnd, Hello, KillCause, Left, PROTOCOL_VERSION, StartExec, StatsSource, TunnelRefusal, encode,
 };
 use bytes::BytesMut;
 use harness::{BINARY, Running, collect, connect, eventually, new_id, next_output};
@@ -140,7 +140,7 @@ async fn the_deadline_ends_everything() {
     let pid = running.started.pid as i32;
     agent.client.set_deadline(Duration::from_millis(300)).await.unwrap();
     let output = collect(running).await;
-    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Shutdown });
+    assert_eq!(output.outcome.end, ExecEnd::KilledAs { cause: KillCause::Shutdown, left: Left::Signal(9) });
     assert_eq!(agent.ended().await, 3);
     for pid in [pid, daemon] {
         let gone = || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists();
@@ -155,7 +155,10 @@ async fn shutdown_gives_grace() {
     let mut running = agent.client.start_exec(start).await.unwrap();
     next_output(&mut running).await;
     agent.client.shutdown(Duration::from_secs(20)).await.unwrap();
-    assert_eq!(collect(running).await.outcome.end, ExecEnd::Killed { cause: KillCause::Shutdown });
+    assert_eq!(
+        collect(running).await.outcome.end,
+        ExecEnd::KilledAs { cause: KillCause::Shutdown, left: Left::Code(0) }
+    );
     assert_eq!(agent.ended().await, 0);
     assert!(agent.workspace().join("saved").exists());
 }
@@ -311,7 +314,10 @@ async fn as_pid_1_its_end_is_the_end_of_the_sandbox() {
         sandbox.client.start_exec(shell("trap '' TERM; (setsid sleep 1000 &); sleep 1000")).await.unwrap();
     let begin = Instant::now();
     sandbox.client.set_deadline(Duration::from_millis(200)).await.unwrap();
-    assert_eq!(collect(running).await.outcome.end, ExecEnd::Killed { cause: KillCause::Shutdown });
+    assert_eq!(
+        collect(running).await.outcome.end,
+        ExecEnd::KilledAs { cause: KillCause::Shutdown, left: Left::Signal(9) }
+    );
     assert_eq!(sandbox.process.wait().unwrap().code(), Some(3));
     assert!(begin.elapsed() >= Duration::from_millis(200));
 }

@@ -97,6 +97,8 @@ pub struct SandboxLimits {
     pub max_ttl: Duration,
     /// The greatest age, which no extension passes.
     pub max_lifetime: Duration,
+    /// How long a spawn may wait for an executor that has room, before it fails.
+    pub max_queue_wait: Duration,
     /// The memory of a spawn that names none, in MiB.
     pub default_memory_mib: u32,
     /// The greatest memory, in MiB.
@@ -160,6 +162,7 @@ impl Default for SandboxLimits {
             default_ttl: Duration::from_secs(30 * 60),
             max_ttl: Duration::from_secs(24 * 3600),
             max_lifetime: Duration::from_secs(24 * 3600),
+            max_queue_wait: Duration::from_secs(5 * 60),
             default_memory_mib: 512,
             max_memory_mib: 64 * 1024,
             default_cpu_millis: 1000,

@@ -46,6 +46,8 @@ pub enum ErrorCode {
 }
 
 const INTERNAL_TEXT: &str = "internal error: the server's log has the detail under this request's id";
+/// How the log marks each answer that is our fault. Tests look for it.
+pub const BUG_MARK: &str = "internal error answered: this is a bug";
 const UNAVAILABLE_TEXT: &str = "the service cannot do this at the moment: try again";
 
 impl ErrorCode {
@@ -233,7 +235,10 @@ impl ApiError {
 
     /// What the client is told. Writes the detail to the log, once.
     pub fn into_body(self) -> ErrorBody {
-        if let Some(detail) = &self.detail {
+        let detail = self.detail.as_deref().unwrap_or_default();
+        if self.body.code == ErrorCode::InternalError {
+            tracing::error!(error = %detail, error.code = ?self.body.code, "{BUG_MARK}");
+        } else if !detail.is_empty() {
             tracing::error!(error = %detail, error.code = ?self.body.code, "request failed");
         }
         self.body

@@ -156,6 +156,9 @@ impl Gateway {
         if state.is_terminal() {
             return Err(no_sandbox());
         }
+        if state.ending.is_some() {
+            return Err(ApiError::conflict("the sandbox is being destroyed"));
+        }
         let node = state.node().cloned().ok_or_else(no_sandbox)?;
         Ok((state, node))
     }
@@ -243,7 +246,8 @@ impl Gateway {
     ) -> Result<Result<LinkValue, LinkError>, ApiError> {
         let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
         let request = self.link_request(caller, sandbox, op);
-        Ok(self.inner.link.call(&node, &request).await)
+        let answer = self.inner.link.call(&node, &request).await;
+        self.unless_ended(sandbox, answer)
     }
 
     /// Opens a stream of bytes to or from the sandbox.
@@ -265,7 +269,19 @@ impl Gateway {
     ) -> Result<Result<LinkStream, LinkError>, ApiError> {
         let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
         let request = self.link_request(caller, sandbox, op);
-        Ok(self.inner.link.open(&node, &request).await)
+        let answer = self.inner.link.open(&node, &request).await;
+        self.unless_ended(sandbox, answer)
+    }
+
+    /// What fails with a sandbox that has ended meanwhile fails because of that.
+    fn unless_ended<T>(
+        &self,
+        sandbox: SandboxId,
+        answer: Result<T, LinkError>,
+    ) -> Result<Result<T, LinkError>, ApiError> {
+        let broke = matches!(answer, Err(LinkError::Unreachable | LinkError::Broken(_)));
+        let ended = || self.view().sandbox(sandbox).is_none_or(|state| state.is_terminal());
+        if broke && ended() { Err(no_sandbox()) } else { Ok(answer) }
     }
 
     fn link_request(&self, caller: &Caller, sandbox: SandboxId, op: LinkOp) -> LinkRequest {
@@ -311,6 +327,7 @@ pub(crate) fn link_failed(error: LinkError) -> ApiError {
         Fault::NoSpace => ApiError::too_large(message),
         Fault::SandboxGone => no_sandbox(),
         Fault::Unrecorded => ApiError::unrecorded(message),
+        Fault::Unavailable => ApiError::unavailable(fault),
         Fault::Internal => ApiError::internal(fault),
     }
 }
@@ -342,6 +359,7 @@ mod tests {
             (FaultCode::ExecGone, ErrorCode::Conflict),
             (FaultCode::Unsupported, ErrorCode::BadRequest),
             (FaultCode::Unrecorded, ErrorCode::Unavailable),
+            (FaultCode::Unavailable, ErrorCode::Unavailable),
             (FaultCode::Internal, ErrorCode::InternalError),
         ] {
             let error = LinkError::Refused(LinkFault::new(fault, "m"));

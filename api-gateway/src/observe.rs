@@ -1,14 +1,14 @@
 //! The outermost layer: request id, span, counts, and the form of errors.
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use events::RequestId;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use crate::error::{ErrorBody, problem};
+use crate::error::{BUG_MARK, ErrorBody, problem};
 
 /// Gives the request its id and its span, and the answer the id and, where it is asked for, the form of RFC 9457.
 pub async fn observe(mut request: Request, next: Next) -> Response {
@@ -28,6 +28,11 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     );
     request.extensions_mut().insert(request_id.clone());
     let mut response = next.run(request).instrument(span.clone()).await;
+    let explained = response.extensions().get::<ErrorBody>().is_some();
+    if response.status() == StatusCode::INTERNAL_SERVER_ERROR && !explained {
+        // An `ApiError` has said so itself.
+        span.in_scope(|| tracing::error!("{BUG_MARK}"));
+    }
     if wants_problem && let Some(body) = response.extensions_mut().remove::<ErrorBody>() {
         let mut headers = std::mem::take(response.headers_mut());
         response = problem(&body, request_id.as_str());

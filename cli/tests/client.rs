@@ -97,7 +97,16 @@ async fn sandboxes_are_made_listed_shown_and_destroyed() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["type"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(types, ["sandbox.requested", "sandbox.starting", "sandbox.running", "sandbox.destroyed"]);
+    assert_eq!(
+        types,
+        [
+            "sandbox.requested",
+            "sandbox.starting",
+            "sandbox.running",
+            "sandbox.destroying",
+            "sandbox.destroyed"
+        ]
+    );
     assert_eq!(verb(&serve, &["kill", &id]).status.code(), Some(1));
     assert_eq!(verb(&serve, &["exec", &id]).status.code(), Some(2), "a command is missing");
 }

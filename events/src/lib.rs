@@ -35,7 +35,9 @@ pub use feed::{
     After, Announcer, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded,
     RecorderLag, Topic,
 };
-pub use fold::{ExecEnd, ExecState, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase, WebhookState};
+pub use fold::{
+    Ending, ExecEnd, ExecState, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase, WebhookState,
+};
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
     WebhookId,

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     After, EventData, Feed, FeedError, Heartbeat, Log, NodeId, ProviderName, Recorded, SandboxId,
-    SandboxState, Template, TenantId, Topic, WebhookId, WebhookState, Webhooks,
+    SandboxPhase, SandboxState, Template, TenantId, Topic, WebhookId, WebhookState, Webhooks,
 };
 
 /// A node that has been silent for longer is not counted on.
@@ -160,6 +160,29 @@ impl View {
                 && !heartbeat.draining
                 && heartbeat.providers.iter().any(|provider| provider.name == *pool)
         })
+    }
+
+    /// How many sandboxes of the pool could begin right now: places of executors that live and take new ones, without those
+    /// that are taken, and without those that are spoken for by sandboxes that wait.
+    pub fn places(&self, pool: &ProviderName) -> usize {
+        let live = self.live_sandboxes();
+        let waiting = live
+            .iter()
+            .filter(|state| matches!(state.phase, SandboxPhase::Requested) && state.spec.provider == *pool)
+            .count();
+        let free: usize = self
+            .nodes()
+            .iter()
+            .filter(|node| !node.heartbeat.draining)
+            .filter(|node| node.heartbeat.providers.iter().any(|provider| provider.name == *pool))
+            .map(|node| {
+                let heartbeat = &node.heartbeat;
+                // The log is ahead of a heartbeat, and does not know of boxes that are about to go.
+                let placed = live.iter().filter(|state| state.node() == Some(&heartbeat.node)).count();
+                (heartbeat.capacity as usize).saturating_sub(placed.max(heartbeat.used as usize))
+            })
+            .sum();
+        free.saturating_sub(waiting)
     }
 
     /// One template.

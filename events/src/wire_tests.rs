@@ -83,11 +83,24 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         description: String::new(),
     };
     let text = || "/workspace/a".to_owned();
+    let by = Some(Actor::Client { key: Some("k1".parse().unwrap()), user: Some("ada".to_owned()) });
+    let asked = Asked { cause: EndCause::Request, by, signal: 15 };
     vec![
-        event(SandboxRequested { spec, expires_at: at(), lifetime_ends_at: at() }),
+        event(SandboxRequested {
+            spec,
+            expires_at: at(),
+            lifetime_ends_at: at(),
+            term: Some(Term { ttl_ms: 1_800_000, lifetime_ms: 86_400_000, start_by: at() }),
+        }),
         event(SandboxStarting { node: node.clone() }),
         event(SandboxPulling { image: "alpine:latest".to_owned(), fetched_bytes: 1, total_bytes: 2 }),
-        event(SandboxRunning { node: node.clone(), runtime_id: "abc".to_owned(), took_us: 10 }),
+        event(SandboxRunning {
+            node: node.clone(),
+            runtime_id: "abc".to_owned(),
+            took_us: 10,
+            expires_at: Some(at()),
+            lifetime_ends_at: Some(at()),
+        }),
         event(SandboxFailed { code: FailureCode::ImageNotFound, message: "no such image".to_owned() }),
         event(SandboxTtlExtended { expires_at: at() }),
         event(SandboxUnhealthy { message: "no answer".to_owned() }),
@@ -106,11 +119,21 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         }),
         event(ExecInput::new(exec, Bytes::from_static(b"ls\n"))),
         event(ExecResized { exec, size: TerminalSize { rows: 40, cols: 120 } }),
-        event(ExecSignaled { exec, signal: 15 }),
-        event(ExecExited { exec, code: 0, signal: None, ended }),
-        event(ExecTimedOut { exec, ended }),
-        event(ExecKilled { exec, signal: 9, ended }),
-        event(ExecFailed { exec, code: FailureCode::SandboxGone, message: "gone".to_owned() }),
+        event(ExecSignaled { exec, signal: 15, kill: true }),
+        event(ExecExited { exec, code: 9, signal: None, asked: Some(asked.clone()), ended }),
+        event(ExecTimedOut { exec, code: None, signal: Some(9), ended }),
+        event(ExecKilled {
+            exec,
+            signal: 9,
+            asked: Some(Asked { cause: EndCause::Sandbox, by: None, signal: 9 }),
+            ended,
+        }),
+        event(ExecFailed {
+            exec,
+            code: FailureCode::SandboxGone,
+            message: "gone".to_owned(),
+            request_digest: Some("00ff".to_owned()),
+        }),
         event(ExecOutcomeUnknown { exec, message: "vanished".to_owned() }),
         event(FileWritten { path: text(), size: 3, mode: 0o644 }),
         event(FileRead { path: text(), size: 3 }),
@@ -122,7 +145,13 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         event(NodeJoined { node: node.clone(), providers: vec!["docker".parse().unwrap()], capacity: 10 }),
         event(NodeDraining { node }),
         event(AccessGranted { exec, expires_at: at(), viewer: Some("vl-1".parse().unwrap()) }),
-        event(AccessDenied { route: "DELETE /sandboxes/{id}".to_owned(), reason: "no key".to_owned() }),
+        event(AccessDenied {
+            route: "DELETE /sandboxes/{id}".to_owned(),
+            reason: "no key".to_owned(),
+            source: Some("192.0.2.7".to_owned()),
+            count: 17,
+            first_at: Some(at()),
+        }),
         event(AuditCheckpoint {
             statement: CheckpointStatement {
                 up_to: Position(9),
@@ -167,6 +196,23 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             ping: epoch,
             status: Some(500),
             message: Some("answered 500".to_owned()),
+        }),
+        event(SandboxDestroying { reason: DestroyReason::User }),
+        event(ExecAttached {
+            exec,
+            attachment: "at-1".parse().unwrap(),
+            writes: true,
+            source: Some("192.0.2.7".to_owned()),
+            stdout_offset: 0,
+            stderr_offset: 0,
+            untold: 2,
+        }),
+        event(ExecDetached {
+            exec,
+            attachment: "at-1".parse().unwrap(),
+            stdout_offset: 9,
+            stderr_offset: 0,
+            reason: DetachReason::Left,
         }),
     ]
 }

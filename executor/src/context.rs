@@ -68,6 +68,11 @@ impl Context {
         Self { redaction: redaction.clone(), ..self.clone() }
     }
 
+    /// The same work, for somebody else.
+    pub fn on_behalf_of(&self, actor: Actor) -> Self {
+        Self { actor, ..self.clone() }
+    }
+
     /// An event that happens once.
     pub fn event(&self, data: impl Into<EventData>) -> Event {
         self.event_with_id(EventId::new(), data)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::client::Client;
 use dashmap::{DashMap, DashSet};
-use events::{ExecId, Redaction, SandboxId, TenantId};
+use events::{Actor, EndCause, ExecId, Redaction, SandboxId, TenantId};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +28,10 @@ pub struct Hosted {
     pub pumps: TaskTracker,
     /// Set when it is being destroyed: whatever ends from here on ends because of that.
     closing: AtomicBool,
+    /// Who asked for the end of the sandbox.
+    ended_by: Mutex<Option<Actor>>,
+    /// Who asked for the end of an exec.
+    kills: DashMap<ExecId, Actor>,
 }
 
 impl Hosted {
@@ -48,12 +52,39 @@ impl Hosted {
             maskings: DashMap::new(),
             pumps: TaskTracker::new(),
             closing: AtomicBool::new(false),
+            ended_by: Mutex::default(),
+            kills: DashMap::new(),
         }
     }
 
     /// What is masked in what an exec reads.
     pub fn redaction_of(&self, exec: ExecId) -> Redaction {
         self.maskings.get(&exec).map_or_else(|| self.redaction.clone(), |own| own.clone())
+    }
+
+    /// Who asks for the end of the sandbox; the first counts.
+    pub fn note_end(&self, by: &Actor) {
+        self.ended_by.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| by.clone());
+    }
+
+    /// Who asks for the end of an exec; the first counts.
+    pub fn note_kill(&self, exec: ExecId, by: &Actor) {
+        self.kills.entry(exec).or_insert_with(|| by.clone());
+    }
+
+    /// Who asked for the end of an exec, as far as this executor was asked.
+    pub fn asked_by(&self, exec: ExecId, cause: EndCause) -> Option<Actor> {
+        match cause {
+            EndCause::Request => self.kills.get(&exec).map(|by| by.clone()),
+            EndCause::Sandbox => self.ended_by.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// What was kept of an exec that is over.
+    pub fn forget(&self, exec: ExecId) {
+        self.maskings.remove(&exec);
+        self.kills.remove(&exec);
+        self.execs.remove(&exec);
     }
 
     /// Marks it as being destroyed; `false` when somebody else already does that.
@@ -150,6 +181,11 @@ impl Registry {
 
     pub fn used(&self) -> usize {
         self.hosted.len() + self.creating.len()
+    }
+
+    /// Waits until a place becomes free.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
     }
 
     /// Waits until fewer than `capacity` places are taken.

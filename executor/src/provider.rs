@@ -66,8 +66,10 @@ pub struct BoxOrder {
     pub id: SandboxId,
     /// What was asked for.
     pub spec: SandboxSpec,
-    /// Time left until the box must have ended itself.
+    /// How long the box may live from its start on: then it must have ended itself.
     pub time_left: Duration,
+    /// How long making it may take, its image included.
+    pub make_within: Duration,
 }
 
 /// A box that is there.
@@ -232,7 +234,8 @@ impl CreateError {
             Self::Unavailable(_) => FailureCode::ProviderUnavailable,
             Self::AgentUnreachable(_) => FailureCode::AgentUnreachable,
             Self::DeadlinePassed => FailureCode::DeadlinePassed,
-            Self::Failed(_) => FailureCode::Internal,
+            // Broken, then: what the provider cannot do is no fault of whoever asks, nor of ours.
+            Self::Failed(_) => FailureCode::ProviderUnavailable,
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use agent::client::{CallError, Client};
 use agent::protocol::{Attach, AttachRefusal, Stream};
 use events::{
-    DestroyReason, ErrorChain, Event, EventId, ExecFailed, ExecId, ExecOutcomeUnknown, ExecState,
+    Actor, DestroyReason, ErrorChain, Event, EventId, ExecFailed, ExecId, ExecOutcomeUnknown, ExecState,
     FailureCode, Redaction, SandboxDestroyed, SandboxId, SandboxPhase, SandboxRecord, SandboxRunning,
     SandboxState,
 };
@@ -27,6 +27,9 @@ pub const PERIOD: Duration = Duration::from_secs(5);
 const STRAY_GRACE: Duration = Duration::from_secs(60);
 /// The same for a box of our own making, whose request may still be on its way to the record.
 const UNHEARD_GRACE: Duration = Duration::from_secs(300);
+
+/// How long what was published just now may take to the record.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// How long an exec that was asked for may wait for its command. Commands wait in their queue, not on the way: after so
 /// long with an executor that takes them, it is lost.
@@ -182,7 +185,7 @@ async fn expect(
         let message = "the news of its start was lost; it was ended".to_owned();
         context.event(ExecOutcomeUnknown { exec: exec.id, message })
     } else {
-        never_began(&context, exec.id, FailureCode::Internal, "the command was lost on its way")
+        never_began(&context, exec.id, FailureCode::CommandLost, "the command was lost on its way")
     };
     let told = shared.log.publish(&[end]).await;
     hosted.execs.remove(&exec.id);
@@ -193,7 +196,7 @@ async fn expect(
 
 /// The end of an exec that was asked for and will not begin. Told twice it is one event.
 pub(crate) fn never_began(context: &Context, exec: ExecId, code: FailureCode, message: &str) -> Event {
-    let failed = ExecFailed { exec, code, message: message.to_owned() };
+    let failed = ExecFailed { exec, code, message: message.to_owned(), request_digest: None };
     Event { id: EventId::derived(&["exec.never_began", &exec.to_string()]), ..context.event(failed) }
 }
 
@@ -201,7 +204,14 @@ pub(crate) fn never_began(context: &Context, exec: ExecId, code: FailureCode, me
 async fn runs(shared: &Shared, state: &SandboxState, handle: &BoxHandle) -> Result<(), ReconcileError> {
     let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
     let node = shared.config.node.clone();
-    let running = SandboxRunning { node, runtime_id: handle.runtime_id.clone(), took_us: 0 };
+    let ends = state.term.map(|term| term.ends(shared.clock.now()));
+    let running = SandboxRunning {
+        node,
+        runtime_id: handle.runtime_id.clone(),
+        took_us: 0,
+        expires_at: ends.map(|(expires_at, _)| expires_at),
+        lifetime_ends_at: ends.map(|(_, lifetime_ends_at)| lifetime_ends_at),
+    };
     Ok(shared.log.publish(&[context.event_once("running", running)]).await?)
 }
 
@@ -316,11 +326,30 @@ async fn gone(
             unknown(shared, state, exec, "the sandbox went away while the command ran").await?;
         }
     }
-    let reason = if expired { DestroyReason::Ttl } else { DestroyReason::Vanished };
+    let (reason, by) = why_gone(shared, state, expired).await;
     tracing::info!(sandbox.id = %state.id, ?reason, "a sandbox is gone");
+    let context = by.map_or(context.clone(), |by| context.on_behalf_of(by));
     shared.log.publish(&[context.event(SandboxDestroyed { reason })]).await?;
     shared.registry.remove(state.id);
     Ok(())
+}
+
+/// Why a sandbox is gone, and who asked for that, if anybody did.
+async fn why_gone(shared: &Shared, state: &SandboxState, expired: bool) -> (DestroyReason, Option<Actor>) {
+    if state.ending.is_none() && !expired {
+        // Whoever destroyed it said so before, and may have been killed since: that can still be on its way to the record.
+        tokio::time::sleep(ON_ITS_WAY).await;
+        if let Ok(Some(record)) = shared.log.sandbox_record(state.id).await
+            && let Some(ending) = record.sandbox.ending
+        {
+            return (ending.reason, Some(ending.by));
+        }
+    }
+    match &state.ending {
+        Some(ending) => (ending.reason, Some(ending.by.clone())),
+        None if expired => (state.expiry_reason(), None),
+        None => (DestroyReason::Vanished, None),
+    }
 }
 
 /// Boxes that are not live by the record.

@@ -23,6 +23,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often providers are asked whether they work.
 const HEALTH_PERIOD: Duration = Duration::from_secs(10);
+/// How often an executor shows that it lives, and how often at most.
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
+const HEARTBEAT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How one executor works.
 #[derive(Debug, Clone)]
@@ -218,17 +221,23 @@ async fn heartbeats(shared: Arc<Shared>) {
             providers = health(&shared, &mut warned).await;
             checked = Some(Instant::now());
         }
+        let used = shared.registry.used();
         shared
             .log
             .beat(&Heartbeat {
                 node: shared.config.node.clone(),
                 providers: providers.clone(),
                 capacity: shared.config.capacity,
-                used: u32::try_from(shared.registry.used()).unwrap_or(u32::MAX),
+                used: u32::try_from(used).unwrap_or(u32::MAX),
                 draining: shared.shutdown.is_cancelled(),
             })
             .await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Whoever asks for room is told of it at once, and not more often than a host can make sandboxes.
+        tokio::time::sleep(HEARTBEAT_PAUSE).await;
+        if shared.registry.used() == used {
+            let rest = HEARTBEAT_PERIOD - HEARTBEAT_PAUSE;
+            let _ = tokio::time::timeout(rest, shared.registry.freed()).await;
+        }
     }
 }
 

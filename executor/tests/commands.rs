@@ -137,6 +137,7 @@ impl World {
             spec: spec.clone(),
             expires_at,
             lifetime_ends_at: now + chrono::TimeDelta::hours(1),
+            term: None,
         };
         let event = Event {
             id: EventId::new(),
@@ -150,7 +151,8 @@ impl World {
             data: requested.into(),
         };
         self.log.publish(&[event]).await.unwrap();
-        let command = self.envelope(sandbox, Command::CreateSandbox { spec: spec.clone(), env, expires_at });
+        let command = self
+            .envelope(sandbox, Command::CreateSandbox { spec: spec.clone(), env, expires_at, term: None });
         self.log.send(Destination::Pool(&spec.provider), &command).await.unwrap();
         sandbox
     }
@@ -243,11 +245,17 @@ async fn a_sandbox_lives_from_its_request_to_its_end() {
             "exec.exited",
             "exec.started",
             "exec.output",
+            "sandbox.destroying",
             "exec.killed",
             "sandbox.destroyed"
         ]
     );
     assert_eq!(world.output(running).await.0, b"begun\n");
+    let killed = &all[all.len() - 2].event.data;
+    let EventData::ExecKilled(ExecKilled { signal: 9, asked: Some(asked), .. }) = killed else {
+        panic!("{killed:?}")
+    };
+    assert_eq!((asked.cause, &asked.by), (EndCause::Sandbox, &Some(destroy.actor.clone())));
     assert!(world.docker.list().await.unwrap().is_empty());
 }
 
@@ -325,4 +333,182 @@ async fn the_environment_outlives_the_executor_and_is_in_no_event() {
         assert!(!header.contains("s3cr3t"), "{header}");
     }
     world.docker.destroy(sandbox).await.unwrap();
+}
+
+impl World {
+    /// Asks for the end of an exec, as a gateway does.
+    async fn kill(&self, sandbox: SandboxId, exec: ExecId, by: &Actor) {
+        let request = LinkRequest {
+            tenant: TenantId::default_tenant(),
+            actor: by.clone(),
+            request_id: None,
+            sandbox,
+            op: LinkOp::Kill { exec },
+        };
+        LinkClient::new(&self.log).call(&self.node, &request).await.unwrap();
+    }
+
+    async fn ended(&self, exec: ExecId) -> ExecState {
+        let (_, end) = self.output(exec).await;
+        let state = self.feed.store().exec(exec).await.unwrap().unwrap();
+        assert_eq!(state.end.as_ref(), Some(&end));
+        state
+    }
+
+    /// Runs a script, asks for its end once it has printed something, and says what is recorded.
+    async fn killed(&self, sandbox: SandboxId, script: &str, by: &Actor) -> ExecState {
+        let exec = self.start_exec(sandbox, script).await;
+        let mut reader = self.feed.exec_output(exec, 0, 0).await.unwrap();
+        while !matches!(reader.next().await.unwrap(), Some(OutputItem::Output { .. })) {}
+        self.kill(sandbox, exec, by).await;
+        self.ended(exec).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exec_is_recorded_as_it_ended_and_that_it_was_asked_to() {
+    let world = World::start().await;
+    let sandbox = world.create("alpine:latest").await;
+    world.until(sandbox, "sandbox.running").await;
+    let by = Actor::Client { key: Some("k1".parse().unwrap()), user: Some("ada".to_owned()) };
+    let asked = Some(Asked { cause: EndCause::Request, by: Some(by.clone()), signal: 15 });
+
+    let leaves = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done";
+    let state = world.killed(sandbox, leaves, &by).await;
+    assert!(matches!(state.end, Some(ExecEnd::Exited { code: 9, signal: None, .. })), "{state:?}");
+    assert_eq!(state.asked, asked);
+
+    let dies = world.killed(sandbox, "echo up; exec sleep 600", &by).await;
+    assert!(matches!(dies.end, Some(ExecEnd::Killed { signal: 15, .. })), "{dies:?}");
+    assert_eq!((dies.end.as_ref().and_then(ExecEnd::exit_code), dies.asked), (Some(143), asked.clone()));
+
+    let deaf = world.killed(sandbox, "trap '' TERM; echo up; while :; do sleep 0.1; done", &by).await;
+    assert!(matches!(deaf.end, Some(ExecEnd::Killed { signal: 9, .. })), "{deaf:?}");
+    assert_eq!((deaf.end.as_ref().and_then(ExecEnd::exit_code), deaf.asked), (Some(137), asked));
+
+    // Nobody asked these.
+    let above = world.ended(world.start_exec(sandbox, "exit 137").await).await;
+    assert!(matches!(above.end, Some(ExecEnd::Exited { code: 137, signal: None, .. })), "{above:?}");
+    assert_eq!(above.asked, None);
+    let own = world.ended(world.start_exec(sandbox, "kill -9 $$").await).await;
+    assert!(matches!(own.end, Some(ExecEnd::Exited { code: 137, signal: Some(9), .. })), "{own:?}");
+    assert_eq!(own.asked, None);
+    world.docker.destroy(sandbox).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_destroyed_a_sandbox_is_told_though_its_executor_died_over_it() {
+    let mut world = World::start().await;
+    let sandbox = world.create("alpine:latest").await;
+    world.until(sandbox, "sandbox.running").await;
+    world.stop_executor().await;
+    // As far as an executor comes that is killed between the box and the news of it.
+    let destroy = world.envelope(sandbox, Command::DestroySandbox { reason: DestroyReason::User });
+    let begun = Event {
+        id: EventId::new(),
+        tenant: TenantId::default_tenant(),
+        sandbox: Some(sandbox),
+        time: SystemClock.now(),
+        actor: destroy.actor.clone(),
+        cause: Some(destroy.id),
+        request_id: None,
+        traceparent: None,
+        data: SandboxDestroying { reason: DestroyReason::User }.into(),
+    };
+    world.docker.destroy(sandbox).await.unwrap();
+    world.log.publish(&[begun]).await.unwrap();
+    world.start_executor();
+    let all = world.until(sandbox, "sandbox.destroyed").await;
+    let last = &all.last().unwrap().event;
+    assert_eq!(last.data, SandboxDestroyed { reason: DestroyReason::User }.into());
+    assert_eq!(last.actor, destroy.actor);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_that_went_by_itself_has_vanished() {
+    let world = World::start().await;
+    let sandbox = world.create("alpine:latest").await;
+    world.until(sandbox, "sandbox.running").await;
+    world.docker.destroy(sandbox).await.unwrap();
+    let all = world.until(sandbox, "sandbox.destroyed").await;
+    let last = &all.last().unwrap().event;
+    assert_eq!(last.data, SandboxDestroyed { reason: DestroyReason::Vanished }.into());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_whose_command_comes_again_begins_to_run_once() {
+    let mut world = World::start().await;
+    let sandbox = world.create("alpine:latest").await;
+    let running = world.until(sandbox, "sandbox.running").await;
+    let EventData::SandboxRequested(requested) = &running[0].event.data else { panic!("{running:?}") };
+    world.stop_executor().await;
+    // Another id: JetStream takes it for another command, as one that comes again after a kill.
+    let (spec, expires_at) = (requested.spec.clone(), requested.expires_at);
+    let again =
+        Command::CreateSandbox { spec: spec.clone(), env: SecretMap::default(), expires_at, term: None };
+    world.log.send(Destination::Pool(&spec.provider), &world.envelope(sandbox, again)).await.unwrap();
+    world.start_executor();
+    let exec = world.start_exec(sandbox, "echo alive").await;
+    assert_eq!(world.output(exec).await.0, b"alive\n");
+    // What comes of the command comes before what comes of this one.
+    let other = world.create("alpine:latest").await;
+    world.until(other, "sandbox.running").await;
+    let destroy = world.envelope(sandbox, Command::DestroySandbox { reason: DestroyReason::User });
+    world.log.send(Destination::Node(&world.node), &destroy).await.unwrap();
+    let all = types(&world.until(sandbox, "sandbox.destroyed").await);
+    assert_eq!(all.iter().filter(|name| **name == "sandbox.running").count(), 1, "{all:?}");
+    world.docker.destroy(other).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_to_live_counts_from_when_it_runs_and_waiting_has_an_end() {
+    let mut world = World::start().await;
+    let first = world.create("alpine:latest").await;
+    let running = world.until(first, "sandbox.running").await;
+    let EventData::SandboxRequested(requested) = &running[0].event.data else { panic!("{running:?}") };
+    let spec = requested.spec.clone();
+    world.stop_executor().await;
+    let ask = async |term: Term| {
+        let sandbox = SandboxId::new();
+        let (expires_at, lifetime_ends_at) = term.ends(term.start_by);
+        let requested =
+            SandboxRequested { spec: spec.clone(), expires_at, lifetime_ends_at, term: Some(term) };
+        let event = Event {
+            sandbox: Some(sandbox),
+            id: EventId::new(),
+            data: requested.into(),
+            ..running[0].event.clone()
+        };
+        world.log.publish(&[event]).await.unwrap();
+        let create = Command::CreateSandbox {
+            spec: spec.clone(),
+            env: SecretMap::default(),
+            expires_at,
+            term: Some(term),
+        };
+        world.log.send(Destination::Pool(&spec.provider), &world.envelope(sandbox, create)).await.unwrap();
+        sandbox
+    };
+    let now = SystemClock.now();
+    let seconds = chrono::TimeDelta::seconds;
+    let patient = ask(Term { ttl_ms: 60_000, lifetime_ms: 600_000, start_by: now + seconds(600) }).await;
+    let late = ask(Term { ttl_ms: 60_000, lifetime_ms: 600_000, start_by: now + seconds(1) }).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    world.start_executor();
+    let all = world.until(patient, "sandbox.running").await;
+    let recorded = &all.last().unwrap().event;
+    let EventData::SandboxRunning(runs) = &recorded.data else { panic!("{recorded:?}") };
+    assert!(recorded.time > now + seconds(2));
+    let ends = (runs.expires_at.unwrap() - recorded.time, runs.lifetime_ends_at.unwrap() - recorded.time);
+    assert!((ends.0 - seconds(60)).abs() < seconds(1), "{ends:?}");
+    assert!((ends.1 - seconds(600)).abs() < seconds(1), "{ends:?}");
+    let state = world.feed.store().sandbox(patient).await.unwrap().unwrap();
+    assert_eq!(state.expires_at, runs.expires_at.unwrap());
+
+    let all = world.until(late, "sandbox.failed").await;
+    let EventData::SandboxFailed(failed) = &all.last().unwrap().event.data else { panic!("{all:?}") };
+    assert_eq!(failed.code, FailureCode::QueueTimeout, "{failed:?}");
+    for sandbox in [first, patient] {
+        world.docker.destroy(sandbox).await.unwrap();
+    }
 }

@@ -146,7 +146,7 @@ async fn a_pull_that_hangs_delays_nobody_else_and_ends_at_the_deadline() {
             let mut spec = rig.spec();
             spec.image = format!("127.0.0.1:{port}/slow:1");
             let mut slow = rig.order(spec);
-            slow.time_left = Duration::from_secs(8);
+            slow.make_within = Duration::from_secs(8);
             let quick = async {
                 // The pull is under way by then.
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -257,6 +257,7 @@ async fn without_an_engine_errors_say_so() {
         id: SandboxId::new(),
         spec: spec.unwrap(),
         time_left: Duration::from_secs(10),
+        make_within: Duration::from_secs(10),
     };
     let error = provider.create(&order, &NoProgress).await.expect_err("there is no engine");
     assert!(error.code() == FailureCode::ProviderUnavailable && error.is_retryable(), "{error:?}");

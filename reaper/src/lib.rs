@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{
-    Actor, Clock, Command, CommandEnvelope, CommandId, Destination, DestroyReason, Event, EventId,
-    FailureCode, Log, SandboxFailed, SandboxPhase, SandboxState, View,
+    Actor, Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventId, FailureCode, Log,
+    SandboxFailed, SandboxPhase, SandboxState, View,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -80,8 +80,7 @@ fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
     if state.is_terminal() || !state.is_expired(now) {
         return None;
     }
-    let reason =
-        if state.expires_at >= state.lifetime_ends_at { DestroyReason::Lifetime } else { DestroyReason::Ttl };
+    let reason = state.expiry_reason();
     let round = (now - state.expires_at).num_seconds() / AGAIN_AFTER_SECONDS;
     let deadline = state.expires_at.timestamp_micros();
     Some(CommandEnvelope {
@@ -106,9 +105,18 @@ fn never_ran(state: &SandboxState, now: DateTime<Utc>) -> Event {
         cause: None,
         request_id: None,
         traceparent: None,
-        data: SandboxFailed {
-            code: FailureCode::DeadlinePassed,
-            message: "the deadline passed before an executor had room for the sandbox".to_owned(),
+        data: match state.term {
+            Some(term) => SandboxFailed {
+                code: FailureCode::QueueTimeout,
+                message: format!(
+                    "no executor had room for the sandbox until {}",
+                    term.start_by.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+                ),
+            },
+            None => SandboxFailed {
+                code: FailureCode::DeadlinePassed,
+                message: "the deadline passed before an executor had room for the sandbox".to_owned(),
+            },
         }
         .into(),
     }

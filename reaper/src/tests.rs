@@ -1,5 +1,5 @@
 use chrono::{TimeDelta, TimeZone};
-use events::{Network, NodeId, SandboxId, SandboxPhase, SandboxSpec, TenantId};
+use events::{DestroyReason, Network, NodeId, SandboxId, SandboxPhase, SandboxSpec, TenantId};
 
 use super::*;
 
@@ -30,6 +30,8 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
         },
         requested_at: at(0),
         expires_at,
+        term: None,
+        ending: None,
         lifetime_ends_at: at(3600),
         phase: SandboxPhase::Running { node: "n".parse::<NodeId>().unwrap(), since: at(0) },
     }

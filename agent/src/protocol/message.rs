@@ -340,20 +340,48 @@ pub enum KillCause {
 /// How an exec ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecEnd {
-    Exited { code: i32 },
-    Signaled { signal: i32 },
+    Exited {
+        code: i32,
+    },
+    Signaled {
+        signal: i32,
+    },
+    /// Not said any more: how it really ended was lost in it.
     TimedOut,
-    Killed { cause: KillCause },
+    /// Not said any more, for the same reason.
+    Killed {
+        cause: KillCause,
+    },
+    /// Its time was up, and this became of it.
+    TimedOutAs {
+        left: Left,
+    },
+    /// It was asked to end, and this became of it.
+    KilledAs {
+        cause: KillCause,
+        left: Left,
+    },
+}
+
+/// How a process left, as the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Left {
+    /// By itself.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
 }
 
 impl ExecEnd {
-    /// The code a shell would show: 128 plus the signal, 124 after a timeout, 137 when killed.
+    /// The code a shell would show: 128 plus the signal, 124 after a timeout.
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Exited { code } => *code,
             Self::Signaled { signal } => 128 + signal,
-            Self::TimedOut => 124,
+            Self::TimedOut | Self::TimedOutAs { left: _ } => 124,
             Self::Killed { cause: _ } => 137,
+            Self::KilledAs { cause: _, left: Left::Code(code) } => *code,
+            Self::KilledAs { cause: _, left: Left::Signal(signal) } => 128 + signal,
         }
     }
 }

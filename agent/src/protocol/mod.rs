@@ -68,7 +68,7 @@ mod refusal;
 
 pub use frame::{FrameError, FrameReader, FrameWriter, decode, encode};
 pub use message::{
-    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Hello, Input, KillCause, Message, Reply,
+    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Hello, Input, KillCause, Left, Message, Reply,
     Request, SecretValues, StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
 };
 pub use refusal::{

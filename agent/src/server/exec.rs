@@ -3,7 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent::protocol::{
-    AttachRefusal, ExecEnd, ExecId, ExecOutcome, ExecSummary, KillCause, MAX_CHUNK, Stream,
+    AttachRefusal, ExecEnd, ExecId, ExecOutcome, ExecSummary, KillCause, Left, MAX_CHUNK, Stream,
 };
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -209,14 +209,16 @@ impl Exec {
     pub fn set_exit(&self, reaped: &Reaped) {
         let mut state = self.state.borrow_mut();
         let status = reaped.status;
-        let end = if state.timed_out {
-            ExecEnd::TimedOut
-        } else if let Some(cause) = state.killed {
-            ExecEnd::Killed { cause }
-        } else if libc::WIFSIGNALED(status) {
-            ExecEnd::Signaled { signal: libc::WTERMSIG(status) }
+        let left = if libc::WIFSIGNALED(status) {
+            Left::Signal(libc::WTERMSIG(status))
         } else {
-            ExecEnd::Exited { code: libc::WEXITSTATUS(status) }
+            Left::Code(libc::WEXITSTATUS(status))
+        };
+        let end = match (state.timed_out, state.killed, left) {
+            (true, _, left) => ExecEnd::TimedOutAs { left },
+            (false, Some(cause), left) => ExecEnd::KilledAs { cause, left },
+            (false, None, Left::Signal(signal)) => ExecEnd::Signaled { signal },
+            (false, None, Left::Code(code)) => ExecEnd::Exited { code },
         };
         state.exit = Some(Exit {
             end,

@@ -1,5 +1,7 @@
 //! What the ending of an exec or the failure of a sandbox means to a client.
 
+use std::time::Duration;
+
 use events::{ExecId, FailureCode};
 
 use crate::error::ApiError;
@@ -12,6 +14,9 @@ struct Reported {
     message: String,
 }
 
+/// When a place may have become free.
+const COME_AGAIN: Duration = Duration::from_secs(10);
+
 /// A failure that the log tells of, as a client gets it.
 pub fn failure(code: FailureCode, message: &str) -> ApiError {
     let reported = || Reported { code, message: message.to_owned() };
@@ -20,9 +25,14 @@ pub fn failure(code: FailureCode, message: &str) -> ApiError {
         | FailureCode::ImagePullFailed
         | FailureCode::Unsupported
         | FailureCode::Invalid => ApiError::bad_request(message.to_owned()),
+        FailureCode::QueueTimeout | FailureCode::ResourceLimit => {
+            ApiError::resource_limit(message.to_owned(), COME_AGAIN)
+        }
         FailureCode::DeadlinePassed => ApiError::conflict("its time to live was over before it was ready"),
         FailureCode::SandboxGone => no_sandbox(),
-        FailureCode::ProviderUnavailable | FailureCode::AgentUnreachable => ApiError::unavailable(reported()),
+        FailureCode::ProviderUnavailable | FailureCode::AgentUnreachable | FailureCode::CommandLost => {
+            ApiError::unavailable(reported())
+        }
         FailureCode::Internal => ApiError::internal(reported()),
     }
 }
@@ -56,6 +66,9 @@ mod tests {
             (FailureCode::SandboxGone, ErrorCode::NotFound),
             (FailureCode::ProviderUnavailable, ErrorCode::Unavailable),
             (FailureCode::AgentUnreachable, ErrorCode::Unavailable),
+            (FailureCode::CommandLost, ErrorCode::Unavailable),
+            (FailureCode::QueueTimeout, ErrorCode::ResourceLimit),
+            (FailureCode::ResourceLimit, ErrorCode::ResourceLimit),
             (FailureCode::Internal, ErrorCode::InternalError),
         ] {
             assert_eq!(failure(code, "m").code(), expected, "{code:?}");

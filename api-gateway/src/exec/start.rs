@@ -1,10 +1,11 @@
 //! Starting an exec: listen for it first, then ask for it, so that nothing of it can be missed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use events::{
-    After, Command, CommandId, Destination, EventId, ExecId, ExecRequested, NodeId, OutputReader, SandboxId,
-    SandboxState, Topic,
+    After, Command, CommandId, Destination, EventId, ExecId, ExecRequested, ExecState, NodeId, OutputReader,
+    SandboxId, SandboxState, Topic,
 };
 
 use super::request::Runnable;
@@ -39,37 +40,53 @@ pub async fn start_fresh(
     Ok(output)
 }
 
+/// Where an exec is to run: its sandbox, and the node that has it.
+pub type Place = (Arc<SandboxState>, NodeId);
+
+/// The exec that a key stands for, if it was asked for before, with the same body. Its sandbox may be long gone.
+pub async fn known(gateway: &Gateway, idempotent: &Idempotent) -> Result<Option<ExecState>, ApiError> {
+    let exec = ExecId::derived(&idempotent.parts());
+    tracing::Span::current().record("exec.id", tracing::field::display(exec));
+    let named = |error: ApiError| error.with_exec(exec);
+    let recorded = gateway.store().exec(exec).await.map_err(ApiError::store).map_err(named)?;
+    if let Some(recorded) = &recorded {
+        check(idempotent, recorded).map_err(named)?;
+    }
+    Ok(recorded)
+}
+
 /// Asks for an exec. With an idempotency key, the exec that the key stands for: started now, running, or long ended.
+/// One that is `known` needs no place.
 pub async fn start(
     gateway: &Gateway,
     caller: &Caller,
-    (sandbox, node): (&SandboxState, &NodeId),
+    place: Option<Place>,
+    known: Option<ExecState>,
     mut runnable: Runnable,
     idempotent: Option<&Idempotent>,
 ) -> Result<Started, ApiError> {
-    let Some(idempotent) = idempotent else {
-        let exec = ExecId::new();
-        let output = start_fresh(gateway, caller, (sandbox, node), exec, runnable).await?;
-        return Ok(Started { exec, output });
+    let exec = match (&known, idempotent) {
+        (Some(known), _) => known.id,
+        (None, Some(idempotent)) => ExecId::derived(&idempotent.parts()),
+        (None, None) => ExecId::new(),
     };
-    let exec = ExecId::derived(&idempotent.parts());
-    tracing::Span::current().record("exec.id", tracing::field::display(exec));
-    let recorded = gateway.store().exec(exec).await.map_err(ApiError::store)?;
-    match recorded {
-        Some(recorded) => {
-            idempotent.check(recorded.spec.as_ref().and_then(|spec| spec.request_digest.as_deref()))?;
-            let output = read(gateway, exec, 0, 0).await?;
-            Ok(Started { exec, output })
-        }
-        None => {
-            let command = command_of(idempotent);
-            runnable.spec.request_digest = Some(idempotent.digest.clone());
-            // Another request with the same key may be ahead of this one: read from the beginning.
-            let output = read(gateway, exec, 0, 0).await?;
-            ask(gateway, caller, (sandbox.id, node), command, exec, runnable).await?;
-            Ok(Started { exec, output })
-        }
-    }
+    let started = async {
+        let (Some((sandbox, node)), None) = (&place, known) else {
+            return read(gateway, exec, 0, 0).await;
+        };
+        let Some(idempotent) = idempotent else {
+            return start_fresh(gateway, caller, (sandbox, node), exec, runnable).await;
+        };
+        let command = command_of(idempotent);
+        runnable.spec.request_digest = Some(idempotent.digest.clone());
+        // Another request with the same key may be ahead of this one: read from the beginning.
+        let output = read(gateway, exec, 0, 0).await?;
+        ask(gateway, caller, (sandbox.id, node), command, exec, runnable).await?;
+        Ok(output)
+    };
+    // Whatever became of the question: if it runs after all, this is where it is found.
+    let output = started.await.map_err(|error| error.with_exec(exec))?;
+    Ok(Started { exec, output })
 }
 
 /// Asks for an exec that nobody waits for. It is in the record before its command is on its way, so that there is an end
@@ -77,8 +94,9 @@ pub async fn start(
 pub async fn start_detached(
     gateway: &Gateway,
     caller: &Caller,
-    (sandbox, node): (&SandboxState, &NodeId),
-    mut runnable: Runnable,
+    (id, place): (SandboxId, Option<Place>),
+    known: Option<ExecState>,
+    runnable: Runnable,
     idempotent: Option<&Idempotent>,
 ) -> Result<ExecId, ApiError> {
     let (exec, command) = match idempotent {
@@ -86,19 +104,34 @@ pub async fn start_detached(
         Some(idempotent) => (ExecId::derived(&idempotent.parts()), command_of(idempotent)),
     };
     tracing::Span::current().record("exec.id", tracing::field::display(exec));
-    let mut events = gateway.feed().subscribe(Topic::Exec(exec), After::Now);
-    let mut is_recorded = false;
-    if let Some(idempotent) = idempotent {
-        if let Some(recorded) = gateway.store().exec(exec).await.map_err(ApiError::store)? {
-            idempotent.check(recorded.spec.as_ref().and_then(|spec| spec.request_digest.as_deref()))?;
-            if !recorded.pending || recorded.end.is_some() {
-                return Ok(exec);
+    let place = match (place, &known) {
+        (Some(place), _) => place,
+        // The request before this one may have been cut off before the command was sent. Where there is no sandbox any
+        // more that is no loss.
+        (None, Some(known)) if known.pending && known.end.is_none() => {
+            match gateway.placed_sandbox(&caller.tenant, id).await {
+                Ok(place) => place,
+                Err(_) => return Ok(exec),
             }
-            // The request before this one may have been cut off before the command was sent.
-            is_recorded = true;
         }
-        runnable.spec.request_digest = Some(idempotent.digest.clone());
-    }
+        (None, _) => return Ok(exec),
+    };
+    let asked = ask_detached(gateway, caller, &place, (exec, command), known.is_some(), runnable, idempotent);
+    asked.await.map_err(|error| error.with_exec(exec))?;
+    Ok(exec)
+}
+
+async fn ask_detached(
+    gateway: &Gateway,
+    caller: &Caller,
+    (sandbox, node): &Place,
+    (exec, command): (ExecId, CommandId),
+    is_recorded: bool,
+    mut runnable: Runnable,
+    idempotent: Option<&Idempotent>,
+) -> Result<(), ApiError> {
+    let mut events = gateway.feed().subscribe(Topic::Exec(exec), After::Now);
+    runnable.spec.request_digest = idempotent.map(|idempotent| idempotent.digest.clone());
     let mut spec = runnable.spec.clone();
     spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &runnable.env);
     if !sandbox.spec.secret_names.is_empty() {
@@ -115,7 +148,7 @@ pub async fn start_detached(
     if !is_recorded && tokio::time::timeout(RECORD_PATIENCE, events.next()).await.is_ok() {
         verify(gateway, exec, idempotent).await?;
     }
-    Ok(exec)
+    Ok(())
 }
 
 /// The digest goes into the command's id too, so that another body is not taken for the same message.
@@ -134,11 +167,14 @@ pub async fn verify(
         return Ok(());
     };
     let recorded = gateway.store().exec(exec).await.map_err(ApiError::store)?;
-    match recorded.and_then(|state| state.spec) {
-        Some(spec) => idempotent.check(spec.request_digest.as_deref()),
-        // It failed before it started; there is nothing to compare.
-        None => Ok(()),
-    }
+    recorded.map_or(Ok(()), |recorded| check(idempotent, &recorded))
+}
+
+/// Whether a recorded exec came from the same request. One that failed before it started, in records from before that was
+/// kept, says nothing to compare.
+fn check(idempotent: &Idempotent, recorded: &ExecState) -> Result<(), ApiError> {
+    let digest = recorded.request_digest();
+    if recorded.spec.is_none() && digest.is_none() { Ok(()) } else { idempotent.check(digest) }
 }
 
 /// Reads an exec from byte offsets on.

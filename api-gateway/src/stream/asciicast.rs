@@ -134,7 +134,10 @@ impl Asciicast {
             | EventData::SandboxFailed(_)
             | EventData::SandboxTtlExtended(_)
             | EventData::SandboxUnhealthy(_)
+            | EventData::SandboxDestroying(_)
             | EventData::SandboxDestroyed(_)
+            | EventData::ExecAttached(_)
+            | EventData::ExecDetached(_)
             | EventData::SandboxLost(_)
             | EventData::SandboxErased(_)
             | EventData::FileWritten(_)
@@ -306,7 +309,7 @@ mod tests {
     }
 
     fn exited(code: i32) -> ExecExited {
-        ExecExited { exec: EXEC, code, signal: None, ended: ExecEnded::default() }
+        ExecExited { exec: EXEC, code, signal: None, asked: None, ended: ExecEnded::default() }
     }
 
     fn cast(form: Form, events: &[Event]) -> String {
@@ -368,7 +371,7 @@ mod tests {
 
     #[test]
     fn without_a_terminal_lines_return_to_their_beginning() {
-        let killed = ExecKilled { exec: EXEC, signal: 9, ended: ExecEnded::default() };
+        let killed = ExecKilled { exec: EXEC, signal: 9, asked: None, ended: ExecEnded::default() };
         let text = cast(
             Form::V3,
             &[

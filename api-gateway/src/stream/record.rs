@@ -123,7 +123,7 @@ impl EndRecord {
         match end {
             ExecEnd::Exited { signal, .. } => record.signal = *signal,
             ExecEnd::Killed { signal, .. } => record.signal = Some(*signal),
-            ExecEnd::TimedOut { .. } => {}
+            ExecEnd::TimedOut { signal, .. } => record.signal = *signal,
             ExecEnd::Failed { code, message, .. } => {
                 record.error = Some(crate::exec::end::failure(*code, message).into_body());
             }

@@ -208,7 +208,8 @@ mod tests {
             marks: vec![OutputMark { at: 2, later_us: 1500 }],
             ..ExecOutput::new(EXEC, OutputStream::Stdout, 10, &b"a\xc3\xa9b\xc3"[..])
         };
-        let exited = ExecExited { exec: EXEC, code: 0, signal: None, ended: ExecEnded::default() };
+        let exited =
+            ExecExited { exec: EXEC, code: 0, signal: None, asked: None, ended: ExecEnded::default() };
         let last = frame(9, exited);
         let played = play(&[frame(7, output), last.clone()]);
         let of = |position: u64, time: &str, data: &str, offset: u64, next: u64| {

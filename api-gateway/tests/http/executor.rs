@@ -94,7 +94,14 @@ impl Script {
             }
             Command::CreateSandbox { .. } => vec![
                 SandboxStarting { node: self.node.clone() }.into(),
-                SandboxRunning { node: self.node.clone(), runtime_id: "r".to_owned(), took_us: 1 }.into(),
+                SandboxRunning {
+                    node: self.node.clone(),
+                    runtime_id: "r".to_owned(),
+                    took_us: 1,
+                    expires_at: None,
+                    lifetime_ends_at: None,
+                }
+                .into(),
             ],
             Command::StartExec { exec, spec, env } => lines(*exec, spec, env.names()),
             Command::ExtendTtl { expires_at } => vec![SandboxTtlExtended { expires_at: *expires_at }.into()],
@@ -153,7 +160,15 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
         }
         "fail" => {
             let message = "no such directory".to_owned();
-            return vec![ExecFailed { exec, code: FailureCode::Invalid, message }.into()];
+            return vec![
+                ExecFailed {
+                    exec,
+                    code: FailureCode::Invalid,
+                    message,
+                    request_digest: spec.request_digest.clone(),
+                }
+                .into(),
+            ];
         }
         "vanish" => {
             let message = "its sandbox went away".to_owned();
@@ -161,13 +176,14 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
             return facts;
         }
         "late" => {
-            facts.push(ExecTimedOut { exec, ended: ExecEnded::default() }.into());
+            facts
+                .push(ExecTimedOut { exec, code: None, signal: Some(9), ended: ExecEnded::default() }.into());
             return facts;
         }
         _ => {}
     }
     let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1500 };
-    facts.push(ExecExited { exec, code, signal: None, ended }.into());
+    facts.push(ExecExited { exec, code, signal: None, asked: None, ended }.into());
     facts
 }
 

@@ -97,7 +97,7 @@ async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
             cause: None,
             request_id: None,
             traceparent: None,
-            data: SandboxRequested { spec, expires_at, lifetime_ends_at: expires_at }.into(),
+            data: SandboxRequested { spec, expires_at, lifetime_ends_at: expires_at, term: None }.into(),
         };
         log.publish(&[event]).await?;
     }

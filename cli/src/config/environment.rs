@@ -37,6 +37,7 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("STACYVM_DEFAULTS_TTL", "defaults.ttl", "time to live of sandboxes that name none"),
     ("STACYVM_DEFAULTS_IMAGE", "defaults.image", "image of sandboxes that name none"),
     ("STACYVM_DEFAULTS_MAX_TTL", "defaults.max_ttl", "greatest time to live"),
+    ("STACYVM_DEFAULTS_MAX_QUEUE_WAIT", "defaults.max_queue_wait", "how long a spawn may wait for room"),
     ("STACYVM_SECRETS_KEY_FILE", "secrets.key_file", "file of the master key"),
     ("STACYVM_SECRETS_KEY", "secrets.key", "the master key itself"),
     ("STACYVM_ENCRYPTION_ENABLED", "encryption.enabled", "whether output is kept under a key of its sandbox"),

@@ -50,6 +50,7 @@ pub fn gateway_config(
             default_ttl: defaults.ttl.0,
             max_ttl: defaults.max_ttl.0,
             max_lifetime: defaults.max_lifetime.0.max(defaults.max_ttl.0),
+            max_queue_wait: defaults.max_queue_wait.0,
             default_memory_mib: defaults.memory_mb,
             default_cpu_millis: defaults.vcpus.saturating_mul(1000),
             default_pids: config.providers.docker.pids_limit,

@@ -1,7 +1,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, EventData, ExecEnded, ExecId, ExecSpec, FailureCode, OutputStream, SandboxId, TenantId};
+use crate::{
+    Asked, EndCause, Event, EventData, ExecEnded, ExecId, ExecSpec, FailureCode, OutputStream, SandboxId,
+    TenantId,
+};
 
 /// What the log says about one exec.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +27,12 @@ pub struct ExecState {
     /// Whether it was asked for and has not begun.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
+    /// That it was asked to end, and by whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
+    /// The digest of its request, where that had an `Idempotency-Key` and there is no `spec` that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    request_digest: Option<String>,
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<ExecEnd>,
@@ -47,12 +56,18 @@ pub enum ExecEnd {
     },
     /// Its time was up.
     TimedOut {
+        /// The exit code with which it left by itself all the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+        /// The signal that ended it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
         /// When.
         at: DateTime<Utc>,
         /// Lengths and duration.
         ended: ExecEnded,
     },
-    /// On request.
+    /// By a signal, after it was asked to end.
     Killed {
         /// The signal that ended it.
         signal: i32,
@@ -95,6 +110,8 @@ impl ExecState {
             stdout_bytes: 0,
             stderr_bytes: 0,
             pending,
+            asked: None,
+            request_digest: None,
             end: None,
         };
         let mut state = match (state, &event.data) {
@@ -122,6 +139,7 @@ impl ExecState {
                 *recorded = (*recorded).max(end);
             }
             EventData::ExecExited(exited) => {
+                self.note_asked(exited.asked.as_ref());
                 self.end = Some(ExecEnd::Exited {
                     code: exited.code,
                     signal: exited.signal,
@@ -130,12 +148,19 @@ impl ExecState {
                 });
             }
             EventData::ExecTimedOut(timed_out) => {
-                self.end = Some(ExecEnd::TimedOut { at, ended: timed_out.ended });
+                self.end = Some(ExecEnd::TimedOut {
+                    code: timed_out.code,
+                    signal: timed_out.signal,
+                    at,
+                    ended: timed_out.ended,
+                });
             }
             EventData::ExecKilled(killed) => {
+                self.note_asked(killed.asked.as_ref());
                 self.end = Some(ExecEnd::Killed { signal: killed.signal, at, ended: killed.ended });
             }
             EventData::ExecFailed(failed) => {
+                self.request_digest.clone_from(&failed.request_digest);
                 self.end = Some(ExecEnd::Failed { code: failed.code, message: failed.message.clone(), at });
             }
             EventData::ExecOutcomeUnknown(unknown) => {
@@ -150,9 +175,16 @@ impl ExecState {
                     spec.tty = Some(resized.size);
                 }
             }
+            EventData::ExecSignaled(signaled) => {
+                if signaled.kill && self.asked.is_none() {
+                    let by = Some(event.actor.clone());
+                    self.asked = Some(Asked { cause: EndCause::Request, by, signal: signaled.signal });
+                }
+            }
             EventData::ExecRequested(_)
             | EventData::ExecInput(_)
-            | EventData::ExecSignaled(_)
+            | EventData::ExecAttached(_)
+            | EventData::ExecDetached(_)
             | EventData::SandboxRequested(_)
             | EventData::SandboxStarting(_)
             | EventData::SandboxPulling(_)
@@ -160,6 +192,7 @@ impl ExecState {
             | EventData::SandboxFailed(_)
             | EventData::SandboxTtlExtended(_)
             | EventData::SandboxUnhealthy(_)
+            | EventData::SandboxDestroying(_)
             | EventData::SandboxDestroyed(_)
             | EventData::SandboxLost(_)
             | EventData::FileWritten(_)
@@ -185,6 +218,22 @@ impl ExecState {
             | EventData::WebhookPinged(_)
             | EventData::WebhookPingEnded(_) => {}
         }
+    }
+
+    /// Whoever tells the end knows best why; who asked may have been told before.
+    fn note_asked(&mut self, told: Option<&Asked>) {
+        let Some(told) = told else { return };
+        let by = match self.asked.take() {
+            Some(before) if told.by.is_none() && before.cause == told.cause => before.by,
+            _ => told.by.clone(),
+        };
+        self.asked = Some(Asked { by, ..told.clone() });
+    }
+
+    /// The digest of its request, where that had an `Idempotency-Key`.
+    pub fn request_digest(&self) -> Option<&str> {
+        let of_spec = self.spec.as_ref().and_then(|spec| spec.request_digest.as_deref());
+        of_spec.or(self.request_digest.as_deref())
     }
 
     /// Bytes of a stream in the log.

@@ -5,5 +5,8 @@ mod sandbox;
 mod webhook;
 
 pub use exec::{ExecEnd, ExecState};
-pub use sandbox::{SandboxPhase, SandboxState};
+pub use sandbox::{Ending, SandboxPhase, SandboxState};
 pub use webhook::{WebhookFailure, WebhookPhase, WebhookState};
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{DestroyReason, Event, EventData, FailureCode, NodeId, SandboxId, SandboxSpec, TenantId};
+use crate::{
+    Actor, DestroyReason, Event, EventData, FailureCode, NodeId, SandboxId, SandboxSpec, TenantId, Term,
+};
 
 /// What the log says about one sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,8 +20,25 @@ pub struct SandboxState {
     pub expires_at: DateTime<Utc>,
     /// The time past which no extension moves the deadline.
     pub lifetime_ends_at: DateTime<Utc>,
+    /// How long it may wait and live; nothing of one from before that was told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<Term>,
+    /// That its end was asked for and has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<Ending>,
     /// Where it stands.
     pub phase: SandboxPhase,
+}
+
+/// An end that was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Why.
+    pub reason: DestroyReason,
+    /// Who asked.
+    pub by: Actor,
+    /// Since when.
+    pub since: DateTime<Utc>,
 }
 
 /// Where a sandbox stands.
@@ -83,6 +102,8 @@ impl SandboxState {
                 requested_at: event.time,
                 expires_at: requested.expires_at,
                 lifetime_ends_at: requested.lifetime_ends_at,
+                term: requested.term,
+                ending: None,
                 phase: SandboxPhase::Requested,
             }),
             (None, _) => None,
@@ -105,6 +126,8 @@ impl SandboxState {
             }
             EventData::SandboxRunning(running) => {
                 self.phase = SandboxPhase::Running { node: running.node.clone(), since: at };
+                self.expires_at = running.expires_at.unwrap_or(self.expires_at);
+                self.lifetime_ends_at = running.lifetime_ends_at.unwrap_or(self.lifetime_ends_at);
             }
             EventData::SandboxFailed(failed) => {
                 self.phase = SandboxPhase::Failed { code: failed.code, message: failed.message.clone(), at };
@@ -115,14 +138,34 @@ impl SandboxState {
                     self.phase = SandboxPhase::Unhealthy { node, message: unhealthy.message.clone() };
                 }
             }
+            EventData::SandboxDestroying(destroying) => {
+                if self.ending.is_none() {
+                    let (reason, by) = (destroying.reason, event.actor.clone());
+                    self.ending = Some(Ending { reason, by, since: at });
+                }
+            }
             EventData::SandboxDestroyed(destroyed) => {
-                self.phase = SandboxPhase::Destroyed { reason: destroyed.reason, at };
+                // Whoever found it gone may not have heard that it was to go.
+                let asked = self.ending.as_ref().map(|ending| ending.reason);
+                let reason = match destroyed.reason {
+                    DestroyReason::Vanished => asked.unwrap_or(DestroyReason::Vanished),
+                    DestroyReason::User
+                    | DestroyReason::Ttl
+                    | DestroyReason::Idle
+                    | DestroyReason::Lifetime
+                    | DestroyReason::JobDone
+                    | DestroyReason::NodeLost
+                    | DestroyReason::Shutdown => destroyed.reason,
+                };
+                self.phase = SandboxPhase::Destroyed { reason, at };
             }
             EventData::SandboxLost(lost) => self.phase = SandboxPhase::Lost { node: lost.node.clone() },
             EventData::SandboxRequested(_)
             | EventData::SandboxPulling(_)
             | EventData::ExecStarted(_)
             | EventData::ExecOutput(_)
+            | EventData::ExecAttached(_)
+            | EventData::ExecDetached(_)
             | EventData::ExecExited(_)
             | EventData::ExecTimedOut(_)
             | EventData::ExecKilled(_)
@@ -173,8 +216,16 @@ impl SandboxState {
         }
     }
 
-    /// Whether its deadline has passed.
+    /// Whether its deadline has passed. One that nobody has had room for has until then to be taken, and lives after that.
     pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
-        self.expires_at <= now
+        match (&self.phase, self.term) {
+            (SandboxPhase::Requested, Some(term)) => term.start_by <= now,
+            _ => self.expires_at <= now,
+        }
+    }
+
+    /// Why it ends when its deadline passes.
+    pub fn expiry_reason(&self) -> DestroyReason {
+        if self.expires_at >= self.lifetime_ends_at { DestroyReason::Lifetime } else { DestroyReason::Ttl }
     }
 }

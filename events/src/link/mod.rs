@@ -194,6 +194,8 @@ pub enum FaultCode {
     Unrecorded,
     /// Anything else; the executor's log has the detail.
     Internal,
+    /// Not now: the sandbox or what is under it does not answer, or it could not be recorded and so was not done.
+    Unavailable,
 }
 
 /// A refusal.

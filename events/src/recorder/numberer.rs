@@ -8,8 +8,8 @@ use crate::audit::link;
 use crate::{
     AppendBatch, AppendBody, AppendEvent, ChainHash, ChainPoint, DecodeError, Event, EventData, EventId,
     ExecEnded, ExecId, ExecState, Floor, Frame, Gone, Head, LogTrimmed, MissingBody, OutputMark,
-    OutputStream, Position, SandboxId, SandboxState, StreamMark, TemplateChange, TenantId, WebhookChange,
-    WebhookId, WebhookState,
+    OutputStream, Position, SandboxId, SandboxPhase, SandboxState, StreamMark, TemplateChange, TenantId,
+    WebhookChange, WebhookId, WebhookState,
 };
 
 /// Sandboxes and execs (each) that stay in memory between batches; others are read from the store when they are needed.
@@ -299,7 +299,8 @@ impl Numberer {
 /// Whether the state of its exec shows that an event is recorded already.
 fn has_state_of_its_own(data: &EventData) -> bool {
     let beside =
-        matches!(data, EventData::ExecInput(_) | EventData::ExecResized(_) | EventData::ExecSignaled(_));
+        matches!(data, EventData::ExecInput(_) | EventData::ExecResized(_) | EventData::ExecSignaled(_))
+            || is_of_a_viewer(data);
     data.exec().is_some() && !beside
 }
 
@@ -310,6 +311,9 @@ fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropRea
     if let Some(state) = state {
         if state.tenant != event.tenant || state.sandbox != sandbox {
             return Err(DropReason::Contradiction);
+        }
+        if is_of_a_viewer(&event.data) {
+            return Ok(0);
         }
         if state.end.is_some() {
             return Err(DropReason::AfterEnd);
@@ -344,6 +348,11 @@ fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropRea
     if complete { Ok(0) } else { Err(DropReason::Gap) }
 }
 
+/// Viewers come and go also before an exec begins, and long after it has ended.
+const fn is_of_a_viewer(data: &EventData) -> bool {
+    matches!(data, EventData::ExecAttached(_) | EventData::ExecDetached(_))
+}
+
 /// What an end says about the output before it.
 fn claimed_output(data: &EventData) -> Option<&ExecEnded> {
     if let EventData::ExecExited(exited) = data {
@@ -362,12 +371,41 @@ fn judge_sandbox(state: Option<&SandboxState>, event: &Event) -> Result<(), Drop
     match state {
         Some(state) if state.tenant != event.tenant => Err(DropReason::Contradiction),
         Some(_) if matches!(event.data, EventData::SandboxRequested(_)) => Err(DropReason::Duplicate),
-        Some(state) if ends && state.is_terminal() => Err(DropReason::AfterEnd),
+        Some(state) if (ends || moves(&event.data)) && state.is_terminal() => Err(DropReason::AfterEnd),
+        Some(state) => judge_move(state, &event.data),
         // Nobody could tell a second end from the first, and what it was asked to be is what its state begins with. It is
         // told again once the request is there.
         None if !matches!(event.data, EventData::SandboxRequested(_)) => Err(DropReason::Gap),
-        Some(_) | None => Ok(()),
+        None => Ok(()),
     }
+}
+
+/// Whether it says that the sandbox has got further: which nothing does that has ended.
+const fn moves(data: &EventData) -> bool {
+    matches!(
+        data,
+        EventData::SandboxStarting(_) | EventData::SandboxRunning(_) | EventData::SandboxDestroying(_)
+    )
+}
+
+/// A sandbox begins once, on one node, whoever tells it; and its end is asked for once.
+fn judge_move(state: &SandboxState, data: &EventData) -> Result<(), DropReason> {
+    let told = if let EventData::SandboxRunning(_) = data {
+        matches!(state.phase, SandboxPhase::Running { .. })
+    } else if let EventData::SandboxStarting(starting) = data {
+        match &state.phase {
+            SandboxPhase::Starting { node } => *node == starting.node,
+            SandboxPhase::Requested => false,
+            SandboxPhase::Running { .. }
+            | SandboxPhase::Unhealthy { .. }
+            | SandboxPhase::Lost { .. }
+            | SandboxPhase::Failed { .. }
+            | SandboxPhase::Destroyed { .. } => true,
+        }
+    } else {
+        matches!(data, EventData::SandboxDestroying(_)) && state.ending.is_some()
+    };
+    if told { Err(DropReason::Duplicate) } else { Ok(()) }
 }
 
 /// The sandbox whose state the event changes.

@@ -40,7 +40,7 @@ fn output(n: u8, stream: OutputStream, offset: u64, bytes: &[u8]) -> Event {
 
 fn exited(n: u8, stdout_bytes: u64, stderr_bytes: u64) -> Event {
     let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1 };
-    event(ExecExited { exec: exec_id(n), code: 0, signal: None, ended })
+    event(ExecExited { exec: exec_id(n), code: 0, signal: None, asked: None, ended })
 }
 
 fn requested() -> Event {
@@ -52,6 +52,7 @@ fn requested() -> Event {
         spec: serde_json::from_value(spec).unwrap(),
         expires_at: at,
         lifetime_ends_at: at,
+        term: None,
     })
 }
 
@@ -245,8 +246,12 @@ fn nothing_of_an_unknown_exec_is_recorded_before_its_start() {
     let mut record = Record::new();
     let dropped = record.take(vec![output(1, STDOUT, 0, b"a"), exited(1, 0, 0)], false);
     assert_eq!(dropped, [DropReason::Gap, DropReason::Gap]);
-    let failed =
-        event(ExecFailed { exec: exec_id(1), code: FailureCode::SandboxGone, message: "gone".to_owned() });
+    let failed = event(ExecFailed {
+        exec: exec_id(1),
+        code: FailureCode::SandboxGone,
+        message: "gone".to_owned(),
+        request_digest: None,
+    });
     assert_eq!(record.take(vec![failed, started(1)], false), [DropReason::AfterEnd]);
     record.check();
 }
@@ -276,6 +281,68 @@ fn an_event_that_comes_again_is_a_duplicate() {
     assert_eq!(record.take(all, false), [DropReason::Duplicate; 5]);
     assert_eq!(record.take(vec![requested(), started(1)], false), [DropReason::Duplicate; 2]);
     record.check();
+}
+
+fn running(node: &str) -> Event {
+    event(SandboxRunning {
+        node: node.parse().unwrap(),
+        runtime_id: "r".to_owned(),
+        took_us: 1,
+        expires_at: None,
+        lifetime_ends_at: None,
+    })
+}
+
+#[test]
+fn a_sandbox_begins_to_run_once_whoever_tells_it() {
+    let mut record = Record::new();
+    let starting = |node: &str| event(SandboxStarting { node: node.parse().unwrap() });
+    record.take(vec![requested(), starting("node-1")], false);
+    // Delivered again to the same executor, and to another one: only the second is news.
+    assert_eq!(record.take(vec![starting("node-1"), starting("node-2")], false), [DropReason::Duplicate]);
+    record.take(vec![running("node-2")], false);
+    // Told by reconciliation, by a command that came again, and by a node that was too late.
+    let again = record.take(vec![running("node-2"), running("node-1"), starting("node-1")], false);
+    assert_eq!(again, [DropReason::Duplicate; 3]);
+    record.restart();
+    assert_eq!(record.take(vec![running("node-2")], false), [DropReason::Duplicate]);
+    let node = record.sandboxes.values().next().unwrap().node().unwrap().clone();
+    assert_eq!(node.as_str(), "node-2");
+    // It may come back after nobody heard of it.
+    let lost = event(SandboxLost { node: "node-2".parse().unwrap() });
+    assert!(record.take(vec![lost, running("node-2")], false).is_empty());
+}
+
+#[test]
+fn a_sandbox_is_asked_to_go_once_and_begins_nothing_after_its_end() {
+    let mut record = Record::new();
+    let asked = |reason| event(SandboxDestroying { reason });
+    record.take(vec![requested(), running("node-1"), asked(DestroyReason::User)], false);
+    assert_eq!(record.take(vec![asked(DestroyReason::Ttl)], false), [DropReason::Duplicate]);
+    record.take(vec![destroyed(DestroyReason::Vanished)], false);
+    let late = record.take(vec![running("node-1"), asked(DestroyReason::Ttl)], false);
+    assert_eq!(late, [DropReason::AfterEnd; 2]);
+    assert_eq!(record.frames.len(), 4);
+}
+
+#[test]
+fn viewers_come_and_go_after_the_end_of_an_exec_too() {
+    let mut record = Record::new();
+    let attached = event(ExecAttached {
+        exec: exec_id(1),
+        attachment: "at-1".parse().unwrap(),
+        writes: false,
+        source: None,
+        stdout_offset: 0,
+        stderr_offset: 0,
+        untold: 0,
+    });
+    assert_eq!(record.take(vec![attached.clone()], false), [DropReason::Gap], "of an exec that nobody knows");
+    record.take(vec![requested(), started(1), exited(1, 0, 0)], false);
+    let end = record.execs[&exec_id(1)].clone();
+    assert!(record.take(vec![attached.clone()], false).is_empty());
+    assert_eq!(record.take(vec![attached], false), [DropReason::Duplicate]);
+    assert_eq!(record.execs[&exec_id(1)], end);
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn events_are_masked_where_they_hold_text() {
     let exec = crate::ExecId::from_bytes([1; 16]);
     let code = crate::FailureCode::Invalid;
     let message = "no directory /hunter2".to_owned();
-    let mut data: EventData = crate::ExecFailed { exec, code, message }.into();
+    let mut data: EventData = crate::ExecFailed { exec, code, message, request_digest: None }.into();
     data.redact(&secrets(["hunter2"]));
     let EventData::ExecFailed(failed) = data else { panic!("another event") };
     assert_eq!(failed.message, "no directory /*******");

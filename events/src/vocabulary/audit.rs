@@ -17,13 +17,30 @@ pub struct AccessGranted {
     pub viewer: Option<ApiKeyId>,
 }
 
-/// `access.denied`: a request was turned away.
+/// `access.denied`: requests were turned away. They are counted, so that a flood of them is a few events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccessDenied {
     /// The method and the route, without what the client filled in: `DELETE /sandboxes/{id}`.
     pub route: String,
     /// Why, in one sentence.
     pub reason: String,
+    /// The address that it came from; nothing when it came from more than are told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// How many there were of the same source and reason, within a minute. The route is that of the first.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub count: u64,
+    /// When the first of them came, where there were more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_at: Option<DateTime<Utc>>,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+fn is_one(count: &u64) -> bool {
+    *count == 1
 }
 
 /// `audit.checkpoint`: the signed end of every tenant's hash chain at one position.

@@ -6,7 +6,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Actor, DestroyReason, ExecSpec, SandboxSpec};
+use super::{Actor, DestroyReason, ExecSpec, SandboxSpec, Term};
 use crate::{CommandId, ExecId, RequestId, SandboxId, TenantId};
 
 /// Environment variables: names and secret values. Rides in commands only, and never shows its values.
@@ -64,8 +64,11 @@ pub enum Command {
         /// The environment of every exec in it.
         #[serde(default)]
         env: SecretMap,
-        /// Its deadline.
+        /// Its deadline, if it runs at the last moment: for executors from before there was a `term`.
         expires_at: DateTime<Utc>,
+        /// How long it may wait and live.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        term: Option<Term>,
     },
     /// Run something in it.
     StartExec {

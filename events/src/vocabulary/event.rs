@@ -216,6 +216,9 @@ event_types! {
     WebhookSuspended = "webhook.suspended",
     WebhookPinged = "webhook.pinged",
     WebhookPingEnded = "webhook.ping_ended",
+    SandboxDestroying = "sandbox.destroying",
+    ExecAttached = "exec.attached",
+    ExecDetached = "exec.detached",
 }
 
 impl EventData {
@@ -233,6 +236,8 @@ impl EventData {
             Self::ExecKilled(data) => Some(data.exec),
             Self::ExecFailed(data) => Some(data.exec),
             Self::ExecOutcomeUnknown(data) => Some(data.exec),
+            Self::ExecAttached(data) => Some(data.exec),
+            Self::ExecDetached(data) => Some(data.exec),
             Self::SandboxRequested(_)
             | Self::SandboxStarting(_)
             | Self::SandboxPulling(_)
@@ -240,6 +245,7 @@ impl EventData {
             | Self::SandboxFailed(_)
             | Self::SandboxTtlExtended(_)
             | Self::SandboxUnhealthy(_)
+            | Self::SandboxDestroying(_)
             | Self::SandboxDestroyed(_)
             | Self::SandboxLost(_)
             | Self::FileWritten(_)

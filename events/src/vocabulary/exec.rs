@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExecId, FailureCode};
+use crate::{Actor, ApiKeyId, ExecId, FailureCode};
 
 /// The two streams of output. A terminal has only the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -216,13 +216,90 @@ pub struct ExecResized {
     pub size: TerminalSize,
 }
 
-/// `exec.signaled`: a client sent it a signal, or asked for its end (`SIGKILL` to all of it).
+/// `exec.signaled`: a client sent it a signal, or asked for its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExecSignaled {
     /// Which exec.
     pub exec: ExecId,
     /// The signal's number.
     pub signal: i32,
+    /// Whether its end was asked for: the signal goes to all of it, and after a grace SIGKILL to what is left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kill: bool,
+}
+
+/// Who or what asks an exec to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndCause {
+    /// A client asked for the end of this exec.
+    Request,
+    /// Its sandbox ends: it was destroyed, or its deadline passed.
+    Sandbox,
+}
+
+/// That an exec was asked to end. How it ended after that is another matter: it may have left by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Because of what.
+    pub cause: EndCause,
+    /// By whom, as far as whoever tells it knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Actor>,
+    /// With which signal first.
+    pub signal: i32,
+}
+
+/// `exec.attached`: a viewer came.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecAttached {
+    /// To which exec.
+    pub exec: ExecId,
+    /// Names this attachment: its `exec.detached` has the same.
+    pub attachment: ApiKeyId,
+    /// Whether it may type.
+    pub writes: bool,
+    /// The address that it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// From which byte of stdout on it reads.
+    pub stdout_offset: u64,
+    /// From which byte of stderr on it reads.
+    pub stderr_offset: u64,
+    /// How many attachments of the same viewer to the same exec before this one were too many in a minute to be told.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untold: u64,
+}
+
+/// `exec.detached`: a viewer has gone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecDetached {
+    /// From which exec.
+    pub exec: ExecId,
+    /// Which attachment.
+    pub attachment: ApiKeyId,
+    /// Up to which byte of stdout it was sent.
+    pub stdout_offset: u64,
+    /// Up to which byte of stderr it was sent.
+    pub stderr_offset: u64,
+    /// Why it ended.
+    pub reason: DetachReason,
+}
+
+/// Why an attachment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DetachReason {
+    /// The viewer went.
+    Left,
+    /// The exec is over.
+    Ended,
+    /// The viewer link expired.
+    Expired,
+    /// The viewer took nothing for too long.
+    Slow,
+    /// The gateway stops, or could not read the record.
+    Interrupted,
 }
 
 /// What every ending says beside its kind.
@@ -253,6 +330,9 @@ pub struct ExecExited {
     /// The signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// That it was asked to end before it did, and then left by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     /// The rest.
     #[serde(flatten)]
     pub ended: ExecEnded,
@@ -263,18 +343,27 @@ pub struct ExecExited {
 pub struct ExecTimedOut {
     /// Which exec.
     pub exec: ExecId,
+    /// The exit code with which it left by itself all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
     /// The rest.
     #[serde(flatten)]
     pub ended: ExecEnded,
 }
 
-/// `exec.killed`: it was ended on request. Terminal.
+/// `exec.killed`: it was asked to end, and a signal ended it. One that left by itself after that has exited. Terminal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExecKilled {
     /// Which exec.
     pub exec: ExecId,
     /// The signal that ended it.
     pub signal: i32,
+    /// Who or what asked; nothing in events from before that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     /// The rest.
     #[serde(flatten)]
     pub ended: ExecEnded,
@@ -289,6 +378,9 @@ pub struct ExecFailed {
     pub code: FailureCode,
     /// One sentence that may be shown to the client.
     pub message: String,
+    /// The digest of a request that came with an `Idempotency-Key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
 }
 
 /// `exec.outcome_unknown`: its sandbox went away while it ran. It is never silently run again. Terminal.

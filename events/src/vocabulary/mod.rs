@@ -15,14 +15,15 @@ pub use audit::{
 pub use command::{Command, CommandEnvelope, SecretMap};
 pub use event::{Actor, Event, EventData, UnknownActor, UnknownEventType};
 pub use exec::{
-    ExecEnded, ExecExited, ExecFailed, ExecInput, ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecRequested,
-    ExecResized, ExecSignaled, ExecSpec, ExecStarted, ExecTimedOut, Gone, MissingBody, OutputMark,
-    OutputStream, TerminalSize,
+    Asked, DetachReason, EndCause, ExecAttached, ExecDetached, ExecEnded, ExecExited, ExecFailed, ExecInput,
+    ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecRequested, ExecResized, ExecSignaled, ExecSpec,
+    ExecStarted, ExecTimedOut, Gone, MissingBody, OutputMark, OutputStream, TerminalSize,
 };
 pub use sandbox::{
     DestroyReason, FailureCode, FileDeleted, FileModeChanged, FileMoved, FileRead, FileWritten, Network,
-    NodeDraining, NodeJoined, ProviderName, SandboxDestroyed, SandboxFailed, SandboxLost, SandboxPulling,
-    SandboxRequested, SandboxRunning, SandboxSpec, SandboxStarting, SandboxTtlExtended, SandboxUnhealthy,
+    NodeDraining, NodeJoined, ProviderName, SandboxDestroyed, SandboxDestroying, SandboxFailed, SandboxLost,
+    SandboxPulling, SandboxRequested, SandboxRunning, SandboxSpec, SandboxStarting, SandboxTtlExtended,
+    SandboxUnhealthy, Term,
 };
 pub use template::{SealedVariable, Template, TemplateDeleted, TemplateSaved};
 pub use webhook::{

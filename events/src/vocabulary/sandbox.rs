@@ -110,10 +110,36 @@ pub struct SandboxSpec {
 pub struct SandboxRequested {
     /// What was asked for.
     pub spec: SandboxSpec,
-    /// The deadline.
+    /// The deadline. Where there is a `term`: the latest that it can be; the right one comes with `sandbox.running`.
     pub expires_at: DateTime<Utc>,
-    /// The time past which no extension moves the deadline.
+    /// The time past which no extension moves the deadline. The same holds for it.
     pub lifetime_ends_at: DateTime<Utc>,
+    /// How long it may wait and live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<Term>,
+}
+
+/// How long a sandbox may wait and live. What it may live is counted from when it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Term {
+    /// Its time to live, in milliseconds.
+    pub ttl_ms: u64,
+    /// The greatest age that extensions may bring it to, in milliseconds.
+    pub lifetime_ms: u64,
+    /// When it fails if no executor has had room for it by then.
+    pub start_by: DateTime<Utc>,
+}
+
+impl Term {
+    /// The deadline, and the time past which no extension moves it, of a sandbox that runs since `running_at`.
+    pub fn ends(&self, running_at: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
+        let after = |ms: u64| {
+            let length = chrono::TimeDelta::milliseconds(i64::try_from(ms).unwrap_or(i64::MAX));
+            running_at.checked_add_signed(length).unwrap_or(DateTime::<Utc>::MAX_UTC)
+        };
+        let lifetime_ends_at = after(self.lifetime_ms);
+        (after(self.ttl_ms).min(lifetime_ends_at), lifetime_ends_at)
+    }
 }
 
 /// `sandbox.starting`: an executor has taken it.
@@ -143,6 +169,12 @@ pub struct SandboxRunning {
     pub runtime_id: String,
     /// How long it took from the command to the agent's first answer, in microseconds.
     pub took_us: u64,
+    /// Its deadline from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The time past which no extension moves the deadline, from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_ends_at: Option<DateTime<Utc>>,
 }
 
 /// Why a sandbox could not be made.
@@ -167,6 +199,12 @@ pub enum FailureCode {
     Invalid,
     /// Anything else; the log has the detail.
     Internal,
+    /// No executor had room for it in the time that it may wait.
+    QueueTimeout,
+    /// A limit of the sandbox: too many processes or execs.
+    ResourceLimit,
+    /// Its command was lost on the way.
+    CommandLost,
 }
 
 /// `sandbox.failed`: it never ran. Terminal.
@@ -217,6 +255,13 @@ pub enum DestroyReason {
 /// `sandbox.destroyed`. Terminal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxDestroyed {
+    /// Why.
+    pub reason: DestroyReason,
+}
+
+/// `sandbox.destroying`: its end was asked for and begins. However it goes from here, that is the reason of its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SandboxDestroying {
     /// Why.
     pub reason: DestroyReason,
 }

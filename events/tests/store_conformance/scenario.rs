@@ -59,11 +59,18 @@ pub fn requested(owner: Option<&str>) -> SandboxRequested {
         },
         expires_at: at(60),
         lifetime_ends_at: at(600),
+        term: None,
     }
 }
 
 pub fn running() -> SandboxRunning {
-    SandboxRunning { node: "node-1".parse().unwrap(), runtime_id: "abc".to_owned(), took_us: 10 }
+    SandboxRunning {
+        node: "node-1".parse().unwrap(),
+        runtime_id: "abc".to_owned(),
+        took_us: 10,
+        expires_at: None,
+        lifetime_ends_at: None,
+    }
 }
 
 pub fn started(exec: u8) -> ExecStarted {
@@ -94,6 +101,7 @@ pub fn exited(exec: u8, stdout_bytes: u64, stderr_bytes: u64) -> ExecExited {
         exec: exec_id(exec),
         code: 0,
         signal: None,
+        asked: None,
         ended: ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1 },
     }
 }

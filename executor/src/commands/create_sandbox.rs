@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 use agent::client::Client;
 use chrono::{DateTime, Utc};
 use events::{
-    ErrorChain, FailureCode, SandboxFailed, SandboxPulling, SandboxRunning, SandboxSpec, SandboxStarting,
-    SecretMap,
+    ErrorChain, FailureCode, NodeId, SandboxFailed, SandboxPhase, SandboxPulling, SandboxRecord,
+    SandboxRunning, SandboxSpec, SandboxStarting, SecretMap, Term,
 };
 
 use super::{Outcome, tell};
@@ -20,16 +20,36 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// How often a failure that may pass is tried again before the sandbox has failed.
 const ATTEMPTS: i64 = 3;
 
-pub(super) async fn run(
-    shared: &Arc<Shared>,
-    context: &Context,
-    spec: &SandboxSpec,
-    env: &SecretMap,
-    expires_at: DateTime<Utc>,
-    attempt: i64,
-) -> Outcome {
-    let redaction = context.redaction.with_secrets(env.of(&spec.secret_names));
-    match create(shared, &context.masking(&redaction), spec, env, expires_at, attempt).await {
+/// How long the image and the box may take, where the time to live only begins after that.
+const MAKE_WITHIN: Duration = Duration::from_secs(15 * 60);
+/// When making it took longer than this, its agent is told once more how long it has: it counts from its own start.
+const NOTICEABLE: Duration = Duration::from_secs(1);
+
+/// What a command asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Order<'a> {
+    pub spec: &'a SandboxSpec,
+    pub env: &'a SecretMap,
+    pub expires_at: DateTime<Utc>,
+    pub term: Option<Term>,
+}
+
+impl Order<'_> {
+    /// How long it is to live when it runs now; and how long making it may take.
+    fn times(&self, now: DateTime<Utc>) -> (Duration, Duration) {
+        match self.term {
+            Some(term) => ((term.ends(now).0 - now).to_std().unwrap_or_default(), MAKE_WITHIN),
+            None => {
+                let left = (self.expires_at - now).to_std().unwrap_or_default();
+                (left, left)
+            }
+        }
+    }
+}
+
+pub(super) async fn run(shared: &Arc<Shared>, context: &Context, order: Order<'_>, attempt: i64) -> Outcome {
+    let redaction = context.redaction.with_secrets(order.env.of(&order.spec.secret_names));
+    match create(shared, &context.masking(&redaction), order, attempt).await {
         Ok(()) => Outcome::Done,
         Err(outcome) => outcome,
     }
@@ -38,12 +58,11 @@ pub(super) async fn run(
 async fn create(
     shared: &Arc<Shared>,
     context: &Context,
-    spec: &SandboxSpec,
-    env: &SecretMap,
-    expires_at: DateTime<Utc>,
+    asked: Order<'_>,
     attempt: i64,
 ) -> Result<(), Outcome> {
     let id = context.sandbox;
+    let Order { spec, env, .. } = asked;
     let Some(provider) = shared.provider(&spec.provider) else {
         let message = format!("this node has no provider {:?}", spec.provider.as_str());
         return fail(shared, context, FailureCode::Unsupported, message).await;
@@ -52,13 +71,18 @@ async fn create(
         // An earlier delivery of the same command is still at work.
         return Err(Outcome::Retry(Duration::from_secs(5)));
     };
-    let time_left = (expires_at - shared.clock.now()).to_std().unwrap_or_default();
+    let now = shared.clock.now();
+    if let Some(term) = asked.term.filter(|term| attempt <= 1 && term.start_by <= now) {
+        // The reaper says the same; whoever comes first is heard.
+        return fail(shared, context, FailureCode::QueueTimeout, queue_timeout(&term)).await;
+    }
+    let (time_left, make_within) = asked.times(now);
     if time_left.is_zero() {
         let message = "the deadline passed before the sandbox ran".to_owned();
         return fail(shared, context, FailureCode::DeadlinePassed, message).await;
     }
     let began = Instant::now();
-    let order = BoxOrder { id, spec: spec.clone(), time_left: time_left + GRACE };
+    let order = BoxOrder { id, spec: spec.clone(), time_left: time_left + GRACE, make_within };
     let progress = Progress::new(shared, context);
     // The claim, the question whether it is still wanted, and the box take their time side by side. If it is not
     // wanted any more the box goes again; that is rare, and waiting for the answer first would cost every sandbox.
@@ -69,13 +93,23 @@ async fn create(
         shared.log.sandbox_record(id),
         provider.create(&order, &progress)
     );
-    let unwanted = record.is_ok_and(|record| record.is_some_and(|record| record.sandbox.is_terminal()));
-    if unwanted || claimed.is_err() {
-        discard(provider.as_ref(), context).await;
-        return if unwanted { Ok(()) } else { Err(Outcome::Retry(Duration::from_secs(1))) };
+    let wanted = record.ok().flatten().map_or(Wanted::Here, |record| wanted(&record, &shared.config.node));
+    match wanted {
+        Wanted::HadHere => {}
+        Wanted::Not => {
+            discard(provider.as_ref(), context).await;
+            return Ok(());
+        }
+        Wanted::Here if claimed.is_err() => {
+            discard(provider.as_ref(), context).await;
+            return Err(Outcome::Retry(Duration::from_secs(1)));
+        }
+        Wanted::Here => {}
     }
     let handle = match made {
         Ok(handle) => handle,
+        // It runs already, and what is wrong with it now is another matter.
+        Err(_) if wanted == Wanted::HadHere => return Ok(()),
         Err(error) => return failed(shared, context, &error, attempt).await,
     };
     let agent = Client::new(&handle.socket);
@@ -88,14 +122,65 @@ async fn create(
             return Err(Outcome::Retry(Duration::from_secs(1)));
         }
     }
+    if wanted == Wanted::HadHere {
+        // Reconciliation has taken it over, and has said that it runs: that is said once.
+        return Ok(());
+    }
+    let now = shared.clock.now();
+    let ends = asked.term.map(|term| term.ends(now));
+    if let Some((expires_at, _)) = ends
+        && (began.elapsed() > NOTICEABLE || attempt > 1)
+    {
+        let left = (expires_at - now).to_std().unwrap_or_default();
+        if let Err(error) = agent.set_deadline(left + GRACE).await {
+            tracing::warn!(sandbox.id = %id, error = %error, "the deadline was not set");
+            discard(provider.as_ref(), context).await;
+            return Err(Outcome::Retry(Duration::from_secs(1)));
+        }
+    }
     let redaction = context.redaction.clone();
     shared.registry.insert(Arc::new(Hosted::new(id, context.tenant.clone(), provider, agent, redaction)));
     let running = SandboxRunning {
         node: shared.config.node.clone(),
         runtime_id: handle.runtime_id,
         took_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+        expires_at: ends.map(|(expires_at, _)| expires_at),
+        lifetime_ends_at: ends.map(|(_, lifetime_ends_at)| lifetime_ends_at),
     };
     tell(shared, &[context.event_once("running", running)]).await
+}
+
+/// Whether a box is still wanted, by the record.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Here, or nobody has heard of it yet.
+    Here,
+    /// It has one here already.
+    HadHere,
+    /// It has ended, or has one elsewhere.
+    Not,
+}
+
+fn wanted(record: &SandboxRecord, here: &NodeId) -> Wanted {
+    match &record.sandbox.phase {
+        SandboxPhase::Requested | SandboxPhase::Starting { .. } => Wanted::Here,
+        SandboxPhase::Running { node, .. }
+        | SandboxPhase::Unhealthy { node, .. }
+        | SandboxPhase::Lost { node } => {
+            if node == here {
+                Wanted::HadHere
+            } else {
+                Wanted::Not
+            }
+        }
+        SandboxPhase::Failed { .. } | SandboxPhase::Destroyed { .. } => Wanted::Not,
+    }
+}
+
+/// What is said of a sandbox that waited for too long.
+fn queue_timeout(term: &Term) -> String {
+    let until = term.start_by.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    format!("no executor had room for the sandbox until {until}")
 }
 
 async fn failed(

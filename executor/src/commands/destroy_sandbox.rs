@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{DestroyReason, ErrorChain, FailureCode, SandboxDestroyed};
+use events::{DestroyReason, ErrorChain, FailureCode, SandboxDestroyed, SandboxDestroying};
 
 use super::{Outcome, tell};
 use crate::context::Context;
@@ -19,7 +19,8 @@ pub(super) async fn run(shared: &Arc<Shared>, context: &Context, reason: Destroy
     }
 }
 
-/// The execs end first, then the box goes, then the log says so.
+/// The log hears that it begins: whoever finds the box gone after a crash knows why. Then the execs end, then the box goes,
+/// then the log says so.
 pub(crate) async fn destroy(
     shared: &Arc<Shared>,
     context: &Context,
@@ -32,9 +33,15 @@ pub(crate) async fn destroy(
             // Somebody else is at it; this command comes again and finds it gone.
             return Err(Outcome::Retry(Duration::from_secs(2)));
         }
-        if !hosted.execs.is_empty() {
-            end_execs(hosted).await;
-        }
+        hosted.note_end(&context.actor);
+    }
+    if let Err(again) = tell(shared, &[context.event_once("destroying", SandboxDestroying { reason })]).await
+    {
+        hosted.iter().for_each(|hosted| hosted.reopen());
+        return Err(again);
+    }
+    if let Some(hosted) = hosted.as_ref().filter(|hosted| !hosted.execs.is_empty()) {
+        end_execs(hosted).await;
     }
     let providers = match &hosted {
         Some(hosted) => vec![Arc::clone(&hosted.provider)],

@@ -31,8 +31,9 @@ pub async fn carry_out(shared: Arc<Shared>, delivery: Delivery) {
     tracing::debug!(sandbox.id = %envelope.sandbox, command.verb = envelope.command.verb(), command.id = %envelope.id, delivery.attempt, "command");
     let work = async {
         match &envelope.command {
-            Command::CreateSandbox { spec, env, expires_at } => {
-                create_sandbox::run(&shared, &context, spec, env, *expires_at, delivery.attempt).await
+            Command::CreateSandbox { spec, env, expires_at, term } => {
+                let order = create_sandbox::Order { spec, env, expires_at: *expires_at, term: *term };
+                create_sandbox::run(&shared, &context, order, delivery.attempt).await
             }
             Command::StartExec { exec, spec, env } => {
                 start_exec::run(&shared, &context, *exec, spec, env, delivery.attempt).await

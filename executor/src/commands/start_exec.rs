@@ -16,6 +16,7 @@ use crate::service::Shared;
 const ACK_PAUSE: Duration = Duration::from_millis(20);
 /// How often a start with secrets is tried with an agent that breaks the connection.
 const SECRET_ATTEMPTS: i64 = 5;
+const GONE: &str = "the sandbox is gone";
 
 pub(super) async fn run(
     shared: &Arc<Shared>,
@@ -59,8 +60,8 @@ async fn start(
     let hosted = match shared.registry.get(context.sandbox) {
         Some(hosted) if hosted.tenant == context.tenant && !hosted.is_closing() => hosted,
         _ => {
-            return fail(shared, context, exec, FailureCode::SandboxGone, "the sandbox is gone".to_owned())
-                .await;
+            let exec = (exec, spec.request_digest.clone());
+            return fail(shared, context, exec, FailureCode::SandboxGone, GONE.to_owned()).await;
         }
     };
     let redaction = hosted.redaction.with_secrets(env.of(&spec.secret_names));
@@ -75,7 +76,8 @@ async fn start(
             hosted.execs.remove(&exec);
             // An agent from before secrets does not know such a start and breaks the connection, every time.
             let give_up = !spec.secret_names.is_empty() && attempt >= SECRET_ATTEMPTS;
-            return refused(shared, context, exec, error, give_up).await;
+            let digest = spec.request_digest.clone();
+            return refused(shared, context, (exec, digest), &hosted, error, give_up).await;
         }
     };
     let started =
@@ -122,10 +124,12 @@ async fn connect(
 async fn refused(
     shared: &Shared,
     context: &Context,
-    exec: ExecId,
+    asked: (ExecId, Option<String>),
+    hosted: &Hosted,
     error: CallError<StartRefusal>,
     give_up: bool,
 ) -> Result<(), Outcome> {
+    let exec = asked.0;
     let mut reason = error.to_string();
     context.redaction.text(&mut reason);
     tracing::info!(exec.id = %exec, sandbox.id = %context.sandbox, error = reason, "an exec did not start");
@@ -136,9 +140,9 @@ async fn refused(
                 | StartErrorKind::WorkingDirectory
                 | StartErrorKind::UnknownUser
                 | StartErrorKind::UserNotPermitted => FailureCode::Invalid,
-                StartErrorKind::Terminal | StartErrorKind::Resources | StartErrorKind::Other => {
-                    FailureCode::Internal
-                }
+                StartErrorKind::Terminal | StartErrorKind::Resources => FailureCode::ResourceLimit,
+                // Its time is up: it starts nothing any more.
+                StartErrorKind::Other => FailureCode::SandboxGone,
             };
             (code, message)
         }
@@ -150,27 +154,31 @@ async fn refused(
             // Whether it started is unknown; the same id starts it once, so the command may come again.
             if give_up {
                 let message = "the agent of this sandbox keeps no secrets: make a new sandbox".to_owned();
-                return fail(shared, context, exec, FailureCode::Unsupported, message).await;
+                return fail(shared, context, asked, FailureCode::Unsupported, message).await;
             }
             if shared.registry.get(context.sandbox).is_some_and(|hosted| !hosted.is_closing()) {
                 return Err(Outcome::Retry(Duration::from_millis(500)));
             }
-            (FailureCode::SandboxGone, "the sandbox is gone".to_owned())
+            (FailureCode::SandboxGone, GONE.to_owned())
         }
         CallError::InvalidCall { reason, .. } => (FailureCode::Invalid, reason),
         CallError::Violation { .. } | CallError::Version { .. } => {
             (FailureCode::AgentUnreachable, "the agent of the sandbox does not answer".to_owned())
         }
     };
-    fail(shared, context, exec, code, message).await
+    // What fails in a sandbox that is being destroyed fails because of that, unless it could never have been run.
+    let closing = hosted.is_closing() && code != FailureCode::Invalid;
+    let (code, message) = if closing { (FailureCode::SandboxGone, GONE.to_owned()) } else { (code, message) };
+    fail(shared, context, asked, code, message).await
 }
 
 async fn fail(
     shared: &Shared,
     context: &Context,
-    exec: ExecId,
+    (exec, request_digest): (ExecId, Option<String>),
     code: FailureCode,
     message: String,
 ) -> Result<(), Outcome> {
-    tell(shared, &[context.event_once("failed", ExecFailed { exec, code, message })]).await
+    let failed = ExecFailed { exec, code, message, request_digest };
+    tell(shared, &[context.event_once("failed", failed)]).await
 }

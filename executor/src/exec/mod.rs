@@ -5,4 +5,4 @@ mod merge;
 mod outbox;
 mod pump;
 
-pub use pump::{Exec, Resume};
+pub use pump::{Exec, Resume, SIGTERM};

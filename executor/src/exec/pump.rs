@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::client::{CallError, ExecConnection, ExecEvent, ExecReader, ExecWriter};
-use agent::protocol::{self, Attach, AttachRefusal, ExecOutcome, KillCause, Stream};
+use agent::protocol::{self, Attach, AttachRefusal, ExecOutcome, KillCause, Left, Stream};
 use bytes::Bytes;
 use events::{
-    Event, EventData, ExecEnded, ExecExited, ExecId, ExecKilled, ExecOutcomeUnknown, ExecOutput,
-    ExecProgress, ExecStarted, ExecTimedOut, Log, OutputStream,
+    Asked, EndCause, Event, EventData, ExecEnded, ExecExited, ExecId, ExecKilled, ExecOutcomeUnknown,
+    ExecOutput, ExecProgress, ExecStarted, ExecTimedOut, Log, OutputStream,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -33,6 +33,9 @@ const HOLD: Duration = Duration::from_millis(200);
 const SILENCE: Duration = Duration::from_secs(2);
 /// When it stands still for so many questions, what was published is lost, and is read again from the agent.
 const STALLS: u32 = 3;
+/// What an exec gets first when its end is asked for, and when its sandbox ends.
+pub const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
 
 /// How much of the two streams: stdout, stderr.
 pub type Offsets = [u64; 2];
@@ -122,8 +125,7 @@ impl Exec {
             hosted.maskings.insert(id, pump.exec.context.redaction.clone());
         }
         pump.run(connection).await;
-        hosted.maskings.remove(&id);
-        hosted.execs.remove(&id);
+        hosted.forget(id);
     }
 }
 
@@ -372,16 +374,40 @@ impl Pump {
             duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
         };
         let data: EventData = match outcome.end {
-            protocol::ExecEnd::Exited { code } => ExecExited { exec, code, signal: None, ended }.into(),
-            protocol::ExecEnd::Signaled { signal } => {
-                ExecExited { exec, code: 128 + signal, signal: Some(signal), ended }.into()
+            protocol::ExecEnd::Exited { code } => {
+                ExecExited { exec, code, signal: None, asked: None, ended }.into()
             }
-            protocol::ExecEnd::TimedOut => ExecTimedOut { exec, ended }.into(),
-            protocol::ExecEnd::Killed { cause: KillCause::Request | KillCause::Shutdown } => {
-                ExecKilled { exec, signal: 9, ended }.into()
+            protocol::ExecEnd::Signaled { signal } => {
+                ExecExited { exec, code: 128 + signal, signal: Some(signal), asked: None, ended }.into()
+            }
+            protocol::ExecEnd::TimedOut => ExecTimedOut { exec, code: None, signal: None, ended }.into(),
+            protocol::ExecEnd::TimedOutAs { left: Left::Code(code) } => {
+                ExecTimedOut { exec, code: Some(code), signal: None, ended }.into()
+            }
+            protocol::ExecEnd::TimedOutAs { left: Left::Signal(signal) } => {
+                ExecTimedOut { exec, code: None, signal: Some(signal), ended }.into()
+            }
+            // Of an agent from before it told more than that.
+            protocol::ExecEnd::Killed { cause } => {
+                ExecKilled { exec, signal: 9, asked: Some(self.asked(cause)), ended }.into()
+            }
+            protocol::ExecEnd::KilledAs { cause, left: Left::Signal(signal) } => {
+                ExecKilled { exec, signal, asked: Some(self.asked(cause)), ended }.into()
+            }
+            protocol::ExecEnd::KilledAs { cause, left: Left::Code(code) } => {
+                ExecExited { exec, code, signal: None, asked: Some(self.asked(cause)), ended }.into()
             }
         };
         self.tell_end(data);
+    }
+
+    /// Who or what asked it to end.
+    fn asked(&self, cause: KillCause) -> Asked {
+        let (cause, signal) = match cause {
+            KillCause::Request => (EndCause::Request, SIGTERM),
+            KillCause::Shutdown => (EndCause::Sandbox, SIGKILL),
+        };
+        Asked { cause, by: self.exec.hosted.asked_by(self.exec.id, cause), signal }
     }
 
     /// Says that nobody knows how it ended: its agent is gone, with whatever it had not said.

@@ -2,11 +2,11 @@ use agent::client::{CallError, WriteFile};
 use agent::protocol::{Entry, FileErrorKind, FileRefusal};
 use chrono::{DateTime, Utc};
 use events::{
-    ErrorChain, EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead,
-    FileWritten, LinkError, LinkFault, LinkIncoming, LinkValue,
+    EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead, FileWritten,
+    LinkError, LinkFault, LinkIncoming, LinkValue,
 };
 
-use super::{Answer, internal};
+use super::{Answer, unanswered, unavailable};
 use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::service::Shared;
@@ -30,7 +30,7 @@ pub(super) async fn read(
         .is_err()
     {
         tracing::warn!(sandbox.id = %context.sandbox, "a file was not read: that cannot be recorded");
-        return Err(internal());
+        return Err(unavailable());
     }
     incoming.accept(LinkValue::File(entry(&download.entry))).await.map_err(broken)?;
     while let Some(bytes) = download.next().await.map_err(|error| fault(hosted, error))? {
@@ -154,8 +154,7 @@ fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
         }
         CallError::InvalidCall { reason, .. } => LinkFault::new(FaultCode::InvalidPath, reason),
         error @ (CallError::Transport { .. } | CallError::Violation { .. } | CallError::Version { .. }) => {
-            tracing::warn!(sandbox.id = %hosted.id, error = %ErrorChain(&error), "a file operation failed");
-            internal()
+            unanswered(hosted, &error, "a file operation failed")
         }
     }
 }

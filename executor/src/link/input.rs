@@ -4,13 +4,13 @@ use agent::client::CallError;
 use agent::protocol::{self, ExecRefusal};
 use bytes::Bytes;
 use events::{
-    ErrorChain, EventData, ExecId, ExecResized, ExecSignaled, FaultCode, LinkFault, LinkIncoming, LinkValue,
-    TerminalSize,
+    EventData, ExecId, ExecResized, ExecSignaled, FaultCode, LinkFault, LinkIncoming, LinkValue, TerminalSize,
 };
 
 use super::recording::Recording;
-use super::{Answer, internal};
+use super::{Answer, unanswered, unavailable};
 use crate::context::Context;
+use crate::exec::SIGTERM;
 use crate::hosted::Hosted;
 use crate::service::Shared;
 
@@ -18,7 +18,6 @@ use crate::service::Shared;
 const GRACE: Duration = Duration::from_secs(2);
 /// How often the gateway hears of input that the process does not take. Below what it takes for a broken link.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-const SIGKILL: i32 = 9;
 
 fn agent_id(exec: ExecId) -> protocol::ExecId {
     exec.as_bytes().to_owned().into()
@@ -73,7 +72,7 @@ async fn write(
 async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) -> Result<(), LinkFault> {
     shared.log.publish(&[context.event(data)]).await.map_err(|error| {
         tracing::warn!(sandbox.id = %context.sandbox, error = %error, "not recorded, so not done");
-        internal()
+        unavailable()
     })
 }
 
@@ -84,7 +83,7 @@ pub(super) async fn signal(
     exec: ExecId,
     signal: i32,
 ) -> Answer {
-    tell(shared, context, ExecSignaled { exec, signal }).await?;
+    tell(shared, context, ExecSignaled { exec, signal, kill: false }).await?;
     answer(hosted, hosted.agent.signal_exec(agent_id(exec), signal).await)
 }
 
@@ -101,7 +100,8 @@ pub(super) async fn resize(
 }
 
 pub(super) async fn kill(shared: &Shared, context: &Context, hosted: &Hosted, exec: ExecId) -> Answer {
-    tell(shared, context, ExecSignaled { exec, signal: SIGKILL }).await?;
+    tell(shared, context, ExecSignaled { exec, signal: SIGTERM, kill: true }).await?;
+    hosted.note_kill(exec, &context.actor);
     answer(hosted, hosted.agent.kill_exec(agent_id(exec), GRACE).await)
 }
 
@@ -124,9 +124,6 @@ fn fault(hosted: &Hosted, error: CallError<ExecRefusal>) -> LinkFault {
         error @ (CallError::Transport { .. }
         | CallError::InvalidCall { .. }
         | CallError::Violation { .. }
-        | CallError::Version { .. }) => {
-            tracing::warn!(sandbox.id = %hosted.id, error = %ErrorChain(&error), "input was not passed on");
-            internal()
-        }
+        | CallError::Version { .. }) => unanswered(hosted, &error, "input was not passed on"),
     }
 }

@@ -35,7 +35,7 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
     let hosted = match shared.registry.get(request.sandbox) {
         Some(hosted) if hosted.tenant == request.tenant && !hosted.is_closing() => hosted,
         _ => {
-            incoming.answer(Err(LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone"))).await;
+            incoming.answer(Err(gone())).await;
             return;
         }
     };
@@ -62,7 +62,34 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
         LinkOp::Resize { exec, size } => input::resize(shared, &context, &hosted, *exec, *size).await,
         LinkOp::Kill { exec } => input::kill(shared, &context, &hosted, *exec).await,
     };
+    let answer = answer.map_err(|fault| explain(shared, &hosted, fault));
     incoming.answer(answer).await;
+}
+
+/// What fails in a sandbox that is being destroyed, or has gone meanwhile, fails because of that.
+fn explain(shared: &Shared, hosted: &Hosted, fault: LinkFault) -> LinkFault {
+    let here = shared.registry.get(hosted.id).is_some_and(|known| !known.is_closing());
+    match fault.code {
+        FaultCode::Internal | FaultCode::Unavailable if !here => gone(),
+        FaultCode::Internal
+        | FaultCode::Unavailable
+        | FaultCode::NotFound
+        | FaultCode::InvalidPath
+        | FaultCode::PermissionDenied
+        | FaultCode::IsADirectory
+        | FaultCode::NotADirectory
+        | FaultCode::AlreadyExists
+        | FaultCode::DirectoryNotEmpty
+        | FaultCode::NoSpace
+        | FaultCode::SandboxGone
+        | FaultCode::ExecGone
+        | FaultCode::Unsupported
+        | FaultCode::Unrecorded => fault,
+    }
+}
+
+fn gone() -> LinkFault {
+    LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone")
 }
 
 async fn stats(hosted: &Hosted) -> Answer {
@@ -75,15 +102,22 @@ async fn stats(hosted: &Hosted) -> Answer {
         Err(StatsError::Unsupported) => {
             Err(LinkFault::new(FaultCode::Unsupported, "the provider keeps no stats"))
         }
-        Err(StatsError::NotRunning) => Err(LinkFault::new(FaultCode::SandboxGone, "the sandbox is gone")),
-        Err(error @ StatsError::Failed(_)) => {
-            tracing::warn!(sandbox.id = %hosted.id, error = %ErrorChain(&error), "stats cannot be read");
-            Err(internal())
-        }
+        Err(StatsError::NotRunning) => Err(gone()),
+        Err(error @ StatsError::Failed(_)) => Err(unanswered(hosted, &error, "stats cannot be read")),
     }
 }
 
-/// What a client may know of a failure that is ours.
-fn internal() -> LinkFault {
-    LinkFault::new(FaultCode::Internal, "the sandbox did not answer")
+/// A sandbox, or what is under it, that does not answer. Of one that is being destroyed that is no news.
+fn unanswered(hosted: &Hosted, error: &dyn std::error::Error, what: &'static str) -> LinkFault {
+    if hosted.is_closing() {
+        tracing::debug!(sandbox.id = %hosted.id, error = %ErrorChain(error), "{what}: it is being destroyed");
+    } else {
+        tracing::warn!(sandbox.id = %hosted.id, error = %ErrorChain(error), "{what}");
+    }
+    unavailable()
+}
+
+/// What a client may know of it.
+fn unavailable() -> LinkFault {
+    LinkFault::new(FaultCode::Unavailable, "the sandbox did not answer")
 }

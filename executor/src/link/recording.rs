@@ -9,7 +9,7 @@ use events::{
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::internal;
+use super::unavailable;
 use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::service::Shared;
@@ -117,5 +117,5 @@ impl Drop for Recording {
 
 fn unrecorded(context: &Context, error: &PublishError) -> LinkFault {
     tracing::warn!(sandbox.id = %context.sandbox, error = %error, "input was not recorded");
-    internal()
+    unavailable()
 }

@@ -126,7 +126,12 @@ impl Rig {
     }
 
     pub fn order(&self, spec: SandboxSpec) -> BoxOrder {
-        BoxOrder { id: SandboxId::new(), spec, time_left: Duration::from_secs(300) }
+        BoxOrder {
+            id: SandboxId::new(),
+            spec,
+            time_left: Duration::from_secs(300),
+            make_within: Duration::from_secs(300),
+        }
     }
 
     pub async fn create(&self, order: &BoxOrder) -> BoxHandle {

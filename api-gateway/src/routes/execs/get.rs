@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use events::{ExecEnd, ExecId, ExecState, format_go_duration};
+use events::{Asked, EndCause, ExecEnd, ExecId, ExecState, format_go_duration};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -60,8 +60,31 @@ pub struct Exec {
     /// Why it did not run, or why nobody can say how it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// That it was asked to end. How it ended after that is told above: it may have left by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<AskedToEnd>,
     /// Where it is read, watched and fed.
     pub links: ExecLinks,
+}
+
+/// Who or what asked an exec to end, and how.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AskedToEnd {
+    /// `request` (a client asked), or `sandbox` (its sandbox was destroyed, or its deadline passed).
+    #[schema(value_type = String)]
+    pub cause: EndCause,
+    /// Who asked, as events name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// The signal that it was sent first.
+    pub signal: i32,
+}
+
+impl AskedToEnd {
+    fn of(asked: &Asked) -> Self {
+        let Asked { cause, by, signal } = asked;
+        Self { cause: *cause, by: by.as_ref().map(ToString::to_string), signal: *signal }
+    }
 }
 
 /// The size of a terminal, in characters.
@@ -119,7 +142,7 @@ impl Exec {
             None => (None, None, None),
             Some(ExecEnd::Exited { signal, at, .. }) => (*signal, Some(*at), None),
             Some(ExecEnd::Killed { signal, at, .. }) => (Some(*signal), Some(*at), None),
-            Some(ExecEnd::TimedOut { at, .. }) => (None, Some(*at), None),
+            Some(ExecEnd::TimedOut { signal, at, .. }) => (*signal, Some(*at), None),
             Some(ExecEnd::Failed { message, at, .. } | ExecEnd::OutcomeUnknown { message, at }) => {
                 (None, Some(*at), Some(message.clone()))
             }
@@ -145,6 +168,7 @@ impl Exec {
             stderr_bytes: state.stderr_bytes,
             truncated_bytes: ended.map_or(0, |ended| ended.truncated_bytes),
             message,
+            asked: state.asked.as_ref().map(AskedToEnd::of),
             links: ExecLinks::of(state.id),
         }
     }

@@ -7,12 +7,11 @@ use axum::extract::State;
 use events::{LinkOp, OutputItem, OutputReader};
 use tokio::time::Instant;
 
-use super::find;
 use super::get::Exec;
+use super::{begins, find, read_nothing};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::input::Target;
-use crate::exec::start::read;
 use crate::extract::ExecPath;
 use crate::gateway::Gateway;
 
@@ -42,13 +41,10 @@ pub(crate) async fn kill(
     if state.end.is_some() {
         return Ok(Json(Exec::of(&state)));
     }
-    // What it wrote is of no interest, from wherever it would begin.
-    let skip = i64::MAX.unsigned_abs();
-    let mut output = read(&gateway, id, skip, skip).await?;
+    let mut output = read_nothing(&gateway, id).await?;
     let until = Instant::now() + PATIENCE;
     let late = || ApiError::unavailable("the end of an exec was not recorded in time").with_exec(id);
-    let pending = output.state().is_none_or(|state| state.pending);
-    if pending && !tokio::time::timeout_at(until, begins(&mut output)).await.map_err(|_| late())?? {
+    if !tokio::time::timeout_at(until, begins(&mut output)).await.map_err(|_| late())?? {
         return find(&gateway, &tenant, id).await.map(|state| Json(Exec::of(&state)));
     }
     let target = Target { gateway: gateway.clone(), caller, sandbox: state.sandbox, exec: id };
@@ -59,17 +55,6 @@ pub(crate) async fn kill(
     }
     tokio::time::timeout_at(until, ends(&mut output)).await.map_err(|_| late())??;
     find(&gateway, &tenant, id).await.map(|state| Json(Exec::of(&state)))
-}
-
-/// Whether it begins before it ends.
-async fn begins(output: &mut OutputReader) -> Result<bool, ApiError> {
-    loop {
-        match output.next().await.map_err(ApiError::unavailable)? {
-            Some(OutputItem::Started) => return Ok(true),
-            Some(OutputItem::Ended(_)) | None => return Ok(false),
-            Some(OutputItem::Output { .. } | OutputItem::Gone { .. } | OutputItem::Resized(_)) => {}
-        }
-    }
 }
 
 async fn ends(output: &mut OutputReader) -> Result<(), ApiError> {

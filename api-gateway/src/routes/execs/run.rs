@@ -17,7 +17,7 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::end::{failure, outcome_unknown, timed_out};
 use crate::exec::request::ExecRequest;
-use crate::exec::start::{Started, start, start_detached, verify};
+use crate::exec::start::{Started, known, start, start_detached, verify};
 use crate::extract::{RawJsonBody, SandboxPath};
 use crate::gateway::Gateway;
 use crate::idempotency::IdempotencyKey;
@@ -112,8 +112,16 @@ pub(crate) async fn run(
     key: IdempotencyKey,
     body: RawJsonBody<ExecRequest>,
 ) -> Result<Response, ApiError> {
-    let (sandbox, node) = gateway.placed_sandbox(&caller.tenant, id).await?;
     let idempotent = key.with(&caller.tenant, &format!("exec {id}"), &body.bytes);
+    // What was asked for before has its answer, whatever has become of its sandbox.
+    let known = match &idempotent {
+        Some(idempotent) => known(&gateway, idempotent).await?,
+        None => None,
+    };
+    let place = match known {
+        Some(_) => None,
+        None => Some(gateway.placed_sandbox(&caller.tenant, id).await?),
+    };
     let limits = &gateway.config().execs;
     let stream = body.value.stream == Some(true);
     if body.value.detach == Some(true) {
@@ -122,7 +130,7 @@ pub(crate) async fn run(
         }
         let runnable = body.value.interactive(limits, false)?;
         let exec =
-            start_detached(&gateway, &caller, (&sandbox, &node), runnable, idempotent.as_ref()).await?;
+            start_detached(&gateway, &caller, (id, place), known, runnable, idempotent.as_ref()).await?;
         return detached(&gateway, exec).await;
     }
     if body.value.is_interactive() {
@@ -131,7 +139,7 @@ pub(crate) async fn run(
     let mut runnable = body.value.runnable(limits)?;
     if stream {
         let Started { exec, output } =
-            start(&gateway, &caller, (&sandbox, &node), runnable, idempotent.as_ref()).await?;
+            start(&gateway, &caller, place, known, runnable, idempotent.as_ref()).await?;
         let closing = gateway.closing().clone();
         return Ok(ndjson::respond(ExecRecords::new(exec, output, gateway.config().heartbeat, closing)));
     }
@@ -141,7 +149,7 @@ pub(crate) async fn run(
     };
     runnable.spec.timeout_ms = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
     let Started { exec, output } =
-        start(&gateway, &caller, (&sandbox, &node), runnable, idempotent.as_ref()).await?;
+        start(&gateway, &caller, place, known, runnable, idempotent.as_ref()).await?;
     let patience = timeout + limits.delivery_grace;
     let reply = tokio::time::timeout(patience, collect(exec, output, limits.max_sync_output_bytes))
         .await
@@ -272,7 +280,10 @@ mod tests {
     fn other_endings_are_errors_that_name_the_exec() {
         let at = DateTime::UNIX_EPOCH;
         for (end, code) in [
-            (ExecEnd::TimedOut { at, ended: ExecEnded::default() }, ErrorCode::Timeout),
+            (
+                ExecEnd::TimedOut { code: None, signal: Some(9), at, ended: ExecEnded::default() },
+                ErrorCode::Timeout,
+            ),
             (ExecEnd::OutcomeUnknown { message: "m".to_owned(), at }, ErrorCode::Conflict),
             (
                 ExecEnd::Failed { code: FailureCode::Invalid, message: "m".to_owned(), at },

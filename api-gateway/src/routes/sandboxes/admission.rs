@@ -58,16 +58,19 @@ pub(crate) async fn admission(
         None => 0,
         owner @ Some(_) => live.iter().filter(|state| state.spec.owner == *owner).count(),
     };
+    let served = gateway.view().pool_is_served(&plan.spec.provider);
+    let places = gateway.view().places(&plan.spec.provider);
     let reason = if check_ttl(plan.ttl, limits).is_err() {
         "max_ttl"
-    } else if !gateway.view().pool_is_served(&plan.spec.provider) {
+    } else if !served || places == 0 {
         "worker_unavailable"
     } else {
         ""
     };
     Ok(Json(Admission {
         allowed: reason.is_empty(),
-        queueable: false,
+        // What may wait for room gets it in its turn.
+        queueable: served && places == 0 && reason == "worker_unavailable",
         reason,
         active_sandboxes: live.len(),
         max_sandboxes: 0,

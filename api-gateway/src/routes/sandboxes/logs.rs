@@ -105,17 +105,31 @@ pub(super) fn detail(data: &EventData) -> Option<String> {
             format!("until {}", it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
         }
         EventData::SandboxUnhealthy(it) => it.message.clone(),
+        EventData::SandboxDestroying(it) => return wire_name(it.reason),
         EventData::SandboxDestroyed(it) => return wire_name(it.reason),
         EventData::SandboxLost(it) => it.node.to_string(),
         EventData::ExecRequested(it) => format!("{} {:?}", it.exec, it.spec.argv),
         EventData::ExecStarted(it) => format!("{} {:?}", it.exec, it.spec.argv),
         EventData::ExecInput(it) => format!("{} {} bytes", it.exec, it.bytes.len()),
         EventData::ExecResized(it) => format!("{} to {}x{}", it.exec, it.size.cols, it.size.rows),
+        EventData::ExecSignaled(it) if it.kill => format!("{} signal {}, then 9", it.exec, it.signal),
         EventData::ExecSignaled(it) => format!("{} signal {}", it.exec, it.signal),
+        EventData::ExecAttached(it) => {
+            let mode = if it.writes { "rw" } else { "ro" };
+            let source = it.source.as_deref().unwrap_or("an unknown address");
+            format!("{} {} {mode} from {source}", it.exec, it.attachment)
+        }
+        EventData::ExecDetached(it) => {
+            let (stdout, stderr) = (it.stdout_offset, it.stderr_offset);
+            format!("{} {} at stdout {stdout}, stderr {stderr}", it.exec, it.attachment)
+        }
         EventData::AccessGranted(it) => {
             format!("{} until {}", it.exec, it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
         }
-        EventData::AccessDenied(it) => format!("{}: {}", it.route, it.reason),
+        EventData::AccessDenied(it) => {
+            let source = it.source.as_deref().unwrap_or("many addresses");
+            format!("{}: {}, {} times from {source}", it.route, it.reason, it.count)
+        }
         EventData::ExecOutput(_) => return None,
         EventData::ExecExited(it) => {
             format!("{} code {} after {}", it.exec, it.code, took(it.ended.duration_us))
@@ -184,6 +198,7 @@ mod tests {
                 exec: ExecId::from_bytes([0; 16]),
                 code: 3,
                 signal: None,
+                asked: None,
                 ended: ExecEnded { duration_us: 1500, ..ExecEnded::default() },
             }),
         };

@@ -42,7 +42,7 @@ pub struct Sandbox {
     pub vcpus: u32,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
-    /// Its deadline.
+    /// Its deadline. Its time to live counts from when it runs: until then this is the latest that it can be.
     pub expires_at: DateTime<Utc>,
     /// The user who owns it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,6 +110,9 @@ pub fn state_name(state: &SandboxState, now: DateTime<Utc>) -> &'static str {
     if state.is_expired(now) && !state.is_terminal() {
         return "expired";
     }
+    if state.ending.is_some() && !state.is_terminal() {
+        return "destroying";
+    }
     match &state.phase {
         SandboxPhase::Failed { .. } => "error",
         SandboxPhase::Destroyed { .. } => "destroyed",
@@ -151,6 +154,8 @@ pub(crate) mod tests {
             requested_at: at,
             expires_at: at + TimeDelta::minutes(30),
             lifetime_ends_at: at + TimeDelta::hours(24),
+            term: None,
+            ending: None,
             phase,
         }
     }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::SubsecRound;
 use events::{
     Command, CommandId, Destination, EventId, ProviderName, SandboxId, SandboxPhase, SandboxRequested,
-    SandboxSpec, SandboxState, SecretMap,
+    SandboxState, SecretMap, Term,
 };
 
 use super::Sandbox;
@@ -56,6 +56,29 @@ pub(crate) async fn run(
     mut request: SpawnRequest,
     idempotent: Option<Idempotent>,
 ) -> Result<Sandbox, ApiError> {
+    let id = match &idempotent {
+        None => SandboxId::new(),
+        Some(idempotent) => SandboxId::derived(&idempotent.parts()),
+    };
+    tracing::Span::current().record("sandbox.id", tracing::field::display(id));
+    let known = match &idempotent {
+        None => None,
+        Some(idempotent) => {
+            let state = known(gateway, id).await?;
+            if let Some(state) = &state {
+                idempotent.check(state.spec.request_digest.as_deref())?;
+            }
+            state
+        }
+    };
+    if let Some(state) = &known
+        && !matches!(state.phase, SandboxPhase::Requested)
+    {
+        // Its answer is known, whatever has become of the template. One that ended long ago is not in the view, and will
+        // not come into it.
+        let waited = if state.is_terminal() { None } else { wait(gateway, id).await };
+        return repeat(gateway, waited.as_deref().unwrap_or(state));
+    }
     let template = match request.template.take().filter(|name| !name.is_empty()) {
         None => None,
         Some(name) => {
@@ -68,25 +91,12 @@ pub(crate) async fn run(
     let mut plan = plan(request, template, caller.user.as_deref(), limits)?;
     plan.spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &plan.env);
     check_ttl(plan.ttl, limits)?;
-    let id = match &idempotent {
-        None => SandboxId::new(),
-        Some(idempotent) => SandboxId::derived(&idempotent.parts()),
-    };
-    tracing::Span::current().record("sandbox.id", tracing::field::display(id));
-    if let Some(idempotent) = &idempotent
-        && let Some(state) = known(gateway, id).await?
-    {
-        idempotent.check(state.spec.request_digest.as_deref())?;
-        if matches!(state.phase, SandboxPhase::Requested) {
-            // Whoever asked first may have died between the event and the command. The command's id follows from the
-            // key, so it is stored once however often it is sent, and an executor makes one box of it in any case.
-            let (spec, expires_at) = (state.spec.clone(), state.expires_at);
-            send_create(gateway, caller, id, idempotent.command(), spec, plan.env.clone(), expires_at)
-                .await?;
-        }
-        // One that ended long ago is not in the view, and will not come into it.
-        let waited = if state.is_terminal() { None } else { wait(gateway, id).await };
-        return answer(gateway, waited.as_deref().unwrap_or(&state));
+    if let (Some(idempotent), Some(state)) = (&idempotent, known) {
+        // Whoever asked first may have died between the event and the command. The command's id follows from the key, so
+        // it is stored once however often it is sent, and an executor makes one box of it in any case.
+        send_create(gateway, caller, &state, idempotent.command(), plan.env.clone()).await?;
+        let waited = wait(gateway, id).await;
+        return repeat(gateway, waited.as_deref().unwrap_or(&state));
     }
     await_provider(gateway, &plan.spec.provider).await?;
     // In a task of its own: a client that goes away must not leave a request that nobody carries out.
@@ -147,8 +157,13 @@ async fn ask(
     let Plan { mut spec, env, ttl } = plan;
     let limits = &gateway.config().sandboxes;
     let now = gateway.clock().now();
-    let lifetime_ends_at = (now + limits.max_lifetime).trunc_subsecs(6);
-    let expires_at = (now + ttl).trunc_subsecs(6).min(lifetime_ends_at);
+    let term = Term {
+        ttl_ms: millis(ttl),
+        lifetime_ms: millis(limits.max_lifetime),
+        start_by: (now + limits.max_queue_wait).trunc_subsecs(6),
+    };
+    // The latest that they can be: what it may live counts from when it runs.
+    let (expires_at, lifetime_ends_at) = term.ends(term.start_by);
     let (event, command) = match &idempotent {
         None => (EventId::new(), CommandId::new()),
         Some(idempotent) => {
@@ -156,24 +171,25 @@ async fn ask(
             (EventId::derived(&idempotent.parts()), idempotent.command())
         }
     };
-    let requested = SandboxRequested { spec: spec.clone(), expires_at, lifetime_ends_at };
+    let requested = SandboxRequested { spec: spec.clone(), expires_at, lifetime_ends_at, term: Some(term) };
     let redaction = gateway.redaction().with_secrets(env.of(&spec.secret_names));
     gateway.publish_redacted(&caller, Some(id), event, now, requested, &redaction).await?;
-    send_create(&gateway, &caller, id, command, spec, env, expires_at).await
+    let provider = spec.provider.clone();
+    let create = Command::CreateSandbox { spec, env, expires_at, term: Some(term) };
+    gateway.send(Destination::Pool(&provider), &caller, id, command, create).await
 }
 
+/// Sends the command of a request that is recorded once more.
 async fn send_create(
     gateway: &Gateway,
     caller: &Caller,
-    id: SandboxId,
+    state: &SandboxState,
     command: CommandId,
-    spec: SandboxSpec,
     env: SecretMap,
-    expires_at: DateTime<Utc>,
 ) -> Result<(), ApiError> {
-    let provider = spec.provider.clone();
-    let create = Command::CreateSandbox { spec, env, expires_at };
-    gateway.send(Destination::Pool(&provider), caller, id, command, create).await
+    let (spec, provider) = (state.spec.clone(), state.spec.provider.clone());
+    let create = Command::CreateSandbox { spec, env, expires_at: state.expires_at, term: state.term };
+    gateway.send(Destination::Pool(&provider), caller, state.id, command, create).await
 }
 
 async fn known(gateway: &Gateway, id: SandboxId) -> Result<Option<Arc<SandboxState>>, ApiError> {
@@ -190,6 +206,18 @@ async fn wait(gateway: &Gateway, id: SandboxId) -> Option<Arc<SandboxState>> {
     };
     let waited = gateway.view().wait(id, made, gateway.config().spawn_wait).await;
     waited.or_else(|| gateway.view().sandbox(id))
+}
+
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The answer to a request that comes again: the sandbox that its key stands for, also where it has been destroyed since.
+fn repeat(gateway: &Gateway, state: &SandboxState) -> Result<Sandbox, ApiError> {
+    if let SandboxPhase::Destroyed { .. } = &state.phase {
+        return Ok(Sandbox::of(state, gateway));
+    }
+    answer(gateway, state)
 }
 
 fn answer(gateway: &Gateway, state: &SandboxState) -> Result<Sandbox, ApiError> {

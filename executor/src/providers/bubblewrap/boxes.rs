@@ -32,7 +32,7 @@ const LOG_EXCERPT: usize = 500;
 impl BubblewrapProvider {
     pub(super) async fn create_box(&self, order: &BoxOrder) -> Result<BoxHandle, CreateError> {
         self.check(order)?;
-        let deadline = tokio::time::Instant::now() + order.time_left;
+        let deadline = tokio::time::Instant::now() + order.make_within;
         let late = |_| CreateError::DeadlinePassed;
         // Outside the lock of the box: this may take long, and other boxes have the same image.
         let rootfs = self.images.rootfs(&self.config, self.outside.as_ref(), &order.spec.image);

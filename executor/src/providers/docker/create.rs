@@ -64,7 +64,7 @@ impl DockerProvider {
     ) -> Result<BoxHandle, CreateError> {
         // Not around the calls that create and start: the engine goes on with them when nobody listens any more, and
         // what it makes then would be nobody's.
-        let deadline = Instant::now() + order.time_left;
+        let deadline = Instant::now() + order.make_within;
         let engine = self.engine().await.map_err(|error| create_error(error, None))?;
         let mut runtime_id = self.create_container(engine, order, deadline, progress, made).await?;
         if let Err(error) = self.start_container(engine, order.id).await {
