@@ -32,6 +32,9 @@ agent:
 		--profile agent --target $(AGENT_TARGET) --target-dir $(AGENT_TARGET_DIR)
 	@install -D -m 755 $(AGENT_TARGET_DIR)/$(AGENT_TARGET)/agent/stacyvm-agent $(DIST)/stacyvm-agent
 
+# Tests, the demo and the bench use images that are made here; no registry is asked.
+test demo bench chaos compose-test: export STACYVM_PULL = 0
+
 test: setup agent
 	@STACYVM_AGENT=$(DIST)/stacyvm-agent scripts/test
 

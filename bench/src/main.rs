@@ -29,7 +29,7 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// The image of all sandboxes; it must be there.
-    #[arg(long, default_value = "alpine:latest")]
+    #[arg(long, default_value = "stacyvm/base:local")]
     image: String,
 }
 

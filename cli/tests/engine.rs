@@ -38,3 +38,17 @@ async fn sandboxes_work_on_while_the_engine_is_dead_and_the_log_says_what_its_re
     assert_eq!(serve.api.exec(&another, "echo again").await["stdout"], "again\n");
     assert_eq!(serve.api.destroy(&another).await, 200);
 }
+
+#[test]
+fn setup_gives_no_image_a_name_that_is_not_its_own() {
+    let engine = Dockerd::start();
+    let setup = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/setup");
+    let output = std::process::Command::new(setup)
+        .args(["--only", "images"])
+        .env("DOCKER_HOST", format!("unix://{}", engine.socket().display()))
+        .env("STACYVM_PULL", "0")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(engine.images(), ["stacyvm/base:local", "stacyvm/busybox:local"]);
+}

@@ -13,6 +13,9 @@ use executor::providers::docker::{DockerConfig, DockerProvider};
 use executor::{Executor, ExecutorConfig};
 use tokio_util::sync::CancellationToken;
 
+/// What `scripts/setup` makes.
+const IMAGE: &str = "stacyvm/base:local";
+
 struct Nats(Child);
 
 impl Drop for Nats {
@@ -221,7 +224,7 @@ fn types(events: &[Arc<Recorded>]) -> Vec<&'static str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_lives_from_its_request_to_its_end() {
     let world = World::start().await;
-    let sandbox = world.create("alpine:latest").await;
+    let sandbox = world.create(IMAGE).await;
     assert_eq!(
         types(&world.until(sandbox, "sandbox.running").await),
         ["sandbox.requested", "sandbox.starting", "sandbox.running"]
@@ -262,7 +265,7 @@ async fn a_sandbox_lives_from_its_request_to_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn output_goes_on_when_the_executor_is_replaced() {
     let mut world = World::start().await;
-    let sandbox = world.create("alpine:latest").await;
+    let sandbox = world.create(IMAGE).await;
     world.until(sandbox, "sandbox.running").await;
     let exec = world.start_exec(sandbox, "for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.3; done").await;
     world.until(sandbox, "exec.output").await;
@@ -287,7 +290,7 @@ async fn a_missing_image_fails_the_sandbox_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_comes_twice_has_one_effect() {
     let world = World::start().await;
-    let sandbox = world.create("alpine:latest").await;
+    let sandbox = world.create(IMAGE).await;
     world.until(sandbox, "sandbox.running").await;
     let exec = ExecId::new();
     let spec = ExecSpec {
@@ -321,7 +324,7 @@ async fn a_command_that_comes_twice_has_one_effect() {
 async fn the_environment_outlives_the_executor_and_is_in_no_event() {
     let mut world = World::start().await;
     let secret = SecretMap([("TOKEN".to_owned(), "s3cr3t-value".to_owned())].into());
-    let sandbox = world.create_with("alpine:latest", secret).await;
+    let sandbox = world.create_with(IMAGE, secret).await;
     world.until(sandbox, "sandbox.running").await;
     world.stop_executor().await;
     world.start_executor();

@@ -102,6 +102,25 @@ fn pulling() -> Rig {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_may_stand_in_for_another() {
+    let name = "registry.example/no/such/tool:1".to_owned();
+    let aliased = name.clone();
+    Rig::docker_with(move |config| {
+        config.image_aliases.insert(aliased, "stacyvm/base:local".to_owned());
+    })
+    .run(|rig| async move {
+        let mut spec = rig.spec();
+        spec.image = name;
+        let made = rig.create(&rig.order(spec.clone())).await;
+        assert_eq!(python(&made, "print(6 * 7)").await.stdout, "42\n");
+        spec.image = "registry.example/no/such/tool:2".to_owned();
+        let refused = rig.provider.create(&rig.order(spec), &NoProgress).await;
+        assert!(matches!(refused, Err(CreateError::ImageNotFound { .. })), "{refused:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_is_pulled_once_for_all_who_wait() {
     let registry = Registry::start();
     let image = registry.publish("tool:1");
@@ -251,7 +270,7 @@ async fn without_an_engine_errors_say_so() {
     config.socket = data.path().join("no.sock");
     let provider = DockerProvider::new(config).unwrap();
     let spec = serde_json::from_value(serde_json::json!({
-        "provider": "docker", "image": "alpine:latest", "memory_mib": 64, "cpu_millis": 1000, "pids_limit": 10,
+        "provider": "docker", "image": "stacyvm/base:local", "memory_mib": 64, "cpu_millis": 1000, "pids_limit": 10,
     }));
     let order = executor::provider::BoxOrder {
         id: SandboxId::new(),

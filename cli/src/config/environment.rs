@@ -30,6 +30,11 @@ pub const VARIABLES: &[(&str, &str, &str)] = &[
     ("STACYVM_PROVIDERS_DOCKER_ENABLED", "providers.docker.enabled", "whether the Docker provider is on"),
     ("STACYVM_PROVIDERS_DOCKER_SOCKET", "providers.docker.socket", "socket of the Docker engine"),
     (
+        "STACYVM_PROVIDERS_DOCKER_IMAGE_ALIASES",
+        "providers.docker.image_aliases",
+        "images that stand for others, as NAME=IMAGE, separated by commas",
+    ),
+    (
         "STACYVM_PROVIDERS_BUBBLEWRAP_ENABLED",
         "providers.bubblewrap.enabled",
         "whether the bubblewrap provider is on",
@@ -83,7 +88,7 @@ const FLAGS: &[&str] = &[
     "webhooks.allow_http",
 ];
 /// The keys that are lists, in the environment separated by commas.
-const LISTS: &[&str] = &["webhooks.allow_networks"];
+const LISTS: &[&str] = &["webhooks.allow_networks", "providers.docker.image_aliases"];
 
 fn value(key: &str, text: &str) -> Value {
     match (text.parse::<u32>(), text) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-use super::values::{Bytes, GoDuration, KeptFor};
+use super::values::{Bytes, GoDuration, ImageAlias, KeptFor};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -109,6 +109,8 @@ pub struct DockerConfig {
     pub bridge_network: String,
     /// `missing` or `never`.
     pub pull: String,
+    /// `NAME=IMAGE`: the engine is asked for IMAGE where a request names NAME.
+    pub image_aliases: Vec<ImageAlias>,
     /// How many processes a sandbox may have.
     pub pids_limit: u32,
 }
@@ -339,6 +341,7 @@ impl Default for Config {
                     seccomp_profile: "default".to_owned(),
                     bridge_network: "stacyvm".to_owned(),
                     pull: "missing".to_owned(),
+                    image_aliases: Vec::new(),
                     pids_limit: 256,
                 },
                 bubblewrap: BubblewrapConfig {

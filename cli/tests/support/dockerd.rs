@@ -12,13 +12,13 @@ pub struct Dockerd {
 }
 
 impl Dockerd {
-    /// Starts one that has the image `alpine:latest`.
+    /// Starts one that has the base image of `scripts/setup`.
     pub fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("dockerd-").tempdir_in("/tmp").unwrap();
         let engine = Self { process: launch(dir.path()), dir };
         engine.wait();
         let mut saved =
-            Command::new("docker").args(["save", "alpine:latest"]).stdout(Stdio::piped()).spawn().unwrap();
+            Command::new("docker").args(["save", "stacyvm/base:local"]).stdout(Stdio::piped()).spawn().unwrap();
         let loaded = engine.docker().arg("load").stdin(saved.stdout.take().unwrap()).output().unwrap();
         assert!(saved.wait().unwrap().success(), "docker save failed");
         assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
@@ -27,6 +27,15 @@ impl Dockerd {
 
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("socket")
+    }
+
+    /// The names of all that it has, in order.
+    pub fn images(&self) -> Vec<String> {
+        let listed =
+            self.docker().args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).output().unwrap().stdout;
+        let mut names: Vec<_> = String::from_utf8(listed).unwrap().lines().map(str::to_owned).collect();
+        names.sort();
+        names
     }
 
     pub fn kill(&mut self) {

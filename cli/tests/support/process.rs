@@ -78,6 +78,10 @@ pub fn agent() -> PathBuf {
         .unwrap_or_else(|error| panic!("no agent at {}: {error}; run `make agent`", path.display()))
 }
 
+/// Names that clients use by default, and the image that `scripts/setup` makes: no registry is asked in a test, and no image
+/// of this machine's engine carries a name that is not its own.
+const STAND_INS: &str = "alpine:latest=stacyvm/base:local,python:3.12=stacyvm/base:local";
+
 /// The server binary with a clean environment.
 pub fn stacyvm() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stacyvm"));
@@ -87,6 +91,7 @@ pub fn stacyvm() -> Command {
         }
     }
     command.env("STACYVM_AGENT", agent());
+    command.env("STACYVM_PROVIDERS_DOCKER_IMAGE_ALIASES", STAND_INS);
     if let Some(rules) = std::env::var_os("STACYVM_TEST_LOG") {
         command.env("RUST_LOG", rules);
     }

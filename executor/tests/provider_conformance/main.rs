@@ -1,7 +1,7 @@
 //! What every box-maker owes, run against each real one: a Docker engine, and bubblewrap.
 //!
 //! Needs the agent (`STACYVM_AGENT`, an absolute path; `make agent` builds it), a Docker engine with the image
-//! `alpine:latest`, and the base root file system that `scripts/setup` makes. What is missing fails the run.
+//! `stacyvm/base:local`, and the base root file system that `scripts/setup` makes. What is missing fails the run.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -10,6 +10,9 @@ use executor::provider::{BoxHandle, BoxOrder, NoProgress, Provider};
 use executor::providers::bubblewrap::{BubblewrapConfig, BubblewrapProvider, RootfsSource};
 use executor::providers::docker::{DockerConfig, DockerProvider, PullPolicy};
 
+/// What `scripts/setup` makes: Debian with Python, in the engine and as a root file system.
+const IMAGE: &str = "stacyvm/base:local";
+
 /// One provider with a deployment and a data directory of its own.
 pub struct Rig {
     pub provider: Arc<dyn Provider>,
@@ -62,7 +65,7 @@ impl Rig {
         let mut config = BubblewrapConfig::new(data.path(), agent_path()).expect("the names are valid");
         config.image_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bubblewrap-images");
         config.cgroup_parent = format!("stacyvm-test-{}", SandboxId::new());
-        config.images.insert("alpine:latest".to_owned(), RootfsSource::Tar(base));
+        config.images.insert(IMAGE.to_owned(), RootfsSource::Tar(base));
         change(&mut config);
         let parent = config.cgroup_parent.clone();
         let again = move || -> Arc<dyn Provider> {
@@ -117,7 +120,7 @@ impl Rig {
         // As it comes out of the log: what this suite does not care about takes its default.
         serde_json::from_value(serde_json::json!({
             "provider": self.provider.name(),
-            "image": "alpine:latest",
+            "image": IMAGE,
             "memory_mib": 256,
             "cpu_millis": 1000,
             "pids_limit": 100,

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use events::{IdError, NodeId, ProviderName};
@@ -21,6 +22,9 @@ pub struct DockerConfig {
     pub bridge_network: String,
     /// What to do about an image that is not here.
     pub pull: PullPolicy,
+    /// Image names, each with its tag, and the image that the engine is asked for instead: a mirror, or one made on
+    /// this machine where no registry can be reached.
+    pub image_aliases: BTreeMap<String, String>,
     /// The runtimes that a spec may name. Empty: any that the engine has.
     pub runtimes: Vec<String>,
     /// A seccomp profile in the engine's JSON form, instead of the built-in one.
@@ -53,6 +57,7 @@ impl DockerConfig {
             deployment: "stacyvm".to_owned(),
             bridge_network: "stacyvm".to_owned(),
             pull: PullPolicy::default(),
+            image_aliases: BTreeMap::new(),
             runtimes: Vec::new(),
             seccomp_profile: None,
         })

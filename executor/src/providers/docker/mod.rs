@@ -169,7 +169,15 @@ impl Provider for DockerProvider {
     }
 
     async fn create(&self, order: &BoxOrder, progress: &dyn PullProgress) -> Result<BoxHandle, CreateError> {
-        self.create_box(order, progress).await
+        match self.config.image_aliases.get(&order.spec.image) {
+            None => self.create_box(order, progress).await,
+            // The record keeps the name that was asked for; only the engine hears the other one.
+            Some(image) => {
+                let mut order = order.clone();
+                order.spec.image.clone_from(image);
+                self.create_box(&order, progress).await
+            }
+        }
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), DestroyError> {
