@@ -81,6 +81,8 @@ impl Serve {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot run {}", binary.display()))?;
+        // The process's one TLS provider; whoever came first has set the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = Client::builder().no_proxy().tcp_nodelay(true).build()?;
         let base = format!("http://127.0.0.1:{port}/api/v1");
         let mut serve = Self { child, dir, base, http, image: image.to_owned() };

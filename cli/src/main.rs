@@ -24,7 +24,15 @@ use args::{Args, Verb};
 const LAST_LINES: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and versions come this way too. Where nobody reads it, there is nobody to tell.
+            let _ = error.print();
+            let code = client::usage_exit_code(std::env::args_os().skip(1));
+            return if error.use_stderr() { ExitCode::from(code) } else { ExitCode::SUCCESS };
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

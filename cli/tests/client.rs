@@ -4,26 +4,16 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use support::eventually;
 use support::process::stacyvm;
 use support::serve::Serve;
+use support::verbs::{assert_output, client, text, verb};
 
 const IMAGE: &str = "alpine:latest";
-
-fn client(serve: &Serve, words: &[&str]) -> Command {
-    let mut command = stacyvm();
-    command.env("STACYVM_URL", serve.api.base.trim_end_matches("/api/v1")).args(words);
-    command
-}
-
-/// Runs a verb to its end.
-fn verb(serve: &Serve, words: &[&str]) -> Output {
-    client(serve, words).stdin(Stdio::null()).output().unwrap()
-}
 
 fn piped(serve: &Serve, words: &[&str]) -> Child {
     let mut command = client(serve, words);
@@ -38,20 +28,6 @@ fn fed(serve: &Serve, words: &[&str], input: &[u8]) -> Output {
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
     output
-}
-
-#[track_caller]
-fn assert_output(output: &Output, code: i32, stdout: &str) {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()),
-        (Some(code), stdout),
-        "stderr: {errors}"
-    );
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn spawned(serve: &Serve) -> String {
@@ -89,7 +65,7 @@ async fn sandboxes_are_made_listed_shown_and_destroyed() {
     assert_output(&verb(&serve, &["kill", &id]), 0, &format!("{id}\n"));
 
     let gone = verb(&serve, &["get", &id]);
-    assert_output(&gone, 1, "");
+    assert_output(&gone, 125, "");
     let errors = text(&gone.stderr);
     assert!(errors.contains("sandbox not found (NOT_FOUND, request "), "{errors}");
     let events = verb(&serve, &["events", "--sandbox", &id, "--output", "json"]);
@@ -107,8 +83,8 @@ async fn sandboxes_are_made_listed_shown_and_destroyed() {
             "sandbox.destroyed"
         ]
     );
-    assert_eq!(verb(&serve, &["kill", &id]).status.code(), Some(1));
-    assert_eq!(verb(&serve, &["exec", &id]).status.code(), Some(2), "a command is missing");
+    assert_eq!(verb(&serve, &["kill", &id]).status.code(), Some(125));
+    assert_eq!(verb(&serve, &["exec", &id]).status.code(), Some(125), "a command is missing");
 }
 
 #[tokio::test]
@@ -151,7 +127,7 @@ async fn files_are_copied_byte_for_byte() {
     assert_output(&fed(&serve, &["cp", "-", &format!("{id}:note")], b"hello\n"), 0, "");
     assert_output(&verb(&serve, &["cp", &format!("{id}:/workspace/note"), "-"]), 0, "hello\n");
 
-    assert_output(&verb(&serve, &["cp", &format!("{id}:/nowhere"), back.to_str().unwrap()]), 1, "");
+    assert_output(&verb(&serve, &["cp", &format!("{id}:/nowhere"), back.to_str().unwrap()]), 125, "");
     assert!(std::fs::read(&back).unwrap() == bytes, "a copy that failed leaves what was there");
     assert_eq!(verb(&serve, &["cp", "a", "b"]).status.code(), Some(2));
 }
@@ -231,7 +207,7 @@ fn without_a_server_the_user_is_told_how_to_start_one() {
     let mut command = stacyvm();
     let port = support::process::free_port();
     let output = command.args(["list", "--url", &format!("http://127.0.0.1:{port}")]).output().unwrap();
-    assert_output(&output, 1, "");
+    assert_output(&output, 125, "");
     let errors = text(&output.stderr);
     assert!(errors.contains("no server answers at") && errors.contains("stacyvm serve"), "{errors}");
 }

@@ -12,6 +12,7 @@ use support::process::stacyvm;
 use support::serve::Serve;
 use support::split::Split;
 use support::tmux::Tmux;
+use support::verbs::{assert_output, text};
 
 const BIN: &str = env!("CARGO_BIN_EXE_stacyvm");
 /// The default prompt of a root shell.
@@ -310,16 +311,6 @@ fn fed(serve: &Serve, words: &[&str], input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-#[track_caller]
-fn assert_output(output: &Output, code: i32, stdout: &str) {
-    let shown = (output.status.code(), text(&output.stdout));
-    assert_eq!(shown, (Some(code), stdout.to_owned()), "stderr: {}", text(&output.stderr));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn pipes_work_in_place_of_a_terminal() {
     let serve = Serve::start().await;
@@ -357,11 +348,11 @@ async fn pipes_work_in_place_of_a_terminal() {
     assert!(table.starts_with("ID ") && table.contains(&exec), "{table}");
 
     let missing = verb(&serve, &["attach", "ex-00000000000000000000000000"]);
-    assert_eq!(missing.status.code(), Some(1));
+    assert_eq!(missing.status.code(), Some(125));
     assert!(text(&missing.stderr).contains("NOT_FOUND"), "{}", text(&missing.stderr));
     assert_eq!(
         verb(&serve, &["exec", "-t", &id, "--", "true"]).status.code(),
-        Some(2),
+        Some(125),
         "no terminal to lend"
     );
 }

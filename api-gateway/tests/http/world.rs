@@ -99,6 +99,8 @@ impl World {
         let link = LinkClient::new(&log);
         let gateway =
             Gateway::new(config, log.clone(), store.clone(), feed, view, link, Arc::new(SystemClock));
+        // The process's one TLS provider; whoever came first has set the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();

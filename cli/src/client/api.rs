@@ -1,6 +1,7 @@
 //! Requests to the API, and what comes back when they are refused.
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use events::RequestId;
@@ -8,8 +9,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 
-use super::GlobalOptions;
 use super::error::ClientError;
+use super::{GlobalOptions, tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that vanished without a word is found out by the kernel.
@@ -23,13 +24,15 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// What the server does not know is an error for this client, and never left out in silence.
 pub const STRICT: (HeaderName, HeaderValue) =
     (HeaderName::from_static("prefer"), HeaderValue::from_static("handling=strict"));
+const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// A server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Api {
     http: reqwest::Client,
     base: Url,
-    key: Option<HeaderValue>,
+    headers: HeaderMap,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 impl Api {
@@ -38,11 +41,8 @@ impl Api {
         let wrong = |why: &str| ClientError::Usage(format!("--url {:?}: {why}", options.url));
         let mut base = Url::parse(&options.url).map_err(|error| wrong(&error.to_string()))?;
         match base.scheme() {
-            "http" => {}
-            "https" => {
-                return Err(wrong("https is not built in: put a proxy that speaks http beside this program"));
-            }
-            _ => return Err(wrong("it must begin with http://")),
+            "http" | "https" => {}
+            _ => return Err(wrong("it must begin with http:// or https://")),
         }
         if base.host().is_none() || base.query().is_some() || base.fragment().is_some() {
             return Err(wrong("use a form such as http://127.0.0.1:7423"));
@@ -58,12 +58,16 @@ impl Api {
                 Some(value)
             }
         };
+        let user = options.user_id.as_deref().filter(|user| !user.is_empty()).map(user_header).transpose()?;
         let mut headers = HeaderMap::new();
-        headers.extend(key.clone().map(|key| (API_KEY, key)));
         headers.extend([STRICT]);
+        headers.extend(key.map(|key| (API_KEY, key)));
+        headers.extend(user.map(|user| (USER_ID, user)));
+        let tls = tls::config(base.scheme() == "https", options.ca_file.as_deref())?;
         let http = reqwest::Client::builder()
             .user_agent(concat!("stacyvm-cli/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
+            .default_headers(headers.clone())
+            .tls_backend_preconfigured(tls.clone())
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)
             .redirect(reqwest::redirect::Policy::none())
@@ -71,7 +75,7 @@ impl Api {
             .no_proxy()
             .build()
             .map_err(|error| ClientError::Usage(format!("cannot make an HTTP client: {error}")))?;
-        Ok(Self { http, base, key })
+        Ok(Self { http, base, headers, tls: Arc::new(tls) })
     }
 
     /// Where the server is, for people.
@@ -95,9 +99,14 @@ impl Api {
         url
     }
 
-    /// The key, for requests that do not go through [`Api::request`].
-    pub fn key_header(&self) -> Option<(HeaderName, HeaderValue)> {
-        self.key.clone().map(|key| (API_KEY, key))
+    /// Who asks, for requests that do not go through [`Api::request`].
+    pub fn headers(&self) -> HeaderMap {
+        self.headers.clone()
+    }
+
+    /// What a connection that is not made by [`Api::request`] trusts.
+    pub fn tls(&self) -> Arc<rustls::ClientConfig> {
+        Arc::clone(&self.tls)
     }
 
     /// A request with an id of its own.
@@ -119,6 +128,11 @@ impl Api {
     /// Sends a request and reads the JSON that it is answered with.
     pub async fn fetch<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
         let response = self.send(request).await?;
+        self.read(response).await
+    }
+
+    /// Reads the JSON of an answer.
+    pub async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, ClientError> {
         let bytes = response.bytes().await.map_err(|error| self.lost(error))?;
         serde_json::from_slice(&bytes).map_err(|error| ClientError::Unexpected(error.to_string()))
     }
@@ -140,6 +154,12 @@ impl Api {
     pub fn unreachable(&self, source: Box<dyn std::error::Error + Send + Sync>) -> ClientError {
         ClientError::Unreachable { url: self.shown_url(), source }
     }
+}
+
+fn user_header(user: &str) -> Result<HeaderValue, ClientError> {
+    // The server knows the rules for names; this is about what a header can hold.
+    HeaderValue::from_bytes(user.as_bytes())
+        .map_err(|_| ClientError::Usage(format!("--user-id {user:?}: no header can hold it")))
 }
 
 /// The cause that says something: the layers above it only say that there was an error.
@@ -175,6 +195,8 @@ mod tests {
         Api::new(&GlobalOptions {
             url: url.to_owned(),
             api_key: Some("secret".to_owned()),
+            user_id: None,
+            ca_file: None,
             output: Default::default(),
         })
     }
@@ -197,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_is_no_server_is_a_usage_error() {
-        for url in ["", "localhost:7423", "ftp://x", "https://x", "http://", "http://x/?a=b", "unix:/run/x"] {
+        for url in ["", "localhost:7423", "ftp://x", "https://", "http://", "http://x/?a=b", "unix:/run/x"] {
             assert!(matches!(api(url), Err(ClientError::Usage(_))), "{url}");
         }
     }

@@ -9,13 +9,17 @@ use serde::Deserialize;
 
 use super::api::Api;
 use super::arguments::Location;
+use super::cp_tree::{download_tree, upload_tree};
 use super::error::ClientError;
 use super::signals::Signals;
 use super::transfer::{Source, Target, download, upload};
 
-/// Copy a file into or out of a sandbox.
+/// Copy a file into or out of a sandbox; with -r, a folder and all that is in it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CpArgs {
+    /// Folders with all that is in them. A folder that is there already takes the copy under its own name, as with cp.
+    #[arg(long, short)]
+    pub recursive: bool,
     /// ID:PATH in a sandbox, a local path, or - for stdin.
     #[arg(value_name = "SRC")]
     pub source: OsString,
@@ -43,12 +47,31 @@ pub async fn cp(api: &Api, args: CpArgs) -> Result<ExitCode, ClientError> {
         biased;
         // What was copied so far goes: on our side when the copy is dropped, on the other when the connection breaks.
         caught = signals.next() => Err(ClientError::Interrupted(caught.exit_code())),
-        copied = copy(api, source, target) => copied.map(|()| ExitCode::SUCCESS),
+        copied = copy(api, args.recursive, source, target) => copied.map(|()| ExitCode::SUCCESS),
     }
 }
 
-async fn copy(api: &Api, source: Location, target: Location) -> Result<(), ClientError> {
+async fn copy(api: &Api, recursive: bool, source: Location, target: Location) -> Result<(), ClientError> {
     match (source, target) {
+        (Location::Remote { sandbox, path }, Location::Local(local))
+            if recursive && stat(api, &sandbox, &path).await?.is_dir =>
+        {
+            // `/` and `.` have no name of their own: their contents are copied.
+            let named = local.is_dir() && file_name(Path::new(&path)).is_ok();
+            let local = if named { local.join(file_name(Path::new(&path))?) } else { local };
+            download_tree(api, &sandbox, &path, local).await
+        }
+        (Location::Local(local), Location::Remote { sandbox, path }) if recursive && local.is_dir() => {
+            // What `.` and `..` are called is in the path of what they stand for.
+            let whole = local
+                .canonicalize()
+                .map_err(ClientError::local(format!("cannot read {}", local.display())))?;
+            let path = match folder_that_is_there(api, &sandbox, &path).await? {
+                Some(folder) => format!("{folder}/{}", file_name(&whole)?),
+                None => path,
+            };
+            upload_tree(api, &sandbox, &whole, &path).await
+        }
         (Location::Remote { sandbox, path }, Location::Local(local)) => {
             let file = regular(api, &sandbox, &path).await?;
             let local = into_folder(local, &path)?;
@@ -90,7 +113,7 @@ async fn stat(api: &Api, sandbox: &str, path: &str) -> Result<RemoteFile, Client
 async fn regular(api: &Api, sandbox: &str, path: &str) -> Result<RemoteFile, ClientError> {
     let file = stat(api, sandbox, path).await?;
     if file.is_dir {
-        return Err(ClientError::Failed(format!("{path} is a folder: only files are copied")));
+        return Err(ClientError::Failed(format!("{path} is a folder: copy it with -r")));
     }
     Ok(file)
 }
@@ -109,6 +132,16 @@ async fn folder(api: &Api, sandbox: &str, path: &str) -> Result<Option<String>, 
     }
 }
 
+/// The same, where a slash at its end makes no folder: one that is not there is made by the copy.
+async fn folder_that_is_there(api: &Api, sandbox: &str, path: &str) -> Result<Option<String>, ClientError> {
+    let bare = path.trim_end_matches('/');
+    match stat(api, sandbox, if bare.is_empty() { "/" } else { bare }).await {
+        Ok(file) => Ok(file.is_dir.then(|| bare.to_owned())),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn into_folder(local: PathBuf, remote: &str) -> Result<PathBuf, ClientError> {
     let names_folder = local.as_os_str().as_encoded_bytes().ends_with(b"/");
     if !names_folder && !local.is_dir() {
@@ -117,7 +150,7 @@ fn into_folder(local: PathBuf, remote: &str) -> Result<PathBuf, ClientError> {
     Ok(local.join(file_name(Path::new(remote))?))
 }
 
-fn file_name(path: &Path) -> Result<&str, ClientError> {
+pub fn file_name(path: &Path) -> Result<&str, ClientError> {
     let name =
         path.file_name().ok_or_else(|| ClientError::Usage(format!("{} names no file", path.display())))?;
     name.to_str()

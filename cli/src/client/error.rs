@@ -5,6 +5,10 @@ use std::io;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+/// The exit code of a failure of this program or of the server, as with `docker run` and `env`: it is not the command's.
+pub const FAILURE: u8 = 125;
+/// The exit code of a wrong command line, for verbs that pass no command's exit code on.
+pub const USAGE: u8 = 2;
 /// The exit code when nobody reads stdout: what a shell shows for a program that SIGPIPE ended.
 const PIPE_CLOSED: u8 = 141;
 
@@ -89,7 +93,7 @@ impl ClientError {
     /// For the shell.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) => USAGE,
             Self::OutputClosed => PIPE_CLOSED,
             Self::Interrupted(code) => *code,
             Self::Unreachable { .. }
@@ -98,7 +102,7 @@ impl ClientError {
             | Self::Unexpected(_)
             | Self::Local { .. }
             | Self::Failed(_)
-            | Self::Told => 1,
+            | Self::Told => FAILURE,
         }
     }
 
@@ -120,6 +124,11 @@ impl ClientError {
             | Self::Interrupted(_)
             | Self::Told => false,
         }
+    }
+
+    /// Whether it is the server's own answer.
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
     }
 
     /// Whether the server said that there is no such thing.
@@ -150,7 +159,7 @@ mod tests {
     #[test]
     fn exit_codes_tell_usage_from_failure() {
         assert_eq!(ClientError::Usage("x".to_owned()).exit_code(), 2);
-        assert_eq!(ClientError::Failed("x".to_owned()).exit_code(), 1);
+        assert_eq!(ClientError::Failed("x".to_owned()).exit_code(), 125);
         let pipe = ClientError::output(io::ErrorKind::BrokenPipe.into());
         assert!(pipe.is_quiet());
         assert_eq!(pipe.exit_code(), 141);

@@ -10,6 +10,7 @@ use super::api::Api;
 use super::details::details;
 use super::error::ClientError;
 use super::feed::{self, FeedEvent, FeedQuery};
+use super::moment::Start;
 use super::patience::Patience;
 use crate::output::{self, Format, Style, plain};
 
@@ -24,9 +25,9 @@ pub struct EventsArgs {
     /// Wait for more at the end.
     #[arg(long, short)]
     pub follow: bool,
-    /// Begin after this position; 0 is before the first event.
-    #[arg(long, value_name = "POSITION")]
-    pub from: Option<u64>,
+    /// Begin after this position (0 is before the first event), at this time (2026-01-02T03:04:05Z), or so long ago (10m).
+    #[arg(long, value_name = "POSITION|TIME")]
+    pub from: Option<Start>,
     /// Only those of this sandbox.
     #[arg(long, value_name = "ID")]
     pub sandbox: Option<String>,
@@ -36,11 +37,12 @@ pub struct EventsArgs {
 }
 
 pub async fn events(api: &Api, format: Format, args: EventsArgs) -> Result<ExitCode, ClientError> {
-    let after = match args.from {
-        None if !args.follow => Some(0),
-        from => from,
+    let (after, from) = match args.from {
+        None => (Some(0).filter(|_| !args.follow), None),
+        Some(Start::After(position)) => (Some(position), None),
+        Some(Start::At(time)) => (None, Some(time)),
     };
-    let mut query = FeedQuery { after, sandbox: args.sandbox, types: args.types, follow: args.follow };
+    let mut query = FeedQuery { after, from, sandbox: args.sandbox, types: args.types, follow: args.follow };
     let mut feed = feed::open(api, &query).await?;
     let style = Style::of(&stdout());
     if format == Format::Table && stdout().is_terminal() {
@@ -74,7 +76,7 @@ pub async fn events(api: &Api, format: Format, args: EventsArgs) -> Result<ExitC
             Some(error) if !error.is_passing() => return Err(error),
             None | Some(_) => {}
         }
-        if query.after.is_none() {
+        if query.after.is_none() && query.from.is_none() {
             output::note(
                 "the stream broke before its first event: what happens until it is there again is not shown",
             );
@@ -83,7 +85,8 @@ pub async fn events(api: &Api, format: Format, args: EventsArgs) -> Result<ExitC
     }
 }
 
-async fn reopen(api: &Api, query: &FeedQuery) -> Result<feed::FeedEvents, ClientError> {
+/// Opens the feed again, as often as that takes.
+pub async fn reopen(api: &Api, query: &FeedQuery) -> Result<feed::FeedEvents, ClientError> {
     let mut patience = Patience::new(RECONNECT);
     loop {
         if !patience.again().await {

@@ -22,8 +22,9 @@ pub struct ExecArgs {
     pub detach: bool,
     #[command(flatten)]
     pub keys: KeyArgs,
-    /// The program and its arguments; with --shell, a line for /bin/sh.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The program and its arguments, with or without -- before them; with --shell, a line for /bin/sh. All that follows its
+    /// first word is its own, also what looks like an option.
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 

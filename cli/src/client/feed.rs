@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::api::Api;
 use super::error::ClientError;
+use super::moment::Time;
 use super::sse::SseParser;
 
 /// A server writes something at least every 15 s or so. Silent for longer, it is gone.
@@ -20,6 +21,8 @@ const SILENCE: Duration = Duration::from_secs(90);
 pub struct FeedQuery {
     /// Only those after this position; all from now on without it.
     pub after: Option<u64>,
+    /// Only those from this time on, where `after` says nothing.
+    pub from: Option<Time>,
     /// Only those of this sandbox.
     pub sandbox: Option<String>,
     /// Only those of these types.
@@ -59,6 +62,9 @@ pub async fn open(api: &Api, query: &FeedQuery) -> Result<FeedEvents, ClientErro
         .query(&[("follow", query.follow)]);
     if let Some(after) = query.after {
         request = request.header("last-event-id", after.to_string());
+    }
+    if let Some(from) = query.from.filter(|_| query.after.is_none()) {
+        request = request.query(&[("from", from.wire())]);
     }
     if let Some(sandbox) = &query.sandbox {
         request = request.query(&[("sandbox_id", sandbox)]);

@@ -17,7 +17,7 @@ pub struct GetArgs {
 }
 
 /// These first, in this order; whatever else a server tells comes after them.
-const ORDER: [&str; 13] = [
+pub const ORDER: [&str; 13] = [
     "id",
     "state",
     "message",

@@ -5,24 +5,70 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
 use events::{Clock as _, SystemClock};
+use reqwest::Method;
 use serde_json::Value;
 
 use super::api::Api;
 use super::error::ClientError;
 use super::sandbox::Sandbox;
-use crate::output::{self, Format, Style, Table, age};
+use crate::output::{self, Format, Style, Table, age, plain};
 
-pub async fn list(api: &Api, format: Format) -> Result<ExitCode, ClientError> {
-    let values: Vec<Value> = api.get(&["sandboxes"]).await?;
-    match format {
-        Format::Json => output::print_json(&values),
-        Format::Table => {
-            let sandboxes = values.iter().map(Sandbox::read).collect::<Result<Vec<_>, _>>()?;
-            output::print(&table(&sandboxes, SystemClock.now()).render(Style::of(&stdout())))
+/// The longest page that a server gives.
+const PAGE: usize = 1000;
+
+/// List sandboxes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ListArgs {
+    /// Those that have ended too, the newest first.
+    #[arg(long, short)]
+    pub all: bool,
+    /// Only their ids.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// With --all, the last so many; 0 for all.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, requires = "all")]
+    pub last: usize,
+}
+
+pub async fn list(api: &Api, format: Format, args: ListArgs) -> Result<ExitCode, ClientError> {
+    let values: Vec<Value> = match args.all {
+        true => pages(api, if args.last == 0 { usize::MAX } else { args.last }).await?,
+        false => api.get(&["sandboxes"]).await?,
+    };
+    let read = || values.iter().map(Sandbox::read).collect::<Result<Vec<_>, _>>();
+    match (args.quiet, format) {
+        (true, _) => {
+            output::print(&read()?.iter().map(|it| format!("{}\n", plain(&it.id))).collect::<String>())
+        }
+        (false, Format::Json) => output::print_json(&values),
+        (false, Format::Table) => {
+            output::print(&table(&read()?, SystemClock.now()).render(Style::of(&stdout())))
         }
     }
     .map_err(ClientError::output)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn pages(api: &Api, last: usize) -> Result<Vec<Value>, ClientError> {
+    let mut values = Vec::new();
+    let mut before: Option<String> = None;
+    loop {
+        let limit = (last - values.len()).min(PAGE);
+        let mut request = api
+            .request(Method::GET, api.url(&["sandboxes"]))
+            .query(&[("all", "true"), ("limit", &limit.to_string())]);
+        if let Some(before) = &before {
+            request = request.query(&[("before", before)]);
+        }
+        let response = api.send(request).await?;
+        let next = response.headers().get("x-next-before").and_then(|next| next.to_str().ok());
+        before = next.map(str::to_owned);
+        let page: Vec<Value> = api.read(response).await?;
+        values.extend(page);
+        if before.is_none() || values.len() >= last {
+            return Ok(values);
+        }
+    }
 }
 
 fn table(sandboxes: &[Sandbox], now: DateTime<Utc>) -> Table {
@@ -30,7 +76,9 @@ fn table(sandboxes: &[Sandbox], now: DateTime<Utc>) -> Table {
         Table::new(&["ID", "STATE", "PROVIDER", "IMAGE", "CPUS", "MEMORY", "AGE", "TTL", "OWNER"]);
     for sandbox in sandboxes {
         let since = sandbox.created_at.map(|at| age(now - at)).unwrap_or_default();
-        let left = sandbox.expires_at.map(|at| age(at - now)).unwrap_or_default();
+        // What has ended has no time left.
+        let ended = matches!(sandbox.state.as_str(), "destroyed" | "error");
+        let left = sandbox.expires_at.filter(|_| !ended).map(|at| age(at - now)).unwrap_or_default();
         table.row([
             &sandbox.id,
             &sandbox.state,

@@ -1,34 +1,52 @@
 //! `stacyvm logs`
 
+use std::collections::VecDeque;
 use std::process::ExitCode;
 
+use futures::StreamExt as _;
 use reqwest::Method;
 
 use super::api::Api;
+use super::details::details;
 use super::error::ClientError;
+use super::events::reopen;
+use super::feed::{self, FeedEvent, FeedQuery};
 use super::kill::is_exec;
 use super::session;
+use super::signals::Signals;
 use crate::output::{self, Format, plain};
 
-/// Show what happened to a sandbox, or what a command has written so far.
-///
-/// `attach --ro` also shows what comes.
+/// Show what happened to a sandbox, or what a command has written.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogsArgs {
     /// Sandbox or exec.
     pub id: String,
+    /// Also what comes, until the sandbox or the command has ended.
+    #[arg(long, short)]
+    pub follow: bool,
     /// The last so many lines, of a sandbox.
     #[arg(long, short = 'n', value_name = "NUMBER")]
     pub lines: Option<u32>,
 }
 
 pub async fn logs(api: &Api, format: Format, args: LogsArgs) -> Result<ExitCode, ClientError> {
+    let mut signals = Signals::catch().map_err(ClientError::local("cannot catch signals"))?;
+    tokio::select! {
+        biased;
+        caught = signals.next() => Err(ClientError::Interrupted(caught.exit_code())),
+        shown = show(api, format, &args) => shown.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+async fn show(api: &Api, format: Format, args: &LogsArgs) -> Result<(), ClientError> {
     if is_exec(&args.id) {
         if args.lines.is_some() {
             return Err(ClientError::Usage("--lines is for sandboxes".to_owned()));
         }
-        session::recorded(api, &args.id, format).await?;
-        return Ok(ExitCode::SUCCESS);
+        return session::recorded(api, &args.id, format, args.follow).await;
+    }
+    if args.follow {
+        return follow(api, format, &args.id, args.lines).await;
     }
     let mut request = api.request(Method::GET, api.url(&["sandboxes", &args.id, "logs"]));
     if let Some(lines) = args.lines {
@@ -41,6 +59,73 @@ pub async fn logs(api: &Api, format: Format, args: LogsArgs) -> Result<ExitCode,
             output::print(&lines.iter().map(|line| format!("{}\n", plain(line))).collect::<String>())
         }
     }
-    .map_err(ClientError::output)?;
-    Ok(ExitCode::SUCCESS)
+    .map_err(ClientError::output)
+}
+
+/// What is there, and then what comes: both from the record, so nothing falls between the two.
+async fn follow(api: &Api, format: Format, sandbox: &str, lines: Option<u32>) -> Result<(), ClientError> {
+    // Says that there is no such sandbox; the record of one that is not there is empty.
+    let known: Vec<String> = {
+        let url = api.url(&["sandboxes", sandbox, "logs"]);
+        api.fetch(api.request(Method::GET, url).query(&[("lines", 1)])).await?
+    };
+    let mut query = FeedQuery { after: Some(0), sandbox: Some(sandbox.to_owned()), ..FeedQuery::default() };
+    let most = lines.map_or(usize::MAX, |lines| lines as usize);
+    let mut newest = VecDeque::new();
+    let mut has_ended = known.is_empty();
+    let mut feed = feed::open(api, &query).await?;
+    while let Some(event) = feed.next().await {
+        let event = event?;
+        query.after = Some(event.position);
+        has_ended |= is_end(&event);
+        newest.extend(line(&event));
+        if newest.len() > most {
+            newest.pop_front();
+        }
+    }
+    for line in &newest {
+        print(line, format)?;
+    }
+    query.follow = true;
+    while !has_ended {
+        feed = reopen(api, &query).await?;
+        while let Some(event) = feed.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) if error.is_passing() => break,
+                Err(error) => return Err(error),
+            };
+            query.after = Some(event.position);
+            if let Some(line) = line(&event) {
+                print(&line, format)?;
+            }
+            if is_end(&event) {
+                has_ended = true;
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_end(event: &FeedEvent) -> bool {
+    matches!(event.event.r#type.as_str(), "sandbox.destroyed" | "sandbox.failed")
+}
+
+/// A line as the server makes them. What execs write is not part of a sandbox's log.
+fn line(event: &FeedEvent) -> Option<String> {
+    let body = &event.event;
+    if matches!(body.r#type.as_str(), "exec.output" | "exec.input") {
+        return None;
+    }
+    let line = format!("{} {} {}", body.timestamp, body.r#type, details(&body.r#type, &body.data));
+    Some(line.trim_end().to_owned())
+}
+
+fn print(line: &str, format: Format) -> Result<(), ClientError> {
+    match format {
+        Format::Json => output::print_json_line(&line),
+        Format::Table => output::print(&format!("{}\n", plain(line))),
+    }
+    .map_err(ClientError::output)
 }

@@ -8,16 +8,19 @@ mod audit;
 mod command;
 mod control;
 mod cp;
+mod cp_tree;
 mod details;
 mod error;
 mod events;
 mod exec;
 mod execs;
+mod extend;
 mod feed;
 mod get;
 mod kill;
 mod list;
 mod logs;
+mod moment;
 mod ndjson;
 mod offsets;
 mod patience;
@@ -30,13 +33,18 @@ mod shell;
 mod signals;
 mod spawn;
 mod sse;
+mod stats;
 mod stdin;
+mod template;
 mod terminal;
+mod tls;
 mod transfer;
 mod version;
+mod wait;
 mod webhook;
 mod websocket;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -68,6 +76,24 @@ pub struct GlobalOptions {
         help_heading = "Client options"
     )]
     pub api_key: Option<String>,
+    /// Who asks, where several people share a key. It is recorded as it is given: the server cannot verify it.
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "STACYVM_USER_ID",
+        help_heading = "Client options"
+    )]
+    pub user_id: Option<String>,
+    /// Certificate authorities to trust beside the system's, in PEM form, for https.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "STACYVM_CA_FILE",
+        help_heading = "Client options"
+    )]
+    pub ca_file: Option<PathBuf>,
     /// How to print results.
     #[arg(
         long,
@@ -99,13 +125,19 @@ pub enum ClientCommand {
     Replay(replay::ReplayArgs),
     /// List sandboxes.
     #[command(visible_alias = "ls")]
-    List,
+    List(list::ListArgs),
     /// Show one sandbox.
     Get(get::GetArgs),
     /// Destroy sandboxes; end commands that run.
     #[command(visible_alias = "destroy")]
     Kill(kill::KillArgs),
-    /// Copy a file into or out of a sandbox.
+    /// Give a sandbox another time to live, counted from now.
+    Extend(extend::ExtendArgs),
+    /// Show what sandboxes use of their CPU and memory.
+    Stats(stats::StatsArgs),
+    /// Wait until an exec or a sandbox has ended.
+    Wait(wait::WaitArgs),
+    /// Copy files and folders into or out of a sandbox.
     Cp(cp::CpArgs),
     /// Send a signal to a command.
     Signal(kill::SignalArgs),
@@ -114,6 +146,8 @@ pub enum ClientCommand {
     /// Show what happened, from the record.
     Events(events::EventsArgs),
     Audit(audit::AuditArgs),
+    /// Manage templates: named defaults for sandboxes.
+    Template(template::TemplateArgs),
     /// Manage webhooks: receivers that are told of events over HTTP.
     Webhook(webhook::WebhookArgs),
     /// Show the versions of this program and of the server.
@@ -122,11 +156,55 @@ pub enum ClientCommand {
 
 /// Carries out a command. What goes wrong is told on stderr here; the exit code says that it did.
 pub async fn run(command: ClientCommand, global: GlobalOptions) -> anyhow::Result<ExitCode> {
+    let subject = command.subject().map(str::to_owned);
+    let passes_exit_code = command.passes_exit_code();
     let outcome = match Api::new(&global) {
         Ok(api) => dispatch(command, &api, global.output).await,
         Err(error) => Err(error),
     };
-    Ok(outcome.unwrap_or_else(report))
+    Ok(outcome.unwrap_or_else(|error| report(error, subject.as_deref(), passes_exit_code)))
+}
+
+/// The verbs whose exit code is that of a command in a sandbox: what fails here must not look like it.
+const PASSING_VERBS: [&str; 5] = ["run", "exec", "shell", "attach", "wait"];
+
+impl ClientCommand {
+    const fn passes_exit_code(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Exec(_) | Self::Shell(_) | Self::Attach(_) | Self::Wait(_))
+    }
+
+    /// The one thing that it is about, to be named where it fails.
+    fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Exec(args) => Some(&args.id),
+            Self::Shell(args) => Some(&args.id),
+            Self::Attach(args) => Some(&args.id),
+            Self::Execs(args) => Some(&args.id),
+            Self::Replay(args) => Some(&args.id),
+            Self::Get(args) => Some(&args.id),
+            Self::Extend(args) => Some(&args.id),
+            Self::Wait(args) => Some(&args.id),
+            Self::Signal(args) => Some(&args.id),
+            Self::Logs(args) => Some(&args.id),
+            Self::Run(_)
+            | Self::Spawn(_)
+            | Self::List(_)
+            | Self::Kill(_)
+            | Self::Stats(_)
+            | Self::Cp(_)
+            | Self::Events(_)
+            | Self::Audit(_)
+            | Self::Template(_)
+            | Self::Webhook(_)
+            | Self::Version => None,
+        }
+    }
+}
+
+/// The exit code for a command line that cannot be read, by its words.
+pub fn usage_exit_code(mut words: impl Iterator<Item = std::ffi::OsString>) -> u8 {
+    let passing = words.any(|word| word.to_str().is_some_and(|word| PASSING_VERBS.contains(&word)));
+    if passing { error::FAILURE } else { error::USAGE }
 }
 
 async fn dispatch(command: ClientCommand, api: &Api, format: Format) -> Result<ExitCode, ClientError> {
@@ -138,23 +216,50 @@ async fn dispatch(command: ClientCommand, api: &Api, format: Format) -> Result<E
         ClientCommand::Attach(args) => attach::attach(api, format, args).await,
         ClientCommand::Execs(args) => execs::execs(api, format, args).await,
         ClientCommand::Replay(args) => replay::replay(api, args).await,
-        ClientCommand::List => list::list(api, format).await,
+        ClientCommand::List(args) => list::list(api, format, args).await,
         ClientCommand::Get(args) => get::get(api, format, args).await,
         ClientCommand::Kill(args) => kill::kill(api, format, args).await,
+        ClientCommand::Extend(args) => extend::extend(api, format, args).await,
+        ClientCommand::Stats(args) => stats::stats(api, format, args).await,
+        ClientCommand::Wait(args) => wait::wait(api, format, args).await,
         ClientCommand::Cp(args) => cp::cp(api, args).await,
         ClientCommand::Signal(args) => kill::signal(api, args).await,
         ClientCommand::Logs(args) => logs::logs(api, format, args).await,
         ClientCommand::Events(args) => events::events(api, format, args).await,
         ClientCommand::Audit(args) => audit::audit(api, format, args).await,
+        ClientCommand::Template(args) => template::template(api, format, args).await,
         ClientCommand::Webhook(args) => webhook::webhook(api, format, args).await,
         ClientCommand::Version => version::version(api, format).await,
     }
 }
 
-fn report(error: ClientError) -> ExitCode {
-    let code = error.exit_code();
+fn report(error: ClientError, subject: Option<&str>, passes_exit_code: bool) -> ExitCode {
+    let code = match error.exit_code() {
+        error::USAGE if passes_exit_code => error::FAILURE,
+        code => code,
+    };
     if !error.is_quiet() {
-        output::error(&anyhow::Error::new(error));
+        // Only what the server said is about the thing; and it may have named it.
+        let subject = subject.filter(|id| error.is_refusal() && !error.to_string().contains(id));
+        let error = anyhow::Error::new(error);
+        output::error(&match subject {
+            Some(id) => error.context(id.to_owned()),
+            None => error,
+        });
     }
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_does_not_look_like_a_command_that_failed() {
+        let code = |line: &str| usage_exit_code(line.split(' ').map(Into::into));
+        assert_eq!(code("exec --no-such-flag sb-1 true"), 125);
+        assert_eq!(code("--output json run"), 125);
+        assert_eq!(code("list --no-such-flag"), 2);
+        assert_eq!(code("serve --no-such-flag"), 2);
+    }
 }

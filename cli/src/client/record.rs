@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::error::ClientError;
+use super::error::{ClientError, FAILURE};
 use crate::output::Target;
 
 /// The exit code for a command whose time was up, as in timeout(1).
@@ -153,7 +153,8 @@ impl End {
             _ if self.outcome == "timed_out" => TIMED_OUT,
             // A shell sees the low 8 bits of any exit status. What is not 0 must not become 0.
             Some(code) => u8::try_from(code & 0xff).ok().filter(|low| *low != 0 || code == 0).unwrap_or(1),
-            None => 1,
+            // Nobody knows how it ended: that is not an exit code of the command.
+            None => FAILURE,
         }
     }
 
@@ -263,8 +264,8 @@ mod tests {
             (r#"{"outcome":"exited","exit_code":-1}"#, 255),
             (r#"{"outcome":"timed_out","exit_code":124}"#, 124),
             (r#"{"outcome":"timed_out"}"#, 124),
-            (r#"{"outcome":"failed","error":{"code":"BAD_REQUEST","message":"no such program"}}"#, 1),
-            (r#"{"type":"done"}"#, 1),
+            (r#"{"outcome":"failed","error":{"code":"BAD_REQUEST","message":"no such program"}}"#, 125),
+            (r#"{"type":"done"}"#, 125),
             (r#"{"type":"exit","exit_code":5}"#, 5),
         ] {
             assert_eq!(end(json).exit_code(), code, "{json}");

@@ -23,8 +23,8 @@ pub struct RunArgs {
     /// Leave the sandbox there; its id is told on stderr.
     #[arg(long)]
     pub keep: bool,
-    /// The program and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    /// The program and its arguments, with or without -- before them. All that follows its first word is its own.
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
 

@@ -132,23 +132,40 @@ async fn feed(
     })
 }
 
-/// Writes what a command has written up to now.
-pub async fn recorded(api: &Api, exec: &str, format: Format) -> Result<(), ClientError> {
+/// Writes what a command has written up to now; with `follow` also what comes, until it ends.
+pub async fn recorded(api: &Api, exec: &str, format: Format, follow: bool) -> Result<(), ClientError> {
     let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
     let Exec { stdout_bytes, stderr_bytes, .. } = Exec::get(api, exec).await?;
     let mut offsets = Offsets::default();
+    let mut patience = Patience::new(RECONNECT);
     let mut records = resume(api, exec, offsets).await?;
-    while offsets.stdout < stdout_bytes || offsets.stderr < stderr_bytes {
-        match records.next().await {
+    while follow || offsets.stdout < stdout_bytes || offsets.stderr < stderr_bytes {
+        let broken = match records.next().await {
             Some(Ok(Record::Output { target, offset, bytes })) => {
                 let (offset, bytes) = offsets.take(target, offset, bytes)?;
                 write(&out, format, target, offset, bytes).await?;
+                patience = Patience::new(RECONNECT);
+                continue;
             }
-            Some(Ok(Record::Started(_))) => {}
+            Some(Ok(Record::Started(_))) => continue,
+            Some(Ok(Record::Ended(end))) if end.is_interruption() => None,
             // Output that is not kept any more does not come.
-            Some(Ok(Record::Ended(_))) | None => break,
-            Some(Err(error)) => return Err(error),
+            Some(Ok(Record::Ended(_))) => break,
+            None => None,
+            Some(Err(error)) => Some(error),
+        };
+        match broken {
+            None if !follow => break,
+            Some(error) if !follow || !error.is_passing() => return Err(error),
+            None | Some(_) => {}
         }
+        records = loop {
+            let again = patience.again().await;
+            match resume(api, exec, offsets).await {
+                Err(error) if again && error.is_passing() => {}
+                outcome => break outcome?,
+            }
+        };
     }
     out.flush().await.map_err(ClientError::output)
 }

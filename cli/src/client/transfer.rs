@@ -48,7 +48,7 @@ impl Source {
         let file = File::open(path).await.map_err(failed)?;
         let metadata = file.metadata().await.map_err(failed)?;
         if metadata.is_dir() {
-            return Err(ClientError::Failed(format!("{shown} is a folder: only files are copied")));
+            return Err(ClientError::Failed(format!("{shown} is a folder: copy it with -r")));
         }
         // Pipes have no length. What is appended meanwhile is not part of the copy.
         let length = metadata.is_file().then_some(metadata.len());
@@ -153,10 +153,9 @@ impl Partial {
             let file = OpenOptions::new().write(true).open(&target).await?;
             return Ok(Self { file, places: None });
         }
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
-        name.push(format!(".{}", RequestId::new()));
-        let partial = target.with_file_name(name);
+        target.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+        // Of a length of its own: a name may be as long as a name can be.
+        let partial = target.with_file_name(format!(".stacyvm-{}", RequestId::new()));
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial).await?;
         let new = Self { file, places: Some((partial, target)) };
         if let Some(metadata) = known {

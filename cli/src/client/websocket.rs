@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use super::api::{Api, REQUEST_ID, STRICT};
 use super::error::ClientError;
@@ -46,17 +46,24 @@ pub enum Received {
 impl Connection {
     /// Opens one.
     pub async fn open(api: &Api, mut url: Url) -> Result<Self, ClientError> {
-        url.set_scheme("ws")
+        let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
+        url.set_scheme(scheme)
             .map_err(|()| ClientError::Usage("the server's address is not one of HTTP".to_owned()))?;
         let mut request =
             url.as_str().into_client_request().map_err(|error| ClientError::Usage(error.to_string()))?;
         let headers = request.headers_mut();
+<<<<<<< HEAD
         headers.extend(api.key_header());
         headers.extend([STRICT]);
+=======
+        headers.extend(api.headers());
+>>>>>>> 52dcb08 (Give the client the verbs that people look for (wait, extend, stats, template, cp -r, list -a, logs -f, times and labels in the log), https, and an exit code of its own)
         if let Ok(id) = HeaderValue::from_str(RequestId::new().as_str()) {
             headers.insert(REQUEST_ID, id);
         }
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, connect_async(request)).await;
+        let connector = Connector::Rustls(api.tls());
+        let connect = connect_async_tls_with_config(request, None, false, Some(connector));
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
         let socket = match opened {
             Ok(Ok((socket, _))) => socket,
             Ok(Err(tungstenite::Error::Http(response))) => {

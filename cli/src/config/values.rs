@@ -58,8 +58,9 @@ impl Serialize for ImageAlias {
 impl<'de> Deserialize<'de> for ImageAlias {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        parse_alias(&text)
-            .ok_or_else(|| de::Error::custom(format!("invalid image alias {text:?}: use the form NAME:TAG=IMAGE")))
+        parse_alias(&text).ok_or_else(|| {
+            de::Error::custom(format!("invalid image alias {text:?}: use the form NAME:TAG=IMAGE"))
+        })
     }
 }
 
@@ -127,8 +128,12 @@ mod tests {
 
     #[test]
     fn aliases_name_two_images() {
-        let alias = |name: &str, image: &str| Some(ImageAlias { name: name.to_owned(), image: image.to_owned() });
-        assert_eq!(parse_alias("alpine:latest=stacyvm/base:local"), alias("alpine:latest", "stacyvm/base:local"));
+        let alias =
+            |name: &str, image: &str| Some(ImageAlias { name: name.to_owned(), image: image.to_owned() });
+        assert_eq!(
+            parse_alias("alpine:latest=stacyvm/base:local"),
+            alias("alpine:latest", "stacyvm/base:local")
+        );
         assert_eq!(parse_alias("r:5000/a/b:1=m:5000/b"), alias("r:5000/a/b:1", "m:5000/b"));
         for text in ["", "alpine", "alpine=x", "r:5000/alpine=x", "a:1=", "=a:1", "a:1=b=c", "a :1=b"] {
             assert_eq!(parse_alias(text), None, "{text}");

@@ -74,7 +74,11 @@ fn make_docker(
         deployment: installation.name.clone(),
         bridge_network: docker.bridge_network.clone(),
         pull: if docker.pull == "never" { PullPolicy::Never } else { PullPolicy::Missing },
-        image_aliases: docker.image_aliases.iter().map(|alias| (alias.name.clone(), alias.image.clone())).collect(),
+        image_aliases: docker
+            .image_aliases
+            .iter()
+            .map(|alias| (alias.name.clone(), alias.image.clone()))
+            .collect(),
         runtimes: docker.runtimes.clone(),
         seccomp_profile: (docker.seccomp_profile != "default").then(|| docker.seccomp_profile.clone().into()),
         ..base

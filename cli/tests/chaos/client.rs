@@ -47,6 +47,8 @@ impl Answer {
 
 impl Client {
     pub fn new(gateways: Vec<String>, key: String) -> Self {
+        // The process's one TLS provider; whoever came first has set the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { http, gateways, key, turn: AtomicUsize::new(0) }
     }

@@ -25,6 +25,8 @@ pub struct Streamed {
 
 impl Api {
     pub fn new(port: u16) -> Self {
+        // The process's one TLS provider; whoever came first has set the same.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { base: format!("http://127.0.0.1:{port}/api/v1"), http }
     }

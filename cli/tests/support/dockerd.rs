@@ -17,8 +17,11 @@ impl Dockerd {
         let dir = tempfile::Builder::new().prefix("dockerd-").tempdir_in("/tmp").unwrap();
         let engine = Self { process: launch(dir.path()), dir };
         engine.wait();
-        let mut saved =
-            Command::new("docker").args(["save", "stacyvm/base:local"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut saved = Command::new("docker")
+            .args(["save", "stacyvm/base:local"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let loaded = engine.docker().arg("load").stdin(saved.stdout.take().unwrap()).output().unwrap();
         assert!(saved.wait().unwrap().success(), "docker save failed");
         assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));

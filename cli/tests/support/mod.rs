@@ -8,6 +8,7 @@ pub mod receiver;
 pub mod serve;
 pub mod split;
 pub mod tmux;
+pub mod verbs;
 pub mod viewer;
 
 #[path = "../../../events/tests/support/mod.rs"]

@@ -1,8 +1,13 @@
 //! A page of what happened.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 
-use crate::{AuditFilter, AuditRow, DecodeError, Event, EventStore, Frame, Position, RequestId, StoreError};
+use crate::{
+    Actor, AuditFilter, AuditRow, DecodeError, Event, EventStore, Frame, Position, RequestId, SandboxId,
+    StoreError,
+};
 
 /// How many positions one page looks through at most: a page of rare events may come back short, with where to go on.
 const MOST_POSITIONS: u64 = 200_000;
@@ -16,6 +21,10 @@ pub struct AuditQuery {
     pub filter: AuditFilter,
     /// By this actor. What ends in `*` stands for all that begin so.
     pub actor: Option<String>,
+    /// By a client that called itself so, whatever its key.
+    pub user: Option<String>,
+    /// About a sandbox with this label, a name and its value.
+    pub label: Option<(String, String)>,
     /// That follow from this request.
     pub request_id: Option<RequestId>,
     /// The newest first.
@@ -46,6 +55,7 @@ pub async fn list(store: &dyn EventStore, query: &AuditQuery) -> Result<AuditPag
         (true, Some(after)) => (Position::ZERO, Position(after.0.saturating_sub(1)).min(head)),
     };
     let mut left = MOST_POSITIONS;
+    let mut labelled = Labelled::default();
     while low < high && left > 0 && page.events.len() < query.limit {
         let (from, to) = if query.backwards {
             (Position(high.0.saturating_sub(left).max(low.0)), high)
@@ -59,6 +69,7 @@ pub async fn list(store: &dyn EventStore, query: &AuditQuery) -> Result<AuditPag
             reached = Some(row.position);
             if let Some(event) = decode(&row)
                 && query.wants(&event)
+                && labelled.wants(store, query, &event).await?
             {
                 page.events.push((row, event));
                 if page.events.len() == query.limit {
@@ -94,6 +105,29 @@ fn decode(row: &AuditRow) -> Option<Event> {
     }
 }
 
+/// Which sandboxes have the label that is asked for: looked up once a page.
+#[derive(Default)]
+struct Labelled(HashMap<SandboxId, bool>);
+
+impl Labelled {
+    async fn wants(
+        &mut self,
+        store: &dyn EventStore,
+        query: &AuditQuery,
+        event: &Event,
+    ) -> Result<bool, StoreError> {
+        let Some((name, value)) = &query.label else { return Ok(true) };
+        let Some(id) = event.sandbox else { return Ok(false) };
+        if let Some(known) = self.0.get(&id) {
+            return Ok(*known);
+        }
+        let state = store.sandbox(id).await?;
+        let has = state.is_some_and(|state| state.spec.metadata.get(name) == Some(value));
+        self.0.insert(id, has);
+        Ok(has)
+    }
+}
+
 impl AuditQuery {
     fn wants(&self, event: &Event) -> bool {
         let by = self.actor.as_deref().is_none_or(|wanted| {
@@ -103,6 +137,10 @@ impl AuditQuery {
                 None => actor == wanted,
             }
         });
-        by && self.request_id.as_ref().is_none_or(|wanted| event.request_id.as_ref() == Some(wanted))
+        let called = self.user.as_ref().is_none_or(
+            |wanted| matches!(&event.actor, Actor::Client { user: Some(user), .. } if user == wanted),
+        );
+        by && called
+            && self.request_id.as_ref().is_none_or(|wanted| event.request_id.as_ref() == Some(wanted))
     }
 }

@@ -202,6 +202,14 @@ impl EventStore for Flaky {
     async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxState>, StoreError> {
         self.store.sandbox(id).await
     }
+    async fn sandboxes(
+        &self,
+        tenant: &TenantId,
+        before: Option<SandboxId>,
+        limit: u32,
+    ) -> Result<Vec<SandboxState>, StoreError> {
+        self.store.sandboxes(tenant, before, limit).await
+    }
     async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError> {
         self.store.live_sandboxes().await
     }

@@ -236,6 +236,14 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// One sandbox, terminal or not.
     async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxState>, StoreError>;
 
+    /// A tenant's sandboxes, ended ones too, by falling id: at most `limit` of those below `before`.
+    async fn sandboxes(
+        &self,
+        tenant: &TenantId,
+        before: Option<SandboxId>,
+        limit: u32,
+    ) -> Result<Vec<SandboxState>, StoreError>;
+
     /// All sandboxes that are not terminal, and the head that this is true at.
     async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError>;
 

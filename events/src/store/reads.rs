@@ -306,6 +306,23 @@ where
         Ok(states(query, &self.readers, "read a sandbox").await?.pop())
     }
 
+    async fn sandboxes(
+        &self,
+        tenant: &TenantId,
+        before: Option<SandboxId>,
+        limit: u32,
+    ) -> Result<Vec<SandboxState>, StoreError> {
+        // Past everything, where no page came before.
+        let before = before.map_or([0xff; 16], |id| *id.as_bytes());
+        let query = sqlx::query::<DB>(
+            "SELECT state FROM sandboxes WHERE tenant = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+        )
+        .bind(tenant.as_str())
+        .bind(&before[..])
+        .bind(i64::from(limit));
+        states(query, &self.readers, "read the sandboxes of a tenant").await
+    }
+
     async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError> {
         const SQL: &str =
             "SELECT h.position, s.state FROM head h LEFT JOIN sandboxes s ON s.ended = 0 ORDER BY s.id";

@@ -212,6 +212,8 @@ pub async fn a_page_of_the_audit_log_goes_on_where_it_ended(subject: &Subject) {
     assert_eq!(positions(&query).await, (vec![3, 4, 7, 8], None));
     query.filter.tenant = Some(tenant("default"));
     assert_eq!(positions(&query).await, (vec![3, 7], None));
+    query = AuditQuery { limit: 10, user: Some("nobody".to_owned()), ..AuditQuery::default() };
+    assert_eq!(positions(&query).await, (vec![], None));
     query.filter.to = Some(at(0));
     assert_eq!(positions(&query).await, (vec![], None));
 }

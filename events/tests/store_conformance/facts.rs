@@ -281,6 +281,14 @@ pub async fn read_models_follow_the_events(subject: &Subject) {
     assert_eq!(head, Position(9));
     assert_eq!(live, [first]);
     assert!(store.sandbox(sandbox_id(2)).await.unwrap().unwrap().is_terminal());
+    let all = async |of: &str, before: Option<SandboxId>, limit| {
+        let states = store.sandboxes(&tenant(of), before, limit).await.unwrap();
+        states.into_iter().map(|state| state.id).collect::<Vec<_>>()
+    };
+    assert_eq!(all("default", None, 10).await, [sandbox_id(2), sandbox_id(1)], "ended ones too");
+    assert_eq!(all("default", None, 1).await, [sandbox_id(2)]);
+    assert_eq!(all("default", Some(sandbox_id(2)), 10).await, [sandbox_id(1)]);
+    assert_eq!(all("another", None, 10).await, []);
     assert!(store.exec(exec_id(1)).await.unwrap().unwrap().end.is_some());
     let live: Vec<ExecId> = store.live_execs().await.unwrap().iter().map(|exec| exec.id).collect();
     assert_eq!(live, [exec_id(2), exec_id(3)]);

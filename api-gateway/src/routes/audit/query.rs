@@ -22,6 +22,10 @@ pub struct AuditParams {
     pub tenant: Option<String>,
     /// By whom: `client:KEY/USER`, `executor:NODE`, `reaper`. `client:*` is all that begin so.
     pub actor: Option<String>,
+    /// By clients that called themselves so (`X-User-ID`), whatever their key.
+    pub user: Option<String>,
+    /// About sandboxes with this label in their metadata: `NAME=VALUE`.
+    pub label: Option<String>,
     /// Of these types, separated by commas: `exec.exited,sandbox.*`.
     pub r#type: Option<String>,
     /// About this sandbox.
@@ -74,12 +78,28 @@ impl AuditParams {
                 .ok_or_else(|| ApiError::bad_request("limit must be 1 to 1000"))?,
         };
         let after = self.after.as_deref().map(position).transpose()?;
-        Ok(AuditQuery { filter, actor: self.actor.clone(), request_id, backwards, after, limit })
+        let label = match self.label.as_deref().map(|text| text.split_once('=')) {
+            None => None,
+            Some(Some((name, value))) if !name.is_empty() => Some((name.to_owned(), value.to_owned())),
+            Some(_) => return Err(ApiError::bad_request("label must be NAME=VALUE")),
+        };
+        Ok(AuditQuery {
+            filter,
+            actor: self.actor.clone(),
+            user: self.user.clone(),
+            label,
+            request_id,
+            backwards,
+            after,
+            limit,
+        })
     }
 
     /// Whether it leaves anything out but other tenants.
     pub const fn is_whole(&self) -> bool {
         self.actor.is_none()
+            && self.user.is_none()
+            && self.label.is_none()
             && self.r#type.is_none()
             && self.sandbox.is_none()
             && self.exec.is_none()

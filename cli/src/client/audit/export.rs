@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use reqwest::Method;
 use tokio::io::AsyncWriteExt as _;
 
+use super::filter::Filter;
 use crate::client::api::Api;
 use crate::client::error::ClientError;
 use crate::output::{self, LiveOutput, Target};
@@ -19,9 +20,8 @@ pub struct ExportArgs {
     /// Leave the bytes of output and input out; their hashes stay.
     #[arg(long)]
     pub no_bodies: bool,
-    /// Whose log, for operators; all by default.
-    #[arg(long, value_name = "TENANT")]
-    pub tenant: Option<String>,
+    #[command(flatten)]
+    pub filter: Filter,
 }
 
 pub async fn export(api: &Api, args: ExportArgs) -> Result<ExitCode, ClientError> {
@@ -30,9 +30,7 @@ pub async fn export(api: &Api, args: ExportArgs) -> Result<ExitCode, ClientError
     if args.no_bodies {
         url.query_pairs_mut().append_pair("bodies", "false");
     }
-    if let Some(tenant) = &args.tenant {
-        url.query_pairs_mut().append_pair("tenant", tenant);
-    }
+    args.filter.put(&mut url);
     let mut response = api.send(api.request(Method::GET, url)).await?;
     let mut part = async || response.chunk().await.map_err(|error| api.lost(error));
     let Some(path) = &args.file else {

@@ -2,6 +2,7 @@
 
 mod erase;
 mod export;
+mod filter;
 mod tail;
 mod verify;
 
@@ -25,7 +26,7 @@ enum AuditCommand {
     /// Check the hash chains and the signed checkpoints: of a server, or offline of a data directory, a database or an
     /// export. The exit code is 1 when something is wrong.
     Verify(verify::VerifyArgs),
-    /// Write the log into a file.
+    /// Write the log into a file. What is chosen of it, by a filter, is csv or cloudevents: it cannot be verified.
     Export(export::ExportArgs),
     /// Show the newest events, and with --follow those that come.
     Tail(tail::TailArgs),

@@ -5,6 +5,7 @@ use reqwest::{Method, Url};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::filter::Filter;
 use crate::client::api::Api;
 use crate::client::details::details;
 use crate::client::error::ClientError;
@@ -21,21 +22,8 @@ pub struct TailArgs {
     /// How many of the newest.
     #[arg(long, short = 'n', default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub lines: u16,
-    /// Only by this actor: client:KEY/USER, executor:NODE, reaper; client:* is all clients.
-    #[arg(long, value_name = "ACTOR")]
-    pub actor: Option<String>,
-    /// Only of these types: exec.exited,sandbox.*
-    #[arg(long = "type", value_name = "TYPES")]
-    pub types: Option<String>,
-    /// Only about this sandbox.
-    #[arg(long, value_name = "ID")]
-    pub sandbox: Option<String>,
-    /// Only what follows from this request.
-    #[arg(long, value_name = "ID")]
-    pub request_id: Option<String>,
-    /// Whose log, for operators; all by default.
-    #[arg(long, value_name = "TENANT")]
-    pub tenant: Option<String>,
+    #[command(flatten)]
+    pub filter: Filter,
 }
 
 #[derive(Deserialize)]
@@ -109,24 +97,13 @@ pub async fn tail(api: &Api, format: Format, args: TailArgs) -> Result<ExitCode,
 
 fn query(api: &Api, args: &TailArgs, order: &str, after: Option<u64>, limit: usize) -> Url {
     let mut url = api.url(&["audit"]);
-    {
-        let mut pairs = url.query_pairs_mut();
-        pairs.append_pair("order", order).append_pair("limit", &limit.to_string());
-        for (name, value) in [
-            ("actor", &args.actor),
-            ("type", &args.types),
-            ("sandbox", &args.sandbox),
-            ("request_id", &args.request_id),
-            ("tenant", &args.tenant),
-        ] {
-            if let Some(value) = value {
-                pairs.append_pair(name, value);
-            }
-        }
-        if let Some(after) = after {
-            pairs.append_pair("after", &after.to_string());
-        }
+    args.filter.put(&mut url);
+    let mut pairs = url.query_pairs_mut();
+    pairs.append_pair("order", order).append_pair("limit", &limit.to_string());
+    if let Some(after) = after {
+        pairs.append_pair("after", &after.to_string());
     }
+    drop(pairs);
     url
 }
 

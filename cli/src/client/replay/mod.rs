@@ -46,10 +46,15 @@ pub struct ReplayArgs {
     /// Begin so far into the recording; what was before is shown at once.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub from: Option<Duration>,
-    /// Write the recording of one exec into a file (asciicast v3) instead of playing it.
+    /// Write the recording of one exec into a file instead of playing it.
     #[arg(long, value_name = "FILE.cast", conflicts_with_all = ["speed", "idle_limit", "from"])]
     pub save: Option<PathBuf>,
+    /// The form of that file: version 2, which every player takes, or 3.
+    #[arg(long, value_name = "FORM", requires = "save", default_value = "asciicast-v2", value_parser = FORMS)]
+    pub save_format: String,
 }
+
+const FORMS: [&str; 2] = ["asciicast-v2", "asciicast-v3"];
 
 fn duration(text: &str) -> Result<Duration, String> {
     events::parse_go_duration(text).map_err(|error| error.to_string())
@@ -67,7 +72,7 @@ pub async fn replay(api: &Api, args: ReplayArgs) -> Result<ExitCode, ClientError
             let ids = execs.iter().map(|exec| exec.id.as_str()).collect::<Vec<_>>().join(", ");
             return Err(ClientError::Usage(format!("--save takes one exec: name one of {ids} with --exec")));
         };
-        save(api, exec, path).await?;
+        save(api, exec, &args.save_format, path).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut signals = Signals::catch().map_err(ClientError::local("cannot catch signals"))?;
@@ -116,14 +121,14 @@ async fn chosen(api: &Api, args: &ReplayArgs) -> Result<Vec<Exec>, ClientError> 
     Ok(execs)
 }
 
-async fn recording(api: &Api, exec: &Exec) -> Result<Response, ClientError> {
+async fn recording(api: &Api, exec: &Exec, form: &str) -> Result<Response, ClientError> {
     let url = api.url(&["execs", &exec.id, "recording"]);
-    api.send(api.request(Method::GET, url).query(&[("format", "asciicast-v3")])).await
+    api.send(api.request(Method::GET, url).query(&[("format", form)])).await
 }
 
-async fn save(api: &Api, exec: &Exec, path: &std::path::Path) -> Result<(), ClientError> {
+async fn save(api: &Api, exec: &Exec, form: &str, path: &std::path::Path) -> Result<(), ClientError> {
     let cannot = || ClientError::local(format!("cannot write {}", path.display()));
-    let mut response = recording(api, exec).await?;
+    let mut response = recording(api, exec, form).await?;
     let mut file = tokio::fs::File::create(path).await.map_err(cannot())?;
     while let Some(bytes) = response.chunk().await.map_err(|error| api.lost(error))? {
         file.write_all(&bytes).await.map_err(cannot())?;
@@ -156,7 +161,7 @@ fn heading(exec: &Exec) -> String {
 }
 
 async fn play(api: &Api, exec: &Exec, player: &mut Player<'_>) -> Result<Played, ClientError> {
-    let mut response = recording(api, exec).await?;
+    let mut response = recording(api, exec, "asciicast-v3").await?;
     let mut lines = LineSplitter::default();
     let mut reader = Reader::default();
     let mut before = Duration::ZERO;
