@@ -144,6 +144,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
                     "x-request-id",
                     "x-exec-id",
                     "x-next-offset",
+                    "x-next-before",
                     "x-log-floor",
                     "x-exec-state",
                     "x-exec-exit-code",

@@ -3,11 +3,10 @@
 
 mod support;
 
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::process::stacyvm;
 use support::serve::Serve;
 use support::tmux::Tmux;
 use support::verbs::{text, verb};

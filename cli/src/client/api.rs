@@ -22,7 +22,7 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// What the server does not know is an error for this client, and never left out in silence.
-pub const STRICT: (HeaderName, HeaderValue) =
+const STRICT: (HeaderName, HeaderValue) =
     (HeaderName::from_static("prefer"), HeaderValue::from_static("handling=strict"));
 const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 

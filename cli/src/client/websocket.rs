@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
-use super::api::{Api, REQUEST_ID, STRICT};
+use super::api::{Api, REQUEST_ID};
 use super::error::ClientError;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -52,12 +52,7 @@ impl Connection {
         let mut request =
             url.as_str().into_client_request().map_err(|error| ClientError::Usage(error.to_string()))?;
         let headers = request.headers_mut();
-<<<<<<< HEAD
-        headers.extend(api.key_header());
-        headers.extend([STRICT]);
-=======
         headers.extend(api.headers());
->>>>>>> 52dcb08 (Give the client the verbs that people look for (wait, extend, stats, template, cp -r, list -a, logs -f, times and labels in the log), https, and an exit code of its own)
         if let Ok(id) = HeaderValue::from_str(RequestId::new().as_str()) {
             headers.insert(REQUEST_ID, id);
         }
