@@ -45,7 +45,7 @@ pub struct ServerArgs {
     /// Where state lives [default: /var/lib/stacyvm for root, else ~/.stacyvm].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Configuration file [default: stacyvm.yaml in the working directory, if it is there].
+    /// Configuration file [default: stacyvm.yaml, ~/.stacyvm/config.yaml, ~/.stacyvm/stacyvm.yaml, /etc/stacyvm/stacyvm.yaml].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Box-maker of sandboxes that name none: docker or bubblewrap.

@@ -149,8 +149,8 @@ pub fn database_url(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<
     let database = &config.database;
     Ok(match (&database.url, database.driver.as_str()) {
         (Some(url), _) => url.clone(),
-        (None, "postgres" | "postgresql") => database.dsn.clone().context("database.dsn is not set")?,
-        (None, "" | "sqlite" | "sqlite3") => {
+        (None, "postgres") => database.dsn.clone().context("database.dsn is not set")?,
+        (None, "sqlite") => {
             let default: Option<PathBuf> = data_dir.map(|dir| dir.join("events.db"));
             let path = database.path.clone().or(default).context(
                 "database.url is not set: name a database with --database or STACYVM_DATABASE_URL",

@@ -1,7 +1,7 @@
 //! What somebody may have meant who wrote a name that there is not.
 
 /// The known name that looks most like `given`, if one looks enough like it. Case and separators make no difference;
-/// a name of which the other is the beginning counts as near.
+/// a name of which the other is the beginning or the end counts as near.
 pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // What is compared costs time with the product of the lengths, and no name of ours is longer.
     const MAX_CHARS: usize = 64;
@@ -17,7 +17,8 @@ pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
             let other = plain(name);
             let distance = strsim::damerau_levenshtein(&given, &other);
             let shorter = length.min(other.chars().count());
-            let extends = shorter >= 3 && (given.starts_with(&other) || other.starts_with(&given));
+            let within = |long: &str, short: &str| long.starts_with(short) || long.ends_with(short);
+            let extends = shorter >= 3 && (within(&given, &other) || within(&other, &given));
             // One letter for another in a name of one or two letters is another name.
             let near = distance == 0 || (distance <= allowed && shorter >= 3);
             (near || extends).then_some((distance, name))

@@ -1,103 +1,116 @@
-//! Every environment variable of the server, declared once.
+//! The environment: every key has its variable, and no other variable of ours means anything.
 
-use figment::Figment;
-use figment::value::Value;
+use std::collections::BTreeMap;
 
-/// Name, key, and what it is for.
-pub const VARIABLES: &[(&str, &str, &str)] = &[
-    ("STACYVM_LISTEN", "listen", "address and port of the gateway"),
-    ("STACYVM_SERVER_HOST", "server.host", "address of the gateway, where `listen` is not given"),
-    ("STACYVM_SERVER_PORT", "server.port", "port of the gateway, where `listen` is not given"),
-    ("STACYVM_SERVER_PREVIEW_DOMAIN", "server.preview_domain", "domain of preview URLs"),
-    ("STACYVM_SERVER_SLOW_READER_LIMIT", "server.slow_reader_limit", "how long a client may not read"),
-    ("STACYVM_DATA_DIR", "data_dir", "where state lives"),
-    ("STACYVM_NODE", "node.id", "name of this node"),
-    ("STACYVM_NODE_CAPACITY", "node.capacity", "how many sandboxes this node takes"),
-    ("STACYVM_AGENT", "agent", "path of the static agent binary"),
-    ("STACYVM_API_KEY", "auth.api_key", "a key that clients may present"),
-    ("STACYVM_AUTH_API_KEY", "auth.api_key", "the same"),
-    ("STACYVM_AUTH_ADMIN_API_KEY", "auth.admin_api_key", "a key for X-Admin-API-Key"),
-    ("STACYVM_NATS_URL", "nats.url", "NATS to use instead of an own one"),
-    ("STACYVM_NATS_USER", "nats.user", "user for NATS"),
-    ("STACYVM_NATS_PASSWORD", "nats.password", "password for NATS"),
-    ("STACYVM_NATS_PREFIX", "nats.prefix", "what subjects and streams start with"),
-    ("STACYVM_NATS_SERVER", "nats.server_path", "path of the nats-server binary that `serve` starts"),
-    ("STACYVM_DATABASE_URL", "database.url", "sqlite:PATH or postgres://..."),
-    ("STACYVM_DATABASE_DRIVER", "database.driver", "sqlite or postgres"),
-    ("STACYVM_DATABASE_PATH", "database.path", "file of the SQLite database"),
-    ("STACYVM_DATABASE_DSN", "database.dsn", "URL of the Postgres database"),
-    ("STACYVM_PROVIDERS_DEFAULT", "providers.default", "box-maker of sandboxes that name none"),
-    ("STACYVM_PROVIDERS_DOCKER_ENABLED", "providers.docker.enabled", "whether the Docker provider is on"),
-    ("STACYVM_PROVIDERS_DOCKER_SOCKET", "providers.docker.socket", "socket of the Docker engine"),
-    (
-        "STACYVM_PROVIDERS_DOCKER_IMAGE_ALIASES",
-        "providers.docker.image_aliases",
-        "images that stand for others, as NAME=IMAGE, separated by commas",
-    ),
-    (
-        "STACYVM_PROVIDERS_BUBBLEWRAP_ENABLED",
-        "providers.bubblewrap.enabled",
-        "whether the bubblewrap provider is on",
-    ),
-    ("STACYVM_DEFAULTS_TTL", "defaults.ttl", "time to live of sandboxes that name none"),
-    ("STACYVM_DEFAULTS_IMAGE", "defaults.image", "image of sandboxes that name none"),
-    ("STACYVM_DEFAULTS_MAX_TTL", "defaults.max_ttl", "greatest time to live"),
-    ("STACYVM_DEFAULTS_MAX_QUEUE_WAIT", "defaults.max_queue_wait", "how long a spawn may wait for room"),
-    ("STACYVM_SECRETS_KEY_FILE", "secrets.key_file", "file of the master key"),
-    ("STACYVM_SECRETS_KEY", "secrets.key", "the master key itself"),
-    ("STACYVM_ENCRYPTION_ENABLED", "encryption.enabled", "whether output is kept under a key of its sandbox"),
-    ("STACYVM_AUDIT_KEY_FILE", "audit.key_file", "file of the key that signs checkpoints"),
-    ("STACYVM_AUDIT_PUBLIC_KEY_FILE", "audit.public_key_file", "keys that checkpoints may be signed with"),
-    ("STACYVM_AUDIT_CHECKPOINT_FILE", "audit.checkpoint_file", "where checkpoints are written"),
-    ("STACYVM_AUDIT_CHECKPOINT_EVENTS", "audit.checkpoint_events", "events between two checkpoints"),
-    ("STACYVM_AUDIT_CHECKPOINT_INTERVAL", "audit.checkpoint_interval", "time between two checkpoints"),
-    ("STACYVM_AUDIT_MAX_LAG", "audit.max_lag", "how far the recorder may be behind"),
-    ("STACYVM_RETENTION_OUTPUT", "retention.output", "how long output is kept"),
-    ("STACYVM_RETENTION_LIFECYCLE", "retention.lifecycle", "how long events are kept"),
-    ("STACYVM_WEBHOOKS_ALLOW_HTTP", "webhooks.allow_http", "whether webhooks may have http:// URLs"),
-    (
-        "STACYVM_WEBHOOKS_ALLOW_NETWORKS",
-        "webhooks.allow_networks",
-        "networks that webhooks may call though they are not public, separated by commas",
-    ),
-    (
-        "STACYVM_WEBHOOKS_GIVE_UP_AFTER",
-        "webhooks.give_up_after",
-        "how long one event is tried before its webhook is suspended",
-    ),
-    ("STACYVM_LOGGING_LEVEL", "logging.level", "least important log lines to show"),
-    ("STACYVM_LOGGING_FORMAT", "logging.format", "text or json"),
+use clap::CommandFactory;
+
+use super::foreign;
+use super::tree::{Node, Origin, Problem};
+use crate::args::Args;
+
+const PREFIX: &str = "STACYVM_";
+
+/// Shorter names of some keys, and what they are for.
+const ALIASES: &[(&str, &str)] = &[
+    // Under what clients send it, which is over this one.
+    ("STACYVM_API_KEY", "auth.api_key"),
+    ("STACYVM_NODE", "node.id"),
+    ("STACYVM_NATS_SERVER", "nats.server_path"),
 ];
 
-/// Puts what the environment says over what is there.
-pub fn merge(mut figment: Figment, read: impl Fn(&str) -> Option<String>) -> anyhow::Result<Figment> {
-    for (name, key, _) in VARIABLES {
-        if let Some(text) = read(name).filter(|text| !text.is_empty()) {
-            figment = figment.merge((*key, value(key, &text)));
-        }
-    }
-    Ok(figment)
+/// Variables of the scripts, images and tests around the server, which it may inherit.
+const AROUND: &[&str] = &[
+    "STACYVM_BASE",
+    "STACYVM_BIN",
+    "STACYVM_BUILD_TARGET",
+    "STACYVM_CACHE",
+    "STACYVM_DOCKERD_LOG",
+    "STACYVM_HOST_DIR",
+    "STACYVM_IMAGE",
+    "STACYVM_NATS_CONF",
+    "STACYVM_NATS_IMAGE",
+    "STACYVM_PULL",
+];
+/// The same, by how they begin. Kubernetes gives `STACYVM_PORT...` and `STACYVM_SERVICE_...` to the pods beside a service of
+/// our name.
+const AROUND_PREFIXES: &[&str] =
+    &["STACYVM_CHAOS_", "STACYVM_TEST_", "STACYVM_SETUP_", "STACYVM_PORT_", "STACYVM_SERVICE_"];
+
+/// The variable of a key: that of `server.port` ends in `SERVER_PORT`.
+pub(super) fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
-/// The keys that are numbers or truth values. All others are text, also where they look like a number: a password may.
-const NUMBERS: &[&str] = &["server.port", "node.capacity", "audit.checkpoint_events"];
-const FLAGS: &[&str] = &[
-    "providers.docker.enabled",
-    "providers.bubblewrap.enabled",
-    "encryption.enabled",
-    "webhooks.allow_http",
-];
-/// The keys that are lists, in the environment separated by commas.
-const LISTS: &[&str] = &["webhooks.allow_networks", "providers.docker.image_aliases"];
-
-fn value(key: &str, text: &str) -> Value {
-    match (text.parse::<u32>(), text) {
-        (Ok(number), _) if NUMBERS.contains(&key) => Value::from(number),
-        (_, "true") if FLAGS.contains(&key) => Value::from(true),
-        _ if LISTS.contains(&key) => {
-            Value::from(text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<String>>())
+/// What the environment says, as a tree over `default`, and what it says that means nothing.
+pub(super) fn read(
+    default: &Node,
+    environment: impl Iterator<Item = (String, String)>,
+    problems: &mut Vec<Problem>,
+) -> Node {
+    let keys: BTreeMap<String, String> = default
+        .keys()
+        .into_iter()
+        .chain(foreign::keys().map(str::to_owned))
+        .map(|key| (variable_of(&key), key))
+        .collect();
+    let set: BTreeMap<String, String> =
+        environment.filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty()).collect();
+    let mut tree = Node { origin: Origin::Default, value: super::tree::Value::Section(Vec::new()) };
+    for (alias, key) in ALIASES {
+        if let Some(text) = set.get(*alias) {
+            let own = variable_of(key);
+            if *alias != "STACYVM_API_KEY" && set.get(&own).is_some_and(|other| other != text) {
+                problems.push(Problem {
+                    origin: Origin::Variable((*alias).to_owned()),
+                    key: (*key).to_owned(),
+                    what: format!("{own} says something else: set one of the two"),
+                });
+            }
+            tree.set(key, Node::text(Origin::Variable((*alias).to_owned()), text));
         }
-        (_, "false") if FLAGS.contains(&key) => Value::from(false),
-        _ => Value::from(text.to_owned()),
     }
+    for (name, text) in &set {
+        if let Some(key) = keys.get(name) {
+            tree.set(key, Node::text(Origin::Variable(name.clone()), text));
+        } else if !ALIASES.iter().any(|(alias, _)| alias == name) && !is_around(name, text) {
+            problems.push(unknown(name, &keys));
+        }
+    }
+    tree
+}
+
+fn unknown(name: &str, keys: &BTreeMap<String, String>) -> Problem {
+    let clients = clients();
+    let known = keys
+        .keys()
+        .map(String::as_str)
+        .chain(ALIASES.iter().map(|(alias, _)| *alias))
+        .chain(clients.iter().map(String::as_str))
+        // What is common to all of them would make all of them alike.
+        .filter_map(|name| name.strip_prefix(PREFIX));
+    let given = name.strip_prefix(PREFIX).unwrap_or(name);
+    let what = match events::nearest(given, known) {
+        Some(meant) => format!("there is no such variable; did you mean {PREFIX}{meant}?"),
+        None => "there is no such variable: docs/configuration.md lists them".to_owned(),
+    };
+    Problem { origin: Origin::Variable(name.to_owned()), key: String::new(), what }
+}
+
+fn is_around(name: &str, text: &str) -> bool {
+    AROUND.contains(&name)
+        || (name == "STACYVM_PORT" && text.starts_with("tcp://"))
+        || AROUND_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || clients().iter().any(|known| known == name)
+}
+
+/// The variables that client verbs read, from their own declarations.
+fn clients() -> Vec<String> {
+    fn walk(command: &clap::Command, into: &mut Vec<String>) {
+        let names = command.get_arguments().filter_map(|argument| argument.get_env());
+        into.extend(names.map(|name| name.to_string_lossy().into_owned()));
+        command.get_subcommands().for_each(|command| walk(command, into));
+    }
+    let mut names = Vec::new();
+    walk(&Args::command(), &mut names);
+    names
 }

@@ -1,6 +1,6 @@
 //! The keys. Those that the Go server has and that mean the same have the same names.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,6 +33,12 @@ pub struct Config {
     pub audit: AuditConfig,
     pub webhooks: WebhooksConfig,
     pub logging: LoggingConfig,
+    /// The file that was read.
+    #[serde(skip)]
+    pub(crate) file: Option<PathBuf>,
+    /// What was said and has no effect, for the log.
+    #[serde(skip)]
+    pub(crate) remarks: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -155,7 +161,7 @@ pub struct AuthConfig {
 }
 
 /// Text, also where it looks like a number.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Text {
     Text(String),
@@ -378,21 +384,42 @@ impl Default for Config {
                 concurrency: 256,
             },
             logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
+            file: None,
+            remarks: Vec::new(),
         }
     }
 }
 
+/// `localhost` is the loopback of IPv4, whatever the resolver would say first.
+fn address_of(text: &str) -> Option<SocketAddr> {
+    let text = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None if text.starts_with(':') => format!("0.0.0.0{text}"),
+        None => text.to_owned(),
+    };
+    let mut found: Vec<SocketAddr> = text.to_socket_addrs().ok()?.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    found.into_iter().next()
+}
+
 impl Config {
-    /// The address to listen on.
+    /// The address to listen on. A host name is asked for; nothing before the port means all addresses.
     pub fn listen_address(&self) -> anyhow::Result<SocketAddr> {
         match &self.listen {
-            Some(listen) => listen.parse().with_context(|| format!("listen: {listen:?} is not ADDRESS:PORT")),
+            Some(listen) => {
+                address_of(listen).with_context(|| format!("listen: {listen:?} is not HOST:PORT"))
+            }
             None => {
-                let host = self.server.host.trim_start_matches('[').trim_end_matches(']');
-                let address: IpAddr = host
-                    .parse()
-                    .with_context(|| format!("server.host: {:?} is not an IP address", self.server.host))?;
-                Ok(SocketAddr::new(address, self.server.port))
+                let host = &self.server.host;
+                let bare = host.trim_start_matches('[').trim_end_matches(']');
+                let full = if bare.contains(':') {
+                    format!("[{bare}]:{}", self.server.port)
+                } else {
+                    format!("{bare}:{}", self.server.port)
+                };
+                address_of(&full).with_context(|| {
+                    format!("server.host: {host:?} is no address of this host and no name of one")
+                })
             }
         }
     }
@@ -409,9 +436,18 @@ impl Config {
             .map_or_else(|| ".stacyvm".into(), |home| PathBuf::from(home).join(".stacyvm"))
     }
 
-    /// What no type can say.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    /// What no type can say. A message begins with the key.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
         self.listen_address()?;
+        if self.providers.default.as_deref().is_some_and(|name| name.is_empty() || name == "auto") {
+            // The first that works, which is what not naming one means.
+            self.providers.default = None;
+        }
+        match self.database.driver.to_ascii_lowercase().as_str() {
+            "" | "sqlite" | "sqlite3" => self.database.driver = "sqlite".to_owned(),
+            "postgres" | "postgresql" => self.database.driver = "postgres".to_owned(),
+            other => bail!("database.driver: {other:?} is neither sqlite nor postgres"),
+        }
         if !matches!(self.logging.format.as_str(), "text" | "json") {
             bail!("logging.format: {:?} is neither text nor json", self.logging.format);
         }
@@ -425,7 +461,7 @@ impl Config {
             bail!("node.capacity: must be at least 1");
         }
         if self.webhooks.timeout.0.is_zero() || self.webhooks.concurrency == 0 {
-            bail!("webhooks: timeout and concurrency must be more than zero");
+            bail!("webhooks.timeout: it and webhooks.concurrency must be more than zero");
         }
         if self.audit.checkpoint_events == 0 {
             bail!("audit.checkpoint_events: must be at least 1");

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::schema::Text;
+
 /// A duration in Go syntax: `30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GoDuration(pub Duration);
@@ -16,8 +18,24 @@ impl Serialize for GoDuration {
 
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        events::parse_go_duration(&text).map(Self).map_err(de::Error::custom)
+        deserializer.deserialize_str(Spoken("a duration such as \"30s\", \"5m\" or \"1h30m\"", |text| {
+            events::parse_go_duration(text).map(Self).map_err(|error| error.to_string())
+        }))
+    }
+}
+
+/// Reads what is written as text, and a number as one; says what it wanted otherwise.
+struct Spoken<T>(&'static str, fn(&str) -> Result<T, String>);
+
+impl<T> de::Visitor<'_> for Spoken<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.1)(text).map_err(E::custom)
     }
 }
 
@@ -33,12 +51,13 @@ impl Serialize for KeptFor {
 
 impl<'de> Deserialize<'de> for KeptFor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.is_empty() || text == "0" {
-            return Ok(Self(None));
-        }
-        let kept = events::parse_go_duration(&text).map_err(de::Error::custom)?;
-        Ok(Self(Some(kept).filter(|kept| !kept.is_zero())))
+        deserializer.deserialize_str(Spoken("a duration such as \"720h\", or \"\" for ever", |text| {
+            if text.is_empty() {
+                return Ok(Self(None));
+            }
+            let kept = events::parse_go_duration(text).map_err(|error| error.to_string())?;
+            Ok(Self(Some(kept).filter(|kept| !kept.is_zero())))
+        }))
     }
 }
 
@@ -85,18 +104,45 @@ impl Serialize for Bytes {
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Number(u64),
-            Text(String),
+        struct Size;
+        impl de::Visitor<'_> for Size {
+            type Value = Bytes;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a size such as \"512m\" or \"2g\", or a number of bytes")
+            }
+
+            fn visit_u64<E>(self, bytes: u64) -> Result<Bytes, E> {
+                Ok(Bytes(bytes))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Bytes, E> {
+                parse_bytes(text).map(Bytes).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
         }
-        match Either::deserialize(deserializer)? {
-            Either::Number(number) => Ok(Self(number)),
-            Either::Text(text) => parse_bytes(&text).map(Self).ok_or_else(|| {
-                de::Error::custom(format!("invalid size {text:?}: use a form such as 512m or 2g"))
-            }),
+        deserializer.deserialize_any(Size)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl de::Visitor<'_> for Any {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Text, E> {
+                Ok(Text::Number(number))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+                Ok(Text::Text(text.to_owned()))
+            }
         }
+        deserializer.deserialize_any(Any)
     }
 }
 

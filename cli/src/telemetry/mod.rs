@@ -34,6 +34,13 @@ pub fn start(config: &Config) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
     // The usual one writes to stderr, and waits for whoever reads it.
     std::panic::set_hook(Box::new(|panic| tracing::error!(panic = %panic, "a bug: a task ended by a panic")));
+    match &config.file {
+        Some(file) => tracing::info!(file = %file.display(), "configuration read"),
+        None => tracing::debug!("there is no configuration file"),
+    }
+    for remark in &config.remarks {
+        tracing::warn!("{remark}");
+    }
     Ok(())
 }
 
