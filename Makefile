@@ -8,12 +8,14 @@ DIST := $(CURDIR)/dist
 export CARGO_TARGET_DIR
 
 .NOTPARALLEL:
-.PHONY: help setup build agent test lint demo bench chaos compose-test clean
+PREFIX ?= /usr/local
+.PHONY: help setup build install agent test lint demo bench chaos compose-test clean
 
 help:
 	@echo 'make demo   a real job in a real sandbox, from nothing'
 	@echo 'make test   everything that is tested, from nothing'
-	@echo 'make build  dist/stacyvm and dist/stacyvm-agent'
+	@echo 'make build  dist/stacyvm and dist/stacyvm-agent; debug information apart, in dist/stacyvm.debug'
+	@echo 'make install  programs, docs and systemd units, under PREFIX (/usr/local) and DESTDIR'
 	@echo 'make lint   rustfmt, clippy, cargo-deny'
 	@echo 'make bench  ours beside the floor, with ratios'
 	@echo 'make chaos  thousands of rounds of faults; STACYVM_CHAOS_ROUNDS, STACYVM_CHAOS_SEED'
@@ -24,8 +26,14 @@ setup:
 
 build: agent
 	$(CARGO) build --release --locked -p cli --bin stacyvm
-	@install -D -m 755 $(CARGO_TARGET_DIR)/release/stacyvm $(DIST)/stacyvm
+	@scripts/split-debug $(CARGO_TARGET_DIR)/release/stacyvm $(DIST)/stacyvm
 	@ls -l $(DIST)
+
+install:
+	@test -x $(DIST)/stacyvm || { echo 'make install: run `make build` first' >&2; exit 1; }
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(DIST)/stacyvm $(DIST)/stacyvm-agent
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/stacyvm docs/*.md
+	install -D -m 644 -t $(DESTDIR)/etc/systemd/system deploy/systemd/*.service
 
 agent:
 	RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-fuse-ld=lld" $(CARGO) build --locked -p agent --bin stacyvm-agent \

@@ -14,6 +14,53 @@ const BUCKETS: [f64; 14] =
 pub const EXEC_VIEWERS: &str = "stacyvm_exec_viewers";
 /// WebSockets that were closed because their client did not read.
 pub const SLOW_READERS_CLOSED: &str = "stacyvm_slow_readers_closed_total";
+/// Requests by method, route and status.
+pub const HTTP_REQUESTS: &str = "stacyvm_http_requests_total";
+/// How long they took.
+pub const HTTP_REQUEST_SECONDS: &str = "stacyvm_http_request_seconds";
+
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// What has no labels: there from the first scrape on, because an alert on a metric that is not there never fires.
+const PLAIN: &[(&str, Kind, &str)] = &[
+    (SLOW_READERS_CLOSED, Kind::Counter, "WebSockets closed because their client did not keep up"),
+    ("stacyvm_unaudited_refused_total", Kind::Counter, "Requests refused because they could not be recorded"),
+    ("stacyvm_log_lines_lost_total", Kind::Counter, "Log lines that nobody read in time, or at all"),
+    (EXEC_VIEWERS, Kind::Gauge, "WebSockets attached to execs"),
+    ("stacyvm_sandboxes_live", Kind::Gauge, "Sandboxes that have not ended"),
+    ("stacyvm_nodes_live", Kind::Gauge, "Executors that showed a sign of life in the last seconds"),
+    ("stacyvm_feed_head_position", Kind::Gauge, "Newest recorded position that this gateway knows"),
+    ("stacyvm_recorder_lag_seconds", Kind::Gauge, "Age of the oldest event that is not recorded"),
+    (
+        "stacyvm_recorder_lag_messages",
+        Kind::Gauge,
+        "Messages that waited for the recorder when it last spoke",
+    ),
+    ("stacyvm_uptime_seconds", Kind::Gauge, "Time since this process began to serve"),
+];
+
+fn describe() {
+    for (name, kind, help) in PLAIN {
+        match kind {
+            Kind::Counter => {
+                metrics::describe_counter!(*name, *help);
+                metrics::counter!(*name).increment(0);
+            }
+            Kind::Gauge => {
+                metrics::describe_gauge!(*name, *help);
+                metrics::gauge!(*name).increment(0.0);
+            }
+        }
+    }
+    metrics::describe_counter!(HTTP_REQUESTS, "Requests by method, route and status");
+    metrics::describe_histogram!(
+        HTTP_REQUEST_SECONDS,
+        "Time to the first byte of the answer, by method and route"
+    );
+}
 
 /// The recorder of this process. Several gateways in one process share it.
 #[derive(Clone)]
@@ -26,10 +73,12 @@ impl Metrics {
         static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
         let handle = RECORDER.get_or_init(|| {
             let builder = || PrometheusBuilder::new().set_buckets(&BUCKETS).unwrap_or_default();
-            builder().install_recorder().unwrap_or_else(|error| {
+            let handle = builder().install_recorder().unwrap_or_else(|error| {
                 tracing::warn!(error = %error, "another metrics recorder is installed already");
                 builder().build_recorder().handle()
-            })
+            });
+            describe();
+            handle
         });
         Self(handle.clone())
     }
@@ -47,7 +96,7 @@ impl Metrics {
         let lag = gateway.feed().recorder_lag();
         metrics::gauge!("stacyvm_recorder_lag_seconds").set(lag.age.as_secs_f64());
         metrics::gauge!("stacyvm_recorder_lag_messages").set(lag.messages as f64);
-        let uptime = gateway.uptime().as_secs_f64();
-        format!("{}# TYPE stacyvm_uptime_seconds gauge\nstacyvm_uptime_seconds {uptime}\n", self.0.render())
+        metrics::gauge!("stacyvm_uptime_seconds").set(gateway.uptime().as_secs_f64());
+        self.0.render()
     }
 }
