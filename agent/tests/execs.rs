@@ -444,6 +444,71 @@ async fn a_timeout_kills_the_group() {
     eventually("the group is gone", || !pids.iter().any(|pid| alive(*pid))).await;
 }
 
+/// Leaves the session, the process group, its parent, its environment and its streams behind. The pid is in a file.
+const DAEMON: &str = r#"
+import os, signal, sys, time
+def daemon(work):
+    if os.fork(): return
+    os.setsid()
+    if os.fork(): os._exit(0)
+    os.closerange(0, 100)
+    for number in (signal.SIGTERM, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)
+    work()
+def stay():
+    open("stay.new", "w").write(str(os.getpid()))
+    os.rename("stay.new", "stay")
+    os.execve("/bin/sleep", ["sleep", "1000"], {})
+def hop():
+    # Never the same process for long.
+    while True:
+        if os.fork(): os._exit(0)
+        open("hop", "w").write(str(os.getpid()))
+daemon(stay)
+if "hop" in sys.argv: daemon(hop)
+for name in ["stay"] + sys.argv[1:]:
+    while not os.path.exists(name): time.sleep(0.01)
+print("up", flush=True)
+"#;
+
+fn daemon_of(agent: &Running) -> i32 {
+    std::fs::read_to_string(agent.workspace().join("stay")).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_timeout_ends_daemons_too_and_what_runs_from_process_to_process() {
+    let agent = Running::start().await;
+    let start = StartExec {
+        timeout: Some(Duration::from_secs(3)),
+        ..StartExec::new(new_id(), ["python3", "-c", &format!("{DAEMON}\ntime.sleep(1000)"), "hop"])
+    };
+    let output = agent.run_exec(start).await;
+    assert_eq!((output.outcome.end, output.stdout().as_str()), (ExecEnd::TimedOut, "up\n"));
+    // Not later: the end is told when nobody is left.
+    assert!(!alive(daemon_of(&agent)));
+    let hop = agent.workspace().join("hop");
+    let last = std::fs::read_to_string(&hop).unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(std::fs::read_to_string(&hop).unwrap(), last);
+}
+
+#[tokio::test]
+async fn a_kill_ends_daemons_too_and_those_of_others_stay() {
+    let agent = Running::start().await;
+    // Its exec ends in time: it lives on.
+    assert_eq!(agent.run(["python3", "-c", DAEMON]).await.code(), 0);
+    let kept = daemon_of(&agent);
+    std::fs::remove_file(agent.workspace().join("stay")).unwrap();
+    let start = StartExec::new(new_id(), ["python3", "-c", &format!("{DAEMON}\ntime.sleep(1000)")]);
+    let mut connection = agent.client.start_exec(start.clone()).await.unwrap();
+    next_output(&mut connection).await;
+    let daemon = daemon_of(&agent);
+    assert!(alive(kept) && alive(daemon));
+    agent.client.kill_exec(start.exec_id, Duration::from_millis(50)).await.unwrap();
+    collect(connection).await;
+    eventually("the daemon is gone", || !alive(daemon)).await;
+    assert!(alive(kept));
+}
+
 #[tokio::test]
 async fn something_left_in_the_background_does_not_hold_up_the_exit() {
     let agent = Running::start().await;

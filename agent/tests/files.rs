@@ -4,6 +4,8 @@ mod harness;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use std::time::Duration;
+
 use agent::client::{CallError, WriteFile};
 use agent::protocol::{FileErrorKind, FileRefusal};
 use bytes::Bytes;
@@ -179,17 +181,103 @@ async fn every_kind_of_refusal_is_typed() {
 }
 
 #[tokio::test]
-async fn devices_and_pipes_are_neither_read_nor_replaced() {
+async fn what_is_no_regular_file_is_neither_read_nor_replaced() {
     let agent = Running::start().await;
     assert_eq!(agent.run(["mkfifo", "pipe"]).await.code(), 0);
-    for path in ["pipe", "/dev/null", "/dev/zero"] {
-        assert_eq!(kind(agent.client.read_file(path, 0, Some(1)).await), FileErrorKind::InvalidPath);
-        assert_eq!(
-            kind(agent.client.put_file(WriteFile::new(path), Bytes::new()).await),
-            FileErrorKind::InvalidPath
-        );
+    let _socket = std::os::unix::net::UnixListener::bind(agent.workspace().join("socket")).unwrap();
+    symlink("socket", agent.workspace().join("link")).unwrap();
+    for path in ["pipe", "socket", "link", "/dev/null", "/dev/zero", "/dev/tty", "/dev/ptmx", "/dev/full"] {
+        let read = agent.client.read_file(path, 0, Some(1));
+        // None waits for its other end.
+        let read = tokio::time::timeout(Duration::from_secs(20), read).await.unwrap();
+        assert_eq!(kind(read), FileErrorKind::InvalidPath, "{path}");
+        let written = agent.client.put_file(WriteFile::new(path), Bytes::new());
+        let written = tokio::time::timeout(Duration::from_secs(20), written).await.unwrap();
+        assert_eq!(kind(written), FileErrorKind::InvalidPath, "{path}");
+        assert!(agent.client.stat(path).await.is_ok(), "{path}");
     }
     assert_eq!(agent.client.stat("/dev/null").await.unwrap().name, "null");
+    agent.client.delete("socket", false).await.unwrap();
+    agent.client.move_path("pipe", "moved").await.unwrap();
+    // What the kernel says of a file of its own is typed too.
+    let refused = agent.client.read_file("/proc/self/mem", 0, Some(1)).await;
+    assert_eq!(kind(refused), FileErrorKind::Failed);
+}
+
+/// A mount that goes when the test does.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn mount(arguments: &[&str], target: std::path::PathBuf) -> Self {
+        let status = std::process::Command::new("mount").args(arguments).arg(&target).status().unwrap();
+        assert!(status.success(), "mount {arguments:?} {}", target.display());
+        Self(target)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let status = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+        assert!(status.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+#[tokio::test]
+async fn a_mount_point_is_written_in_place_and_cannot_go() {
+    let agent = Running::start().await;
+    put(&agent, "source", "the old and longer content").await;
+    put(&agent, "target", "covered").await;
+    let source = agent.workspace().join("source");
+    let _mounted = Mounted::mount(&["--bind", source.to_str().unwrap()], agent.workspace().join("target"));
+    put(&agent, "target", "new").await;
+    assert_eq!(get(&agent, "target").await, b"new");
+    assert_eq!(std::fs::read_to_string(&source).unwrap(), "new");
+    assert_eq!(std::fs::read_dir(agent.workspace()).unwrap().count(), 2);
+    assert_eq!(kind(agent.client.delete("target", false).await), FileErrorKind::Busy);
+    assert_eq!(kind(agent.client.move_path("source", "target").await), FileErrorKind::Busy);
+    assert_eq!(std::fs::read_to_string(&source).unwrap(), "new");
+}
+
+#[tokio::test]
+async fn a_full_file_system_says_so_and_keeps_what_was_there() {
+    let agent = Running::start().await;
+    std::fs::create_dir(agent.workspace().join("small")).unwrap();
+    let _mounted =
+        Mounted::mount(&["-t", "tmpfs", "-o", "size=1m", "small"], agent.workspace().join("small"));
+    put(&agent, "small/file", "old").await;
+    for size_hint in [None, Some(2_000_000)] {
+        let mut upload =
+            agent.client.write_file(WriteFile { size_hint, ..WriteFile::new("small/file") }).await.unwrap();
+        let sent = upload.send(Bytes::from(vec![7; 2_000_000])).await;
+        let committed = match sent {
+            Ok(()) => upload.commit().await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert_eq!(kind(committed), FileErrorKind::NoSpace);
+    }
+    assert_eq!(get(&agent, "small/file").await, b"old");
+    put(&agent, "small/file", "new").await;
+    assert_eq!(get(&agent, "small/file").await, b"new");
+}
+
+#[tokio::test]
+async fn names_may_be_as_long_as_the_kernel_takes() {
+    let agent = Running::start().await;
+    let name = "n".repeat(255);
+    // A path that has room for no name longer than the file's own.
+    let mut path = agent.workspace().to_str().unwrap().to_owned();
+    while path.len() + 256 + 4 <= 4095 {
+        path = format!("{path}/{}", "d".repeat(255));
+    }
+    path = format!("{path}/{}", "p".repeat(4095 - path.len() - 3));
+    for path in [name.as_str(), &format!("{path}/x")] {
+        put(&agent, path, "long").await;
+        assert_eq!(get(&agent, path).await, b"long");
+        put(&agent, path, "longer").await;
+        assert_eq!(get(&agent, path).await, b"longer");
+        assert_eq!(agent.client.stat(path).await.unwrap().size, 6);
+    }
+    agent.client.move_path(&name, "m".repeat(255)).await.unwrap();
 }
 
 #[tokio::test]
@@ -304,4 +392,37 @@ async fn long_listings_come_whole() {
     assert_eq!((entries.len(), truncated), (20_000, false));
     assert!(entries.windows(2).all(|pair| pair[0].path < pair[1].path));
     assert_eq!(agent.client.glob("many/*").await.unwrap().0.len(), 20_000);
+    // More than one answer holds is refused, not cut off.
+    let script = "import os\nfor i in range(80001): open(f'many/l{i}', 'w').close()";
+    assert_eq!(agent.run(["python3", "-c", script]).await.code(), 0);
+    for recursive in [false, true] {
+        assert_eq!(kind(agent.client.list("many", recursive).await), FileErrorKind::TooMany);
+    }
+    assert_eq!(kind(agent.client.glob("many/*").await), FileErrorKind::TooMany);
+    assert_eq!(agent.client.glob("many/l8000*").await.unwrap().0.len(), 11 - 9);
+}
+
+#[tokio::test]
+async fn names_that_are_no_text_are_listed() {
+    use std::os::unix::ffi::OsStrExt;
+    let agent = Running::start().await;
+    for name in [&b"\xff\xfe"[..], b"new\nline", b"\x1b[31m"] {
+        let name = std::ffi::OsStr::from_bytes(name);
+        std::fs::write(agent.workspace().join(name), "x").unwrap();
+    }
+    let (entries, _) = agent.client.list(".", false).await.unwrap();
+    let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["\u{1b}[31m", "new\nline", "\u{fffd}\u{fffd}"]);
+    assert_eq!(agent.client.glob("*").await.unwrap().0.len(), 3);
+}
+
+#[tokio::test]
+async fn trees_of_any_depth_are_listed_and_removed() {
+    let agent = Running::start().await;
+    let script = "import os\nfor i in range(5000):\n os.mkdir('d'); os.chdir('d')";
+    assert_eq!(agent.run(["python3", "-c", script]).await.code(), 0);
+    assert!(agent.client.list("d", true).await.is_ok());
+    assert!(agent.client.glob("d/**").await.is_ok());
+    agent.client.delete("d", true).await.unwrap();
+    assert!(!agent.workspace().join("d").exists());
 }

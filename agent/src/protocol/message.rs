@@ -361,6 +361,10 @@ pub enum ExecEnd {
         cause: KillCause,
         left: Left,
     },
+    /// The memory of the sandbox was used up, and the kernel ended the main process or one that it waited for.
+    OutOfMemory {
+        left: Left,
+    },
 }
 
 /// How a process left, as the kernel tells it.
@@ -372,6 +376,16 @@ pub enum Left {
     Signal(i32),
 }
 
+impl Left {
+    /// The code a shell would show.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
 impl ExecEnd {
     /// The code a shell would show: 128 plus the signal, 124 after a timeout.
     pub fn exit_code(&self) -> i32 {
@@ -380,8 +394,7 @@ impl ExecEnd {
             Self::Signaled { signal } => 128 + signal,
             Self::TimedOut | Self::TimedOutAs { left: _ } => 124,
             Self::Killed { cause: _ } => 137,
-            Self::KilledAs { cause: _, left: Left::Code(code) } => *code,
-            Self::KilledAs { cause: _, left: Left::Signal(signal) } => 128 + signal,
+            Self::KilledAs { cause: _, left } | Self::OutOfMemory { left } => left.exit_code(),
         }
     }
 }

@@ -60,7 +60,9 @@
 //!
 //! Paths are resolved by the agent inside the sandbox; relative ones start at its workspace
 //! directory. Writes go to a temporary file beside the target and are renamed over it on `Commit`;
-//! a connection that ends earlier leaves nothing. Parent directories are created.
+//! a connection that ends earlier leaves nothing. What cannot be renamed over, a mount point such as
+//! `/etc/hosts`, is written in place on `Commit`. Parent directories are created. Only regular files are
+//! opened, and opening one never waits.
 
 mod frame;
 mod message;
@@ -92,5 +94,9 @@ pub const STDIN_WINDOW: u64 = 256 * 1024;
 /// Longest path accepted, in bytes (`PATH_MAX`).
 pub const MAX_PATH: usize = 4096;
 
-/// Most entries one `List` or `Glob` answers; beyond it the answer says `truncated`.
+/// Most entries one `List` or `Glob` answers; more are refused. An agent of before that answers so many and says
+/// `truncated`.
 pub const MAX_LISTED: usize = 100_000;
+
+/// Most bytes of paths in the answer to one `List` or `Glob`; more are refused.
+pub const MAX_LISTED_BYTES: usize = 32 * 1024 * 1024;

@@ -76,7 +76,16 @@ pub enum FileErrorKind {
     InvalidPath,
     /// Disk or quota full.
     NoSpace,
+    /// The agent's own failure.
     Other,
+    /// In use: a program that runs, a mount point.
+    Busy,
+    /// This kind of file cannot do that: a socket, a terminal, a device.
+    Unsupported,
+    /// More entries than one answer holds ([`MAX_LISTED`](super::MAX_LISTED)).
+    TooMany,
+    /// Whatever else the sandbox's kernel said no to.
+    Failed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

@@ -11,11 +11,12 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
+use super::mark::Mark;
 use super::program::Program;
 use super::users::User;
 
-/// Above the agent's own: when memory runs out the workload goes first.
-const OOM_SCORE: &[u8] = b"100";
+/// The highest there is, whatever the agent's own: when memory runs out the workload goes first.
+const OOM_SCORE: &[u8] = b"1000";
 
 /// The agent's own capability, to take others away with. Nothing that it runs has it.
 const OWN: CapabilitySet = CapabilitySet::SETPCAP;
@@ -70,6 +71,7 @@ pub struct Child {
     pub user: Option<User>,
     pub terminal: bool,
     pub descriptors: Rlimit,
+    pub mark: Mark,
     pub program: Program,
 }
 
@@ -95,6 +97,7 @@ impl Child {
             rustix::process::ioctl_tiocsctty(stream(0)).map_err(|error| Step::Terminal.error(error))?;
         }
         rustix::process::setrlimit(Resource::Nofile, self.descriptors)?;
+        self.mark.wear();
         raise_oom_score();
         // Refused where the agent has no capabilities: then there is nothing to take away.
         let _ = rustix::thread::remove_capability_from_bounding_set(OWN);

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::clock;
 use super::execs::Reaped;
+use super::mark::Mark;
 use super::spool::{Limits, Spool};
 use super::stdin::Stdin;
 use super::terminal::Terminal;
@@ -19,6 +20,10 @@ use super::terminal::Terminal;
 pub struct Exec {
     pub id: ExecId,
     pub pid: u32,
+    /// What its processes wear; none that it left behind can hide from it.
+    pub mark: Mark,
+    /// Processes ended for want of memory when it began.
+    pub oom_kills: u64,
     /// Boot clock.
     pub began: Duration,
     pub stdin: Stdin,
@@ -77,6 +82,8 @@ impl Exec {
         Self {
             id,
             pid,
+            mark: Mark::new(),
+            oom_kills: u64::MAX,
             began: clock::boot(),
             stdin,
             terminal,
@@ -205,18 +212,15 @@ impl Exec {
         }
     }
 
-    /// The main process was reaped.
-    pub fn set_exit(&self, reaped: &Reaped) {
+    /// The main process was reaped. `oom` says whether the kernel ended processes for want of memory meanwhile.
+    pub fn set_exit(&self, reaped: &Reaped, oom: bool) {
         let mut state = self.state.borrow_mut();
         let status = reaped.status;
-        let left = if libc::WIFSIGNALED(status) {
-            Left::Signal(libc::WTERMSIG(status))
-        } else {
-            Left::Code(libc::WEXITSTATUS(status))
-        };
+        let left = left(status);
         let end = match (state.timed_out, state.killed, left) {
             (true, _, left) => ExecEnd::TimedOutAs { left },
             (false, Some(cause), left) => ExecEnd::KilledAs { cause, left },
+            (false, None, left) if oom => ExecEnd::OutOfMemory { left },
             (false, None, Left::Signal(signal)) => ExecEnd::Signaled { signal },
             (false, None, Left::Code(code)) => ExecEnd::Exited { code },
         };
@@ -313,6 +317,15 @@ impl Exec {
             stdin_offset: self.stdin.accepted(),
             outcome: state.outcome,
         }
+    }
+}
+
+/// What a wait status says.
+pub fn left(status: i32) -> Left {
+    if libc::WIFSIGNALED(status) {
+        Left::Signal(libc::WTERMSIG(status))
+    } else {
+        Left::Code(libc::WEXITSTATUS(status))
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use agent::protocol::{ExecId, ExecRefusal, ExecSummary, KillCause};
 
 use super::clock;
-use super::exec::Exec;
+use super::exec::{Exec, left};
+use super::oom::OomKills;
 
 /// Outcomes remembered after their output was acked.
 const REMEMBERED: usize = 4096;
@@ -85,10 +86,12 @@ impl Execs {
         }
     }
 
-    pub fn reaped(&self, reaped: &Reaped) {
+    pub fn reaped(&self, reaped: &Reaped, oom: &OomKills) {
         let exec = self.table.borrow_mut().running.remove(&reaped.pid);
         if let Some(exec) = exec {
-            exec.set_exit(reaped);
+            // It was killed, or something that it waited for was.
+            let killed = left(reaped.status).exit_code() == 128 + libc::SIGKILL;
+            exec.set_exit(reaped, killed && oom.any_since(exec.oom_kills));
         }
     }
 

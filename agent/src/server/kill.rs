@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,6 +8,9 @@ use tokio::time::{Instant, sleep};
 
 use super::exec::Exec;
 use super::processes::{self, Process};
+
+/// How long what is killed may take to go. It takes milliseconds, unless a disk hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// SIGTERM to an exec's process tree, SIGKILL to what is left of it after the grace.
 pub async fn kill(exec: Rc<Exec>, cause: KillCause, grace: Duration) {
@@ -27,19 +31,23 @@ pub async fn kill(exec: Rc<Exec>, cause: KillCause, grace: Duration) {
     kill_hard(&exec, tree).await;
 }
 
-/// SIGKILL to an exec's process tree, with what is known of it from before.
+/// SIGKILL to an exec's process tree, with what is known of it from before, until nobody is left of it.
 pub async fn kill_hard(exec: &Exec, mut known: Vec<Process>) {
-    // First everything is stopped, so that nothing forks, or loses its parent, while it is looked for.
-    for _ in 0..100 {
+    let give_up_at = Instant::now() + PATIENCE;
+    // First everything is stopped, so that nothing forks, or loses its parent, while it is looked for. What forks
+    // faster than it is found comes to its end when the processes of the box are used up.
+    while Instant::now() < give_up_at {
         let found = tree(exec, &known);
-        let fresh: Vec<_> = found.into_iter().filter(|it| !known.iter().any(|old| old.is_same(it))).collect();
+        let names: HashSet<_> = known.iter().map(Process::name).collect();
+        let fresh: Vec<_> = found.into_iter().filter(|it| !names.contains(&it.name())).collect();
         if fresh.is_empty() {
             break;
         }
         fresh.iter().for_each(|process| process.signal(Signal::STOP));
         known.extend(fresh);
+        tokio::task::yield_now().await;
     }
-    for _ in 0..100 {
+    while Instant::now() < give_up_at {
         // The group too: that needs no `/proc`.
         signal_group(exec, Signal::KILL);
         let found = tree(exec, &known);
@@ -58,10 +66,15 @@ pub fn signal_group(exec: &Exec, signal: Signal) {
     }
 }
 
-/// Living processes of the exec: its session, what descends from that, and what is known from before.
+/// Living processes of the exec: its session, whoever wears its mark, what descends from those, and what is known from
+/// before.
 fn tree(exec: &Exec, known: &[Process]) -> Vec<Process> {
     let leader = leader(exec).map(|leader| leader.as_raw_nonzero().get());
-    processes::tree(|process| leader == Some(process.session) || known.iter().any(|old| old.is_same(process)))
+    let known: HashSet<_> = known.iter().map(Process::name).collect();
+    processes::tree(|process| {
+        let is_known = leader == Some(process.session) || known.contains(&process.name());
+        is_known || exec.mark.is_worn_by(process.pid)
+    })
 }
 
 /// The exec's first process: leader of its session and group, whose number stays taken while any member

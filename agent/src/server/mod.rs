@@ -9,7 +9,9 @@ mod execs;
 mod files;
 mod kill;
 mod listen;
+mod mark;
 mod memory;
+mod oom;
 mod options;
 mod processes;
 mod program;
@@ -45,6 +47,7 @@ struct Agent {
     /// Boot clock at start.
     began: Duration,
     execs: execs::Execs,
+    oom: oom::OomKills,
     ending: ending::Control,
     deadline: ending::Deadline,
     /// What execs get beneath their own environment.
@@ -108,6 +111,7 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
             options,
             began: clock::boot(),
             execs: execs::Execs::default(),
+            oom: oom::OomKills::find(),
             ending: ending::Control::default(),
             deadline,
             environment: RefCell::default(),

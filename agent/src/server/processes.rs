@@ -24,12 +24,13 @@ impl Process {
         }
     }
 
-    pub fn is_same(&self, other: &Self) -> bool {
-        (self.pid, self.started) == (other.pid, other.started)
+    /// What no other process is ever called.
+    pub fn name(&self) -> (i32, u64) {
+        (self.pid, self.started)
     }
 
     pub fn is_alive(&self) -> bool {
-        one(self.pid).is_some_and(|now| self.is_same(&now) && !now.zombie)
+        one(self.pid).is_some_and(|now| self.name() == now.name() && !now.zombie)
     }
 }
 

@@ -81,7 +81,7 @@ impl Signals {
                 }
             }
             while let Some(reaped) = reap() {
-                agent.execs.reaped(&reaped);
+                agent.execs.reaped(&reaped, &agent.oom);
             }
         }
     }

@@ -11,6 +11,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use super::child::{Child, Step};
 use super::environment::{self, Circumstances};
+use super::mark::Mark;
 use super::program::{self, Failure, Program};
 use super::terminal::Terminal;
 use super::users::{self, User};
@@ -21,6 +22,7 @@ const PIPE_BYTES: usize = 1024 * 1024;
 /// A process and the agent's ends of its streams.
 pub struct Spawned {
     pub pid: u32,
+    pub mark: Mark,
     pub stdin: Option<Sink>,
     pub outputs: Vec<(agent::protocol::Stream, Output)>,
     pub terminal: Option<Terminal>,
@@ -66,6 +68,7 @@ pub fn spawn(agent: &Agent, start: &StartExec) -> Result<Spawned, SpawnError> {
             .map_err(|error| refused(StartErrorKind::Terminal, format!("open a terminal: {error}")))?,
         None => on_pipes(&mut command, start.stdin).map_err(resources)?,
     };
+    let mark = Mark::new();
     let child = Child {
         directory: CString::new(directory.as_os_str().as_bytes()).map_err(|_| {
             refused(StartErrorKind::WorkingDirectory, "working directory has a NUL byte".to_owned())
@@ -74,12 +77,13 @@ pub fn spawn(agent: &Agent, start: &StartExec) -> Result<Spawned, SpawnError> {
         terminal: start.tty.is_some(),
         descriptors: agent.descriptor_limit,
         program: executed,
+        mark,
     };
     child.prepare(&mut command);
     let child = command.spawn().map_err(|error| explain(&error, &directory, &path, start))?;
     let (stdin, outputs, terminal) = streams;
     // The child is reaped by pid, with all others.
-    Ok(Spawned { pid: child.id(), stdin, outputs, terminal })
+    Ok(Spawned { pid: child.id(), mark, stdin, outputs, terminal })
 }
 
 /// Whom it runs as; nothing for the agent's own user.

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::AsFd;
@@ -33,11 +34,11 @@ pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefu
     let limits =
         Limits { memory_bytes: agent.options.spool_memory_bytes, file_bytes: agent.options.spool_file_bytes };
     // On a busy machine the process can have run for a while before we do again: its time counts from before it.
-    let began = clock::boot();
+    let (began, oom_kills) = (clock::boot(), agent.oom.now());
     match spawn(agent, start) {
-        Ok(Spawned { pid, stdin, outputs, terminal }) => {
+        Ok(Spawned { pid, mark, stdin, outputs, terminal }) => {
             let mut exec = Exec::new(start.exec_id, pid, limits, Stdin::new(stdin.is_some()), terminal);
-            exec.began = began;
+            (exec.began, exec.mark, exec.oom_kills) = (began, mark, oom_kills);
             let exec = Rc::new(exec);
             agent.execs.insert(&exec);
             if let Some(sink) = stdin {
@@ -54,7 +55,8 @@ pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefu
             agent.execs.insert(&exec);
             let stream = if start.tty.is_some() { Stream::Stdout } else { Stream::Stderr };
             exec.push_output(stream, message.as_bytes(), &agent.options.run_dir);
-            exec.set_exit(&Reaped { pid: 0, status: code << 8, cpu_time: Duration::ZERO, max_rss_bytes: 0 });
+            let reaped = Reaped { pid: 0, status: code << 8, cpu_time: Duration::ZERO, max_rss_bytes: 0 };
+            exec.set_exit(&reaped, false);
             exec.finish();
             Ok(exec)
         }
@@ -74,6 +76,7 @@ async fn supervise(
         let (leftovers, ()) = futures::join!(join_all(pumps), exec.exited());
         leftovers
     };
+    let killing = RefCell::new(None);
     let limit = async {
         match timeout {
             None => std::future::pending().await,
@@ -81,7 +84,10 @@ async fn supervise(
                 () = tokio::time::sleep(timeout) => {
                     if !exec.has_exited() {
                         exec.mark_timed_out();
-                        kill::kill_hard(&exec, Vec::new()).await;
+                        let exec = Rc::clone(&exec);
+                        let killed = async move { kill::kill_hard(&exec, Vec::new()).await };
+                        // A task of its own: the main process ends before the last of the others does.
+                        *killing.borrow_mut() = Some(tokio::task::spawn_local(killed));
                     }
                 }
                 // Leftovers do not make an exec late that has ended in time.
@@ -94,6 +100,11 @@ async fn supervise(
         leftovers = ended => leftovers,
         never = limit => match never {},
     };
+    if let Some(killed) = killing.take()
+        && killed.await.is_err()
+    {
+        eprintln!("stacyvm-agent: the processes of an exec could not all be ended");
+    }
     exec.finish();
     agent.execs.retire_if_spent(&exec);
     drop(exec);

@@ -3,6 +3,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, lchown, symlink};
 use std::path::Path;
 
+use super::remove::remove_tree;
 use crate::server::spool::random;
 
 /// Moves what cannot be renamed: a copy beside the target, put in place, and only then the source removed.
@@ -34,7 +35,8 @@ fn copy(source: &Path, target: &Path) -> io::Result<()> {
     } else if metadata.is_file() {
         fs::copy(source, target)?;
     } else {
-        return Err(io::Error::other("neither a file, a directory nor a symlink"));
+        let message = "neither a file, a directory nor a symlink";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     // Before the mode: a change of owner clears the set-id bits. Not everybody may give files away.
     let _ = lchown(target, Some(metadata.uid()), Some(metadata.gid()));
@@ -48,5 +50,5 @@ fn copy(source: &Path, target: &Path) -> io::Result<()> {
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+    if fs::symlink_metadata(path)?.is_dir() { remove_tree(path) } else { fs::remove_file(path) }
 }

@@ -1,15 +1,18 @@
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use agent::protocol::{FileErrorKind, FileRefusal, MAX_LISTED};
+use agent::protocol::{FileErrorKind, FileRefusal};
 use globset::{GlobBuilder, GlobMatcher};
+
+use super::list::Names;
 
 /// Paths looked at before giving up: `/**` in a big image must end in time.
 const MOST_VISITED: usize = 1_000_000;
 
-/// Absolute paths that match, sorted, and whether there were more. `*` and `?` stop at a `/`, `**` does not;
-/// symlinks match, but are not descended into.
-pub fn glob(workspace: &Path, pattern: &str) -> Result<(Vec<String>, bool), FileRefusal> {
+/// Absolute paths that match, sorted. `*` and `?` stop at a `/`, `**` does not; symlinks match, but are not
+/// descended into.
+pub fn glob(workspace: &Path, pattern: &str) -> Result<Vec<OsString>, FileRefusal> {
     let full = absolute(workspace, pattern);
     let invalid = |error: globset::Error| FileRefusal {
         kind: FileErrorKind::InvalidPath,
@@ -20,44 +23,45 @@ pub fn glob(workspace: &Path, pattern: &str) -> Result<(Vec<String>, bool), File
     let base = literal_base(&full);
     // Without `**` nothing deeper than the pattern can match; a `/` within braces has no fixed depth.
     let depth = (!full.contains("**") && !full.contains('{')).then(|| full.matches('/').count());
-    let mut walk = Walk { matcher, depth, visited: 0, paths: Vec::new(), truncated: false };
-    walk.visit(base);
-    walk.paths.sort_unstable();
-    Ok((walk.paths, walk.truncated))
+    let mut walk = Walk { matcher, depth, seen: 0, names: Names::default(), shown: pattern };
+    walk.visit(base)?;
+    let mut paths = walk.names.found;
+    paths.sort_unstable();
+    Ok(paths)
 }
 
-struct Walk {
+struct Walk<'a> {
     matcher: GlobMatcher,
     depth: Option<usize>,
-    visited: usize,
-    paths: Vec<String>,
-    truncated: bool,
+    seen: usize,
+    names: Names,
+    shown: &'a str,
 }
 
-impl Walk {
-    fn visit(&mut self, base: PathBuf) {
+impl Walk<'_> {
+    fn visit(&mut self, base: PathBuf) -> Result<(), FileRefusal> {
         let mut open = vec![base];
         while let Some(path) = open.pop() {
             let Ok(metadata) = fs::symlink_metadata(&path) else {
                 continue;
             };
-            self.visited += 1;
-            if self.visited > MOST_VISITED {
-                self.truncated = true;
-                return;
+            let depth = path.components().count() - 1;
+            let descends = metadata.is_dir() && self.depth.is_none_or(|most| depth < most);
+            let inside = descends.then(|| fs::read_dir(&path)).into_iter().flatten().flatten().flatten();
+            for found in inside {
+                self.seen += 1;
+                if self.seen > MOST_VISITED {
+                    let message = format!("the pattern leads past more than {MOST_VISITED} paths");
+                    let path = self.shown.to_owned();
+                    return Err(FileRefusal { kind: FileErrorKind::TooMany, path, message });
+                }
+                open.push(found.path());
             }
             if self.matcher.is_match(&path) {
-                if self.paths.len() == MAX_LISTED {
-                    self.truncated = true;
-                    return;
-                }
-                self.paths.push(path.to_string_lossy().into_owned());
-            }
-            let depth = path.components().count() - 1;
-            if metadata.is_dir() && self.depth.is_none_or(|most| depth < most) {
-                open.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|found| found.path()));
+                self.names.add(path, self.shown)?;
             }
         }
+        Ok(())
     }
 }
 

@@ -4,19 +4,22 @@ mod copy;
 mod glob;
 mod list;
 mod path;
+mod remove;
 mod upload;
 
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use agent::protocol::{Entry, FileRefusal, FrameError, Input, MAX_CHUNK, Reply};
+use agent::protocol::{FileRefusal, FrameError, Input, MAX_CHUNK, Reply};
 use bytes::Bytes;
 
 use super::Agent;
 use super::session::{Reader, Writer};
+use list::Listing;
 use path::{entry_of, named, refusal};
 
 pub use upload::Write;
@@ -83,17 +86,24 @@ pub async fn read(
     finish(writer, Reply::Done).await
 }
 
+/// Looks before it opens: opening a device or a FIFO can wait, take a terminal, or do something.
 fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
-    // Opening a FIFO would otherwise wait for its other end.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    let metadata = file.metadata()?;
+    let place = File::options().read(true).custom_flags(libc::O_PATH).open(path)?;
+    let metadata = place.metadata()?;
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        return Err(not_regular());
     }
-    Ok((file, metadata))
+    // What was looked at, and nothing that has taken its name since. Some files of the kernel wait in a read.
+    let same = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    Ok((File::options().read(true).custom_flags(flags).open(same)?, metadata))
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 fn read_chunk(file: &File, offset: u64, left: u64) -> io::Result<Bytes> {
@@ -181,19 +191,29 @@ pub async fn list(
     let listed = match path::resolve(agent, &path) {
         Ok(full) => {
             let shown = path.clone();
-            blocking(&path, move || list::list(&full, recursive).map_err(named(&shown))).await
+            blocking(&path, move || Listing::of(&full, recursive, &shown)).await
         }
         Err(refusal) => Err(refusal),
     };
-    let (entries, truncated) = match listed {
-        Ok(listed) => listed,
+    let mut listing = match listed {
+        Ok(listing) => listing,
         Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
     };
-    let size = |entry: &Entry| entry.path.len() + entry.name.len() + 64;
-    for batch in batches(entries, size) {
+    loop {
+        let looked = blocking(&path, move || {
+            let batch = listing.next(BATCH_BYTES);
+            Ok((listing, batch))
+        });
+        let batch;
+        (listing, batch) = match looked.await {
+            Ok(looked) => looked,
+            Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
+        };
+        if batch.is_empty() {
+            return finish(writer, Reply::Listed { truncated: false }).await;
+        }
         writer.send(&Reply::Entries(batch)).await?;
     }
-    finish(writer, Reply::Listed { truncated }).await
 }
 
 pub async fn glob(agent: &Agent, pattern: String, writer: &mut Writer) -> Result<(), FrameError> {
@@ -203,21 +223,22 @@ pub async fn glob(agent: &Agent, pattern: String, writer: &mut Writer) -> Result
         Ok(()) => blocking(&pattern, move || glob::glob(&workspace, &shown)).await,
         Err(refusal) => Err(refusal),
     };
-    let (paths, truncated) = match found {
-        Ok(found) => found,
+    let paths = match found {
+        Ok(paths) => paths.into_iter().map(|path| path.to_string_lossy().into_owned()),
         Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
     };
     for batch in batches(paths, |path: &String| path.len() + 8) {
         writer.send(&Reply::Paths(batch)).await?;
     }
-    finish(writer, Reply::Listed { truncated }).await
+    finish(writer, Reply::Listed { truncated: false }).await
 }
 
-fn batches<T>(items: Vec<T>, size: impl Fn(&T) -> usize) -> impl Iterator<Item = Vec<T>> {
-    let mut items = items.into_iter().peekable();
+fn batches<T>(items: impl Iterator<Item = T>, size: impl Fn(&T) -> usize) -> impl Iterator<Item = Vec<T>> {
+    let mut items = items.peekable();
     std::iter::from_fn(move || {
-        items.peek()?;
-        let (mut batch, mut total) = (Vec::new(), 0);
+        let first = items.next()?;
+        let mut total = size(&first);
+        let mut batch = vec![first];
         while let Some(item) = items.next_if(|item| {
             total += size(item);
             total < BATCH_BYTES
@@ -247,7 +268,7 @@ pub async fn delete(agent: &Agent, path: String, recursive: bool) -> Reply {
         if !fs::symlink_metadata(full)?.is_dir() {
             fs::remove_file(full)
         } else if recursive {
-            fs::remove_dir_all(full)
+            remove::remove_tree(full)
         } else {
             fs::remove_dir(full)
         }

@@ -49,8 +49,13 @@ pub fn refusal(path: &str, error: &io::Error) -> FileRefusal {
 #[allow(clippy::wildcard_enum_match_arm)]
 fn kind(error: &io::Error) -> FileErrorKind {
     use io::ErrorKind;
-    if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL)) {
-        return FileErrorKind::InvalidPath;
+    match error.raw_os_error() {
+        Some(libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL) => return FileErrorKind::InvalidPath,
+        Some(libc::EBUSY | libc::ETXTBSY) => return FileErrorKind::Busy,
+        Some(libc::ENXIO | libc::ENODEV | libc::ENOTTY | libc::ESPIPE | libc::EOPNOTSUPP | libc::ENOSYS) => {
+            return FileErrorKind::Unsupported;
+        }
+        Some(_) | None => {}
     }
     match error.kind() {
         ErrorKind::NotFound => FileErrorKind::NotFound,
@@ -60,7 +65,13 @@ fn kind(error: &io::Error) -> FileErrorKind {
         ErrorKind::InvalidInput => FileErrorKind::InvalidPath,
         ErrorKind::NotADirectory => FileErrorKind::NotADirectory,
         ErrorKind::DirectoryNotEmpty => FileErrorKind::DirectoryNotEmpty,
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => FileErrorKind::NoSpace,
+        ErrorKind::StorageFull
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::FileTooLarge
+        | ErrorKind::OutOfMemory
+        | ErrorKind::WriteZero => FileErrorKind::NoSpace,
+        // What the kernel says of a file of the sandbox is not the agent's failure.
+        _ if error.raw_os_error().is_some() => FileErrorKind::Failed,
         _ => FileErrorKind::Other,
     }
 }

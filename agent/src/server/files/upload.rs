@@ -1,14 +1,20 @@
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use agent::protocol::FileRefusal;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
+use super::not_regular;
 use super::path::refusal;
 use crate::server::spool::random;
+
+/// Where the bytes of a file wait that has to be written in place, in a directory that takes no new ones.
+const STAGE: &str = "/tmp";
 
 pub struct Write {
     pub path: String,
@@ -21,9 +27,11 @@ pub struct Write {
 pub struct Upload {
     write: Write,
     file: File,
-    /// Beside the target, so that the rename is atomic; `None` once in place.
-    temporary: Option<PathBuf>,
-    target: PathBuf,
+    /// The directory of the target. By its descriptor, so that no name beside the target's has to fit a path.
+    parent: OwnedFd,
+    name: OsString,
+    /// Beside the target, so that the rename is atomic; `None` once in place, and where the file has no name.
+    temporary: Option<String>,
     /// Of the file that is replaced.
     owner: Option<(u32, u32)>,
     size: u64,
@@ -43,33 +51,38 @@ impl Upload {
         let owner = match fs::symlink_metadata(&target) {
             Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             // Replacing a device or a socket by a file is not what a write does.
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-            }
+            Ok(metadata) if !metadata.is_file() => return Err(not_regular()),
             Ok(metadata) => Some((metadata.uid(), metadata.gid())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let (Some(parent), Some(_)) = (target.parent(), target.file_name()) else {
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(io::ErrorKind::IsADirectory.into());
         };
         fs::create_dir_all(parent)?;
-        let temporary = parent.join(format!(".stacyvm-upload-{:016x}", random()));
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        let upload = Self { write, file, temporary: Some(temporary), target, owner, size: 0 };
+        let flags = libc::O_DIRECTORY | libc::O_PATH;
+        let parent = OwnedFd::from(File::options().read(true).custom_flags(flags).open(parent)?);
+        let temporary = format!(".stacyvm-upload-{:016x}", random());
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let (file, temporary) = match openat(&parent, temporary.as_str(), flags, Mode::from_raw_mode(0o600)) {
+            Ok(file) => (File::from(file), Some(temporary)),
+            // The directory takes no new file, but the file itself may take new bytes.
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if owner.is_some() => {
+                overwritten(&parent, name)?;
+                (stage()?, None)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let upload = Self { write, file, parent, name: name.to_owned(), temporary, owner, size: 0 };
         upload.reserve()?;
         Ok(upload)
     }
 
     /// A disk that is too full says so before the bytes travel.
     fn reserve(&self) -> io::Result<()> {
-        let Some(size) = self.write.size_hint.filter(|size| *size > 0) else {
-            return Ok(());
-        };
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, size) {
-            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
-            // Not every file system can.
-            Ok(()) | Err(_) => Ok(()),
+        match self.write.size_hint {
+            Some(size) => make_room(&self.file, size),
+            None => Ok(()),
         }
     }
 
@@ -91,6 +104,9 @@ impl Upload {
             // Gives back what was reserved and not used.
             self.file.set_len(self.size)?;
         }
+        let Some(temporary) = &self.temporary else {
+            return self.overwrite();
+        };
         if let Some((uid, gid)) = self.owner {
             // Without the right to, the new file is the agent's: as good as a shell would do.
             let _ = std::os::unix::fs::fchown(&self.file, Some(uid), Some(gid));
@@ -99,14 +115,31 @@ impl Upload {
         if self.write.sync {
             self.file.sync_all()?;
         }
-        if let Some(temporary) = &self.temporary {
-            fs::rename(temporary, &self.target)?;
+        match renameat(&self.parent, temporary.as_str(), &self.parent, &self.name) {
+            Ok(()) => self.temporary = None,
+            // A mount point, a file of somebody else in a directory like /tmp, one that may not be removed.
+            Err(Errno::BUSY | Errno::XDEV | Errno::PERM | Errno::ACCESS) if self.owner.is_some() => {
+                return self.overwrite();
+            }
+            Err(error) => return Err(error.into()),
         }
-        self.temporary = None;
-        if let Some(parent) = self.target.parent().filter(|_| self.write.sync) {
-            File::open(parent)?.sync_all()?;
+        if self.write.sync {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            File::from(openat(&self.parent, ".", flags, Mode::empty())?).sync_all()?;
         }
         Ok(())
+    }
+
+    /// Puts the bytes into the file that is there. A reader can see it half written, which is why this comes last.
+    fn overwrite(&mut self) -> io::Result<()> {
+        let mut target = overwritten(&self.parent, &self.name)?;
+        make_room(&target, self.size)?;
+        self.file.rewind()?;
+        io::copy(&mut self.file, &mut target)?;
+        target.set_len(self.size)?;
+        // Who may write a file need not be who may change its mode.
+        let _ = target.set_permissions(Permissions::from_mode(self.write.mode & 0o7777));
+        if self.write.sync { target.sync_all() } else { Ok(()) }
     }
 }
 
@@ -114,8 +147,31 @@ impl Drop for Upload {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
             // If this fails the directory itself is gone.
-            let _ = fs::remove_file(temporary);
+            let _ = unlinkat(&self.parent, temporary.as_str(), AtFlags::empty());
         }
+    }
+}
+
+/// The regular file of this name, open for writing.
+fn overwritten(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(openat(parent, name, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+/// A file without a name.
+fn stage() -> io::Result<File> {
+    File::options().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(STAGE)
+}
+
+fn make_room(file: &File, size: u64) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+        Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(error.into()),
+        // Not every file system can.
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
