@@ -33,6 +33,8 @@ pub enum ErrorCode {
     Gone,
     /// A body or a reply over its limit.
     TooLarge,
+    /// A body in a form that is not taken.
+    UnsupportedMediaType,
     /// A range of bytes that begins past the end.
     RangeNotSatisfiable,
     /// A quota or a rate.
@@ -63,6 +65,7 @@ impl ErrorCode {
             Self::Conflict => StatusCode::CONFLICT,
             Self::Gone => StatusCode::GONE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::ResourceLimit => StatusCode::TOO_MANY_REQUESTS,
             Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
@@ -164,6 +167,11 @@ impl ApiError {
     /// 413
     pub fn too_large(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::TooLarge, message)
+    }
+
+    /// 415
+    pub fn unsupported_media_type(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::UnsupportedMediaType, message)
     }
 
     /// 416
@@ -312,6 +320,7 @@ mod tests {
             (ApiError::conflict("x"), 409, "CONFLICT"),
             (ApiError::gone("x"), 410, "GONE"),
             (ApiError::too_large("x"), 413, "TOO_LARGE"),
+            (ApiError::unsupported_media_type("x"), 415, "UNSUPPORTED_MEDIA_TYPE"),
             (ApiError::range_not_satisfiable("x"), 416, "RANGE_NOT_SATISFIABLE"),
             (ApiError::resource_limit("x", Duration::from_millis(1100)), 429, "RESOURCE_LIMIT"),
             (ApiError::internal("secret"), 500, "INTERNAL_ERROR"),

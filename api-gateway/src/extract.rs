@@ -80,6 +80,7 @@ async fn take(request: Request, limit: usize) -> Result<(Unread, Bytes), ApiErro
 
 /// Reads a whole body, and refuses one that says it is too long before any of it was sent.
 async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    plain(request.headers())?;
     let too_large = || ApiError::too_large(format!("the body is over the limit of {limit} bytes"));
     if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
@@ -110,6 +111,21 @@ async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
             Ok(whole.freeze())
         }
     }
+}
+
+/// Refuses a body that is something other than its bytes: taken as it comes, it would be what nobody meant.
+pub fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if encodings.any(|encoding| !encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        let message = "Content-Encoding is not supported: send the body as it is, not compressed";
+        return Err(ApiError::unsupported_media_type(message));
+    }
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes().trim_ascii_start());
+    if kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/")) {
+        let message = "multipart bodies are not supported: send the file's bytes as the body";
+        return Err(ApiError::unsupported_media_type(message));
+    }
+    Ok(())
 }
 
 /// `Content-Length`, if it is there and a number.
@@ -239,6 +255,25 @@ mod tests {
         for request in [declared, streamed] {
             let error = read_body(request, 14).await.unwrap_err();
             assert_eq!(error.code(), ErrorCode::TooLarge);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_not_its_bytes_is_refused() {
+        let refused = [
+            ("content-encoding", "gzip"),
+            ("content-encoding", "identity, br"),
+            ("content-type", "multipart/form-data; boundary=x"),
+            ("content-type", " MultiPart/mixed"),
+        ];
+        for (name, value) in refused {
+            let request = Request::post("/").header(name, value).body(Body::from("{}")).unwrap();
+            let error = read_body(request, 5).await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::UnsupportedMediaType, "{name}: {value}");
+        }
+        for (name, value) in [("content-encoding", "Identity"), ("content-type", "text/x-multipart/")] {
+            let request = Request::post("/").header(name, value).body(Body::from("{}")).unwrap();
+            assert_eq!(read_body(request, 5).await.unwrap(), "{}");
         }
     }
 

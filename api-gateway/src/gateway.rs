@@ -323,8 +323,10 @@ pub(crate) fn link_failed(error: LinkError) -> ApiError {
             ApiError::bad_request(message)
         }
         Fault::PermissionDenied => ApiError::forbidden(message),
-        Fault::AlreadyExists | Fault::DirectoryNotEmpty | Fault::ExecGone => ApiError::conflict(message),
-        Fault::NoSpace => ApiError::too_large(message),
+        Fault::AlreadyExists | Fault::DirectoryNotEmpty | Fault::Busy | Fault::Failed | Fault::ExecGone => {
+            ApiError::conflict(message)
+        }
+        Fault::NoSpace | Fault::TooMany => ApiError::too_large(message),
         Fault::SandboxGone => no_sandbox(),
         Fault::Unrecorded => ApiError::unrecorded(message),
         Fault::Unavailable => ApiError::unavailable(fault),
@@ -355,6 +357,9 @@ mod tests {
             (FaultCode::AlreadyExists, ErrorCode::Conflict),
             (FaultCode::DirectoryNotEmpty, ErrorCode::Conflict),
             (FaultCode::NoSpace, ErrorCode::TooLarge),
+            (FaultCode::Busy, ErrorCode::Conflict),
+            (FaultCode::TooMany, ErrorCode::TooLarge),
+            (FaultCode::Failed, ErrorCode::Conflict),
             (FaultCode::SandboxGone, ErrorCode::NotFound),
             (FaultCode::ExecGone, ErrorCode::Conflict),
             (FaultCode::Unsupported, ErrorCode::BadRequest),

@@ -12,6 +12,7 @@ mod http {
     mod exec_resources;
     mod execs;
     mod feed;
+    mod files;
     mod gone;
     mod limits;
     mod past;

@@ -28,7 +28,8 @@ fn event(data: impl Into<EventData>) -> Event {
 pub(crate) fn one_of_each() -> Vec<Event> {
     let exec = ExecId::from_bytes([4; 16]);
     let node: NodeId = "node-1".parse().unwrap();
-    let ended = ExecEnded { stdout_bytes: 5, stderr_bytes: 6, truncated_bytes: 0, duration_us: 1_500 };
+    let ended =
+        ExecEnded { stdout_bytes: 5, stderr_bytes: 6, truncated_bytes: 0, duration_us: 1_500, oom: false };
     let spec = SandboxSpec {
         provider: "docker".parse().unwrap(),
         image: "alpine:latest".to_owned(),

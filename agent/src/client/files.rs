@@ -55,17 +55,14 @@ impl Client {
     }
 
     /// The entries of a directory, sorted by path; symlinks are not descended into. The flag says
-    /// that there were more than [`MAX_LISTED`].
+    /// that there were more than [`MAX_LISTED`], which only an agent of before answers: now it refuses.
     pub async fn list(&self, path: impl Into<String>, recursive: bool) -> FileResult<(Vec<Entry>, bool)> {
-        let mut call = self.call("list", &Request::List { path: path.into(), recursive }).await?;
-        let mut entries = Vec::new();
-        loop {
-            match call.reply().await? {
-                Reply::Entries(batch) if entries.len() + batch.len() <= MAX_LISTED => entries.extend(batch),
-                Reply::Listed { truncated } => return Ok((entries, truncated)),
-                other => return Err(call.unexpected(&other)),
-            }
-        }
+        self.open_list(path, recursive).await?.collect().await
+    }
+
+    /// The same as it comes. A refusal comes before the first entry.
+    pub async fn open_list(&self, path: impl Into<String>, recursive: bool) -> FileResult<Listing<Entry>> {
+        Listing::begin(self.call("list", &Request::List { path: path.into(), recursive }).await?).await
     }
 
     pub async fn stat(&self, path: impl Into<String>) -> FileResult<Entry> {
@@ -90,22 +87,92 @@ impl Client {
         self.call("chmod", &Request::Chmod { path: path.into(), mode }).await?.done().await
     }
 
-    /// Absolute paths that match, sorted; the flag says that there were more than [`MAX_LISTED`].
+    /// Absolute paths that match, sorted; the flag is that of [`list`](Self::list).
     pub async fn glob(&self, pattern: impl Into<String>) -> FileResult<(Vec<String>, bool)> {
-        let mut call = self.call("glob", &Request::Glob { pattern: pattern.into() }).await?;
-        let mut paths = Vec::new();
-        loop {
-            match call.reply().await? {
-                Reply::Paths(batch) if paths.len() + batch.len() <= MAX_LISTED => paths.extend(batch),
-                Reply::Listed { truncated } => return Ok((paths, truncated)),
-                other => return Err(call.unexpected(&other)),
-            }
-        }
+        self.open_glob(pattern).await?.collect().await
+    }
+
+    /// The same as it comes. A refusal comes before the first path.
+    pub async fn open_glob(&self, pattern: impl Into<String>) -> FileResult<Listing<String>> {
+        Listing::begin(self.call("glob", &Request::Glob { pattern: pattern.into() }).await?).await
     }
 
     /// Creates a directory and its parents; one that exists is fine.
     pub async fn mkdir(&self, path: impl Into<String>, mode: u32) -> FileResult<()> {
         self.call("mkdir", &Request::Mkdir { path: path.into(), mode }).await?.done().await
+    }
+}
+
+/// Entries or paths on their way out of the sandbox.
+pub struct Listing<T> {
+    call: Call,
+    first: Option<Vec<T>>,
+    count: usize,
+    /// Set at the end: whether there was more.
+    over: Option<bool>,
+}
+
+/// What a listing is made of.
+pub trait Listed: Sized {
+    /// The items of a message that has some.
+    fn of(reply: Reply) -> Result<Vec<Self>, Reply>;
+}
+
+impl Listed for Entry {
+    fn of(reply: Reply) -> Result<Vec<Self>, Reply> {
+        if let Reply::Entries(entries) = reply { Ok(entries) } else { Err(reply) }
+    }
+}
+
+impl Listed for String {
+    fn of(reply: Reply) -> Result<Vec<Self>, Reply> {
+        if let Reply::Paths(paths) = reply { Ok(paths) } else { Err(reply) }
+    }
+}
+
+impl<T: Listed> Listing<T> {
+    async fn begin(call: Call) -> FileResult<Self> {
+        let mut listing = Self { call, first: None, count: 0, over: None };
+        listing.first = listing.receive().await?;
+        Ok(listing)
+    }
+
+    /// The next items; `None` at the end. Cancel safe.
+    pub async fn next(&mut self) -> FileResult<Option<Vec<T>>> {
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None if self.over.is_some() => Ok(None),
+            None => self.receive().await,
+        }
+    }
+
+    /// Whether there was more than was sent; known at the end.
+    pub fn is_truncated(&self) -> bool {
+        self.over.unwrap_or(false)
+    }
+
+    async fn receive(&mut self) -> FileResult<Option<Vec<T>>> {
+        let reply = self.call.reply().await?;
+        if let Reply::Listed { truncated } = reply {
+            self.over = Some(truncated);
+            return Ok(None);
+        }
+        match T::of(reply) {
+            Ok(batch) if self.count + batch.len() <= MAX_LISTED => {
+                self.count += batch.len();
+                Ok(Some(batch))
+            }
+            Ok(_) => Err(self.call.unexpected(&Reply::Done)),
+            Err(other) => Err(self.call.unexpected(&other)),
+        }
+    }
+
+    async fn collect(mut self) -> FileResult<(Vec<T>, bool)> {
+        let mut items = Vec::new();
+        while let Some(batch) = self.next().await? {
+            items.extend(batch);
+        }
+        Ok((items, self.is_truncated()))
     }
 }
 

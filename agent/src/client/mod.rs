@@ -14,7 +14,7 @@ mod tunnel;
 pub use connect::{Connect, ConnectFuture, Connection, UnixConnect};
 pub use error::CallError;
 pub use exec::{ExecConnection, ExecEvent, ExecReader, ExecWriter};
-pub use files::{FileDownload, FileUpload, WriteFile};
+pub use files::{FileDownload, FileUpload, Listed, Listing, WriteFile};
 pub use tunnel::Tunnel;
 
 use std::convert::Infallible;

@@ -80,6 +80,9 @@ pub struct EndRecord {
     /// Bytes past the output limit, which were thrown away.
     #[serde(skip_serializing_if = "is_zero")]
     pub truncated_bytes: u64,
+    /// `true`: the memory of the sandbox was used up, and the kernel ended it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
@@ -119,6 +122,7 @@ impl EndRecord {
         if let Some(ended) = end.ended() {
             record.duration = Some(format_go_duration(Duration::from_micros(ended.duration_us)));
             record.truncated_bytes = ended.truncated_bytes;
+            record.oom = ended.oom;
         }
         match end {
             ExecEnd::Exited { signal, .. } => record.signal = *signal,

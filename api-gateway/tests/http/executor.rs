@@ -182,7 +182,7 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
         }
         _ => {}
     }
-    let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1500 };
+    let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1500, oom: false };
     facts.push(ExecExited { exec, code, signal: None, asked: None, ended }.into());
     facts
 }
@@ -195,6 +195,7 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
         size,
         mode: 0o644,
         is_dir: false,
+        is_symlink: false,
         modified_at: SystemClock.now(),
     };
     let missing = || Err(LinkFault::new(FaultCode::NotFound, "no such file"));
@@ -227,7 +228,37 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
             None => missing(),
             Some(content) => Ok(LinkValue::File(entry(&path, content.len() as u64))),
         },
-        LinkOp::Glob { .. } => Ok(LinkValue::Paths(Vec::new())),
+        LinkOp::Glob { pattern } => {
+            incoming.accept(LinkValue::Done).await.unwrap();
+            let mut paths: Vec<_> = files.keys().filter(|path| path.starts_with(&pattern)).collect();
+            paths.sort();
+            for path in paths {
+                let line = format!("{}\n", serde_json::to_string(path).unwrap());
+                incoming.write(line.into()).await.unwrap();
+            }
+            Ok(LinkValue::Done)
+        }
+        LinkOp::ListFiles { path } if path == "/many" => {
+            incoming.accept(LinkValue::Done).await.unwrap();
+            for first in (0..80_000).step_by(500) {
+                let mut lines = Vec::new();
+                for index in first..first + 500 {
+                    let path = format!("/many/{index:05}-{}", "n".repeat(100));
+                    serde_json::to_writer(&mut lines, &entry(&path, 1)).unwrap();
+                    lines.push(b'\n');
+                }
+                // A gateway whose client has gone wants no more.
+                if incoming.write(lines.into()).await.is_err() {
+                    return;
+                }
+            }
+            Ok(LinkValue::Done)
+        }
+        LinkOp::ListFiles { path } if path == "/broken" => {
+            incoming.accept(LinkValue::Done).await.unwrap();
+            incoming.write("[\n".into()).await.unwrap();
+            Ok(LinkValue::Done)
+        }
         LinkOp::Signal { .. } => Ok(LinkValue::Done),
         LinkOp::ListFiles { .. }
         | LinkOp::DeleteFile { .. }

@@ -39,6 +39,19 @@ fn word(state: &SandboxState) -> String {
 }
 
 #[tokio::test]
+async fn what_has_not_come_yet_is_shown_as_it_is_now() {
+    let world = World::start().await;
+    let id = world.sandbox().await;
+    for path in
+        [format!("/sandboxes/{id}?at=2999-01-01T00:00:00Z"), "/sandboxes?at=2999-01-01T00:00:00Z".to_owned()]
+    {
+        let shown = world.get(&path).await;
+        let shown = if shown.is_array() { &shown[0] } else { &shown };
+        assert_eq!((&shown["id"], &shown["state"]), (&json!(id), &json!("running")), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_sandbox_at_any_position_is_the_fold_of_the_log_up_to_it() {
     let world = World::start().await;
     let first = gone(&world).await;

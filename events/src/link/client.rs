@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::frame::LinkFrame;
-use super::stream::Duplex;
+use super::stream::{Duplex, not_sent};
 use super::{LinkError, LinkRequest, LinkValue};
 use crate::{Log, NodeId};
 
@@ -67,9 +67,7 @@ impl LinkClient {
             return Err(closed);
         };
         let subject = self.log.subjects().link(node);
-        if client.publish_with_reply(subject, inbox, payload.into()).await.is_err() {
-            return Err(closed);
-        }
+        client.publish_with_reply(subject, inbox, payload.into()).await.map_err(not_sent)?;
         Ok(Duplex::new(client.clone(), subscription, "_".into()))
     }
 }

@@ -101,7 +101,7 @@ mod tests {
             LinkFrame::Piece { offset: 7, bytes: Bytes::from_static(b"\x00\xff") },
             LinkFrame::End { offset: 9 },
             LinkFrame::Credit { offset: u64::MAX },
-            LinkFrame::Done { offset: 3, value: LinkValue::Paths(vec!["/a".to_owned()]) },
+            LinkFrame::Done { offset: 3, value: LinkValue::Done },
             LinkFrame::Fault(LinkFault::new(FaultCode::NotFound, "no such file")),
             LinkFrame::Cancel,
         ];

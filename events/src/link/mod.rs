@@ -38,7 +38,7 @@ pub struct LinkRequest {
     pub op: LinkOp,
 }
 
-/// The operations. All but `ReadFile`, `WriteFile` and `Input` are plain calls.
+/// The operations. `ReadFile`, `WriteFile`, `ListFiles`, `Glob` and `Input` are streams, the others plain calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum LinkOp {
@@ -53,8 +53,11 @@ pub enum LinkOp {
         path: String,
         /// Permission bits.
         mode: u32,
+        /// Whether a file that is there keeps its own.
+        #[serde(default)]
+        keep_mode: bool,
     },
-    /// The entries of a directory.
+    /// The entries of a directory, by name. The head is `Done`; the bytes are a [`FileEntry`] a line, in JSON.
     ListFiles {
         /// Which.
         path: String,
@@ -85,7 +88,7 @@ pub enum LinkOp {
         /// Permission bits.
         mode: u32,
     },
-    /// The paths that match a pattern.
+    /// The paths that match a pattern, sorted. The head is `Done`; the bytes are a string a line, in JSON.
     Glob {
         /// The pattern.
         pattern: String,
@@ -128,10 +131,6 @@ pub enum LinkValue {
     Done,
     /// One entry.
     File(FileEntry),
-    /// Several entries, by name.
-    Files(Vec<FileEntry>),
-    /// Paths, sorted.
-    Paths(Vec<String>),
     /// What the sandbox uses.
     Stats(SandboxStats),
 }
@@ -147,8 +146,11 @@ pub struct FileEntry {
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
-    /// Whether it is a directory.
+    /// Whether it is a directory, or a symlink to one.
     pub is_dir: bool,
+    /// Whether it is a symlink; the other fields are those of what it leads to, where it leads to something.
+    #[serde(default)]
+    pub is_symlink: bool,
     /// When its content last changed.
     pub modified_at: DateTime<Utc>,
 }
@@ -184,6 +186,12 @@ pub enum FaultCode {
     DirectoryNotEmpty,
     /// The sandbox's disk is full.
     NoSpace,
+    /// In use: a program that runs, a mount point.
+    Busy,
+    /// More than one answer holds.
+    TooMany,
+    /// Whatever else the sandbox's kernel said no to.
+    Failed,
     /// This executor does not have the sandbox.
     SandboxGone,
     /// The exec has ended, or never was.

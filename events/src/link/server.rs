@@ -3,8 +3,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use super::frame::LinkFrame;
-use super::stream::Duplex;
-use super::{LinkError, LinkFault, LinkRequest, LinkValue};
+use super::stream::{Duplex, not_sent};
+use super::{FaultCode, LinkError, LinkFault, LinkRequest, LinkValue};
 use crate::{Log, NodeId};
 
 /// The connection to NATS is closed for good.
@@ -60,7 +60,6 @@ impl LinkServer {
 impl LinkIncoming {
     /// Accepts an operation with bytes.
     pub async fn accept(&mut self, head: LinkValue) -> Result<(), LinkError> {
-        let closed = |_| LinkError::Broken("the connection to NATS is closed");
         let inbox = self.client.new_inbox();
         let subscription = self
             .client
@@ -70,7 +69,7 @@ impl LinkIncoming {
         self.client
             .publish_with_reply(self.peer.clone(), inbox, LinkFrame::Head(head).encode())
             .await
-            .map_err(closed)?;
+            .map_err(not_sent)?;
         self.duplex = Some(Duplex::new(self.client.clone(), subscription, self.peer.clone()));
         Ok(())
     }
@@ -110,8 +109,21 @@ impl LinkIncoming {
             Ok(value) => LinkFrame::Done { offset, value },
             Err(fault) => LinkFrame::Fault(fault),
         };
-        // A gateway that is gone needs no answer.
-        let _ = self.client.publish(self.peer, frame.encode()).await;
+        let mut message = frame.encode();
+        let most = self.client.server_info().max_payload;
+        if most > 0 && message.len() > most {
+            tracing::error!(
+                bytes = message.len(),
+                most,
+                "an answer of the link does not fit a message of NATS"
+            );
+            message =
+                LinkFrame::Fault(LinkFault::new(FaultCode::Internal, "the answer is too long")).encode();
+        }
+        if let Err(error) = self.client.publish(self.peer, message).await {
+            // Whoever asked hears nothing, and gives up on its own.
+            tracing::warn!(error = %error, "an answer of the link was not sent");
+        }
     }
 
     fn open(&mut self) -> Result<&mut Duplex, LinkError> {

@@ -50,10 +50,7 @@ impl Duplex {
     }
 
     pub(super) async fn say(&self, frame: &LinkFrame) -> Result<(), LinkError> {
-        self.client
-            .publish(self.peer.clone(), frame.encode())
-            .await
-            .map_err(|_| LinkError::Broken("the connection to NATS is closed"))
+        self.client.publish(self.peer.clone(), frame.encode()).await.map_err(not_sent)
     }
 
     /// Sends bytes, as far as the window allows at a time.
@@ -176,8 +173,17 @@ impl Duplex {
         let (client, peer) = (self.client.clone(), self.peer.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let _ = client.publish(peer, LinkFrame::Cancel.encode()).await;
+                if let Err(error) = client.publish(peer, LinkFrame::Cancel.encode()).await {
+                    // The other end notices by the silence, a minute later.
+                    tracing::debug!(error = %error, "the end of a stream was not told");
+                }
             });
         }
     }
+}
+
+/// Why a message is not on its way. The reason goes to the log: the other end cannot be told.
+pub(super) fn not_sent(error: async_nats::PublishError) -> LinkError {
+    tracing::warn!(error = %error, "a message of the link was not sent");
+    LinkError::Broken("a message could not be sent over NATS")
 }

@@ -39,7 +39,7 @@ fn output(n: u8, stream: OutputStream, offset: u64, bytes: &[u8]) -> Event {
 }
 
 fn exited(n: u8, stdout_bytes: u64, stderr_bytes: u64) -> Event {
-    let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1 };
+    let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1, oom: false };
     event(ExecExited { exec: exec_id(n), code: 0, signal: None, asked: None, ended })
 }
 

@@ -314,6 +314,9 @@ pub struct ExecEnded {
     pub truncated_bytes: u64,
     /// How long it ran, in microseconds.
     pub duration_us: u64,
+    /// Whether the kernel ended it because the memory of the sandbox was used up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
 }
 
 fn is_zero(value: &u64) -> bool {

@@ -102,7 +102,7 @@ pub fn exited(exec: u8, stdout_bytes: u64, stderr_bytes: u64) -> ExecExited {
         code: 0,
         signal: None,
         asked: None,
-        ended: ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1 },
+        ended: ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1, oom: false },
     }
 }
 

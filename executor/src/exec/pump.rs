@@ -372,6 +372,7 @@ impl Pump {
             stderr_bytes: self.gathered[1],
             truncated_bytes: (outcome.stdout_len + outcome.stderr_len).saturating_sub(recorded),
             duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
+            oom: matches!(outcome.end, protocol::ExecEnd::OutOfMemory { .. }),
         };
         let data: EventData = match outcome.end {
             protocol::ExecEnd::Exited { code } => {
@@ -379,6 +380,10 @@ impl Pump {
             }
             protocol::ExecEnd::Signaled { signal } => {
                 ExecExited { exec, code: 128 + signal, signal: Some(signal), asked: None, ended }.into()
+            }
+            protocol::ExecEnd::OutOfMemory { left } => {
+                let signal = if let Left::Signal(signal) = left { Some(signal) } else { None };
+                ExecExited { exec, code: left.exit_code(), signal, asked: None, ended }.into()
             }
             protocol::ExecEnd::TimedOut => ExecTimedOut { exec, code: None, signal: None, ended }.into(),
             protocol::ExecEnd::TimedOutAs { left: Left::Code(code) } => {

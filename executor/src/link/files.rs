@@ -1,10 +1,12 @@
-use agent::client::{CallError, WriteFile};
+use agent::client::{CallError, Listed, Listing, WriteFile};
 use agent::protocol::{Entry, FileErrorKind, FileRefusal};
 use chrono::{DateTime, Utc};
 use events::{
     EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead, FileWritten,
     LinkError, LinkFault, LinkIncoming, LinkValue,
 };
+
+use serde::Serialize;
 
 use super::{Answer, unanswered, unavailable};
 use crate::context::Context;
@@ -13,6 +15,23 @@ use crate::service::Shared;
 
 /// How often a change is told to a log that does not take it; each takes up to 20 s.
 const LATE_ATTEMPTS: usize = 15;
+
+/// The permission bits that a written file shall have.
+pub(super) struct Mode {
+    pub(super) bits: u32,
+    /// Whether a file that is there keeps its own.
+    pub(super) keep: bool,
+}
+
+impl Mode {
+    async fn of(&self, hosted: &Hosted, path: &str) -> u32 {
+        if !self.keep {
+            return self.bits;
+        }
+        // What is wrong with the path, the write says better.
+        hosted.agent.stat(path).await.map_or(self.bits, |found| found.mode & 0o7777)
+    }
+}
 
 pub(super) async fn read(
     shared: &Shared,
@@ -44,9 +63,10 @@ pub(super) async fn write(
     context: &Context,
     hosted: &Hosted,
     path: &str,
-    mode: u32,
+    mode: Mode,
     incoming: &mut LinkIncoming,
 ) -> Answer {
+    let mode = mode.of(hosted, path).await;
     let write = WriteFile { mode, ..WriteFile::new(path) };
     let mut upload = hosted.agent.write_file(write).await.map_err(|error| fault(hosted, error))?;
     incoming.accept(LinkValue::Done).await.map_err(broken)?;
@@ -59,9 +79,31 @@ pub(super) async fn write(
     Ok(LinkValue::Done)
 }
 
-pub(super) async fn list(hosted: &Hosted, path: &str) -> Answer {
-    let (entries, _) = hosted.agent.list(path, false).await.map_err(|error| fault(hosted, error))?;
-    Ok(LinkValue::Files(entries.iter().map(entry).collect()))
+pub(super) async fn list(hosted: &Hosted, path: &str, incoming: &mut LinkIncoming) -> Answer {
+    let listing = hosted.agent.open_list(path, false).await.map_err(|error| fault(hosted, error))?;
+    pass_on(hosted, listing, entry, incoming).await
+}
+
+/// Line by line and as it comes: however long it is, little of it is held here.
+async fn pass_on<T: Listed, L: Serialize>(
+    hosted: &Hosted,
+    mut listing: Listing<T>,
+    shown: impl Fn(&T) -> L,
+    incoming: &mut LinkIncoming,
+) -> Answer {
+    incoming.accept(LinkValue::Done).await.map_err(broken)?;
+    while let Some(batch) = listing.next().await.map_err(|error| fault(hosted, error))? {
+        let mut lines = Vec::new();
+        for item in &batch {
+            serde_json::to_writer(&mut lines, &shown(item)).map_err(|_| unavailable())?;
+            lines.push(b'\n');
+        }
+        incoming.write(lines.into()).await.map_err(broken)?;
+    }
+    if listing.is_truncated() {
+        return Err(LinkFault::new(FaultCode::TooMany, "there are more entries than one answer holds"));
+    }
+    Ok(LinkValue::Done)
 }
 
 pub(super) async fn stat(hosted: &Hosted, path: &str) -> Answer {
@@ -105,9 +147,9 @@ pub(super) async fn change_mode(
     Ok(LinkValue::Done)
 }
 
-pub(super) async fn glob(hosted: &Hosted, pattern: &str) -> Answer {
-    let (paths, _) = hosted.agent.glob(pattern).await.map_err(|error| fault(hosted, error))?;
-    Ok(LinkValue::Paths(paths))
+pub(super) async fn glob(hosted: &Hosted, pattern: &str, incoming: &mut LinkIncoming) -> Answer {
+    let listing = hosted.agent.open_glob(pattern).await.map_err(|error| fault(hosted, error))?;
+    pass_on(hosted, listing, String::clone, incoming).await
 }
 
 /// The log is told of a change after it was made: before, nobody knows whether it will be. When it cannot be told now it
@@ -148,6 +190,10 @@ fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
                 FileErrorKind::DirectoryNotEmpty => FaultCode::DirectoryNotEmpty,
                 FileErrorKind::InvalidPath => FaultCode::InvalidPath,
                 FileErrorKind::NoSpace => FaultCode::NoSpace,
+                FileErrorKind::Busy => FaultCode::Busy,
+                FileErrorKind::Unsupported => FaultCode::Unsupported,
+                FileErrorKind::TooMany => FaultCode::TooMany,
+                FileErrorKind::Failed => FaultCode::Failed,
                 FileErrorKind::Other => FaultCode::Internal,
             };
             LinkFault::new(code, refusal.to_string())
@@ -166,6 +212,7 @@ fn entry(found: &Entry) -> FileEntry {
         size: found.size,
         mode: found.mode,
         is_dir: found.is_dir,
+        is_symlink: found.is_symlink,
         modified_at: DateTime::<Utc>::from_timestamp(found.modified_unix_seconds, found.modified_nanos)
             .unwrap_or_default(),
     }

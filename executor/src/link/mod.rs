@@ -42,17 +42,18 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
     let context = Context::of_link(&request, &hosted.redaction, &shared.clock);
     let answer = match &request.op {
         LinkOp::ReadFile { path } => files::read(shared, &context, &hosted, path, &mut incoming).await,
-        LinkOp::WriteFile { path, mode } => {
-            files::write(shared, &context, &hosted, path, *mode, &mut incoming).await
+        LinkOp::WriteFile { path, mode, keep_mode } => {
+            let mode = files::Mode { bits: *mode, keep: *keep_mode };
+            files::write(shared, &context, &hosted, path, mode, &mut incoming).await
         }
-        LinkOp::ListFiles { path } => files::list(&hosted, path).await,
+        LinkOp::ListFiles { path } => files::list(&hosted, path, &mut incoming).await,
         LinkOp::StatFile { path } => files::stat(&hosted, path).await,
         LinkOp::DeleteFile { path, recursive } => {
             files::delete(shared, &context, &hosted, path, *recursive).await
         }
         LinkOp::MoveFile { from, to } => files::rename(shared, &context, &hosted, from, to).await,
         LinkOp::ChangeMode { path, mode } => files::change_mode(shared, &context, &hosted, path, *mode).await,
-        LinkOp::Glob { pattern } => files::glob(&hosted, pattern).await,
+        LinkOp::Glob { pattern } => files::glob(&hosted, pattern, &mut incoming).await,
         LinkOp::Stats => stats(&hosted).await,
         LinkOp::Input { exec, close } => {
             let recording = Recording::start(shared, &context, &hosted, *exec);
@@ -81,6 +82,9 @@ fn explain(shared: &Shared, hosted: &Hosted, fault: LinkFault) -> LinkFault {
         | FaultCode::AlreadyExists
         | FaultCode::DirectoryNotEmpty
         | FaultCode::NoSpace
+        | FaultCode::Busy
+        | FaultCode::TooMany
+        | FaultCode::Failed
         | FaultCode::SandboxGone
         | FaultCode::ExecGone
         | FaultCode::Unsupported

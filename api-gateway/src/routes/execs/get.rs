@@ -57,6 +57,9 @@ pub struct Exec {
     /// Bytes past the output limit, which were thrown away.
     #[serde(skip_serializing_if = "is_zero")]
     pub truncated_bytes: u64,
+    /// `true`: the memory of the sandbox was used up, and the kernel ended it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
     /// Why it did not run, or why nobody can say how it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -167,6 +170,7 @@ impl Exec {
             stdout_bytes: state.stdout_bytes,
             stderr_bytes: state.stderr_bytes,
             truncated_bytes: ended.map_or(0, |ended| ended.truncated_bytes),
+            oom: ended.is_some_and(|ended| ended.oom),
             message,
             asked: state.asked.as_ref().map(AskedToEnd::of),
             links: ExecLinks::of(state.id),

@@ -45,6 +45,9 @@ pub struct ExecReply {
     /// Bytes past the output limit, which were thrown away.
     #[serde(skip_serializing_if = "is_zero")]
     pub truncated_bytes: u64,
+    /// `true`: the memory of the sandbox was used up, and the kernel ended it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub oom: bool,
 }
 
 /// Why a sync exec has no reply.
@@ -222,6 +225,7 @@ fn respond(exec: ExecId, collected: Collected) -> Result<Response, ApiError> {
         duration: format_go_duration(Duration::from_micros(ended.duration_us)),
         signal,
         truncated_bytes: ended.truncated_bytes,
+        oom: ended.oom,
     };
     let reply = match &collected.end {
         ExecEnd::Exited { code, signal, ended, .. } => reply(*code, *signal, ended),

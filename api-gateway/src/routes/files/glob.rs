@@ -1,16 +1,17 @@
 //! `GET /sandboxes/{id}/files/glob`
 
-use axum::Json;
 use axum::extract::State;
-use events::{LinkOp, LinkValue};
+use axum::response::Response;
+use events::LinkOp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::listing;
 use super::path::path;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
-use crate::gateway::{Gateway, unexpected_answer};
+use crate::gateway::Gateway;
 
 /// Which files.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -31,6 +32,7 @@ pub struct GlobQuery {
         (status = 200, description = "The paths", body = [String]),
         (status = 400, description = "No pattern, or a bad one", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 413, description = "More than 100,000 paths match, or a million had to be looked at", body = ErrorBody),
     )
 )]
 pub(crate) async fn glob(
@@ -38,12 +40,8 @@ pub(crate) async fn glob(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<GlobQuery>,
-) -> Result<Json<Vec<String>>, ApiError> {
+) -> Result<Response, ApiError> {
     let pattern = path(query.pattern, "pattern")?;
-    match gateway.call(&caller, id, LinkOp::Glob { pattern }).await? {
-        LinkValue::Paths(paths) => Ok(Json(paths)),
-        LinkValue::Done | LinkValue::File(_) | LinkValue::Files(_) | LinkValue::Stats(_) => {
-            Err(unexpected_answer())
-        }
-    }
+    let paths = gateway.open(&caller, id, LinkOp::Glob { pattern }).await?;
+    listing::respond::<String, String>(paths, std::convert::identity).await
 }

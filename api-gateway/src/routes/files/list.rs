@@ -1,16 +1,16 @@
 //! `GET /sandboxes/{id}/files/list`
 
-use axum::Json;
 use axum::extract::State;
-use events::{LinkOp, LinkValue};
+use axum::response::Response;
+use events::{FileEntry, LinkOp};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{File, path::path};
+use super::{File, listing, path::path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
-use crate::gateway::{Gateway, unexpected_answer};
+use crate::gateway::Gateway;
 
 /// Which folder.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -30,6 +30,7 @@ pub struct ListQuery {
         (status = 200, description = "The entries", body = [File]),
         (status = 400, description = "Not a folder", body = ErrorBody),
         (status = 404, description = "No such sandbox or folder", body = ErrorBody),
+        (status = 413, description = "More than 100,000 entries", body = ErrorBody),
     )
 )]
 pub(crate) async fn list(
@@ -37,13 +38,9 @@ pub(crate) async fn list(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<ListQuery>,
-) -> Result<Json<Vec<File>>, ApiError> {
+) -> Result<Response, ApiError> {
     let path =
         path(Some(query.path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned())), "path")?;
-    match gateway.call(&caller, id, LinkOp::ListFiles { path }).await? {
-        LinkValue::Files(entries) => Ok(Json(entries.into_iter().map(File::from).collect())),
-        LinkValue::Done | LinkValue::File(_) | LinkValue::Paths(_) | LinkValue::Stats(_) => {
-            Err(unexpected_answer())
-        }
-    }
+    let entries = gateway.open(&caller, id, LinkOp::ListFiles { path }).await?;
+    listing::respond::<FileEntry, File>(entries, File::from).await
 }

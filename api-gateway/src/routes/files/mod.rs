@@ -4,6 +4,7 @@ pub mod chmod;
 pub mod delete;
 pub mod glob;
 pub mod list;
+mod listing;
 pub mod path;
 pub mod read;
 pub mod rename;
@@ -27,8 +28,10 @@ pub struct File {
     /// Permission bits in octal: `0644`.
     #[schema(example = "0644")]
     pub mode: String,
-    /// Whether it is a directory.
+    /// Whether it is a directory, or a symlink to one.
     pub is_dir: bool,
+    /// Whether it is a symlink. The other fields are those of what it leads to; its own, where it leads nowhere.
+    pub is_symlink: bool,
     /// When its content last changed.
     pub mod_time: DateTime<Utc>,
 }
@@ -41,6 +44,7 @@ impl From<events::FileEntry> for File {
             size: entry.size,
             mode: format!("{:04o}", entry.mode & 0o7777),
             is_dir: entry.is_dir,
+            is_symlink: entry.is_symlink,
             mod_time: entry.modified_at,
         }
     }
@@ -67,12 +71,14 @@ mod tests {
             size: 3,
             mode: 0o100_640,
             is_dir: false,
+            is_symlink: true,
             modified_at: DateTime::UNIX_EPOCH,
         });
         assert_eq!(
             serde_json::to_value(file).unwrap(),
             serde_json::json!({
-                "name": "f", "path": "/tmp/f", "size": 3, "mode": "0640", "is_dir": false, "mod_time": "1970-01-01T00:00:00Z"
+                "name": "f", "path": "/tmp/f", "size": 3, "mode": "0640", "is_dir": false,
+                "is_symlink": true, "mod_time": "1970-01-01T00:00:00Z"
             })
         );
     }

@@ -58,9 +58,12 @@ pub fn mode(text: &str) -> Result<u32, ApiError> {
     }
 }
 
-/// The same, with a default for none.
-pub fn mode_or_default(text: Option<&str>) -> Result<u32, ApiError> {
-    text.filter(|text| !text.is_empty()).map_or(Ok(DEFAULT_MODE), mode)
+/// The mode that a written file gets, and whether one that is there keeps its own: it does unless a mode is named.
+pub fn mode_or_kept(text: Option<&str>) -> Result<(u32, bool), ApiError> {
+    match text.filter(|text| !text.is_empty()) {
+        Some(text) => mode(text).map(|mode| (mode, false)),
+        None => Ok((DEFAULT_MODE, true)),
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +116,8 @@ mod tests {
         for bad in ["", "rwx", "99", "7777777", "-644", "+644", "u+x", "10000", "0o", " 644"] {
             assert!(mode(bad).is_err(), "{bad}");
         }
-        assert_eq!(mode_or_default(Some("")).unwrap(), DEFAULT_MODE);
+        assert_eq!(mode_or_kept(Some("")).unwrap(), (DEFAULT_MODE, true));
+        assert_eq!(mode_or_kept(Some("755")).unwrap(), (0o755, false));
     }
 
     proptest! {

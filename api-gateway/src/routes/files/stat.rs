@@ -31,8 +31,6 @@ pub(crate) async fn stat(
     let path = path(query.path, "path")?;
     match gateway.call(&caller, id, LinkOp::StatFile { path }).await? {
         LinkValue::File(entry) => Ok(Json(entry.into())),
-        LinkValue::Done | LinkValue::Files(_) | LinkValue::Paths(_) | LinkValue::Stats(_) => {
-            Err(unexpected_answer())
-        }
+        LinkValue::Done | LinkValue::Stats(_) => Err(unexpected_answer()),
     }
 }

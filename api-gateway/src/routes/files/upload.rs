@@ -3,15 +3,16 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header;
 use events::LinkOp;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::path::{mode_or_default, path};
+use super::path::{mode_or_kept, path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::{QueryOf, SandboxPath, declared_length};
+use crate::extract::{QueryOf, SandboxPath, declared_length, plain};
 use crate::gateway::{Gateway, link_failed};
 use crate::routes::Status;
 
@@ -22,7 +23,7 @@ pub struct UploadQuery {
     /// Absolute, or relative to /workspace. Missing folders are made.
     #[param(required)]
     pub path: Option<String>,
-    /// Permission bits in octal; `0644` by default.
+    /// Permission bits in octal. By default a file that is there keeps its own, and a new one gets `0644`.
     pub mode: Option<String>,
 }
 
@@ -56,9 +57,11 @@ impl From<UploadError> for ApiError {
     request_body(content = String, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "It is written", body = Status),
-        (status = 400, description = "No path, a bad mode, or the body broke off", body = ErrorBody),
+        (status = 400, description = "No path, no body, a bad mode, or the body broke off", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 409, description = "The file is in use", body = ErrorBody),
         (status = 413, description = "The body is over the limit, or the disk is full", body = ErrorBody),
+        (status = 415, description = "A body that is compressed or multipart", body = ErrorBody),
     )
 )]
 pub(crate) async fn upload(
@@ -69,12 +72,17 @@ pub(crate) async fn upload(
     request: Request,
 ) -> Result<Json<Status>, ApiError> {
     let path = path(query.path, "path")?;
-    let mode = mode_or_default(query.mode.as_deref())?;
+    let (mode, keep_mode) = mode_or_kept(query.mode.as_deref())?;
+    plain(request.headers())?;
+    let length = declared_length(request.headers());
+    if length.is_none() && !request.headers().contains_key(header::TRANSFER_ENCODING) {
+        return Err(ApiError::bad_request("there is no body: send Content-Length: 0 for an empty file"));
+    }
     let limit = gateway.config().max_upload_bytes.unwrap_or(u64::MAX);
-    if declared_length(request.headers()).is_some_and(|length| length > limit) {
+    if length.is_some_and(|length| length > limit) {
         return Err(UploadError::TooLarge(limit).into());
     }
-    let mut file = gateway.open(&caller, id, LinkOp::WriteFile { path, mode }).await?;
+    let mut file = gateway.open(&caller, id, LinkOp::WriteFile { path, mode, keep_mode }).await?;
     let mut body: Body = request.into_body();
     let mut written: u64 = 0;
     // Leaving early drops the link, which tells the executor to forget what it has.

@@ -6,7 +6,7 @@ use events::LinkOp;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::path::{mode_or_default, path};
+use super::path::{mode_or_kept, path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{FileJsonBody, SandboxPath};
@@ -19,9 +19,10 @@ pub struct WriteRequest {
     /// Absolute, or relative to /workspace. Missing folders are made.
     #[schema(required)]
     pub path: Option<String>,
-    /// The whole content.
+    /// The whole content; `""` for an empty file.
+    #[schema(required)]
     pub content: Option<String>,
-    /// Permission bits in octal; `0644` by default.
+    /// Permission bits in octal. By default a file that is there keeps its own, and a new one gets `0644`.
     pub mode: Option<String>,
 }
 
@@ -34,9 +35,11 @@ pub struct WriteRequest {
     request_body = WriteRequest,
     responses(
         (status = 200, description = "It is written", body = Status),
-        (status = 400, description = "No path, or a bad mode", body = ErrorBody),
+        (status = 400, description = "No path, no content, or a bad mode", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 409, description = "The file is in use", body = ErrorBody),
         (status = 413, description = "The body is over the limit, or the disk is full", body = ErrorBody),
+        (status = 415, description = "A body that is compressed or multipart", body = ErrorBody),
     )
 )]
 pub(crate) async fn write(
@@ -46,9 +49,11 @@ pub(crate) async fn write(
     FileJsonBody(request): FileJsonBody<WriteRequest>,
 ) -> Result<Json<Status>, ApiError> {
     let path = path(request.path, "path")?;
-    let mode = mode_or_default(request.mode.as_deref())?;
-    let content = request.content.unwrap_or_default();
-    let mut file = gateway.open(&caller, id, LinkOp::WriteFile { path, mode }).await?;
+    let (mode, keep_mode) = mode_or_kept(request.mode.as_deref())?;
+    // Not taken for an empty one: a misspelt name would empty the file.
+    let missing = "content is missing: send \"content\": \"\" for an empty file";
+    let content = request.content.ok_or_else(|| ApiError::bad_request(missing))?;
+    let mut file = gateway.open(&caller, id, LinkOp::WriteFile { path, mode, keep_mode }).await?;
     file.write(content.into()).await.map_err(link_failed)?;
     file.finish().await.map_err(link_failed)?;
     Ok(Status::json("written"))

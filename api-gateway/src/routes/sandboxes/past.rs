@@ -71,7 +71,8 @@ impl Past {
     pub fn into_answer(self, moment: Moment, gateway: &Gateway) -> PastSandbox {
         // A deadline had passed, or not, by the clock of then.
         let now = match moment {
-            Moment::Time(time) => time,
+            // What has not come yet is not known: then it is now.
+            Moment::Time(time) => time.min(gateway.clock().now()),
             Moment::Position(_) => self.changed_at,
         };
         let (_, reason) = end(&self.state);

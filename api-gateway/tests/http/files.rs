@@ -1,0 +1,73 @@
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::world::{World, error};
+
+#[tokio::test]
+async fn a_listing_of_any_length_comes_whole() {
+    let world = World::start().await;
+    let base = format!("/sandboxes/{}/files", world.sandbox().await);
+    // Some 25 MB, where a message of NATS holds 1 MiB.
+    let listed = world.get(&format!("{base}/list?path=/many")).await;
+    let entries = listed.as_array().unwrap();
+    assert_eq!(entries.len(), 80_000);
+    for (index, entry) in entries.iter().enumerate() {
+        assert_eq!(entry["name"], format!("{index:05}-{}", "n".repeat(100)));
+    }
+    assert_eq!(entries[0]["is_symlink"], false);
+    // What is no listing is our fault, and said before anything is sent.
+    assert_eq!(
+        error(world.ask(Method::GET, &format!("{base}/list?path=/broken")), 500).await,
+        "INTERNAL_ERROR"
+    );
+    for name in ["/g/b", "/g/a \"\n\u{2028}"] {
+        world.post(&base, json!({"path": name, "content": ""}), 200).await;
+    }
+    let found = world.get(&format!("{base}/glob?pattern=/g")).await;
+    assert_eq!(found, json!(["/g/a \"\n\u{2028}", "/g/b"]));
+    assert_eq!(world.get(&format!("{base}/glob?pattern=/none")).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_file_is_emptied_only_by_who_says_so() {
+    let world = World::start().await;
+    let base = format!("/sandboxes/{}/files", world.sandbox().await);
+    world.post(&base, json!({"path": "/f", "content": "old"}), 200).await;
+    for body in [
+        json!({"path": "/f", "contents": "new"}),
+        json!({"path": "/f"}),
+        json!({"path": "/f", "content": null}),
+    ] {
+        assert_eq!(error(world.ask(Method::POST, &base).json(&body), 400).await, "BAD_REQUEST", "{body}");
+    }
+    let put = || world.ask(Method::PUT, &format!("{base}?path=/f"));
+    assert_eq!(error(put(), 400).await, "BAD_REQUEST");
+    assert_eq!(world.get(&format!("{base}/stat?path=/f")).await["size"], 3);
+    let empty = put().header("content-length", "0").send().await.unwrap();
+    assert_eq!(empty.status(), 200);
+    assert_eq!(world.get(&format!("{base}/stat?path=/f")).await["size"], 0);
+    world.post(&base, json!({"path": "/f", "content": ""}), 200).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_the_file_is_not_stored_as_it() {
+    let world = World::start().await;
+    let base = format!("/sandboxes/{}/files", world.sandbox().await);
+    world.post(&base, json!({"path": "/f", "content": "old"}), 200).await;
+    let put = || world.ask(Method::PUT, &format!("{base}?path=/f")).body("newer");
+    for (name, value) in [
+        ("content-encoding", "gzip"),
+        ("content-encoding", "identity, zstd"),
+        ("content-type", "multipart/form-data; boundary=x"),
+    ] {
+        let code = error(put().header(name, value), 415).await;
+        assert_eq!(code, "UNSUPPORTED_MEDIA_TYPE", "{name}: {value}");
+    }
+    let form = json!({"path": "/f", "content": "newer"});
+    let post = world.ask(Method::POST, &base).header("content-encoding", "br").json(&form);
+    assert_eq!(error(post, 415).await, "UNSUPPORTED_MEDIA_TYPE");
+    let size = async || world.get(&format!("{base}/stat?path=/f")).await["size"].clone();
+    assert_eq!(size().await, 3);
+    assert_eq!(put().header("content-encoding", "identity").send().await.unwrap().status(), 200);
+    assert_eq!(size().await, Value::from(5));
+}
