@@ -75,7 +75,7 @@ async fn another_tenants_sandboxes_and_execs_do_not_exist() {
             _ => path,
         };
         let fields = json!({
-            "command": "hello", "ttl": "5m", "path": "/a", "old_path": "/a", "new_path": "/b", "mode": "644", "signal": 9
+            "command": "hello", "ttl": "5m", "path": "/a", "old_path": "/a", "new_path": "/b", "mode": "644", "signal": 9, "content": "x"
         });
         let request = world.ask_as(BLUE, method.clone(), &path).json(&fields);
         assert_eq!(error(request, 404).await, "NOT_FOUND", "{method} {path}");

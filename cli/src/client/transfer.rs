@@ -208,6 +208,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_name_may_be_as_long_as_a_name_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n".repeat(255));
+        let partial = Partial::create(&path, 0o644).await.unwrap();
+        partial.complete().await.unwrap();
+        assert_eq!(names(folder.path()), ["n".repeat(255)]);
+    }
+
+    #[tokio::test]
     async fn half_a_file_goes_and_the_old_one_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("result");

@@ -63,10 +63,11 @@ fn empty(directory: &OwnedFd) -> io::Result<Option<CString>> {
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        let removed = match found.file_type() {
-            FileType::Directory => Err(Errno::ISDIR),
-            // The type need not be known to the file system.
-            _ => unlinkat(directory, name, AtFlags::empty()),
+        // Where the type is not known to the file system the kernel's refusal tells it.
+        let removed = if found.file_type() == FileType::Directory {
+            Err(Errno::ISDIR)
+        } else {
+            unlinkat(directory, name, AtFlags::empty())
         };
         let removed = match removed {
             Err(Errno::ISDIR | Errno::PERM) => unlinkat(directory, name, AtFlags::REMOVEDIR),
