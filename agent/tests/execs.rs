@@ -482,7 +482,8 @@ async fn a_timeout_ends_daemons_too_and_what_runs_from_process_to_process() {
         ..StartExec::new(new_id(), ["python3", "-c", &format!("{DAEMON}\ntime.sleep(1000)"), "hop"])
     };
     let output = agent.run_exec(start).await;
-    assert_eq!((output.outcome.end, output.stdout().as_str()), (ExecEnd::TimedOut, "up\n"));
+    assert_eq!(output.outcome.end, ExecEnd::TimedOutAs { left: Left::Signal(9) });
+    assert_eq!(output.stdout(), "up\n");
     // Not later: the end is told when nobody is left.
     assert!(!alive(daemon_of(&agent)));
     let hop = agent.workspace().join("hop");
