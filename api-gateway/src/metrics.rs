@@ -96,6 +96,8 @@ impl Metrics {
         let lag = gateway.feed().recorder_lag();
         metrics::gauge!("stacyvm_recorder_lag_seconds").set(lag.age.as_secs_f64());
         metrics::gauge!("stacyvm_recorder_lag_messages").set(lag.messages as f64);
+        let ahead = gateway.clock().doubt().map_or(0.0, |ahead| ahead.as_seconds_f64());
+        metrics::gauge!("stacyvm_clock_ahead_seconds").set(ahead);
         metrics::gauge!("stacyvm_uptime_seconds").set(gateway.uptime().as_secs_f64());
         self.0.render()
     }

@@ -35,8 +35,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// A fresh ticket for whoever calls.
-    pub fn of(caller: &Caller, expires_at: DateTime<Utc>) -> Self {
+    fn of(caller: &Caller, expires_at: DateTime<Utc>) -> Self {
         Self {
             id: EventId::new(),
             expires_at,
@@ -47,8 +46,20 @@ impl Ticket {
         }
     }
 
+    /// A fresh ticket, as clients carry it, that can be used once.
+    pub async fn issue(
+        caller: &Caller,
+        expires_at: DateTime<Utc>,
+        gateway: &Gateway,
+    ) -> Result<String, ApiError> {
+        let ticket = Self::of(caller, expires_at);
+        let signed = ticket.sign(&gateway.config().master_key)?;
+        gateway.log().offer(ticket.id).await.map_err(ApiError::unavailable)?;
+        Ok(signed)
+    }
+
     /// The ticket as clients carry it: what it says, and the proof that this deployment said it.
-    pub fn sign(&self, key: &MasterKey) -> Result<String, ApiError> {
+    fn sign(&self, key: &MasterKey) -> Result<String, ApiError> {
         let said = serde_json::to_vec(self).map_err(ApiError::internal)?;
         let said = BASE64.encode(said);
         let proof = key.fingerprint(PURPOSE, said.as_bytes());

@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
 use events::audit::Checkpointer;
 use events::recorder::{self, JetStreamTransport, RecorderConfig, RetentionPolicy, Sealing};
-use events::{Clock, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SystemClock, View};
+use events::{
+    Clock, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SteadyClock, SystemClock, View,
+};
 use executor::{Executor, ExecutorConfig};
 use reaper::Reaper;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +35,7 @@ pub const LAST_EVENTS: Duration = Duration::from_millis(300);
 
 /// Runs the gateway alone.
 pub async fn gateway(config: Config) -> anyhow::Result<()> {
-    telemetry::start(&config)?;
+    begin(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
@@ -46,7 +48,7 @@ pub async fn gateway(config: Config) -> anyhow::Result<()> {
 
 /// Runs the executor alone.
 pub async fn executor(config: Config) -> anyhow::Result<()> {
-    telemetry::start(&config)?;
+    begin(&config)?;
     let installation = Installation::open(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
@@ -56,7 +58,7 @@ pub async fn executor(config: Config) -> anyhow::Result<()> {
 
 /// Runs the reaper alone.
 pub async fn reaper(config: Config) -> anyhow::Result<()> {
-    telemetry::start(&config)?;
+    begin(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
@@ -68,7 +70,7 @@ pub async fn reaper(config: Config) -> anyhow::Result<()> {
 
 /// Runs the recorder alone.
 pub async fn record(config: Config) -> anyhow::Result<()> {
-    telemetry::start(&config)?;
+    begin(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
@@ -115,9 +117,23 @@ pub fn retention(config: &Config) -> RetentionPolicy {
     RetentionPolicy { output: config.retention.output.0, lifecycle: config.retention.lifecycle.0 }
 }
 
-/// The machine's clock.
+static CLOCK: OnceLock<Arc<SteadyClock>> = OnceLock::new();
+
+/// What every server process begins with: its log, and a clock that a jump of the machine's does not move.
+pub fn begin(config: &Config) -> anyhow::Result<()> {
+    telemetry::start(config)?;
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let kept = config.data_dir().join("clock.json");
+    let steady = SteadyClock::kept_in(Arc::new(SystemClock), kept, boot_id.trim().to_owned());
+    let clock = Arc::clone(CLOCK.get_or_init(|| Arc::new(steady)));
+    std::thread::Builder::new().name("clock".to_owned()).spawn(move || clock.keep_watch())?;
+    Ok(())
+}
+
+/// The clock of this process.
 pub fn clock() -> Arc<dyn Clock> {
-    Arc::new(SystemClock)
+    let steady = || Arc::new(SteadyClock::new(Arc::new(SystemClock)));
+    Arc::<SteadyClock>::clone(CLOCK.get_or_init(steady))
 }
 
 /// NATS as configured.

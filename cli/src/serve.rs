@@ -11,11 +11,11 @@ use crate::config::Config;
 use crate::installation::Installation;
 use crate::nats_server::NatsServer;
 use crate::roles::{self, Providers};
-use crate::{stop, telemetry};
+use crate::stop;
 
 /// Runs until SIGINT or SIGTERM. Sandboxes live on.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    telemetry::start(&config)?;
+    roles::begin(&config)?;
     let installation = Installation::open(&config)?;
     let stop = stop::on_signal()?;
     // Taken first: a port that is in use is the most common mistake, and nothing has been started yet.

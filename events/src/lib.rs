@@ -19,6 +19,7 @@ mod query;
 pub mod recorder;
 mod redaction;
 mod secret;
+mod steady_clock;
 mod store;
 mod subjects;
 mod view;
@@ -58,6 +59,7 @@ pub use redaction::{
     RedactionStream,
 };
 pub use secret::{MasterKey, MasterKeyError, SealError};
+pub use steady_clock::{SETTLING, SteadyClock};
 pub use store::upkeep;
 pub use store::{
     AppendBatch, AppendBody, AppendError, AppendEvent, AuditFilter, AuditRow, BodyStream, ChainHash,

@@ -5,22 +5,25 @@
 //! exists but the request, it says that it never ran. Any number of reapers may run: the command's id follows
 //! from the sandbox, its deadline and how long that has passed, so JetStream keeps one of many.
 //!
+//! What time is left is measured on the boot clock from when a deadline was first seen: a clock that is set ends nothing.
+//!
 //! With no reaper at all sandboxes still end: their agents know the deadline. The reaper is what makes the log say so.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{
     Actor, Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventId, FailureCode, Log,
-    SandboxFailed, SandboxPhase, SandboxState, View,
+    SandboxFailed, SandboxId, SandboxPhase, SandboxState, View,
 };
 use tokio_util::sync::CancellationToken;
 
 /// How often the deadlines are looked at.
 const PERIOD: Duration = Duration::from_millis(500);
 /// When a sandbox is still there after this long, it is asked for again.
-const AGAIN_AFTER_SECONDS: i64 = 30;
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// Looks at deadlines until it is told to stop.
 pub struct Reaper {
@@ -38,10 +41,9 @@ impl Reaper {
 
     /// Works until it is told to stop.
     pub async fn run(self) {
+        let mut deadlines = Deadlines::default();
         loop {
-            let now = self.clock.now();
-            let due: Vec<CommandEnvelope> =
-                self.view.live_sandboxes().iter().filter_map(|state| due(state, now)).collect();
+            let due = deadlines.due(&self.view.live_sandboxes(), &*self.clock);
             for command in due {
                 self.ask(&command).await;
             }
@@ -75,15 +77,51 @@ impl Reaper {
     }
 }
 
-/// The command that ends a sandbox, if its time is up.
-fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
-    if state.is_terminal() || !state.is_expired(now) {
-        return None;
+/// The deadlines that were seen, on the boot clock.
+#[derive(Default)]
+struct Deadlines(HashMap<SandboxId, Deadline>);
+
+struct Deadline {
+    /// As the log says it.
+    expires_at: DateTime<Utc>,
+    /// When that is.
+    since_boot: Duration,
+}
+
+impl Deadlines {
+    /// The commands that end those of these sandboxes whose time is up.
+    fn due(&mut self, live: &[Arc<SandboxState>], clock: &dyn Clock) -> Vec<CommandEnvelope> {
+        let mut before = std::mem::take(&mut self.0);
+        let mut commands = Vec::new();
+        for state in live.iter().filter(|state| !state.is_terminal()) {
+            let known = before.remove(&state.id).filter(|known| known.expires_at == state.expires_at);
+            let deadline = known.unwrap_or_else(|| Deadline::seen(state.expires_at, clock));
+            if let Some(overdue) = clock.since_boot().checked_sub(deadline.since_boot) {
+                commands.push(end(state, overdue));
+            }
+            self.0.insert(state.id, deadline);
+        }
+        commands
     }
+}
+
+impl Deadline {
+    fn seen(expires_at: DateTime<Utc>, clock: &dyn Clock) -> Self {
+        let (now, boot) = (clock.now(), clock.since_boot());
+        let since_boot = match (expires_at - now).to_std() {
+            Ok(left) => boot.saturating_add(left),
+            Err(_) => boot.saturating_sub((now - expires_at).to_std().unwrap_or_default()),
+        };
+        Self { expires_at, since_boot }
+    }
+}
+
+/// The command that ends a sandbox whose time has been up for so long.
+fn end(state: &SandboxState, overdue: Duration) -> CommandEnvelope {
     let reason = state.expiry_reason();
-    let round = (now - state.expires_at).num_seconds() / AGAIN_AFTER_SECONDS;
+    let round = overdue.as_secs() / AGAIN_AFTER.as_secs();
     let deadline = state.expires_at.timestamp_micros();
-    Some(CommandEnvelope {
+    CommandEnvelope {
         id: CommandId::derived(&["reap", &state.id.to_string(), &deadline.to_string(), &round.to_string()]),
         tenant: state.tenant.clone(),
         actor: Actor::Reaper,
@@ -91,7 +129,7 @@ fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
         traceparent: None,
         sandbox: state.id,
         command: Command::DestroySandbox { reason },
-    })
+    }
 }
 
 /// The end of a sandbox that no executor took in time. Its id follows from the sandbox, so that it is told once.

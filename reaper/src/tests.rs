@@ -1,5 +1,7 @@
 use chrono::{TimeDelta, TimeZone};
-use events::{DestroyReason, Network, NodeId, SandboxId, SandboxPhase, SandboxSpec, TenantId};
+use events::{
+    DestroyReason, ManualClock, Network, NodeId, SandboxId, SandboxPhase, SandboxSpec, TenantId,
+};
 
 use super::*;
 
@@ -42,6 +44,18 @@ fn reason(command: &CommandEnvelope) -> DestroyReason {
     *reason
 }
 
+/// Looks at one sandbox.
+fn look(deadlines: &mut Deadlines, state: &SandboxState, clock: &ManualClock) -> Option<CommandEnvelope> {
+    let mut commands = deadlines.due(&[Arc::new(state.clone())], clock);
+    assert!(commands.len() <= 1);
+    commands.pop()
+}
+
+/// What somebody who looks for the first time finds due at a moment.
+fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
+    look(&mut Deadlines::default(), state, &ManualClock::new(now))
+}
+
 #[test]
 fn a_sandbox_is_due_at_its_deadline_and_not_before() {
     let state = running(at(60));
@@ -68,6 +82,39 @@ fn all_reapers_ask_with_one_id_until_they_ask_again() {
     assert_ne!(first.id, due(&state, at(60) + TimeDelta::seconds(30)).unwrap().id);
     let extended = SandboxState { expires_at: at(90), ..state };
     assert_ne!(first.id, due(&extended, at(90)).unwrap().id);
+}
+
+#[test]
+fn a_clock_that_is_set_ends_nothing_early_and_keeps_nothing_late() {
+    for jump in [TimeDelta::hours(2), TimeDelta::hours(-2)] {
+        let clock = ManualClock::new(at(0));
+        let mut deadlines = Deadlines::default();
+        let state = running(at(1200));
+        assert!(look(&mut deadlines, &state, &clock).is_none());
+        clock.jump(jump);
+        assert!(look(&mut deadlines, &state, &clock).is_none());
+        clock.advance(TimeDelta::seconds(1199));
+        assert!(look(&mut deadlines, &state, &clock).is_none());
+        clock.advance(TimeDelta::seconds(1));
+        assert_eq!(reason(&look(&mut deadlines, &state, &clock).unwrap()), DestroyReason::Ttl);
+        // What is gone is forgotten.
+        assert!(deadlines.due(&[], &clock).is_empty());
+        assert!(deadlines.0.is_empty());
+    }
+}
+
+#[test]
+fn an_extension_counts_from_when_it_is_seen() {
+    let clock = ManualClock::new(at(0));
+    let mut deadlines = Deadlines::default();
+    assert!(look(&mut deadlines, &running(at(60)), &clock).is_none());
+    clock.advance(TimeDelta::seconds(50));
+    let extended = running(at(110));
+    assert!(look(&mut deadlines, &extended, &clock).is_none());
+    clock.advance(TimeDelta::seconds(59));
+    assert!(look(&mut deadlines, &extended, &clock).is_none());
+    clock.advance(TimeDelta::seconds(1));
+    assert!(look(&mut deadlines, &extended, &clock).is_some());
 }
 
 #[test]

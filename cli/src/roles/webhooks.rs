@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{clock, connect, master_key, open_store};
 use crate::config::Config;
-use crate::{stop, telemetry};
+use crate::stop;
 
 /// Runs the deliverer of webhooks alone.
 pub async fn webhooks(config: Config) -> anyhow::Result<()> {
-    telemetry::start(&config)?;
+    super::begin(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config)).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use chrono::{DateTime, Utc};
 
 use super::{ConnectError, Log};
 
@@ -10,8 +11,11 @@ use super::{ConnectError, Log};
 const FLOOR: &str = "2.12.7";
 /// How long the server remembers message ids. A producer gives up re-sending one message long before.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
-/// How long it is remembered that a one-time thing was used.
+/// How long it is remembered that a one-time thing may be used.
 const SPENT_MEMORY: Duration = Duration::from_secs(120);
+
+/// How long is waited for the server to say what time it is.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn check_version(version: &str) -> Result<(), ConnectError> {
     let parse = |text: &str| {
@@ -27,6 +31,18 @@ pub(super) fn check_version(version: &str) -> Result<(), ConnectError> {
 }
 
 impl Log {
+    /// What time the server says it is. `None`: it does not answer.
+    pub async fn clock(&self) -> Option<DateTime<Utc>> {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            ts: DateTime<Utc>,
+        }
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.subjects().spent_stream());
+        let asked = self.client().request(subject, Vec::new().into());
+        let answer = tokio::time::timeout(CLOCK_PATIENCE, asked).await.ok()?.ok()?;
+        serde_json::from_slice::<Answer>(&answer.payload).ok().map(|answer| answer.ts)
+    }
+
     /// Creates the streams that are missing, and refuses a server that changed what was asked for. Says which stream of
     /// events is there: see [`incarnation`].
     pub(super) async fn ensure_streams(&self) -> Result<String, ConnectError> {
@@ -67,7 +83,8 @@ impl Log {
                 max_age: Duration::from_secs(14 * 24 * 3600),
                 ..base.clone()
             },
-            // One message a thing that was used once. In memory: what it remembers is worth nothing minutes later.
+            // One message a thing that may be used once, and one when it was. In memory: what is lost was not used, and is
+            // worth nothing minutes later.
             Config {
                 name: subjects.spent_stream(),
                 subjects: vec![subjects.spent()],

@@ -2,18 +2,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Actor, Clock, ErrorChain, Event, EventData, EventId, EventStore, Floor, Log, LogTrimmed, Position,
-    PublishError, RetentionClass, StoreError, TenantId,
+    Actor, Clock, ErrorChain, Event, EventData, EventFilter, EventId, EventStore, Floor, Log, LogTrimmed,
+    Position, PublishError, RetentionClass, StoreError, TenantId,
 };
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(60);
 /// Between two droppings, so that what has just been written comes first.
 const BREATH: Duration = Duration::from_millis(20);
+/// By how much clocks of different machines may differ.
+const APART: TimeDelta = TimeDelta::seconds(60);
 /// How many checkpoints are looked at in one go.
 const CHECKPOINTS: u32 = 16;
 
@@ -31,25 +33,44 @@ pub struct RetentionPolicy {
 pub trait Tell: Send + Sync + 'static {
     /// Durable on return.
     async fn tell(&self, event: Event) -> Result<(), PublishError>;
+
+    /// What time others say it is, with the name of each. Those that do not answer are left out.
+    async fn clocks(&self) -> Vec<(&'static str, DateTime<Utc>)> {
+        Vec::new()
+    }
+}
+
+/// The transport and the database, who have clocks of their own.
+struct Outside {
+    log: Log,
+    store: Arc<dyn EventStore>,
 }
 
 #[async_trait]
-impl Tell for Log {
+impl Tell for Outside {
     async fn tell(&self, event: Event) -> Result<(), PublishError> {
-        self.publish(&[event]).await
+        self.log.publish(&[event]).await
+    }
+
+    async fn clocks(&self) -> Vec<(&'static str, DateTime<Utc>)> {
+        let (nats, database) = tokio::join!(self.log.clock(), self.store.clock());
+        let database = database.ok().flatten().map(|time| ("the database", time));
+        nats.map(|time| ("NATS", time)).into_iter().chain(database).collect()
     }
 }
 
 /// Drops what is older than it is to be kept, until `stop`: only what a signed checkpoint speaks of, and only after the log
-/// says so. The recorder moves the floor when it records that; what is below the floor goes, bit by bit.
+/// says so. The recorder moves the floor when it records that; what is below the floor goes, bit by bit. While the clocks
+/// that there are disagree on what time it is, nothing is dropped.
 pub async fn retain(
-    log: impl Tell,
+    log: Log,
     store: Arc<dyn EventStore>,
     policy: RetentionPolicy,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
-    let retention = Retention { log: Box::new(log), store, policy, clock };
+    let outside = Outside { log, store: Arc::clone(&store) };
+    let retention = Retention { log: Box::new(outside), store, policy, clock };
     loop {
         let pass = async {
             if let Err(error) = retention.pass().await {
@@ -89,7 +110,12 @@ pub struct Retention {
 
 impl Retention {
     /// Drops what is below the floors, and says which floors should rise. What is said in one pass is dropped in the next.
+    /// Nothing of it while the clocks disagree.
     pub async fn pass(&self) -> Result<(), RetainError> {
+        if let Some(disagreement) = self.disagreement().await? {
+            tracing::error!(%disagreement, "nothing is dropped: it is not clear what time it is");
+            return Ok(());
+        }
         for class in [RetentionClass::Output, RetentionClass::Lifecycle] {
             let mut dropped = 0;
             loop {
@@ -114,6 +140,34 @@ impl Retention {
             }
         }
         Ok(())
+    }
+
+    /// What clocks disagree, in words.
+    async fn disagreement(&self) -> Result<Option<String>, StoreError> {
+        if let Some(ahead) = self.clock.doubt() {
+            return Ok(Some(format!("this machine's clock jumped by {} s", ahead.num_seconds())));
+        }
+        let newest = self.newest_event_at().await?;
+        let others = self.log.clocks().await;
+        let now = self.clock.now();
+        for (whose, time) in others {
+            let ahead = time - now;
+            if ahead.abs() > APART {
+                return Ok(Some(format!("the clock of {whose} is {} s ahead of ours", ahead.num_seconds())));
+            }
+        }
+        let future = newest.map(|newest| newest - now).filter(|ahead| *ahead > APART);
+        Ok(future.map(|ahead| format!("the newest event is of a time {} s ahead", ahead.num_seconds())))
+    }
+
+    async fn newest_event_at(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let head = self.store.head().await?.position;
+        let before = Position(head.0.saturating_sub(1));
+        match self.store.read_headers(&EventFilter::default(), before, 1).await {
+            Ok(frames) => Ok(frames.first().and_then(|frame| frame.decode().ok()).map(|event| event.time)),
+            Err(StoreError::Trimmed { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Up to where a class may be dropped now, if that is further than it was.

@@ -168,6 +168,11 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// The end of the log.
     async fn head(&self) -> Result<Head, StoreError>;
 
+    /// What time the database says it is, where it has a clock that may be another than ours.
+    async fn clock(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        Ok(None)
+    }
+
     /// Adds events and the read models that change with them, in one transaction. The events must have the positions
     /// after `batch.after`, without holes; a batch without events only moves the stream mark.
     async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError>;

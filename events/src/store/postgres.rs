@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, Postgres};
 
@@ -275,6 +276,16 @@ impl Dialect for Postgres {
             return Err(failed::<Self>("sweep destroyed keys away")(error));
         }
         Ok(())
+    }
+
+    async fn clock(store: &SqlStore<Self>) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+        let microseconds: i64 = sqlx::query_scalar(sql).fetch_one(&store.readers).await.map_err(failed::<
+            Self,
+        >(
+            "ask for the time",
+        ))?;
+        Ok(DateTime::from_timestamp_micros(microseconds))
     }
 
     async fn drop_some(

@@ -67,6 +67,10 @@ where
         })
     }
 
+    async fn clock(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        DB::clock(self).await
+    }
+
     async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError> {
         DB::append(self, batch).await
     }

@@ -1,5 +1,6 @@
 //! What the two databases share: errors, and the forms that values take in columns.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
@@ -18,6 +19,11 @@ pub(super) trait Dialect: Database {
 
     /// Does what was put off; see [`EventStore::tidy`](super::EventStore::tidy).
     async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError>;
+
+    /// What time the database says it is; see [`EventStore::clock`](super::EventStore::clock).
+    async fn clock(_store: &SqlStore<Self>) -> Result<Option<DateTime<Utc>>, StoreError> {
+        Ok(None)
+    }
 
     /// Drops some of what is at or below a floor; see [`EventStore::drop_some`](super::EventStore::drop_some).
     async fn drop_some(

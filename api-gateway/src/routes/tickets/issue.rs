@@ -31,7 +31,7 @@ pub struct Issued {
 )]
 pub(crate) async fn issue(State(gateway): State<Gateway>, caller: Caller) -> Result<Response, ApiError> {
     let expires_at = gateway.clock().now() + LIFETIME;
-    let ticket = Ticket::of(&caller, expires_at).sign(&gateway.config().master_key)?;
+    let ticket = Ticket::issue(&caller, expires_at, &gateway).await?;
     let headers = [(header::CACHE_CONTROL, "no-store")];
     Ok((StatusCode::CREATED, headers, Json(Issued { ticket, expires_at })).into_response())
 }
