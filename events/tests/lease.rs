@@ -1,11 +1,11 @@
-//! The lease, on a real nats-server.
+//! What only one may have: the lease, and what may be used once. On a real nats-server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use events::{Log, NatsConfig};
+use events::{EventId, Log, NatsConfig};
 use tokio::time::timeout;
 
 const LIFETIME: Duration = Duration::from_secs(1);
@@ -109,4 +109,52 @@ async fn after_the_loss_of_the_server_one_holds_it_again() {
     nats.kill_and_restart();
     timeout(LIFETIME * 3, held.hold()).await.expect("it is lost with the server's memory");
     timeout(LIFETIME * 10, log.take_lease("work", LIFETIME)).await.expect("it can be taken again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_offered_is_used_once_and_what_is_forgotten_never() {
+    let mut nats = Nats::start();
+    let logs = [nats.log().await, nats.log().await];
+    let id = EventId::new();
+    assert!(!logs[0].spend(id).await.unwrap(), "it was never offered");
+    logs[0].offer(id).await.unwrap();
+    let mut attempts = tokio::task::JoinSet::new();
+    for n in 0..16 {
+        let log = logs[n % 2].clone();
+        attempts.spawn(async move { log.spend(id).await.unwrap() });
+    }
+    assert_eq!(attempts.join_all().await.into_iter().filter(|first| *first).count(), 1);
+    assert!(!logs[1].spend(id).await.unwrap());
+
+    // A server that lost its memory lets nobody in, whether it was used before or not.
+    let unused = EventId::new();
+    logs[0].offer(unused).await.unwrap();
+    nats.kill_and_restart();
+    let began = Instant::now();
+    for id in [id, unused] {
+        loop {
+            match logs[1].spend(id).await {
+                Ok(spent) => {
+                    assert!(!spent);
+                    break;
+                }
+                Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "{error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    // It can be offered again.
+    let fresh = EventId::new();
+    while let Err(error) = logs[0].offer(fresh).await {
+        assert!(began.elapsed() < Duration::from_secs(60), "{error:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(logs[1].spend(fresh).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_says_what_time_it_is() {
+    let nats = Nats::start();
+    let apart = nats.log().await.clock().await.unwrap() - events::Clock::now(&events::SystemClock);
+    assert!(apart.num_seconds().abs() < 60, "{apart}");
 }

@@ -116,6 +116,7 @@ conformance! {
     kept::old_output_is_dropped_after_a_checkpoint_and_its_events_stay,
     kept::an_old_log_is_dropped_up_to_the_newest_checkpoint_while_nothing_happens,
     kept::old_events_are_dropped_up_to_what_lives,
+    kept::nothing_is_dropped_while_the_clocks_disagree,
     kept::a_million_positions_of_output_are_one_partition,
     evidence::an_untouched_log_verifies_with_its_checkpoints,
     evidence::one_tenant_verifies_its_own_chain_alone,

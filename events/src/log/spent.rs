@@ -4,6 +4,7 @@
 //! anybody in again: it only makes what was offered worth nothing.
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 
@@ -41,8 +42,21 @@ impl Log {
         let offered = match stream.get_last_raw_message_by_subject(&self.subjects().spent_of(id)).await {
             Ok(message) if message.payload.is_empty() => message.sequence,
             Ok(_) => return Ok(false),
-            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(false),
-            Err(error) => return Err(unanswered(error)),
+            Err(error) => {
+                return match error.kind() {
+                    LastRawMessageErrorKind::NoMessageFound => Ok(false),
+                    // A server that lost its memory. The next offer is to find one.
+                    LastRawMessageErrorKind::JetStream(cause)
+                        if cause.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                    {
+                        self.mend(&PublishError::Unavailable(PublishErrorKind::StreamNotFound.into())).await;
+                        Ok(false)
+                    }
+                    LastRawMessageErrorKind::JetStream(_)
+                    | LastRawMessageErrorKind::InvalidSubject
+                    | LastRawMessageErrorKind::Other => Err(unanswered(error)),
+                };
+            }
         };
         // Not again after a lost answer: it may have been the first use.
         match self.stand(id, offered, USED).await {

@@ -197,13 +197,17 @@ pub async fn output_from_before_the_key_is_not_called_sealed(subject: &Subject) 
 
 /// Hears what is told; the test records it.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<Event>>>);
+struct Told(Arc<Mutex<Vec<Event>>>, Arc<Mutex<Vec<(&'static str, chrono::DateTime<chrono::Utc>)>>>);
 
 #[async_trait]
 impl Tell for Told {
     async fn tell(&self, event: Event) -> Result<(), PublishError> {
         self.0.lock().unwrap().push(event);
         Ok(())
+    }
+
+    async fn clocks(&self) -> Vec<(&'static str, chrono::DateTime<chrono::Utc>)> {
+        self.1.lock().unwrap().clone()
     }
 }
 
@@ -213,6 +217,7 @@ struct Aging {
     log: Recorder,
     told: Told,
     retention: Retention,
+    machine: Arc<ManualClock>,
 }
 
 impl Aging {
@@ -223,9 +228,10 @@ impl Aging {
             output: output.map(Duration::from_secs),
             lifecycle: lifecycle.map(Duration::from_secs),
         };
-        let clock = Arc::new(ManualClock::new(at(now)));
+        let machine = Arc::new(ManualClock::new(at(now)));
+        let clock = Arc::new(SteadyClock::new(Arc::<ManualClock>::clone(&machine)));
         let retention = Retention { log: Box::new(told.clone()), store: Arc::clone(&store), policy, clock };
-        Self { store, log: Recorder::default(), told, retention }
+        Self { store, log: Recorder::default(), told, retention, machine }
     }
 
     /// Appends events of a time.
@@ -412,4 +418,37 @@ pub async fn a_million_positions_of_output_are_one_partition(subject: &Subject) 
     assert_eq!(stdout(&*store, 1, 8).await.unwrap(), b"texttext");
     // The next one is there before it is needed.
     subject.raw("SELECT * FROM bodies_2").await.unwrap();
+}
+
+/// A clock that is two hours ahead for a while must not drop what has an hour to live, and one that disagrees with others
+/// must not drop anything.
+pub async fn nothing_is_dropped_while_the_clocks_disagree(subject: &Subject) {
+    let hour = 3600;
+    let mut aging = Aging::new(subject, Some(hour), Some(hour), 600).await;
+    aging.append(0, short_exec(1, b"kept")).await;
+    aging.checkpoint(10).await;
+    for jump in [chrono::TimeDelta::hours(2), chrono::TimeDelta::hours(-2)] {
+        aging.machine.jump(jump);
+        assert!(aging.pass().await.is_empty());
+        aging.machine.advance(chrono::TimeDelta::seconds(150));
+        assert!(aging.pass().await.is_empty());
+        aging.machine.jump(-jump);
+        assert!(aging.pass().await.is_empty());
+    }
+    // Now it is old, but others say that it is not; or that it is very old.
+    aging.machine.advance(chrono::TimeDelta::hours(2));
+    let now = aging.machine.now();
+    for ahead in [-7200, 7200] {
+        *aging.told.1.lock().unwrap() =
+            vec![("NATS", now), ("the database", now + chrono::TimeDelta::seconds(ahead))];
+        assert!(aging.pass().await.is_empty());
+    }
+    *aging.told.1.lock().unwrap() =
+        vec![("NATS", now), ("the database", now + chrono::TimeDelta::seconds(30))];
+    // An event of a time to come: somebody's clock is wrong.
+    aging.append(20_000, vec![event(None, running())]).await;
+    assert!(aging.pass().await.is_empty());
+    assert_eq!(stdout(&*aging.store, 1, 0).await.unwrap(), b"kept");
+    aging.append(7_800, vec![event(None, running())]).await;
+    assert!(!aging.pass().await.is_empty());
 }
