@@ -83,7 +83,7 @@ struct Deadlines(HashMap<SandboxId, Deadline>);
 
 struct Deadline {
     /// As the log says it.
-    expires_at: DateTime<Utc>,
+    said: DateTime<Utc>,
     /// When that is.
     since_boot: Duration,
 }
@@ -94,8 +94,9 @@ impl Deadlines {
         let mut before = std::mem::take(&mut self.0);
         let mut commands = Vec::new();
         for state in live.iter().filter(|state| !state.is_terminal()) {
-            let known = before.remove(&state.id).filter(|known| known.expires_at == state.expires_at);
-            let deadline = known.unwrap_or_else(|| Deadline::seen(state.expires_at, clock));
+            let said = state.deadline();
+            let known = before.remove(&state.id).filter(|known| known.said == said);
+            let deadline = known.unwrap_or_else(|| Deadline::seen(said, clock));
             if let Some(overdue) = clock.since_boot().checked_sub(deadline.since_boot) {
                 commands.push(end(state, overdue));
             }
@@ -106,13 +107,13 @@ impl Deadlines {
 }
 
 impl Deadline {
-    fn seen(expires_at: DateTime<Utc>, clock: &dyn Clock) -> Self {
+    fn seen(said: DateTime<Utc>, clock: &dyn Clock) -> Self {
         let (now, boot) = (clock.now(), clock.since_boot());
-        let since_boot = match (expires_at - now).to_std() {
+        let since_boot = match (said - now).to_std() {
             Ok(left) => boot.saturating_add(left),
-            Err(_) => boot.saturating_sub((now - expires_at).to_std().unwrap_or_default()),
+            Err(_) => boot.saturating_sub((now - said).to_std().unwrap_or_default()),
         };
-        Self { expires_at, since_boot }
+        Self { said, since_boot }
     }
 }
 
@@ -120,7 +121,7 @@ impl Deadline {
 fn end(state: &SandboxState, overdue: Duration) -> CommandEnvelope {
     let reason = state.expiry_reason();
     let round = overdue.as_secs() / AGAIN_AFTER.as_secs();
-    let deadline = state.expires_at.timestamp_micros();
+    let deadline = state.deadline().timestamp_micros();
     CommandEnvelope {
         id: CommandId::derived(&["reap", &state.id.to_string(), &deadline.to_string(), &round.to_string()]),
         tenant: state.tenant.clone(),

@@ -1,7 +1,5 @@
 use chrono::{TimeDelta, TimeZone};
-use events::{
-    DestroyReason, ManualClock, Network, NodeId, SandboxId, SandboxPhase, SandboxSpec, TenantId,
-};
+use events::{DestroyReason, ManualClock, Network, NodeId, SandboxId, SandboxPhase, SandboxSpec, TenantId};
 
 use super::*;
 

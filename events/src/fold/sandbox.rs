@@ -216,12 +216,17 @@ impl SandboxState {
         }
     }
 
+    /// When its time is up: to live, or to wait for a place while it has none.
+    pub fn deadline(&self) -> DateTime<Utc> {
+        match (&self.phase, self.term) {
+            (SandboxPhase::Requested, Some(term)) => term.start_by,
+            _ => self.expires_at,
+        }
+    }
+
     /// Whether its deadline has passed. One that nobody has had room for has until then to be taken, and lives after that.
     pub fn is_expired(&self, now: DateTime<Utc>) -> bool {
-        match (&self.phase, self.term) {
-            (SandboxPhase::Requested, Some(term)) => term.start_by <= now,
-            _ => self.expires_at <= now,
-        }
+        self.deadline() <= now
     }
 
     /// Why it ends when its deadline passes.
