@@ -195,9 +195,11 @@ pub async fn output_from_before_the_key_is_not_called_sealed(subject: &Subject) 
     assert_eq!(stdout(&*store, 3, 0).await.unwrap(), b"still sealed");
 }
 
+type Clocks = Vec<(&'static str, chrono::DateTime<chrono::Utc>)>;
+
 /// Hears what is told; the test records it.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<Event>>>, Arc<Mutex<Vec<(&'static str, chrono::DateTime<chrono::Utc>)>>>);
+struct Told(Arc<Mutex<Vec<Event>>>, Arc<Mutex<Clocks>>);
 
 #[async_trait]
 impl Tell for Told {
@@ -206,7 +208,7 @@ impl Tell for Told {
         Ok(())
     }
 
-    async fn clocks(&self) -> Vec<(&'static str, chrono::DateTime<chrono::Utc>)> {
+    async fn clocks(&self) -> Clocks {
         self.1.lock().unwrap().clone()
     }
 }
