@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use events::{ErrorChain, ExecId, StoreError};
+use events::{ErrorChain, ExecId, StoreError, TenantId};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::denied::{Denial, Denied};
 
 /// The kinds of errors that clients tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -106,6 +108,8 @@ pub struct ApiError {
     retry_after: Option<u32>,
     /// Where to go on from, after what is gone: the name of a header and its value.
     go_on: Option<(&'static str, u64)>,
+    /// That somebody is turned away, which is counted.
+    denied: Option<Denied>,
 }
 
 impl ApiError {
@@ -116,6 +120,7 @@ impl ApiError {
             exec: None,
             retry_after: None,
             go_on: None,
+            denied: None,
         }
     }
 
@@ -229,6 +234,12 @@ impl ApiError {
         }
     }
 
+    /// Somebody is turned away, which is counted; `tenant` is the one whose credential it was, as far as that is known.
+    pub fn denied(mut self, denial: Denial, tenant: Option<&TenantId>) -> Self {
+        self.denied = Some(Denied { denial, tenant: tenant.cloned() });
+        self
+    }
+
     /// Names the exec that it is about, so that its output can still be read.
     pub fn with_exec(mut self, exec: ExecId) -> Self {
         self.exec = Some(exec);
@@ -264,6 +275,7 @@ impl Error for ApiError {}
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (exec, retry_after, go_on) = (self.exec, self.retry_after, self.go_on);
+        let denied = self.denied.clone();
         let body = self.into_body();
         let mut response = json_response(body.code.status(), "application/json", &body);
         if let Some(exec) = exec
@@ -278,6 +290,9 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(name, value.into());
         }
         response.extensions_mut().insert(body);
+        if let Some(denied) = denied {
+            response.extensions_mut().insert(denied);
+        }
         response
     }
 }

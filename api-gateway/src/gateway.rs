@@ -15,8 +15,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{Caller, KeyRing};
 use crate::config::GatewayConfig;
+use crate::denied::{Denial, Denials};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::presence::Comings;
 
 /// How long a request waits for a sandbox that is still being made.
 const READY_WAIT: Duration = Duration::from_secs(25);
@@ -40,11 +42,23 @@ struct Inner {
     started_at: Instant,
     closing: CancellationToken,
     sessions: TaskTracker,
+    denials: Denials,
+    comings: Comings,
 }
 
 /// What a tenant is told of what does not exist, is gone, or is another's.
 pub fn no_sandbox() -> ApiError {
     ApiError::not_found("sandbox not found")
+}
+
+/// Whether something is the tenant's own. Of what is another's it is told the same as of what does not exist; that it asked
+/// is counted.
+pub fn of_tenant(
+    found: &TenantId,
+    tenant: &TenantId,
+    missing: impl FnOnce() -> ApiError,
+) -> Result<(), ApiError> {
+    if found == tenant { Ok(()) } else { Err(missing().denied(Denial::Tenant, Some(tenant))) }
 }
 
 impl Gateway {
@@ -73,6 +87,8 @@ impl Gateway {
                 started_at: Instant::now(),
                 closing: CancellationToken::new(),
                 sessions: TaskTracker::new(),
+                denials: Denials::default(),
+                comings: Comings::default(),
             }),
         }
     }
@@ -114,6 +130,16 @@ impl Gateway {
         self.inner.started_at.elapsed()
     }
 
+    /// Who is turned away.
+    pub(crate) fn denials(&self) -> &Denials {
+        &self.inner.denials
+    }
+
+    /// Viewers that came lately.
+    pub(crate) fn comings(&self) -> &Comings {
+        &self.inner.comings
+    }
+
     /// Cancelled when the gateway is about to stop: endless answers end then.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.inner.closing
@@ -134,9 +160,9 @@ impl Gateway {
             Some(state) => Some(state),
             None => self.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new),
         };
-        state
-            .filter(|state| state.tenant == *tenant && !matches!(state.phase, SandboxPhase::Destroyed { .. }))
-            .ok_or_else(no_sandbox)
+        let state = state.ok_or_else(no_sandbox)?;
+        of_tenant(&state.tenant, tenant, no_sandbox)?;
+        if matches!(state.phase, SandboxPhase::Destroyed { .. }) { Err(no_sandbox()) } else { Ok(state) }
     }
 
     /// The tenant's sandbox with the node that has it. Waits a while for one that is still being made.

@@ -6,6 +6,7 @@
 mod audited;
 mod auth;
 mod config;
+mod denied;
 mod error;
 mod exec;
 mod extract;
@@ -17,6 +18,7 @@ mod moment;
 mod observe;
 mod openapi;
 mod origin;
+mod presence;
 mod router;
 mod routes;
 mod server;

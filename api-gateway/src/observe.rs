@@ -76,7 +76,7 @@ fn wants_problem(headers: &HeaderMap) -> bool {
 }
 
 /// A closed set: a client that makes methods up must not make labels up.
-fn method_name(method: &Method) -> &'static str {
+pub fn method_name(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
         "HEAD" => "HEAD",

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use axum::http::{HeaderMap, header};
 
+use crate::denied::Denial;
 use crate::error::ApiError;
 
 /// Lets in what has no origin (no browser), the server's own, and those that the operator named.
@@ -13,7 +14,7 @@ pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
     let Some(origin) = headers.get(header::ORIGIN) else {
         return Ok(());
     };
-    let foreign = || ApiError::forbidden("this origin may not call");
+    let foreign = || ApiError::forbidden("this origin may not call").denied(Denial::Origin, None);
     let origin = origin.to_str().map_err(|_| foreign())?;
     if allowed.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin)) {
         return Ok(());
@@ -37,7 +38,8 @@ pub fn check_loopback(headers: &HeaderMap) -> Result<(), ApiError> {
     if loopback {
         return Ok(());
     }
-    Err(ApiError::forbidden("without API keys this server only answers to localhost"))
+    Err(ApiError::forbidden("without API keys this server only answers to localhost")
+        .denied(Denial::Host, None))
 }
 
 /// The host without its port, and an IPv6 address without its brackets.

@@ -18,7 +18,7 @@ use crate::routes::{
     webhooks,
 };
 use crate::strict::{Parameters, watch};
-use crate::{audited, auth, observe, openapi};
+use crate::{audited, auth, denied, observe, openapi};
 
 const PREFIX: &str = "/api/v1";
 
@@ -105,7 +105,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     let keyed: Router<Gateway> = Router::from(keyed())
         .route_layer(from_fn_with_state(parameters.clone(), watch))
         .route_layer(from_fn_with_state(gateway.clone(), audited::require))
-        .route_layer(from_fn_with_state(gateway.clone(), auth::require));
+        .route_layer(from_fn_with_state(gateway.clone(), auth::require))
+        .route_layer(from_fn_with_state(gateway.clone(), denied::watch));
     let open: Router<Gateway> = Router::from(open())
         .route_layer(from_fn_with_state(parameters, watch))
         .route("/openapi.json", axum::routing::get(move || std::future::ready(Json(document))));

@@ -1,6 +1,7 @@
 //! From a listening socket to answered requests, and to a stop that does not cut anybody short without need.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
+use crate::denied::{self, Peer};
 use crate::gateway::Gateway;
 use crate::linger::Lingering;
 use crate::router::{normalise, router};
@@ -20,6 +22,8 @@ const HEAD_PATIENCE: Duration = Duration::from_secs(75);
 /// The largest head of a request, in bytes, and the most headers.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 128;
+/// How long the record of who was turned away is waited for at the end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How often histograms are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -27,6 +31,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: CancellationToken) -> io::Result<()> {
     let service = router(gateway.clone()).map_request(normalise::<axum::body::Body>);
     let connections = TaskTracker::new();
+    let telling = tokio::spawn(denied::tell(gateway.clone()));
     let cut = CancellationToken::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
@@ -40,11 +45,11 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let (service, closing, cut) = (service.clone(), gateway.closing().clone(), cut.clone());
                 connections.spawn(async move {
                     tokio::select! {
-                        () = serve_connection(stream, service, closing) => {}
+                        () = serve_connection((stream, peer), service, closing) => {}
                         () = cut.cancelled() => {}
                     }
                 });
@@ -71,10 +76,11 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
         cut.cancel();
         connections.wait().await;
     }
+    let _ = tokio::time::timeout(LAST_WORDS, telling).await;
     Ok(())
 }
 
-async fn serve_connection<S>(stream: TcpStream, service: S, closing: CancellationToken)
+async fn serve_connection<S>((stream, peer): (TcpStream, SocketAddr), service: S, closing: CancellationToken)
 where
     S: Service<axum::extract::Request, Response = axum::response::Response, Error = std::convert::Infallible>
         + Clone
@@ -89,6 +95,8 @@ where
     }
     let service = service.map_request(|request: hyper::Request<hyper::body::Incoming>| {
         let expects_continue = request.headers().contains_key(hyper::header::EXPECT);
+        let mut request = request;
+        request.extensions_mut().insert(Peer(peer.ip()));
         request.map(|body| axum::body::Body::new(Lingering::new(body, expects_continue)))
     });
     let connection = http1::Builder::new()

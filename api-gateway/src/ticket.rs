@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::auth::Caller;
+use crate::denied::Denial;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -79,13 +80,15 @@ impl Ticket {
     /// Takes the ticket that a request offers, if it offers one. It is of no more use then, here or elsewhere.
     pub async fn take(headers: &HeaderMap, gateway: &Gateway) -> Result<Option<Self>, ApiError> {
         let Some(offered) = offered(headers) else { return Ok(None) };
-        let refused =
-            || ApiError::unauthorized_because("the ticket is not good: it is spent, expired, or none");
+        let refused = || {
+            ApiError::unauthorized_because("the ticket is not good: it is spent, expired, or none")
+                .denied(Denial::Ticket, None)
+        };
         let now = gateway.clock().now();
         let ticket = Self::read(offered, &gateway.config().master_key, now).ok_or_else(refused)?;
         match gateway.log().spend(ticket.id).await {
             Ok(true) => Ok(Some(ticket)),
-            Ok(false) => Err(refused()),
+            Ok(false) => Err(refused().denied(Denial::Ticket, Some(&ticket.tenant))),
             Err(error) => Err(ApiError::unavailable(error)),
         }
     }
@@ -124,6 +127,7 @@ mod tests {
             user: Some("ada".to_owned()),
             operator: false,
             viewer: None,
+            source: None,
             request_id: RequestId::new(),
         };
         Ticket::of(&caller, at(0) + LIFETIME)

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
+use crate::denied::Denial;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -71,13 +72,15 @@ impl ViewerLink {
         let Ok(Query(ViewerQuery { viewer: Some(token) })) = Query::try_from_uri(uri) else {
             return Ok(None);
         };
-        let link = Self::read(&token, &gateway.config().master_key)
-            .ok_or_else(|| ApiError::unauthorized_because("the viewer link is not good"))?;
+        let link = Self::read(&token, &gateway.config().master_key).ok_or_else(|| {
+            ApiError::unauthorized_because("the viewer link is not good").denied(Denial::ViewerLink, None)
+        })?;
         if link.expires_at <= gateway.clock().now() {
-            return Err(ApiError::unauthorized_because("the viewer link has expired"));
+            let expired = ApiError::unauthorized_because("the viewer link has expired");
+            return Err(expired.denied(Denial::ViewerLink, Some(&link.tenant)));
         }
         if exec.parse() != Ok(link.exec) {
-            return Err(ApiError::not_found("exec not found"));
+            return Err(ApiError::not_found("exec not found").denied(Denial::ViewerLink, Some(&link.tenant)));
         }
         Ok(Some(link))
     }

@@ -8,6 +8,7 @@ mod http {
 
     mod access;
     mod audit;
+    mod denied;
     mod events;
     mod exec_resources;
     mod execs;
@@ -16,6 +17,7 @@ mod http {
     mod gone;
     mod limits;
     mod past;
+    mod repeated;
     mod sandboxes;
     mod shutdown;
     mod strict;

@@ -103,7 +103,12 @@ impl Script {
                 }
                 .into(),
             ],
-            Command::StartExec { exec, spec, env } => lines(*exec, spec, env.names()),
+            Command::StartExec { exec, spec, env } => {
+                if spec.argv.last().unwrap().starts_with("slow") {
+                    tokio::time::sleep(Duration::from_millis(700)).await;
+                }
+                lines(*exec, spec, env.names())
+            }
             Command::ExtendTtl { expires_at } => vec![SandboxTtlExtended { expires_at: *expires_at }.into()],
             Command::DestroySandbox { reason } => vec![SandboxDestroyed { reason: *reason }.into()],
         };
@@ -141,6 +146,7 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
         EventData::from(ExecOutput::new(exec, stream, offset, Bytes::copy_from_slice(bytes)))
     };
     let mut code = 0;
+    let line = if line == "slow" { "hang" } else { line.trim_start_matches("slow ") };
     if line != "fail" {
         facts.push(started.into());
     }

@@ -11,7 +11,7 @@ use super::get::Exec;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
-use crate::gateway::{Gateway, no_sandbox};
+use crate::gateway::{Gateway, no_sandbox, of_tenant};
 
 /// How many a page has at most, and where the request does not say.
 const MAX_LIMIT: u32 = 1000;
@@ -92,7 +92,7 @@ pub(crate) async fn list(
     let wanted = query.read()?;
     // The record, not the live view: an exec outlives its sandbox.
     let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
-    state.filter(|state| state.tenant == caller.tenant).ok_or_else(no_sandbox)?;
+    of_tenant(&state.ok_or_else(no_sandbox)?.tenant, &caller.tenant, no_sandbox)?;
     let before = match wanted.before {
         None => None,
         Some(before) => {

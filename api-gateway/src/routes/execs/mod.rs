@@ -22,7 +22,7 @@ use events::{ExecId, ExecState, OutputItem, OutputReader, TenantId};
 
 use crate::error::ApiError;
 use crate::exec::start::read;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, of_tenant};
 
 /// How long what is meant for a running exec waits for one that was asked for just now.
 const START_PATIENCE: Duration = Duration::from_secs(25);
@@ -34,10 +34,10 @@ pub(crate) async fn find(
     id: ExecId,
 ) -> Result<Arc<ExecState>, ApiError> {
     let state = gateway.store().exec(id).await.map_err(ApiError::store)?;
-    state
-        .filter(|state| state.tenant == *tenant)
-        .map(Arc::new)
-        .ok_or_else(|| ApiError::not_found("exec not found"))
+    let missing = || ApiError::not_found("exec not found");
+    let state = state.ok_or_else(missing)?;
+    of_tenant(&state.tenant, tenant, missing)?;
+    Ok(Arc::new(state))
 }
 
 /// The same, as long as it runs. One that was asked for and has not begun is waited for, for a while.

@@ -7,7 +7,7 @@ use events::{After, EventId, Protection, SandboxErased, Topic};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::SandboxPath;
-use crate::gateway::{Gateway, no_sandbox};
+use crate::gateway::{Gateway, no_sandbox, of_tenant};
 use crate::routes::Status;
 use crate::routes::templates::recorded;
 
@@ -31,7 +31,7 @@ pub(crate) async fn erase(
 ) -> Result<Json<Status>, ApiError> {
     // The read model: also of what was destroyed.
     let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
-    state.filter(|state| state.tenant == caller.tenant).ok_or_else(no_sandbox)?;
+    of_tenant(&state.ok_or_else(no_sandbox)?.tenant, &caller.tenant, no_sandbox)?;
     match gateway.store().protection(id).await.map_err(ApiError::store)? {
         Protection::Erased => return Ok(Status::json("erased")),
         Protection::Sealed => {}

@@ -1,0 +1,309 @@
+//! Who is turned away, counted: an attack must show in the record, and must not be able to fill it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use events::{AccessDenied, Actor, Event, EventId, TenantId};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::gateway::Gateway;
+use crate::observe::method_name;
+
+/// What is counted together: no more than two events a window, of each source and reason.
+const WINDOW: Duration = Duration::from_secs(60);
+/// After so long without another one, the first event of a window is written: what was a single burst is one event.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often windows are looked at, while there are any.
+const TICK: Duration = Duration::from_millis(250);
+/// How many sources are told apart at a time. Past that, what comes is counted by its reason alone.
+const MAX_WINDOWS: usize = 256;
+
+/// Why somebody was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Denial {
+    /// No key, where one is needed.
+    NoKey,
+    /// A key that is none.
+    WrongKey,
+    /// A browser of another site.
+    Origin,
+    /// A host name that this server does not answer to.
+    Host,
+    /// A ticket that is spent, expired, or none.
+    Ticket,
+    /// A viewer link that has expired, is for something else, or is none.
+    ViewerLink,
+    /// Something of another tenant.
+    Tenant,
+}
+
+impl Denial {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::NoKey => "no key",
+            Self::WrongKey => "wrong key",
+            Self::Origin => "foreign origin",
+            Self::Host => "foreign host",
+            Self::Ticket => "bad ticket",
+            Self::ViewerLink => "bad viewer link",
+            Self::Tenant => "another tenant's",
+        }
+    }
+}
+
+/// Rides on an answer that turns somebody away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// Why.
+    pub denial: Denial,
+    /// Whose credential it was, as far as that is known.
+    pub tenant: Option<TenantId>,
+}
+
+/// The address at the other end of the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// The name under which a source is counted: whoever has an IPv6 network has all of its addresses.
+pub fn source_name(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) if address.is_loopback() => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{}/64", std::net::Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
+/// The layer that counts.
+pub async fn watch(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = method_name(request.method());
+    let response = next.run(request).await;
+    if let Some(denied) = response.extensions().get::<Denied>() {
+        let route = route.as_ref().map_or("", MatchedPath::as_str);
+        let route = format!("{method} {}", route.strip_prefix("/api/v1").unwrap_or(route));
+        gateway.denials().count(denied, peer, route, gateway.clock().now());
+    }
+    response
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: TenantId,
+    source: Option<String>,
+    denial: Denial,
+}
+
+#[derive(Debug)]
+struct Counted {
+    route: String,
+    count: u64,
+    first_at: DateTime<Utc>,
+    last_at: DateTime<Utc>,
+    opened: Instant,
+    last: Instant,
+    told: bool,
+}
+
+/// What has been counted and is not written yet.
+#[derive(Debug, Default)]
+pub struct Denials {
+    windows: Mutex<HashMap<Key, Counted>>,
+    opened: Notify,
+}
+
+impl Denials {
+    fn count(&self, denied: &Denied, peer: Option<IpAddr>, route: String, now: DateTime<Utc>) {
+        let reason = denied.denial.reason();
+        metrics::counter!("stacyvm_access_denied_total", "reason" => reason).increment(1);
+        let mut key = Key {
+            tenant: denied.tenant.clone().unwrap_or_else(TenantId::system),
+            source: peer.map(source_name),
+            denial: denied.denial,
+        };
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= MAX_WINDOWS && !windows.contains_key(&key) {
+            key.source = None;
+            key.tenant = TenantId::system();
+        }
+        let at = Instant::now();
+        let counted = windows.entry(key.clone()).or_insert_with(|| {
+            let source = key.source.as_deref().unwrap_or("many");
+            tracing::info!(
+                access.source = source,
+                access.reason = reason,
+                access.route = route,
+                "access denied"
+            );
+            self.opened.notify_one();
+            Counted {
+                route: String::new(),
+                count: 0,
+                first_at: now,
+                last_at: now,
+                opened: at,
+                last: at,
+                told: false,
+            }
+        });
+        if counted.count == 0 {
+            counted.route = route;
+            counted.first_at = now;
+        }
+        counted.count += 1;
+        counted.last_at = now;
+        counted.last = at;
+    }
+
+    /// Takes what is to be written now; all of it with `all`.
+    fn due(&self, all: bool) -> Vec<(Key, AccessDenied, DateTime<Utc>)> {
+        let mut due = Vec::new();
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.retain(|key, counted| {
+            let over = counted.opened.elapsed() >= WINDOW;
+            let quiet = !counted.told && counted.last.elapsed() >= QUIET;
+            if (all || over || quiet) && counted.count > 0 {
+                let count = std::mem::take(&mut counted.count);
+                let denied = AccessDenied {
+                    route: std::mem::take(&mut counted.route),
+                    reason: key.denial.reason().to_owned(),
+                    source: key.source.clone(),
+                    count,
+                    first_at: (count > 1).then_some(counted.first_at),
+                };
+                counted.told = true;
+                due.push((key.clone(), denied, counted.last_at));
+            }
+            !over
+        });
+        due
+    }
+
+    fn is_empty(&self) -> bool {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+/// Writes what was counted, until the gateway closes; then the rest of it.
+pub async fn tell(gateway: Gateway) {
+    let denials = gateway.denials();
+    while !gateway.closing().is_cancelled() {
+        let pause = async {
+            if denials.is_empty() {
+                denials.opened.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+        };
+        tokio::select! {
+            () = pause => publish(&gateway, denials.due(false)).await,
+            () = gateway.closing().cancelled() => {}
+        }
+    }
+    publish(&gateway, denials.due(true)).await;
+}
+
+async fn publish(gateway: &Gateway, due: Vec<(Key, AccessDenied, DateTime<Utc>)>) {
+    for (key, denied, time) in due {
+        let (source, reason, count) =
+            (denied.source.clone().unwrap_or_else(|| "many".to_owned()), denied.reason.clone(), denied.count);
+        let event = Event {
+            id: EventId::new(),
+            tenant: key.tenant,
+            sandbox: None,
+            time,
+            actor: Actor::Client { key: None, user: None },
+            cause: None,
+            request_id: None,
+            traceparent: None,
+            data: denied.into(),
+        };
+        if let Err(error) = gateway.log().publish(&[event]).await {
+            tracing::warn!(
+                access.source = source,
+                access.reason = reason,
+                access.count = count,
+                error = %error,
+                "that access was denied is not recorded"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::V4((0x0a00_0000 + n).into())
+    }
+
+    fn denied(denial: Denial) -> Denied {
+        Denied { denial, tenant: None }
+    }
+
+    fn count(denials: &Denials, denial: Denial, n: u32) {
+        let now = DateTime::from_timestamp(1_750_000_000, 0).unwrap();
+        denials.count(&denied(denial), Some(address(n)), "GET /sandboxes".to_owned(), now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_event_and_what_follows_in_its_minute_another() {
+        let denials = Denials::default();
+        for _ in 0..50 {
+            count(&denials, Denial::WrongKey, 1);
+        }
+        assert!(denials.due(false).is_empty(), "it may not be over");
+        tokio::time::sleep(QUIET).await;
+        let due = denials.due(false);
+        let (_, burst, _) = &due[0];
+        assert_eq!((due.len(), burst.count, burst.source.as_deref()), (1, 50, Some("10.0.0.1")));
+        assert_eq!((burst.reason.as_str(), burst.route.as_str()), ("wrong key", "GET /sandboxes"));
+        for _ in 0..7 {
+            count(&denials, Denial::WrongKey, 1);
+            tokio::time::sleep(QUIET * 2).await;
+            assert!(denials.due(false).is_empty(), "once more in this minute, and no more");
+        }
+        tokio::time::sleep(WINDOW).await;
+        let due = denials.due(false);
+        assert_eq!((due.len(), due[0].1.count), (1, 7));
+        assert!(denials.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_and_sources_are_apart_and_both_are_bounded() {
+        let denials = Denials::default();
+        count(&denials, Denial::NoKey, 1);
+        count(&denials, Denial::WrongKey, 1);
+        count(&denials, Denial::WrongKey, 2);
+        assert_eq!(denials.due(true).len(), 3);
+        for n in 0..100_000 {
+            count(&denials, Denial::WrongKey, n);
+        }
+        let due = denials.due(true);
+        assert!(due.len() <= MAX_WINDOWS + 1, "{}", due.len());
+        assert_eq!(due.iter().map(|(_, denied, _)| denied.count).sum::<u64>(), 100_000);
+        assert!(due.iter().any(|(_, denied, _)| denied.source.is_none()));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_source() {
+        for (address, name) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("::1", "::1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(source_name(address.parse().unwrap()), name);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Who is turned away is in the record, counted, without what was shown.
+
+use std::time::Duration;
+
+use events::{AccessDenied, Event, EventData, EventFilter, Position};
+use reqwest::Method;
+
+use super::feed::dial;
+use super::world::{BLUE, World};
+
+/// The events of denied access, once there are enough of them.
+async fn denied(
+    world: &World,
+    enough: impl Fn(&[(Event, AccessDenied)]) -> bool,
+) -> Vec<(Event, AccessDenied)> {
+    let filter = EventFilter { types: vec!["access.denied".to_owned()], ..EventFilter::default() };
+    let began = std::time::Instant::now();
+    loop {
+        let frames = world.store.read(&filter, Position::ZERO, 1000).await.unwrap();
+        let found: Vec<_> = frames
+            .iter()
+            .map(|frame| {
+                let header = String::from_utf8_lossy(&frame.header);
+                assert!(!header.contains("secret"), "{header}");
+                let event = frame.decode().unwrap();
+                let EventData::AccessDenied(denied) = event.data.clone() else { panic!("{event:?}") };
+                (event, denied)
+            })
+            .collect();
+        if enough(&found) {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{found:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn counted(found: &[(Event, AccessDenied)], reason: &str) -> u64 {
+    found.iter().filter(|(_, denied)| denied.reason == reason).map(|(_, denied)| denied.count).sum()
+}
+
+#[tokio::test]
+async fn wrong_keys_are_counted_and_never_shown() {
+    let world = World::with(|_| {}, false).await;
+    for n in 0..200 {
+        let key = format!("wrong-secret-{n}");
+        let answer = world.ask_as(&key, Method::GET, "/sandboxes").send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+    }
+    assert_eq!(world.ask_bare(Method::DELETE, "/sandboxes/sb-1").send().await.unwrap().status(), 401);
+    let found =
+        denied(&world, |found| counted(found, "no key") == 1 && counted(found, "wrong key") >= 150).await;
+    assert!(found.len() <= 3, "a flood is a few events: {found:#?}");
+    for (event, denied) in &found {
+        assert_eq!((event.tenant.as_str(), event.actor.to_string().as_str()), ("_system", "client:"));
+        assert_eq!(denied.source.as_deref(), Some("127.0.0.1"));
+    }
+    let (_, burst) = found.iter().find(|(_, denied)| denied.reason == "wrong key").unwrap();
+    assert_eq!(burst.route, "GET /sandboxes");
+    assert!(burst.count > 1 && burst.first_at.is_some());
+    let bare = found.iter().find(|(_, denied)| denied.reason == "no key").unwrap();
+    assert_eq!((bare.1.route.as_str(), bare.1.first_at), ("DELETE /sandboxes/{id}", None));
+}
+
+#[tokio::test]
+async fn each_way_to_be_turned_away_has_its_reason() {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let exec = world.exec(&sandbox, "hello", 200).await["exec_id"].as_str().unwrap().to_owned();
+    let origin = world.ask(Method::GET, "/sandboxes").header("Origin", "https://evil.example");
+    assert_eq!(origin.send().await.unwrap().status(), 403);
+    let ticket = [("sec-websocket-protocol", "stacyvm.v1, ticket.bm90aGluZw.none")];
+    assert_eq!(dial(&world, &format!("/execs/{exec}/attach"), &ticket).await.err(), Some(401));
+    let link = world.ask_bare(Method::GET, &format!("/execs/{exec}?viewer=a.b"));
+    assert_eq!(link.send().await.unwrap().status(), 401);
+    for path in [format!("/sandboxes/{sandbox}"), format!("/execs/{exec}"), "/audit?tenant=red".to_owned()] {
+        let status = world.ask_as(BLUE, Method::GET, &path).send().await.unwrap().status();
+        assert_eq!(status, 404, "{path}");
+    }
+    // What is not there at all is nobody's.
+    let none = world.ask(Method::GET, "/sandboxes/sb-01jd2x5c0pe3tt4m1q5a8z0v9k").send().await.unwrap();
+    assert_eq!(none.status(), 404);
+    let found = denied(&world, |found| {
+        let all = ["foreign origin", "bad ticket", "bad viewer link"];
+        all.iter().all(|reason| counted(found, reason) == 1) && counted(found, "another tenant's") >= 2
+    })
+    .await;
+    let others = found.iter().filter(|(_, denied)| denied.reason == "another tenant's");
+    assert!(others.clone().all(|(event, _)| event.tenant.as_str() == "blue"), "{found:#?}");
+    assert!(found.iter().all(|(event, _)| event.tenant.as_str() != "red"), "{found:#?}");
+}
+
+#[tokio::test]
+async fn a_spent_ticket_is_told_to_its_tenant() {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let exec = world.exec(&sandbox, "hello", 200).await["exec_id"].as_str().unwrap().to_owned();
+    let ticket = world.post("/tickets", serde_json::json!({}), 201).await;
+    let ticket = format!("stacyvm.attach.v1, ticket.{}", ticket["ticket"].as_str().unwrap());
+    let path = format!("/execs/{exec}/attach");
+    dial(&world, &path, &[("sec-websocket-protocol", &ticket)]).await.unwrap();
+    assert_eq!(dial(&world, &path, &[("sec-websocket-protocol", &ticket)]).await.err(), Some(401));
+    let found = denied(&world, |found| counted(found, "bad ticket") == 1).await;
+    assert_eq!(found[0].0.tenant.as_str(), "red");
+}
+
+#[tokio::test]
+async fn what_was_counted_is_written_before_a_gateway_stops() {
+    let mut world = World::with(|_| {}, false).await;
+    for _ in 0..5 {
+        world.ask_as("wrong", Method::GET, "/sandboxes").send().await.unwrap();
+    }
+    world.stop.cancel();
+    world.serving.take().unwrap().await.unwrap().unwrap();
+    let found = denied(&world, |found| counted(found, "wrong key") == 5).await;
+    assert_eq!(found.len(), 1);
+}
