@@ -386,6 +386,33 @@ def _(s: Server) -> None:
     expect(s.http.post(f"{s.path}/exec", json={"command": "true"}, headers=key), 409, "CONFLICT")
 
 
+@suite.check("an Idempotency-Key is answered as before when its sandbox is gone; another body is still 409")
+def _(s: Server) -> None:
+    spawn_key = {"Idempotency-Key": fresh("spawn-")}
+    sandbox = s.spawn(headers=spawn_key)["id"]
+    path = f"/sandboxes/{sandbox}/exec"
+    bodies = [
+        {"command": "echo once; exit 3"},
+        {"command": "echo once; echo e >&2", "stream": True},
+        {"command": "true", "workdir": "/no/such/dir"},
+    ]
+    keys = [{"Idempotency-Key": fresh("exec-")} for _ in bodies]
+    before = [s.http.post(path, json=body, headers=key) for body, key in zip(bodies, keys)]
+    detached, detached_key = {"command": "echo once", "detach": True}, {"Idempotency-Key": fresh("exec-")}
+    exec_id = expect(s.http.post(path, json=detached, headers=detached_key), 202)["exec_id"]
+    eventually(lambda: "ended_at" in s.http.get(f"/execs/{exec_id}").json(), "the detached exec ends")
+    expect(s.http.delete(f"/sandboxes/{sandbox}"), 200)
+    for body, key, first in zip(bodies, keys, before):
+        again = s.http.post(path, json=body, headers=key)
+        equal((again.status_code, again.text), (first.status_code, first.text), f"answer to {body}")
+        equal(again.headers["x-exec-id"], first.headers["x-exec-id"], "exec id")
+        expect(s.http.post(path, json={"command": "echo other"}, headers=key), 409, "CONFLICT")
+    equal(expect(s.http.post(path, json=detached, headers=detached_key), 202)["exec_id"], exec_id, "exec id")
+    again = expect(s.http.post("/sandboxes", json={"image": s.image, "ttl": "10m"}, headers=spawn_key), 201)
+    equal((again["id"], again["state"]), (sandbox, "destroyed"), "the sandbox")
+    expect(s.http.post(path, json={"command": "true"}), 404, "NOT_FOUND")
+
+
 @suite.check("one Idempotency-Key from ten clients at once is one sandbox")
 def _(s: Server) -> None:
     key, replies, body = {"Idempotency-Key": fresh("race-")}, [], {"image": s.image, "ttl": "5m"}

@@ -427,3 +427,66 @@ def _(s: Server) -> None:
         while "up" not in json.loads(socket.recv(timeout=30)).get("data", ""):
             pass
     eventually(lambda: s.exec(f"test -e {mark}")["exit_code"] == 0, "the process went on", 15)
+
+
+# --- how it ended
+
+
+def detached(s: Server, command: str, **body: Any) -> str:
+    reply = s.http.post(f"{s.path}/exec", json={"command": command, "detach": True} | body)
+    return expect(reply, 202)["exec_id"]
+
+
+@suite.check("an exec that is asked to end is told as it ended, and that it was asked to")
+def _(s: Server) -> None:
+    for command, state, code, signal in (
+        ("trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done", "exited", 9, None),
+        ("echo up; exec sleep 600", "killed", 143, 15),
+        ("trap '' TERM; echo up; while :; do sleep 0.1; done", "killed", 137, 9),
+    ):
+        exec_id = detached(s, command)
+        eventually(lambda: s.http.get(f"/execs/{exec_id}").json()["stdout_bytes"], "it has begun")
+        told = expect(s.http.delete(f"/execs/{exec_id}"), 200)
+        equal((told["state"], told["exit_code"], told.get("signal")), (state, code, signal), command)
+        equal((told["asked"]["cause"], told["asked"]["signal"]), ("request", 15), "asked")
+
+
+@suite.check("input, signals and sizes right after detach wait for the exec to begin")
+def _(s: Server) -> None:
+    for _ in range(5):
+        exec_id = detached(s, "cat", stdin=True)
+        expect(s.http.post(f"/execs/{exec_id}/stdin?close=true", content=b"to be read"), 200)
+        eventually(lambda: "ended_at" in s.http.get(f"/execs/{exec_id}").json(), "cat ends")
+        equal(s.http.get(f"/execs/{exec_id}/output").text, "to be read", "output")
+        exec_id = detached(s, "sleep 600", tty={"rows": 10, "cols": 20})
+        expect(s.http.post(f"/execs/{exec_id}/resize", json={"rows": 5, "cols": 7}), 200)
+        expect(s.http.post(f"/execs/{exec_id}/signal", json={"signal": "KILL"}), 200)
+        exec_id = detached(s, "sleep 600")
+        equal(expect(s.http.delete(f"/execs/{exec_id}"), 200)["exit_code"], 143, "exit code")
+
+
+@suite.check("whatever is asked of a sandbox while it is destroyed is answered, gone, or a conflict")
+def _(s: Server) -> None:
+    for _ in range(3):
+        sandbox = s.spawn()["id"]
+        path, seen, stop = f"/sandboxes/{sandbox}", [], threading.Event()
+
+        def ask() -> None:
+            with s.client({"X-API-Key": s.options.api_key}) as client:
+                while not stop.is_set():
+                    for reply in (
+                        client.get(f"{path}/stats"),
+                        client.post(f"{path}/exec", json={"command": "true"}),
+                        client.get(f"{path}/files/list", params={"path": "/"}),
+                        client.post(f"{path}/files", json={"path": "/tmp/a", "content": "x"}),
+                    ):
+                        seen.append((reply.request.url.path, reply.status_code))
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        [t.start() for t in threads]
+        eventually(lambda: len(seen) > 12, "requests are answered")
+        expect(s.http.delete(path), 200)
+        stop.set()
+        [t.join() for t in threads]
+        for asked, status in seen:
+            one_of(status, (200, 404, 409), f"status of {asked}")

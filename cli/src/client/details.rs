@@ -29,7 +29,7 @@ pub fn details(kind: &str, data: &Value) -> String {
         "sandbox.failed" => vec![format!("{}:", fields.text("code")), fields.text("message")],
         "sandbox.ttl_extended" => vec![format!("until {}", fields.text("expires_at"))],
         "sandbox.unhealthy" => vec![fields.text("message")],
-        "sandbox.destroyed" => vec![fields.text("reason")],
+        "sandbox.destroying" | "sandbox.destroyed" => vec![fields.text("reason")],
         "sandbox.erased" => Vec::new(),
         "exec.requested" | "exec.started" => vec![fields.text("exec"), words_of(data.get("argv"))],
         "exec.input" => vec![fields.text("exec")],
@@ -49,6 +49,15 @@ pub fn details(kind: &str, data: &Value) -> String {
         }
         "exec.timed_out" => vec![fields.text("exec"), format!("after {}", fields.duration("duration_us"))],
         "exec.killed" => vec![fields.text("exec"), format!("signal {}", fields.text("signal"))],
+        "exec.attached" => {
+            vec![fields.text("exec"), fields.text("attachment"), format!("from {}", fields.text("source"))]
+        }
+        "exec.detached" => {
+            vec![fields.text("exec"), fields.text("attachment"), fields.text("reason")]
+        }
+        "access.denied" => {
+            vec![fields.text("route"), fields.text("reason"), format!("from {}", fields.text("source"))]
+        }
         "exec.failed" | "exec.outcome_unknown" => vec![fields.text("exec"), fields.text("message")],
         "file.written" | "file.read" => vec![fields.text("path"), format!("{} bytes", fields.text("size"))],
         "file.deleted" => vec![fields.text("path")],
@@ -67,7 +76,6 @@ pub fn details(kind: &str, data: &Value) -> String {
         "access.granted" => {
             vec![fields.text("exec"), format!("until {}", fields.text("expires_at"))]
         }
-        "access.denied" => vec![fields.text("route"), fields.text("reason")],
         "audit.checkpoint" => vec![format!("up to {}", fields.text("up_to"))],
         "log.trimmed" => vec![fields.text("class"), format!("up to {}", fields.text("up_to"))],
         "webhook.saved" => vec![Fields(data.get("webhook").unwrap_or(&Value::Null)).text("url")],

@@ -45,6 +45,7 @@ pub struct EventSource {
     messages: pull::Stream,
     next_sequence: u64,
     incarnation: String,
+    gap: Option<u64>,
 }
 
 impl Log {
@@ -65,14 +66,8 @@ impl Log {
         let same = found == incarnation && info.state.last_sequence >= sequence;
         let first = info.state.first_sequence.max(1);
         let next_sequence = if same { first.max(sequence + 1) } else { first };
-        // Only what is recorded is forgotten. So there was a later record than the one at hand: a copy was restored.
-        if same && first > sequence + 1 {
-            tracing::error!(
-                recorded = sequence,
-                first,
-                "the database is older than the stream of events: what lies between them is lost"
-            );
-        }
+        // Only what is recorded is forgotten. So there is a later record than the one that was asked about.
+        let gap = (same && first > sequence + 1).then_some(first);
         // Nothing recorded, nothing lost: the first start of all.
         if !same && sequence > 0 {
             tracing::warn!(
@@ -102,7 +97,7 @@ impl Log {
             .messages()
             .await
             .map_err(|error| SourceError::new("cannot pull", error))?;
-        Ok(EventSource { messages, next_sequence, incarnation: found })
+        Ok(EventSource { messages, next_sequence, incarnation: found, gap })
     }
 
     /// Forgets what has been recorded: everything up to and including this message. A stream that was made anew counts from
@@ -130,6 +125,12 @@ impl EventSource {
     /// Which stream this is: one that is made anew has another.
     pub fn incarnation(&self) -> &str {
         &self.incarnation
+    }
+
+    /// The first message that there is, where those before it that were asked for are forgotten already. Either somebody else
+    /// has recorded them since, or the record is an old copy.
+    pub const fn gap(&self) -> Option<u64> {
+        self.gap
     }
 
     /// The next message. After an error this source is of no more use.

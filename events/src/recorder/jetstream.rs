@@ -60,6 +60,10 @@ impl Messages for EventSource {
         Self::incarnation(self)
     }
 
+    fn gap(&self) -> Option<u64> {
+        Self::gap(self)
+    }
+
     async fn next(&mut self) -> Result<SourceMessage, SourceError> {
         Self::next(self).await
     }

@@ -40,6 +40,8 @@ const WARY_BATCHES: u32 = 1_000;
 pub trait Messages: Send {
     /// Which stream the sequences count in.
     fn incarnation(&self) -> &str;
+    /// The first message that there is, where those before it that were asked for are forgotten already.
+    fn gap(&self) -> Option<u64>;
     /// The next message. Cancel safe. After an error this reader is of no more use.
     async fn next(&mut self) -> Result<SourceMessage, SourceError>;
     /// The next message, if it is here already.
@@ -129,6 +131,8 @@ pub async fn run_with<T: Transport>(
 
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
+    #[error("another recorder was faster")]
+    Overtaken,
     #[error("cannot append")]
     Append(#[from] AppendError),
     #[error(transparent)]
@@ -141,6 +145,13 @@ enum SessionError {
     Draft(#[from] DraftError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
+}
+
+/// Whether more was recorded since the record was asked for its head.
+fn is_overtaken(asked: &Head, now: &Head) -> bool {
+    now.position != asked.position
+        || now.incarnation != asked.incarnation
+        || now.stream_sequence != asked.stream_sequence
 }
 
 struct Recorder<T: Transport> {
@@ -191,6 +202,18 @@ impl<T: Transport> Recorder<T> {
         // Whoever committed this may have died, or lost the connection, before saying so.
         self.transport.announce_head(head.position, self.lag(0)).await;
         let mut messages = self.transport.messages(&head).await?;
+        if let Some(first) = messages.gap() {
+            // Asked again: another recorder may have gone on between the two questions.
+            let now = self.store.head().await?;
+            if is_overtaken(&head, &now) {
+                return Err(SessionError::Overtaken);
+            }
+            tracing::error!(
+                recorded = head.stream_sequence,
+                first,
+                "the database is older than the stream of events: what lies between them is lost"
+            );
+        }
         let incarnation = messages.incarnation().to_owned();
         let sequence = if incarnation == head.incarnation { head.stream_sequence } else { 0 };
         self.mark.0 = StreamMark { sequence, incarnation };
@@ -358,7 +381,7 @@ impl<T: Transport> Recorder<T> {
     }
 
     fn note(&self, error: &SessionError) {
-        if matches!(error, SessionError::Append(AppendError::Conflict)) {
+        if matches!(error, SessionError::Append(AppendError::Conflict) | SessionError::Overtaken) {
             tracing::info!("another recorder is at work");
         } else {
             tracing::warn!(error = %ErrorChain(error), "the recorder goes back to the head of the log");

@@ -34,12 +34,17 @@ impl Wire {
 struct Reader {
     wire: Arc<Wire>,
     next: u64,
+    gap: Option<u64>,
 }
 
 #[async_trait]
 impl Messages for Reader {
     fn incarnation(&self) -> &str {
         "one"
+    }
+
+    fn gap(&self) -> Option<u64> {
+        self.gap
     }
 
     async fn next(&mut self) -> Result<SourceMessage, SourceError> {
@@ -66,7 +71,9 @@ impl Transport for Arc<Wire> {
 
     async fn messages(&self, head: &Head) -> Result<Reader, SourceError> {
         assert!(head.incarnation == "one" || head.stream_sequence == 0);
-        Ok(Reader { wire: Arc::clone(self), next: head.stream_sequence })
+        let first = *self.forgotten.lock().unwrap() + 1;
+        let gap = (first > head.stream_sequence + 1).then_some(first);
+        Ok(Reader { wire: Arc::clone(self), next: head.stream_sequence.max(first - 1), gap })
     }
 
     async fn announce(&self, frames: &[Frame]) {
@@ -514,4 +521,20 @@ async fn an_exec_starts_once_also_after_the_recorder_forgot_it() {
     assert_eq!(state.stdout_bytes, 11);
     // The start, two pieces and the read.
     verifies(&*setting.store, Position(4)).await;
+}
+
+#[test]
+fn a_record_that_another_recorder_took_further_has_lost_nothing() {
+    let head = |position, stream_sequence, incarnation: &str| Head {
+        position: Position(position),
+        stream_sequence,
+        incarnation: incarnation.to_owned(),
+        ..Head::default()
+    };
+    let asked = head(7, 5, "one");
+    assert!(!is_overtaken(&asked, &asked), "an old copy: what was forgotten is lost");
+    // Also where all that came was recorded already, or the stream was made anew.
+    for now in [head(9, 6, "one"), head(7, 6, "one"), head(7, 1, "two")] {
+        assert!(is_overtaken(&asked, &now), "{now:?}");
+    }
 }
