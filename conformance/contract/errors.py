@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 
-from checks import Suite, equal, one_of
+from checks import Suite, equal, eventually, one_of
 from contract.fixture import API, Server, escaped, expect, flat_error, fresh
 
 suite = Suite("errors")
