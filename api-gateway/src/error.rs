@@ -109,7 +109,7 @@ pub struct ApiError {
     /// Where to go on from, after what is gone: the name of a header and its value.
     go_on: Option<(&'static str, u64)>,
     /// That somebody is turned away, which is counted.
-    denied: Option<Denied>,
+    denied: Option<Box<Denied>>,
 }
 
 impl ApiError {
@@ -236,7 +236,7 @@ impl ApiError {
 
     /// Somebody is turned away, which is counted; `tenant` is the one whose credential it was, as far as that is known.
     pub fn denied(mut self, denial: Denial, tenant: Option<&TenantId>) -> Self {
-        self.denied = Some(Denied { denial, tenant: tenant.cloned() });
+        self.denied = Some(Box::new(Denied { denial, tenant: tenant.cloned() }));
         self
     }
 
@@ -291,7 +291,7 @@ impl IntoResponse for ApiError {
         }
         response.extensions_mut().insert(body);
         if let Some(denied) = denied {
-            response.extensions_mut().insert(denied);
+            response.extensions_mut().insert(*denied);
         }
         response
     }

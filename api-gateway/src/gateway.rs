@@ -18,7 +18,6 @@ use crate::config::GatewayConfig;
 use crate::denied::{Denial, Denials};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::presence::Comings;
 
 /// How long a request waits for a sandbox that is still being made.
 const READY_WAIT: Duration = Duration::from_secs(25);
@@ -43,7 +42,6 @@ struct Inner {
     closing: CancellationToken,
     sessions: TaskTracker,
     denials: Denials,
-    comings: Comings,
 }
 
 /// What a tenant is told of what does not exist, is gone, or is another's.
@@ -88,7 +86,6 @@ impl Gateway {
                 closing: CancellationToken::new(),
                 sessions: TaskTracker::new(),
                 denials: Denials::default(),
-                comings: Comings::default(),
             }),
         }
     }
@@ -133,11 +130,6 @@ impl Gateway {
     /// Who is turned away.
     pub(crate) fn denials(&self) -> &Denials {
         &self.inner.denials
-    }
-
-    /// Viewers that came lately.
-    pub(crate) fn comings(&self) -> &Comings {
-        &self.inner.comings
     }
 
     /// Cancelled when the gateway is about to stop: endless answers end then.

@@ -18,7 +18,6 @@ mod moment;
 mod observe;
 mod openapi;
 mod origin;
-mod presence;
 mod router;
 mod routes;
 mod server;

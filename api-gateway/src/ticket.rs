@@ -127,7 +127,6 @@ mod tests {
             user: Some("ada".to_owned()),
             operator: false,
             viewer: None,
-            source: None,
             request_id: RequestId::new(),
         };
         Ticket::of(&caller, at(0) + LIFETIME)

@@ -529,7 +529,6 @@ fn a_record_that_another_recorder_took_further_has_lost_nothing() {
         position: Position(position),
         stream_sequence,
         incarnation: incarnation.to_owned(),
-        ..Head::default()
     };
     let asked = head(7, 5, "one");
     assert!(!is_overtaken(&asked, &asked), "an old copy: what was forgotten is lost");

@@ -132,7 +132,6 @@ mod tests {
             user: None,
             operator,
             viewer: None,
-            source: None,
             request_id: RequestId::new(),
         }
     }

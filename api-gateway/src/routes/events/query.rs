@@ -222,7 +222,6 @@ mod tests {
             user: None,
             operator,
             viewer: None,
-            source: None,
             request_id: RequestId::new(),
         }
     }
