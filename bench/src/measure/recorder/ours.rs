@@ -87,6 +87,10 @@ impl Messages for Reader {
         "bench"
     }
 
+    fn gap(&self) -> Option<u64> {
+        None
+    }
+
     async fn next(&mut self) -> Result<SourceMessage, SourceError> {
         match self.next_ready() {
             Some(message) => message,
