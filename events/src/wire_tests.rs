@@ -38,6 +38,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         pids_limit: 256,
         network: Network::None,
         read_only_root: false,
+        capabilities: None,
         runtime: None,
         owner: Some("ada".to_owned()),
         template: None,

@@ -125,6 +125,7 @@ impl World {
             pids_limit: 64,
             network: Network::None,
             read_only_root: false,
+            capabilities: None,
             runtime: None,
             owner: None,
             template: None,

@@ -19,6 +19,7 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
             pids_limit: 64,
             network: Network::None,
             read_only_root: false,
+            capabilities: None,
             runtime: None,
             owner: None,
             template: None,

@@ -79,6 +79,7 @@ async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
             pids_limit: 256,
             network: events::Network::None,
             read_only_root: false,
+            capabilities: None,
             runtime: None,
             owner: None,
             template: None,

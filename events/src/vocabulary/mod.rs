@@ -20,10 +20,10 @@ pub use exec::{
     ExecStarted, ExecTimedOut, Gone, MissingBody, OutputMark, OutputStream, TerminalSize,
 };
 pub use sandbox::{
-    DestroyReason, FailureCode, FileDeleted, FileModeChanged, FileMoved, FileRead, FileWritten, Network,
-    NodeDraining, NodeJoined, ProviderName, SandboxDestroyed, SandboxDestroying, SandboxFailed, SandboxLost,
-    SandboxPulling, SandboxRequested, SandboxRunning, SandboxSpec, SandboxStarting, SandboxTtlExtended,
-    SandboxUnhealthy, Term,
+    CapabilitySet, DestroyReason, FailureCode, FileDeleted, FileModeChanged, FileMoved, FileRead,
+    FileWritten, Network, NodeDraining, NodeJoined, ProviderName, SandboxDestroyed, SandboxDestroying,
+    SandboxFailed, SandboxLost, SandboxPulling, SandboxRequested, SandboxRunning, SandboxSpec,
+    SandboxStarting, SandboxTtlExtended, SandboxUnhealthy, Term,
 };
 pub use template::{SealedVariable, Template, TemplateDeleted, TemplateSaved};
 pub use webhook::{

@@ -60,6 +60,17 @@ pub enum Network {
     Bridge,
 }
 
+/// What root in a sandbox may do that others may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CapabilitySet {
+    /// Everyday work: change owners and users, use what belongs to others in the sandbox, listen on low ports.
+    #[default]
+    Standard,
+    /// No capabilities at all.
+    Minimal,
+}
+
 /// What was asked for. Values of environment variables are secrets and are not part of it; their names are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -79,6 +90,9 @@ pub struct SandboxSpec {
     /// Whether the root file system is read-only (with a tmpfs on /tmp and /workspace).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only_root: bool,
+    /// What root in it may do; the standard set when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<CapabilitySet>,
     /// The container runtime, where the provider has more than one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,

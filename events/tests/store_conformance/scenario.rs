@@ -48,6 +48,7 @@ pub fn requested(owner: Option<&str>) -> SandboxRequested {
             pids_limit: 256,
             network: Network::None,
             read_only_root: false,
+            capabilities: None,
             runtime: None,
             owner: owner.map(str::to_owned),
             template: None,

@@ -1,6 +1,8 @@
 //! Where things are in a box, whoever made it.
 
-use std::time::Duration;
+use super::image::ImageConfig;
+use super::privileges;
+use crate::provider::BoxOrder;
 
 /// The agent, read-only.
 pub(super) const AGENT: &str = "/.stacyvm/agent";
@@ -8,22 +10,30 @@ pub(super) const AGENT: &str = "/.stacyvm/agent";
 pub(super) const RUN_DIR: &str = "/.stacyvm/run";
 /// The agent's socket in it, seen from either side.
 pub(super) const SOCKET_NAME: &str = "agent.sock";
-/// Where work happens.
+/// Where work happens, unless the image says otherwise.
 pub(super) const WORKSPACE: &str = "/workspace";
 
-/// PID 1 of a box and its arguments.
-pub(super) fn agent_command(time_left: Duration) -> Vec<String> {
+/// PID 1 of a box and its arguments. Its environment is the image's.
+pub(super) fn agent_command(order: &BoxOrder, image: &ImageConfig) -> Vec<String> {
     // Rounded down: the box may end early by a second, never late.
-    let seconds = time_left.as_secs().max(1);
-    vec![
+    let seconds = order.time_left.as_secs().max(1);
+    let mut command = vec![
         AGENT.to_owned(),
         "--socket".to_owned(),
         format!("{RUN_DIR}/{SOCKET_NAME}"),
         "--run-dir".to_owned(),
         RUN_DIR.to_owned(),
         "--workspace".to_owned(),
+        image.directory().unwrap_or(WORKSPACE).to_owned(),
+        // It is there in any case: clients name it.
+        "--give".to_owned(),
         WORKSPACE.to_owned(),
+        "--keep-environment".to_owned(),
         "--deadline-seconds".to_owned(),
         seconds.to_string(),
-    ]
+    ];
+    if let Some(user) = image.user().filter(|_| privileges::users_can_change(order.spec.capabilities)) {
+        command.extend(["--default-user".to_owned(), user.to_owned()]);
+    }
+    command
 }

@@ -4,5 +4,7 @@ pub mod bubblewrap;
 pub mod docker;
 
 mod arrival;
+mod image;
 mod inside;
+mod privileges;
 mod seccomp;

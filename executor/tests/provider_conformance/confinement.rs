@@ -2,18 +2,8 @@ use agent::client::Client;
 
 use crate::rig::{Rig, leave_running, python, run, shell};
 
-pub async fn no_privileges_are_held_or_gained(rig: &Rig) {
+pub async fn the_agent_is_out_of_reach(rig: &Rig) {
     let handle = rig.any_box().await;
-    for process in ["self", "1"] {
-        let status = shell(&handle, &format!("cat /proc/{process}/status")).await.stdout;
-        for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert!(status.contains(&format!("{line}:\t0000000000000000\n")), "{process} {line}: {status}");
-        }
-        assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
-        assert!(status.contains("Seccomp:\t2\n"), "{status}");
-    }
-    let ran = shell(&handle, "chown 1:1 /tmp").await;
-    assert_ne!(ran.code(), 0, "{ran:?}");
     let tracing =
         python(&handle, "import ctypes; print(ctypes.CDLL(None, use_errno=True).ptrace(16, 1, 0, 0))").await;
     assert_eq!(tracing.stdout.trim(), "-1", "the agent can be traced");

@@ -8,6 +8,8 @@
 mod confinement;
 mod lifecycle;
 mod limits;
+mod packages;
+mod privileges;
 mod rig;
 mod work;
 
@@ -66,7 +68,21 @@ conformance! {
         boxes_do_not_see_one_another,
         calls_of_another_abi_end_the_process,
         dangerous_calls_are_refused,
-        no_privileges_are_held_or_gained,
+        the_agent_is_out_of_reach,
         the_host_is_out_of_sight,
         without_network_there_is_loopback_only;
+    privileges:
+        a_capability_reaches_nothing_beyond_the_box,
+        a_daemon_runs_as_its_own_user_on_a_low_port,
+        a_set_uid_program_gains_nothing,
+        an_archive_keeps_its_owners,
+        execs_run_as_whom_they_name,
+        files_of_all_users_are_roots_to_use,
+        root_has_the_standard_capabilities_and_others_have_none,
+        the_minimal_set_is_none,
+        users_are_made_and_become;
+    packages:
+        apt_installs_from_a_loopback_repository,
+        git_clones_a_repository,
+        pip_installs_a_wheel;
 }

@@ -154,7 +154,15 @@ impl Rig {
 
 /// Runs a command to its end.
 pub async fn run(handle: &BoxHandle, argv: &[&str]) -> Ran {
-    let start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), argv.iter().copied());
+    run_exec(handle, StartExec::new(new_exec(), argv.iter().copied())).await
+}
+
+pub fn new_exec() -> ExecId {
+    ExecId(*SandboxId::new().as_bytes())
+}
+
+/// The same, with all that a start can say.
+pub async fn run_exec(handle: &BoxHandle, start: StartExec) -> Ran {
     let connection = Client::new(&handle.socket).start_exec(start).await.expect("start a command");
     let (mut reader, writer) = connection.split();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

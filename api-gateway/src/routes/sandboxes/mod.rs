@@ -142,6 +142,7 @@ pub(crate) mod tests {
                 pids_limit: 256,
                 network: Network::None,
                 read_only_root: false,
+                capabilities: None,
                 runtime: None,
                 owner: None,
                 template: None,

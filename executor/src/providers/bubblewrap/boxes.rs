@@ -12,6 +12,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 
 use super::cgroup::Limits;
+use super::images::Image;
 use super::record::{BoxDir, Process, Record};
 use super::{BubblewrapProvider, launch};
 use crate::provider::{
@@ -35,15 +36,15 @@ impl BubblewrapProvider {
         let deadline = tokio::time::Instant::now() + order.make_within;
         let late = |_| CreateError::DeadlinePassed;
         // Outside the lock of the box: this may take long, and other boxes have the same image.
-        let rootfs = self.images.rootfs(&self.config, self.outside.as_ref(), &order.spec.image);
-        let rootfs = tokio::time::timeout_at(deadline, rootfs).await.map_err(late)??;
+        let image = self.images.rootfs(&self.config, self.outside.as_ref(), &order.spec.image);
+        let image = tokio::time::timeout_at(deadline, image).await.map_err(late)??;
         let failed = |error: io::Error| CreateError::here(error);
         let lock = tokio::time::timeout_at(deadline, self.lock(order.id, true)).await.map_err(late)?;
         let _lock = lock.map_err(failed)?;
         if let Some(handle) = self.existing(order.id).await? {
             return Ok(handle);
         }
-        let outcome = tokio::time::timeout_at(deadline, self.bring_up(order, &rootfs)).await.map_err(late);
+        let outcome = tokio::time::timeout_at(deadline, self.bring_up(order, &image)).await.map_err(late);
         let outcome = outcome.and_then(|made| made);
         if outcome.is_err()
             && let Err(error) = self.clear(order.id, Keep::Nothing).await
@@ -84,24 +85,25 @@ impl BubblewrapProvider {
         }
     }
 
-    async fn bring_up(&self, order: &BoxOrder, rootfs: &Path) -> Result<BoxHandle, CreateError> {
+    async fn bring_up(&self, order: &BoxOrder, image: &Image) -> Result<BoxHandle, CreateError> {
         let failed = |error: io::Error| CreateError::here(error);
         let files = self.files(order.id);
         self.clear(order.id, Keep::Directory).await.map_err(failed)?;
-        launch::prepare(&files, self.outside.as_ref()).map_err(failed)?;
+        launch::make_upper(&files, self.outside.as_ref()).map_err(failed)?;
         let mode = *self
             .root_mode
             .get_or_init(|| launch::root_mode(&self.config.data_dir, self.outside.as_ref()))
             .await;
         if mode == launch::RootMode::Copy {
-            launch::copy_root(rootfs, &files, self.outside.as_ref()).await.map_err(failed)?;
+            launch::copy_root(&image.root, &files, self.outside.as_ref()).await.map_err(failed)?;
         }
+        launch::prepare(&files, self.outside.as_ref()).map_err(failed)?;
         let cgroups = match &*self.cgroups {
             Ok(cgroups) => cgroups.create(order.id, Limits::of(&order.spec)).map_err(failed)?,
             Err(_) => Vec::new(),
         };
         let launched =
-            launch::launch(&self.config, self.outside.as_ref(), mode, rootfs, &files, cgroups, order);
+            launch::launch(&self.config, self.outside.as_ref(), mode, image, &files, cgroups, order);
         let child = launched.map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 CreateError::Unavailable(Box::new(error))

@@ -22,8 +22,8 @@ pub struct BubblewrapConfig {
     pub bwrap: PathBuf,
     /// Root file systems by image name, tag included.
     pub images: BTreeMap<String, RootfsSource>,
-    /// The user and group that boxes run as on the host, when this process is root. Inside, they are root without
-    /// capabilities. Otherwise boxes run as this process does.
+    /// What root's user and group in boxes are on the host, when this process is root. All others in a box follow
+    /// them: 65,536 of each. Otherwise boxes have one user and group, this process's.
     pub user: (u32, u32),
     /// The control group that holds those of the boxes.
     pub cgroup_parent: String,
@@ -37,8 +37,8 @@ pub struct BubblewrapConfig {
 pub enum RootfsSource {
     /// A tar file, unpacked once into the image directory.
     Tar(PathBuf),
-    /// A directory, used as it is and never written to. To be root's in a box it must belong to
-    /// [`BubblewrapConfig::user`].
+    /// A directory, used as it is and never written to. What is user 0's in a box must belong to
+    /// [`BubblewrapConfig::user`], and so on for those that follow.
     Directory(PathBuf),
 }
 

@@ -6,17 +6,19 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::FdFlags;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::Rlimit;
-use rustix::thread::{Gid, Uid, UnshareFlags};
+use rustix::thread::{Gid, LinkNameSpaceType, Uid, UnshareFlags};
 use tokio::process::Command;
 
+use super::ids::{Ids, become_user};
 use crate::descriptors;
 
 /// Where a confined process may find what was mounted for it: directories of the file system standard, one of which
@@ -32,6 +34,8 @@ pub(super) struct Outside {
     pub(super) uid: u32,
     pub(super) gid: u32,
     stage: PathBuf,
+    /// Or why there is none.
+    ids: Result<Arc<Ids>, Arc<io::Error>>,
 }
 
 impl Outside {
@@ -39,7 +43,17 @@ impl Outside {
     pub(super) fn new((uid, gid): (u32, u32), needed: &[&Path]) -> Option<Self> {
         let free =
             |stage: &&str| Path::new(stage).is_dir() && !needed.iter().any(|path| path.starts_with(stage));
-        STAGES.iter().find(|stage| free(stage)).map(|stage| Self { uid, gid, stage: stage.into() })
+        let stage = STAGES.iter().find(|stage| free(stage))?;
+        let ids = Ids::make(uid, gid).map(Arc::new).map_err(Arc::new);
+        Some(Self { uid, gid, stage: stage.into(), ids })
+    }
+
+    /// The users and groups of boxes.
+    pub(super) fn ids(&self) -> io::Result<Arc<Ids>> {
+        let missing = |error: &Arc<io::Error>| {
+            io::Error::other(format!("cannot make a user namespace with a range of ids: {error}"))
+        };
+        self.ids.clone().map_err(|error| missing(&error))
     }
 
     /// Hands a file over to the boxes' user.
@@ -54,6 +68,8 @@ pub(super) struct Confinement {
     /// The user to become, and where to mount things. Without, nothing is mounted.
     outside: Option<(Uid, Gid, CString)>,
     stage: PathBuf,
+    /// The user namespace to enter then, as its root.
+    inside: Option<Arc<Ids>>,
     /// `cgroup.procs` files to enter.
     pub(super) cgroups: Vec<OwnedFd>,
     /// Descriptors that stay open, under their own numbers.
@@ -75,7 +91,7 @@ enum What {
 impl Confinement {
     /// A session of its own, as another user if there is one.
     pub(super) fn new(outside: Option<&Outside>) -> io::Result<Self> {
-        let Some(Outside { uid, gid, stage }) = outside else {
+        let Some(Outside { uid, gid, stage, .. }) = outside else {
             return Ok(Self::default());
         };
         Ok(Self {
@@ -83,6 +99,12 @@ impl Confinement {
             stage: stage.clone(),
             ..Self::default()
         })
+    }
+
+    /// The same, and then root of the boxes' users: for work on files that belong to any of them.
+    pub(super) fn inside(outside: Option<&Outside>) -> io::Result<Self> {
+        let inside = outside.map(Outside::ids).transpose()?;
+        Ok(Self { inside, ..Self::new(outside)? })
     }
 
     /// Shows a file or directory under a name; the path to use is returned.
@@ -149,6 +171,11 @@ impl Confinement {
             self.mount_all(stage).map_err(|error| failed(b"mount", error))?;
             become_user(*uid, *gid).map_err(|error| failed(b"change user", error))?;
         }
+        if let Some(ids) = &self.inside {
+            let kind = Some(LinkNameSpaceType::User);
+            rustix::thread::move_into_link_name_space(ids.namespace.as_fd(), kind)
+                .map_err(|error| failed(b"enter the user namespace", error))?;
+        }
         Ok(())
     }
 
@@ -184,12 +211,6 @@ impl Confinement {
 fn unshare_mounts() -> rustix::io::Result<()> {
     // SAFETY: this process has just been forked and has one thread; no descriptor table is unshared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-}
-
-fn become_user(uid: Uid, gid: Gid) -> rustix::io::Result<()> {
-    rustix::thread::set_thread_groups(&[])?;
-    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid)
 }
 
 /// Says on stderr which step failed: only the number of the error gets back to the parent.

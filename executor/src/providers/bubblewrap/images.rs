@@ -10,8 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::process::Command;
 
 use super::confine::{Confinement, Outside};
-use super::{BubblewrapConfig, RootfsSource};
+use super::{BubblewrapConfig, RootfsSource, ids};
 use crate::provider::{CreateError, Source};
+use crate::providers::image::ImageConfig;
+
+/// What a box is made from.
+pub(super) struct Image {
+    /// Its root file system.
+    pub(super) root: PathBuf,
+    pub(super) config: ImageConfig,
+}
 
 /// Root file systems, unpacked once.
 #[derive(Default)]
@@ -21,19 +29,24 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// The directory with the image's root file system, unpacked if it was not yet.
+    /// The directory with the image's root file system, unpacked if it was not yet, and what the image says about
+    /// itself.
     pub(super) async fn rootfs(
         &self,
         config: &BubblewrapConfig,
         outside: Option<&Outside>,
         image: &str,
-    ) -> Result<PathBuf, CreateError> {
+    ) -> Result<Image, CreateError> {
+        let failed = |error: io::Error| CreateError::here(error);
         let not_found =
             |source: Option<Source>| CreateError::ImageNotFound { image: image.to_owned(), source };
         match config.images.get(&with_tag(image)) {
             None => Err(not_found(None)),
             Some(RootfsSource::Directory(directory)) => match std::fs::metadata(directory) {
-                Ok(metadata) if metadata.is_dir() => Ok(directory.clone()),
+                Ok(metadata) if metadata.is_dir() => {
+                    let config = ImageConfig::beside(directory).map_err(failed)?;
+                    Ok(Image { root: directory.clone(), config })
+                }
                 Ok(_) => Err(not_found(Some("what is configured is no directory".into()))),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Err(not_found(Some(error.into()))),
                 Err(error) => Err(CreateError::here(error)),
@@ -43,10 +56,10 @@ impl Images {
                     let missing = error.kind() == io::ErrorKind::NotFound;
                     if missing { not_found(Some(error.into())) } else { CreateError::here(error) }
                 })?;
-                let failed = |error: io::Error| CreateError::here(error);
+                let said = ImageConfig::beside(tar).map_err(failed)?;
                 let directory = config.image_dir.join(key(tar, &file, outside).map_err(failed)?);
                 self.unpack_once(&directory, file, outside).await.map_err(failed)?;
-                Ok(directory)
+                Ok(Image { root: directory, config: said })
             }
         }
     }
@@ -77,23 +90,21 @@ impl Images {
     }
 }
 
-/// Unpacks as the user that boxes run as, who then owns all of it.
+/// Unpacks as the root of the boxes' users, so that each file gets the owner that it has in the archive. Where there is
+/// only one user, all of it is its.
 async fn unpack(directory: &Path, tar: File, outside: Option<&Outside>) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    let mut confinement = Confinement::new(outside)?;
+    let mut confinement = Confinement::inside(outside)?;
     if let Some(outside) = outside {
         outside.give(directory)?;
     }
     let target = confinement.bind(directory, "image")?;
+    let owner: &[&str] =
+        if outside.is_some() { &["--same-owner", "--numeric-owner"] } else { &["--no-same-owner"] };
     let mut command = Command::new("tar");
     command
-        .args([
-            "--extract",
-            "--file=-",
-            "--no-same-owner",
-            "--preserve-permissions",
-            "--delay-directory-restore",
-        ])
+        .args(["--extract", "--file=-", "--preserve-permissions", "--delay-directory-restore"])
+        .args(owner)
         // Devices cannot be made without privileges, and a box gets its own.
         .args(["--exclude=./dev/*", "--exclude=dev/*", "--directory"])
         .arg(target)
@@ -122,7 +133,7 @@ fn key(path: &Path, tar: &File, outside: Option<&Outside>) -> io::Result<String>
         metadata.mtime(),
         metadata.mtime_nsec(),
         metadata.ino(),
-        outside.map(|outside| (outside.uid, outside.gid)),
+        outside.map(|outside| (outside.uid, outside.gid, ids::COUNT)),
     )
         .hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))

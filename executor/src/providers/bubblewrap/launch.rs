@@ -10,9 +10,10 @@ use tokio::process::{Child, Command};
 
 use super::BubblewrapConfig;
 use super::confine::{Confinement, Outside, memory_file};
+use super::images::Image;
 use super::record::BoxDir;
 use crate::provider::BoxOrder;
-use crate::providers::{inside, seccomp};
+use crate::providers::{inside, privileges, seccomp};
 
 /// How a box gets a root file system of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(super) enum RootMode {
     Copy,
 }
 
-/// Makes the files of a box that bwrap needs. The image's root goes in later.
+/// Makes the files of a box that bwrap needs. Where the image's root is copied it is there already.
 pub(super) fn prepare(files: &BoxDir, outside: Option<&Outside>) -> io::Result<()> {
     let own = |path: &Path, mode: u32| {
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
@@ -32,9 +33,15 @@ pub(super) fn prepare(files: &BoxDir, outside: Option<&Outside>) -> io::Result<(
             None => Ok(()),
         }
     };
-    let upper = files.upper();
-    let private = upper.join(".stacyvm");
-    for directory in [&upper, &private, &private.join("run"), &upper.join("workspace")] {
+    let private = files.upper().join(".stacyvm");
+    // Whatever the image has there. Nobody works in the box yet: what was looked at stays what it is.
+    match std::fs::symlink_metadata(&private) {
+        Ok(found) if found.is_dir() => super::boxes::remove_tree(&private)?,
+        Ok(_) => std::fs::remove_file(&private)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    for directory in [&private, &private.join("run")] {
         std::fs::create_dir(directory)?;
         own(directory, 0o755)?;
     }
@@ -46,9 +53,17 @@ pub(super) fn prepare(files: &BoxDir, outside: Option<&Outside>) -> io::Result<(
     own(&files.run(), 0o700)
 }
 
+/// Makes the directory of what the box changes, which is its root where it cannot be laid over the image.
+pub(super) fn make_upper(files: &BoxDir, outside: Option<&Outside>) -> io::Result<()> {
+    let upper = files.upper();
+    std::fs::create_dir(&upper)?;
+    std::fs::set_permissions(&upper, Permissions::from_mode(0o755))?;
+    outside.map_or(Ok(()), |outside| outside.give(&upper))
+}
+
 /// Copies an image, for a box that cannot lay itself over it.
 pub(super) async fn copy_root(rootfs: &Path, files: &BoxDir, outside: Option<&Outside>) -> io::Result<()> {
-    let mut confinement = Confinement::new(outside)?;
+    let mut confinement = Confinement::inside(outside)?;
     let from = confinement.bind(rootfs, "image")?;
     let to = confinement.bind(&files.upper(), "root")?;
     let mut command = Command::new("cp");
@@ -69,7 +84,7 @@ pub(super) fn launch(
     config: &BubblewrapConfig,
     outside: Option<&Outside>,
     mode: RootMode,
-    rootfs: &Path,
+    image: &Image,
     files: &BoxDir,
     cgroups: Vec<OwnedFd>,
     order: &BoxOrder,
@@ -77,7 +92,7 @@ pub(super) fn launch(
     let mut confinement = Confinement::new(outside)?;
     confinement.cgroups = cgroups;
     let root = match mode {
-        RootMode::Overlay => confinement.overlay(rootfs, &files.upper(), &files.work(), "root")?,
+        RootMode::Overlay => confinement.overlay(&image.root, &files.upper(), &files.work(), "root")?,
         RootMode::Copy => confinement.bind(&files.upper(), "root")?,
     };
     let run = confinement.bind(&files.run(), "run")?;
@@ -87,10 +102,20 @@ pub(super) fn launch(
 
     let mut command = Command::new(&config.bwrap);
     // Not --die-with-parent: boxes outlive the process that made them.
-    command.args(["--unshare-user", "--unshare-all", "--uid", "0", "--gid", "0", "--cap-drop", "ALL"]);
+    unshare(&mut command, outside, &mut confinement)?;
+    command.args(["--cap-drop", "ALL"]);
+    // With one user there is nothing to do with them, and nobody to become.
+    if outside.is_some() {
+        for name in privileges::capabilities(order.spec.capabilities) {
+            command.args(["--cap-add", &format!("CAP_{name}")]);
+        }
+    }
     command.args(["--as-pid-1", "--new-session", "--hostname", &order.id.to_string()]);
-    if order.spec.network == Network::Bridge {
-        command.arg("--share-net");
+    match order.spec.network {
+        Network::None => {
+            command.arg("--unshare-net");
+        }
+        Network::Bridge => {}
     }
     command.arg("--bind").arg(root).arg("/").args(["--proc", "/proc", "--dev", "/dev"]);
     tmpfs(&mut command, order, "1777", "/tmp");
@@ -106,18 +131,37 @@ pub(super) fn launch(
         command.args(["--remount-ro", "/"]);
     }
     command.args(["--seccomp", &filter.as_raw_fd().to_string(), "--info-fd", &info.as_raw_fd().to_string()]);
-    command.args([
-        "--clearenv",
-        "--setenv",
-        "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ]);
-    command.args(["--setenv", "HOME", "/root", "--setenv", "LANG", "C.UTF-8", "--chdir", "/", "--"]);
-    command.args(inside::agent_command(order.time_left));
+    command.arg("--clearenv");
+    for (name, value) in image.config.variables() {
+        command.args(["--setenv", name, value]);
+    }
+    command.args(["--chdir", "/", "--"]);
+    command.args(inside::agent_command(order, &image.config));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(files.log())?);
     confinement.inherit.extend([filter, info]);
     confinement.apply(&mut command);
     command.spawn()
+}
+
+/// The namespaces of a box, but for its network: the users are those of boxes, or this process's alone.
+pub(super) fn unshare(
+    command: &mut Command,
+    outside: Option<&Outside>,
+    confinement: &mut Confinement,
+) -> io::Result<()> {
+    match outside {
+        Some(outside) => {
+            let namespace = outside.ids()?.namespace.try_clone()?;
+            command.args(["--userns", &namespace.as_raw_fd().to_string()]);
+            confinement.inherit.push(namespace);
+        }
+        None => {
+            command.arg("--unshare-user");
+        }
+    }
+    command.args(["--uid", "0", "--gid", "0"]);
+    command.args(["--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]);
+    Ok(())
 }
 
 /// What is in it counts as memory of the box.

@@ -2,13 +2,14 @@
 //!
 //! A box is a process tree in namespaces of its own, over a root file system that is the image plus what the box
 //! changed, with the system calls of [`seccomp`](super::seccomp), in control groups where the machine has them. It
-//! shares the kernel with the host, as a container does. Inside it is root without capabilities; on the host it is an
-//! unprivileged user.
+//! shares the kernel with the host, as a container does. Inside it has root and all other users; on the host these are
+//! a range of unprivileged ones.
 
 mod boxes;
 mod cgroup;
 mod config;
 mod confine;
+mod ids;
 mod images;
 mod launch;
 mod record;
@@ -159,12 +160,13 @@ impl BubblewrapProvider {
     /// Makes the namespaces of a box around nothing: many kernels are told to refuse them to users.
     async fn try_namespaces(&self) -> io::Result<()> {
         let mut command = Command::new(&self.config.bwrap);
+        let mut confinement = confine::Confinement::new(self.outside.as_ref())?;
+        launch::unshare(&mut command, self.outside.as_ref(), &mut confinement)?;
         command
-            .args(["--unshare-user", "--unshare-all", "--uid", "0", "--gid", "0"])
-            .args(["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"])
+            .args(["--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"])
             .current_dir("/")
             .stdin(Stdio::null());
-        confine::Confinement::new(self.outside.as_ref())?.apply(&mut command);
+        confinement.apply(&mut command);
         let output = command.output().await?;
         if output.status.success() {
             return Ok(());

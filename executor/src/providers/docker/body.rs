@@ -9,7 +9,8 @@ use events::{Network, SandboxId};
 
 use super::DockerConfig;
 use crate::provider::BoxOrder;
-use crate::providers::inside;
+use crate::providers::image::ImageConfig;
+use crate::providers::{inside, privileges};
 
 pub(super) const SANDBOX_LABEL: &str = "stacyvm.sandbox";
 pub(super) const NODE_LABEL: &str = "stacyvm.node";
@@ -38,6 +39,7 @@ pub(super) fn create_body(
     seccomp: &str,
     run_dir: &Path,
     order: &BoxOrder,
+    image: &ImageConfig,
 ) -> ContainerCreateBody {
     let spec = &order.spec;
     let mut labels: HashMap<_, _> = own_labels(config).map(|(name, value)| (name.to_owned(), value)).into();
@@ -49,9 +51,10 @@ pub(super) fn create_body(
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
         }),
-        // Zero capabilities: root in the box owns the root file system, which is all that work in it needs. It cannot
-        // change owners or users, or touch what other users of the image own.
         cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(
+            privileges::capabilities(spec.capabilities).iter().map(|name| (*name).to_owned()).collect(),
+        ),
         security_opt: Some(vec!["no-new-privileges:true".to_owned(), format!("seccomp={seccomp}")]),
         privileged: Some(false),
         init: Some(false),
@@ -76,9 +79,10 @@ pub(super) fn create_body(
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         hostname: Some(order.id.to_string()),
-        // Whatever user the image names: the agent and its work own /workspace and the root file system.
+        // Whatever user and directory the image names: the agent sees to them.
         user: Some("0:0".to_owned()),
-        entrypoint: Some(inside::agent_command(order.time_left)),
+        working_dir: Some("/".to_owned()),
+        entrypoint: Some(inside::agent_command(order, image)),
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         tty: Some(false),
         open_stdin: Some(false),

@@ -1,9 +1,10 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, NetworkCreateRequest};
+use bollard::models::{ContainerStateStatusEnum, NetworkCreateRequest};
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
 use events::{Network, SandboxId};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -12,6 +13,7 @@ use super::errors::{Meaning, create_error, meaning};
 use super::{DockerProvider, PullPolicy, body};
 use crate::provider::{BoxHandle, BoxOrder, CreateError, PullProgress, Source};
 use crate::providers::arrival::agent_answers;
+use crate::providers::image::ImageConfig;
 
 /// How long to wait for another create or removal of the same box to get out of the way.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,7 +88,7 @@ impl DockerProvider {
         }
     }
 
-    /// Asks for the container first and looks into it only when the engine says no: the usual way is one call.
+    /// Asks for the container first and looks into what is there only when the engine says no.
     async fn create_container(
         &self,
         engine: &Docker,
@@ -97,7 +99,6 @@ impl DockerProvider {
     ) -> Result<String, CreateError> {
         let name = self.container_name(order.id);
         let run_dir = self.run_dir(order.id);
-        let body = body::create_body(&self.config, &self.seccomp, &run_dir, order);
         let image = &order.spec.image;
         let give_up_at = Instant::now() + PATIENCE;
         let mut pulled = false;
@@ -105,7 +106,7 @@ impl DockerProvider {
             make_run_dir(&run_dir).map_err(CreateError::here)?;
             // Until the engine says otherwise: if the answer gets lost, the container may be there.
             made.store(true, Ordering::Relaxed);
-            let error = match ask(engine, &name, body.clone()).await {
+            let error = match self.ask(engine, &name, &run_dir, order).await {
                 Ok(id) => return Ok(id),
                 Err(error) => error,
             };
@@ -135,11 +136,26 @@ impl DockerProvider {
                 Meaning::Unreachable
                 | Meaning::NoSuchContainer
                 | Meaning::NoSuchRuntime
+                | Meaning::InTheWay
                 | Meaning::BadRequest
                 | Meaning::Shortage
                 | Meaning::Other => return Err(create_error(error, order.spec.runtime.as_deref())),
             }
         }
+    }
+
+    async fn ask(
+        &self,
+        engine: &Docker,
+        name: &str,
+        run_dir: &Path,
+        order: &BoxOrder,
+    ) -> Result<String, bollard::errors::Error> {
+        let image = image_config(engine, &order.spec.image).await?;
+        let body = body::create_body(&self.config, &self.seccomp, run_dir, order, &image);
+        let options =
+            CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
+        Ok(engine.create_container(Some(options), body).await?.id)
     }
 
     async fn start_container(&self, engine: &Docker, id: SandboxId) -> Result<(), bollard::errors::Error> {
@@ -201,19 +217,23 @@ impl DockerProvider {
     }
 }
 
-async fn ask(
-    engine: &Docker,
-    name: &str,
-    body: ContainerCreateBody,
-) -> Result<String, bollard::errors::Error> {
-    let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
-    Ok(engine.create_container(Some(options), body).await?.id)
+/// What the image says about itself, if it is here.
+async fn image_config(engine: &Docker, image: &str) -> Result<ImageConfig, bollard::errors::Error> {
+    // It becomes part of a path of the engine's. What names no image the engine refuses when it is to make a box of it.
+    let names_one = image.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte))
+        && !image.split('/').any(|part| part.is_empty() || part.starts_with('.'));
+    if !names_one {
+        return Ok(ImageConfig::default());
+    }
+    let config = engine.inspect_image(image).await?.config.unwrap_or_default();
+    // Variables come to the agent by way of the engine.
+    Ok(ImageConfig::new(None, config.working_dir, config.user))
 }
 
-/// Open to whatever user the box runs as; the data directory around it is not.
-fn make_run_dir(path: &std::path::Path) -> std::io::Result<()> {
+/// Writable for whatever user of the host is root in the box, who is not known; nobody else's files can be taken away.
+fn make_run_dir(path: &Path) -> std::io::Result<()> {
     match std::fs::create_dir(path) {
-        Ok(()) => std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)),
+        Ok(()) => std::fs::set_permissions(path, PermissionsExt::from_mode(0o1777)),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }

@@ -18,6 +18,8 @@ pub(super) enum Meaning {
     Conflict,
     /// It has no such runtime.
     NoSuchRuntime,
+    /// Something of the image stands where the agent goes.
+    InTheWay,
     /// The request makes no sense.
     BadRequest,
     /// The machine of the engine ran out of something.
@@ -48,6 +50,7 @@ pub(super) fn meaning(error: &Error) -> Meaning {
         404 => Meaning::NoSuchContainer,
         409 => Meaning::Conflict,
         400 | 500 if message.contains("unknown") && message.contains("runtime") => Meaning::NoSuchRuntime,
+        400 | 500 if message.contains("to rootfs at \"/.stacyvm") => Meaning::InTheWay,
         400 => Meaning::BadRequest,
         _ => Meaning::Other,
     }
@@ -60,6 +63,9 @@ pub(super) fn create_error(error: Error, runtime: Option<&str>) -> CreateError {
         Meaning::NoSuchRuntime => {
             CreateError::Unsupported { what: format!("runtime {:?}", runtime.unwrap_or("the default")) }
         }
+        Meaning::InTheWay => CreateError::Invalid {
+            reason: "the image has something else at /.stacyvm, where the agent goes".to_owned(),
+        },
         Meaning::BadRequest => CreateError::Invalid { reason: reason(&error) },
         Meaning::NoSuchImage
         | Meaning::NoSuchNetwork
@@ -78,6 +84,7 @@ pub(super) fn destroy_error(error: Error) -> DestroyError {
         | Meaning::NoSuchContainer
         | Meaning::NoSuchRuntime
         | Meaning::Conflict
+        | Meaning::InTheWay
         | Meaning::BadRequest
         | Meaning::Other => DestroyError::Failed(Box::new(error)),
     }

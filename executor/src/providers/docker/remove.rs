@@ -43,6 +43,7 @@ impl DockerProvider {
             | Meaning::NoSuchImage
             | Meaning::NoSuchNetwork
             | Meaning::NoSuchRuntime
+            | Meaning::InTheWay
             | Meaning::BadRequest
             | Meaning::Shortage
             | Meaning::Other => Err(error),

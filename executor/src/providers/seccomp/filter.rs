@@ -4,7 +4,7 @@ use libc::{
 };
 
 use super::syscalls::{
-    ALLOWED, CLONE, CLONE3, FAMILIES, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET, Syscall,
+    ALLOWED, AUDIT, CLONE, CLONE3, FAMILIES, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET, Syscall,
 };
 
 /// `AUDIT_ARCH_X86_64`, which libc does not have.
@@ -15,6 +15,7 @@ const X32: u32 = 0x4000_0000;
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
+const THIRD_ARGUMENT: u32 = 32;
 
 const REFUSE: u32 = SECCOMP_RET_ERRNO | libc::EPERM as u32;
 
@@ -57,6 +58,16 @@ fn program() -> Vec<Instruction> {
         jump(BPF_JGE, X32, 0, 1),
         answer(SECCOMP_RET_KILL_PROCESS),
     ];
+    // Before the families: this one is among them. Either way the number of the call is looked at again.
+    program.extend([
+        jump(BPF_JEQ, number(SOCKET), 0, 6),
+        load(FIRST_ARGUMENT),
+        jump(BPF_JEQ, libc::AF_NETLINK as u32, 0, 3),
+        load(THIRD_ARGUMENT),
+        jump(BPF_JEQ, AUDIT as u32, 0, 1),
+        answer(SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT as u32),
+        load(NUMBER),
+    ]);
     one_of(&mut program, SOCKET, &FAMILIES.map(|family| family as u32));
     one_of(&mut program, PERSONALITY, &PERSONALITIES);
     program.extend([
@@ -116,6 +127,10 @@ mod tests {
 
     /// Runs the program as the kernel would.
     fn verdict(arch: u32, call: u32, first_argument: u32) -> u32 {
+        verdict_of(arch, call, first_argument, 0)
+    }
+
+    fn verdict_of(arch: u32, call: u32, first_argument: u32, third_argument: u32) -> u32 {
         let program = program();
         let (mut at, mut accumulator) = (0, 0);
         loop {
@@ -127,6 +142,7 @@ mod tests {
                     ARCH => arch,
                     NUMBER => call,
                     FIRST_ARGUMENT => first_argument,
+                    THIRD_ARGUMENT => third_argument,
                     other => panic!("load from {other}"),
                 };
                 continue;
@@ -165,6 +181,15 @@ mod tests {
         let socket = |family: i32| verdict(ARCHITECTURE, number(SOCKET), family as u32);
         assert_eq!(socket(libc::AF_INET6), SECCOMP_RET_ALLOW);
         assert_eq!(socket(libc::AF_NETLINK), SECCOMP_RET_ALLOW);
+        let netlink = |protocol: i32| {
+            verdict_of(ARCHITECTURE, number(SOCKET), libc::AF_NETLINK as u32, protocol as u32)
+        };
+        assert_eq!(netlink(libc::NETLINK_GENERIC), SECCOMP_RET_ALLOW);
+        assert_eq!(netlink(libc::NETLINK_AUDIT), SECCOMP_RET_ERRNO | libc::EPROTONOSUPPORT as u32);
+        assert_eq!(
+            verdict_of(ARCHITECTURE, number(SOCKET), libc::AF_INET as u32, AUDIT as u32),
+            SECCOMP_RET_ALLOW
+        );
         assert_eq!(socket(libc::AF_ALG), REFUSE);
         assert_eq!(socket(libc::AF_VSOCK), REFUSE);
         let clone = |flags: i32| verdict(ARCHITECTURE, number(CLONE), flags as u32);

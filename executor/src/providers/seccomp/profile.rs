@@ -1,14 +1,21 @@
 use serde_json::{Value, json};
 
 use super::syscalls::{
-    ALLOWED, CLONE, CLONE3, FAMILIES, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET, Syscall, name,
+    ALLOWED, AUDIT, CLONE, CLONE3, FAMILIES, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET, Syscall,
+    name,
 };
 
 /// The profile in the Docker engine's form.
 pub(crate) fn profile() -> String {
     let names: Vec<_> = ALLOWED.iter().map(|syscall| name(*syscall)).collect();
     let mut rules = vec![json!({ "names": names, "action": "SCMP_ACT_ALLOW" })];
-    rules.extend(FAMILIES.map(|family| first_argument_is(SOCKET, family as u32)));
+    rules.extend(
+        FAMILIES
+            .iter()
+            .filter(|family| **family != libc::AF_NETLINK)
+            .map(|family| first_argument_is(SOCKET, *family as u32)),
+    );
+    rules.extend(netlink());
     rules.extend(PERSONALITIES.map(|domain| first_argument_is(PERSONALITY, domain)));
     rules.push(json!({
         "names": [name(CLONE)],
@@ -24,6 +31,23 @@ pub(crate) fn profile() -> String {
         "syscalls": rules,
     })
     .to_string()
+}
+
+/// Netlink, but for audit.
+fn netlink() -> [Value; 2] {
+    let rule = |action: &str, comparison: &str| {
+        json!({
+            "names": [name(SOCKET)],
+            "action": action,
+            "args": [
+                { "index": 0, "value": libc::AF_NETLINK, "op": "SCMP_CMP_EQ" },
+                { "index": 2, "value": AUDIT, "op": comparison },
+            ],
+        })
+    };
+    let mut refused = rule("SCMP_ACT_ERRNO", "SCMP_CMP_EQ");
+    refused["errnoRet"] = json!(libc::EPROTONOSUPPORT);
+    [rule("SCMP_ACT_ALLOW", "SCMP_CMP_NE"), refused]
 }
 
 const ARCHITECTURE: &str = "SCMP_ARCH_X86_64";
@@ -45,8 +69,8 @@ mod tests {
         let profile: Value = serde_json::from_str(&profile()).unwrap();
         assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
         for rule in profile["syscalls"].as_array().unwrap() {
-            let clone3 = rule["names"][0] == "clone3";
-            assert_eq!(rule["action"] == "SCMP_ACT_ALLOW", !clone3, "{rule}");
+            let special = rule["errnoRet"] != Value::Null;
+            assert_eq!(rule["action"] == "SCMP_ACT_ALLOW", !special, "{rule}");
         }
     }
 }

@@ -73,6 +73,10 @@ pub(super) const SOCKET: Syscall = ("SYS_socket", SYS_socket);
 /// The families.
 pub(super) const FAMILIES: [c_int; 4] = [AF_UNIX, AF_INET, AF_INET6, AF_NETLINK];
 
+/// A protocol of netlink that the box is told the kernel does not have: work that finds it wants to report to the host's
+/// audit, as `su` and `useradd` do, and gives up when it may not.
+pub(super) const AUDIT: c_int = NETLINK_AUDIT;
+
 /// Allowed with certain first arguments: execution domains.
 pub(super) const PERSONALITY: Syscall = ("SYS_personality", SYS_personality);
 /// Linux, and asking; with and without `ADDR_NO_RANDOMIZE`, which debuggers want.
