@@ -1,7 +1,6 @@
 //! Where things are in a box, whoever made it.
 
 use super::image::ImageConfig;
-use super::privileges;
 use crate::provider::BoxOrder;
 
 /// The agent, read-only.
@@ -13,8 +12,9 @@ pub(super) const SOCKET_NAME: &str = "agent.sock";
 /// Where work happens, unless the image says otherwise.
 pub(super) const WORKSPACE: &str = "/workspace";
 
-/// PID 1 of a box and its arguments. Its environment is the image's.
-pub(super) fn agent_command(order: &BoxOrder, image: &ImageConfig) -> Vec<String> {
+/// PID 1 of a box and its arguments. Its environment is the image's. Where users cannot change, the image's is not asked
+/// for.
+pub(super) fn agent_command(order: &BoxOrder, image: &ImageConfig, users_can_change: bool) -> Vec<String> {
     // Rounded down: the box may end early by a second, never late.
     let seconds = order.time_left.as_secs().max(1);
     let mut command = vec![
@@ -32,7 +32,7 @@ pub(super) fn agent_command(order: &BoxOrder, image: &ImageConfig) -> Vec<String
         "--deadline-seconds".to_owned(),
         seconds.to_string(),
     ];
-    if let Some(user) = image.user().filter(|_| privileges::users_can_change(order.spec.capabilities)) {
+    if let Some(user) = image.user().filter(|_| users_can_change) {
         command.extend(["--default-user".to_owned(), user.to_owned()]);
     }
     command

@@ -136,7 +136,8 @@ pub(super) fn launch(
         command.args(["--setenv", name, value]);
     }
     command.args(["--chdir", "/", "--"]);
-    command.args(inside::agent_command(order, &image.config));
+    let users_can_change = outside.is_some() && privileges::users_can_change(order.spec.capabilities);
+    command.args(inside::agent_command(order, &image.config, users_can_change));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(files.log())?);
     confinement.inherit.extend([filter, info]);
     confinement.apply(&mut command);

@@ -82,7 +82,11 @@ pub(super) fn create_body(
         // Whatever user and directory the image names: the agent sees to them.
         user: Some("0:0".to_owned()),
         working_dir: Some("/".to_owned()),
-        entrypoint: Some(inside::agent_command(order, image)),
+        entrypoint: Some(inside::agent_command(
+            order,
+            image,
+            privileges::users_can_change(spec.capabilities),
+        )),
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         tty: Some(false),
         open_stdin: Some(false),
