@@ -28,7 +28,7 @@ const NOBODY: u32 = 65_534;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boxes_are_nobody_on_the_host_and_mount_nothing_there() {
-    Rig::bubblewrap()
+    Rig::bubblewrap_with(|_| ())
         .run(|rig| async move {
             let handle = rig.any_box().await;
             let status = std::fs::read_to_string(format!("/proc/{}/status", agent_pid(&handle))).unwrap();
@@ -65,7 +65,7 @@ async fn boxes_outlive_the_process_that_made_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_box_whose_record_was_not_written_is_replaced_and_ended() {
-    Rig::bubblewrap()
+    Rig::bubblewrap_with(|_| ())
         .run(|rig| async move {
             let order = rig.order(rig.spec());
             let lost = rig.create(&order).await;
@@ -85,7 +85,7 @@ async fn a_box_whose_record_was_not_written_is_replaced_and_ended() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_host_network_is_only_for_those_who_may() {
-    Rig::bubblewrap()
+    Rig::bubblewrap_with(|_| ())
         .run(|rig| async move {
             let mut spec = rig.spec();
             spec.network = Network::Bridge;

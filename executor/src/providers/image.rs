@@ -53,7 +53,7 @@ impl ImageConfig {
     pub(super) fn directory(&self) -> Option<&str> {
         let directory = self.working_dir.as_deref()?;
         let good = directory.starts_with('/') && directory.len() < MOST_PATH && !directory.contains('\0');
-        (good && directory.trim_matches('/') != "").then_some(directory)
+        (good && !directory.trim_matches('/').is_empty()).then_some(directory)
     }
 
     /// Whom its processes run as, if that is said and is somebody else than root.

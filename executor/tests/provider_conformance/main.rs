@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod confinement;
+mod images;
 mod lifecycle;
 mod limits;
 mod packages;
@@ -29,7 +30,13 @@ macro_rules! conformance {
             $($(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $fact() {
-                    super::Rig::bubblewrap().run(|rig| async move { super::$area::$fact(&rig).await }).await;
+                    let rig = super::Rig::bubblewrap_with(|config| {
+                        // What these unpack is of no use to others.
+                        if stringify!($area) == "images" {
+                            config.image_dir = config.data_dir.join("images");
+                        }
+                    });
+                    rig.run(|rig| async move { super::$area::$fact(&rig).await }).await;
                 }
             )+)+
         }
@@ -81,6 +88,17 @@ conformance! {
         root_has_the_standard_capabilities_and_others_have_none,
         the_minimal_set_is_none,
         users_are_made_and_become;
+    images:
+        a_file_where_the_agent_goes_is_out_of_the_way_or_named,
+        a_link_where_the_agent_goes_leads_nowhere_else,
+        a_user_that_it_does_not_have_is_named,
+        its_directory_is_the_default_one,
+        its_entrypoint_is_not_run,
+        its_environment_lies_beneath_all_others,
+        its_user_is_not_asked_for_where_nobody_can_change,
+        its_user_is_the_default_one,
+        without_a_shell_programs_run_and_lines_do_not,
+        without_one_there_are_defaults;
     packages:
         apt_installs_from_a_loopback_repository,
         git_clones_a_repository,

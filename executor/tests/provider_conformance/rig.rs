@@ -1,5 +1,6 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +18,19 @@ const IMAGE: &str = "stacyvm/base:local";
 pub struct Rig {
     pub provider: Arc<dyn Provider>,
     again: Box<dyn Fn() -> Arc<dyn Provider> + Send + Sync>,
+    /// Where [`publish`](Self::publish) puts an image.
+    shelf: Shelf,
     /// Made by the provider on machines that have control groups.
     cgroup_parent: Option<String>,
     data: tempfile::TempDir,
+}
+
+/// Where an image of a test's own goes.
+enum Shelf {
+    /// On the engine, under this name.
+    Engine(String),
+    /// A tar file, which the provider knows by this name.
+    Tar(&'static str, PathBuf),
 }
 
 /// What a command in a box gave.
@@ -50,11 +61,8 @@ impl Rig {
         let again = move || -> Arc<dyn Provider> {
             Arc::new(DockerProvider::new(config.clone()).expect("set up the Docker provider"))
         };
-        Self::new(data, None, again)
-    }
-
-    pub fn bubblewrap() -> Self {
-        Self::bubblewrap_with(|_| ())
+        let shelf = Shelf::Engine(format!("stacyvm-test/{}:1", SandboxId::new()));
+        Self::new(data, None, shelf, again)
     }
 
     pub fn bubblewrap_with(change: impl FnOnce(&mut BubblewrapConfig)) -> Self {
@@ -66,20 +74,56 @@ impl Rig {
         config.image_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bubblewrap-images");
         config.cgroup_parent = format!("stacyvm-test-{}", SandboxId::new());
         config.images.insert(IMAGE.to_owned(), RootfsSource::Tar(base));
+        let (name, own) = ("test-image:1", data.path().join("image.tar"));
+        config.images.insert(name.to_owned(), RootfsSource::Tar(own.clone()));
         change(&mut config);
         let parent = config.cgroup_parent.clone();
         let again = move || -> Arc<dyn Provider> {
             Arc::new(BubblewrapProvider::new(config.clone()).expect("set up the bubblewrap provider"))
         };
-        Self::new(data, Some(parent), again)
+        Self::new(data, Some(parent), Shelf::Tar(name, own), again)
     }
 
     fn new(
         data: tempfile::TempDir,
         cgroup_parent: Option<String>,
+        shelf: Shelf,
         again: impl Fn() -> Arc<dyn Provider> + Send + Sync + 'static,
     ) -> Self {
-        Self { provider: again(), again: Box::new(again), cgroup_parent, data }
+        Self { provider: again(), again: Box::new(again), shelf, cgroup_parent, data }
+    }
+
+    /// Makes an image of these files that says this about itself, in the words of a Dockerfile. One a test.
+    pub fn publish(&self, root: &Path, says: &[(&str, &str)]) -> String {
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(root).args(["-c", "."]);
+        match &self.shelf {
+            Shelf::Engine(name) => {
+                let archive = self.data.path().join("image.tar");
+                succeeds(tar.arg("-f").arg(&archive));
+                let mut import = Command::new("docker");
+                import.arg("import");
+                for (word, value) in says {
+                    import.args(["--change", &format!("{word} {value}")]);
+                }
+                succeeds(import.arg(&archive).arg(name));
+                name.clone()
+            }
+            Shelf::Tar(name, archive) => {
+                succeeds(tar.arg("-f").arg(archive));
+                let all = |wanted: &str| -> Vec<_> {
+                    says.iter().filter(|(word, _)| *word == wanted).map(|(_, value)| *value).collect()
+                };
+                let config = serde_json::json!({
+                    "Env": all("ENV"),
+                    "WorkingDir": all("WORKDIR").first(),
+                    "User": all("USER").first(),
+                    "Entrypoint": all("ENTRYPOINT"),
+                });
+                std::fs::write(archive.with_extension("tar.json"), config.to_string()).expect("write it");
+                (*name).to_owned()
+            }
+        }
     }
 
     /// Runs a test and removes what it made, however it ends.
@@ -90,9 +134,18 @@ impl Rig {
             rig.provider.destroy(left.id).await.expect("remove what is left");
         }
         assert_eq!(rig.provider.list().await.expect("list again"), [], "something stays");
+        rig.forget_image();
         rig.remove_cgroups();
         if let Err(failure) = outcome {
             std::panic::resume_unwind(failure.into_panic());
+        }
+    }
+
+    fn forget_image(&self) {
+        if let Shelf::Engine(name) = &self.shelf
+            && self.data.path().join("image.tar").exists()
+        {
+            succeeds(Command::new("docker").args(["rmi", name]));
         }
     }
 
@@ -150,6 +203,11 @@ impl Rig {
         let boxes = self.provider.list().await.expect("list boxes");
         boxes.into_iter().find(|found| found.id == id)
     }
+}
+
+fn succeeds(command: &mut Command) {
+    let output = command.stdin(std::process::Stdio::null()).output().expect("run a program");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Runs a command to its end.

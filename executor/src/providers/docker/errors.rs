@@ -49,7 +49,12 @@ pub(super) fn meaning(error: &Error) -> Meaning {
         404 if message.contains("image") => Meaning::NoSuchImage,
         404 => Meaning::NoSuchContainer,
         409 => Meaning::Conflict,
-        400 | 500 if message.contains("unknown") && message.contains("runtime") => Meaning::NoSuchRuntime,
+        // Not any "unknown" beside any "runtime": what the runtime itself could not do is told in such words too.
+        400 | 500
+            if message.contains("unknown runtime") || message.contains("unknown or invalid runtime") =>
+        {
+            Meaning::NoSuchRuntime
+        }
         400 | 500 if message.contains("to rootfs at \"/.stacyvm") => Meaning::InTheWay,
         400 => Meaning::BadRequest,
         _ => Meaning::Other,
