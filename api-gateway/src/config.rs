@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use events::{AddressPolicy, ApiKeyId, MasterKey, ProviderName, RedactionRules, TenantId};
+use events::{AddressPolicy, ApiKeyId, CapabilitySet, MasterKey, ProviderName, RedactionRules, TenantId};
 
 /// A key that clients may present, known by its hash only.
 #[derive(Clone, PartialEq, Eq)]
@@ -111,6 +111,8 @@ pub struct SandboxLimits {
     pub default_pids: u32,
     /// The greatest number of processes.
     pub max_pids: u32,
+    /// What root in a sandbox may do that asks for no less. Nobody gets more.
+    pub capabilities: CapabilitySet,
     /// Whether sandboxes may ask for the provider's bridge network.
     pub allow_bridge_network: bool,
 }
@@ -169,6 +171,7 @@ impl Default for SandboxLimits {
             max_cpu_millis: 64_000,
             default_pids: 256,
             max_pids: 32_768,
+            capabilities: CapabilitySet::default(),
             allow_bridge_network: true,
         }
     }

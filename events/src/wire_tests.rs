@@ -66,6 +66,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         memory_mib: Some(256),
         vcpus: None,
         ttl_seconds: Some(60),
+        capabilities: None,
         metadata: BTreeMap::new(),
         env: BTreeMap::new(),
         variables: BTreeMap::from([(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use events::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
 use super::values::{Bytes, GoDuration, ImageAlias, KeptFor};
@@ -142,6 +143,8 @@ pub struct DefaultsConfig {
     pub max_lifetime: GoDuration,
     pub max_queue_wait: GoDuration,
     pub image: String,
+    /// What root in a sandbox may do that asks for no less: `standard` or `minimal`. Nobody gets more.
+    pub capabilities: CapabilitySet,
     pub memory_mb: u32,
     pub vcpus: u32,
     /// When a sync exec that names no timeout is ended.
@@ -365,6 +368,7 @@ impl Default for Config {
                 max_lifetime: minutes(24 * 60),
                 max_queue_wait: minutes(5),
                 image: "alpine:latest".to_owned(),
+                capabilities: CapabilitySet::Standard,
                 memory_mb: 512,
                 vcpus: 1,
                 default_exec_timeout: minutes(5),

@@ -47,6 +47,7 @@ pub fn gateway_config(
             default_provider: configured.unwrap_or(base.default_provider),
             known_providers: known,
             default_image: defaults.image.clone(),
+            capabilities: defaults.capabilities,
             default_ttl: defaults.ttl.0,
             max_ttl: defaults.max_ttl.0,
             max_lifetime: defaults.max_lifetime.0.max(defaults.max_ttl.0),

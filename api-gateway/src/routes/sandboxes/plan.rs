@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use events::{
-    Network, ProviderName, SandboxSpec, SecretMap, Template, format_go_duration, parse_go_duration,
+    CapabilitySet, Network, ProviderName, SandboxSpec, SecretMap, Template, format_go_duration,
+    parse_go_duration,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -54,6 +55,9 @@ pub struct SpawnRequest {
     pub network: Option<String>,
     /// Whether the root file system is read-only, with tmpfs on /tmp and /workspace.
     pub read_only_root: Option<bool>,
+    /// What root in it may do: `standard` or `minimal`; the template's, else the server's default.
+    #[schema(pattern = "^(standard|minimal)?$")]
+    pub capabilities: Option<String>,
     /// The container runtime, where the provider has more than one.
     pub runtime: Option<String>,
     /// The greatest number of processes and threads.
@@ -133,6 +137,11 @@ pub fn plan(
         )?,
         network: network(request.network.as_deref(), limits)?,
         read_only_root: request.read_only_root.unwrap_or(false),
+        capabilities: chosen_capabilities(
+            request.capabilities.as_deref(),
+            template.capabilities,
+            limits.capabilities,
+        )?,
         runtime: runtime(filled(request.runtime))?,
         owner,
         template: filled(Some(template.name)),
@@ -155,6 +164,7 @@ fn no_defaults() -> Template {
         memory_mib: None,
         vcpus: None,
         ttl_seconds: None,
+        capabilities: None,
         metadata: BTreeMap::new(),
         env: BTreeMap::new(),
         variables: BTreeMap::new(),
@@ -237,6 +247,32 @@ fn network(name: Option<&str>, limits: &SandboxLimits) -> Result<Network, PlanEr
         Some("bridge") if limits.allow_bridge_network => Ok(Network::Bridge),
         Some("bridge") => Err(wrong("network bridge is not allowed on this server")),
         Some(_) => Err(wrong("network must be none or bridge")),
+    }
+}
+
+/// The set that a text names; `None` for none.
+pub fn capabilities(name: Option<&str>) -> Result<Option<CapabilitySet>, PlanError> {
+    match name {
+        None | Some("") => Ok(None),
+        Some("standard") => Ok(Some(CapabilitySet::Standard)),
+        Some("minimal") => Ok(Some(CapabilitySet::Minimal)),
+        Some(_) => Err(wrong("capabilities must be standard or minimal")),
+    }
+}
+
+/// The usual set is not written down.
+fn chosen_capabilities(
+    asked: Option<&str>,
+    template: Option<CapabilitySet>,
+    most: CapabilitySet,
+) -> Result<Option<CapabilitySet>, PlanError> {
+    match (capabilities(asked)?.or(template), most) {
+        (None | Some(CapabilitySet::Standard), CapabilitySet::Standard) => Ok(None),
+        (None | Some(CapabilitySet::Minimal), CapabilitySet::Minimal)
+        | (Some(CapabilitySet::Minimal), CapabilitySet::Standard) => Ok(Some(CapabilitySet::Minimal)),
+        (Some(CapabilitySet::Standard), CapabilitySet::Minimal) => {
+            Err(wrong("capabilities standard are not allowed on this server"))
+        }
     }
 }
 
@@ -364,6 +400,7 @@ mod tests {
             r#"{"template":true}"#,
             r#"{"provider":{}}"#,
             r#"{"network":"host"}"#,
+            r#"{"capabilities":"all"}"#,
             r#"{"runtime":"a b"}"#,
             r#"{"pids_limit":1}"#,
             r#"{"env":{"A=B":"c"}}"#,
@@ -371,6 +408,24 @@ mod tests {
             assert_eq!(planned(json).unwrap_err().code(), ErrorCode::BadRequest, "{json}");
         }
         assert_eq!(planned(r#"{"provider":"no such"}"#).unwrap_err().code(), ErrorCode::NotFound);
+    }
+
+    #[test]
+    fn capabilities_can_be_given_up_and_not_gained() {
+        let (standard, minimal) = (CapabilitySet::Standard, CapabilitySet::Minimal);
+        for (asked, template, most, chosen) in [
+            (None, None, standard, Some(None)),
+            (Some("standard"), Some(minimal), standard, Some(None)),
+            (Some("minimal"), None, standard, Some(Some(minimal))),
+            (Some(""), Some(minimal), standard, Some(Some(minimal))),
+            (None, None, minimal, Some(Some(minimal))),
+            (Some("minimal"), None, minimal, Some(Some(minimal))),
+            (Some("standard"), None, minimal, None),
+            (None, Some(standard), minimal, None),
+        ] {
+            let outcome = chosen_capabilities(asked, template, most);
+            assert_eq!(outcome.ok(), chosen, "{asked:?} {template:?} {most:?}");
+        }
     }
 
     #[test]

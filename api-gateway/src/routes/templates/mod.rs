@@ -10,7 +10,7 @@ pub mod spawn;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use events::{EventId, FeedReader, TenantId, format_go_duration};
+use events::{CapabilitySet, EventId, FeedReader, TenantId, format_go_duration};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -45,6 +45,10 @@ pub struct Template {
     /// The same, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u64>,
+    /// What root in its sandboxes may do: `standard` or `minimal`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, pattern = "^(standard|minimal)$")]
+    pub capabilities: Option<CapabilitySet>,
     /// Labels for every sandbox made from it.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
@@ -76,6 +80,7 @@ impl Template {
             cpu_cores: template.vcpus,
             ttl: template.ttl_seconds.map(|seconds| format_go_duration(Duration::from_secs(seconds))),
             ttl_seconds: template.ttl_seconds,
+            capabilities: template.capabilities,
             metadata: template.metadata,
             env,
             secret_names: secrets.map(|(name, _)| name).collect(),

@@ -15,7 +15,7 @@ use crate::config::SandboxLimits;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::JsonBody;
 use crate::gateway::Gateway;
-use crate::routes::sandboxes::plan::{SpawnRequest, check_ttl, plan, ttl};
+use crate::routes::sandboxes::plan::{SpawnRequest, capabilities, check_ttl, plan, ttl};
 use crate::variables::Variables;
 
 /// The longest name, in characters, and the longest description, in bytes.
@@ -43,6 +43,9 @@ pub struct SaveRequest {
     pub ttl: Option<String>,
     /// The same in seconds, as the Go server called it.
     pub ttl_seconds: Option<u64>,
+    /// What root in its sandboxes may do: `standard` or `minimal`; the server's default where it is left out.
+    #[schema(pattern = "^(standard|minimal)?$")]
+    pub capabilities: Option<String>,
     /// Labels for every sandbox made from it.
     pub metadata: Option<BTreeMap<String, String>>,
     /// Environment variables of every exec.
@@ -107,6 +110,7 @@ fn checked(request: SaveRequest, limits: &SandboxLimits) -> Result<(events::Temp
         memory_mib: request.memory_mb.filter(|mib| *mib > 0),
         vcpus: request.vcpus.or(request.cpu_cores).filter(|cpus| *cpus > 0),
         ttl_seconds: ttl_seconds(request.ttl.as_deref(), request.ttl_seconds)?,
+        capabilities: capabilities(request.capabilities.as_deref())?,
         metadata: request.metadata.unwrap_or_default(),
         env: BTreeMap::new(),
         variables: BTreeMap::new(),
@@ -174,6 +178,7 @@ mod tests {
             r#"{"name":"a","image":"b c"}"#,
             r#"{"name":"a","image":"b","memory_mb":"x"}"#,
             r#"{"name":"a","image":"b","ttl":"1d"}"#,
+            r#"{"name":"a","image":"b","capabilities":"all"}"#,
             r#"{"name":"a","image":"b","ttl":"1500ms"}"#,
             r#"{"name":"a","image":"b","ttl":"48h"}"#,
             r#"{"name":"a","image":"b","env":{"A=B":"c"}}"#,
