@@ -269,6 +269,32 @@ async fn the_default_user_is_for_those_who_name_none() {
 }
 
 #[tokio::test]
+async fn what_is_made_where_the_default_user_works_is_its() {
+    use agent::client::WriteFile;
+    let agent = Running::start_with(&["--default-user", "4711:4712"]).await;
+    let place = agent.workspace();
+    let owner = |path: &str| fs::symlink_metadata(place.join(path)).map(|it| (it.uid(), it.gid())).unwrap();
+    agent.client.put_file(WriteFile::new("a/b/file"), "x".into()).await.unwrap();
+    agent.client.mkdir("c/d", 0o750).await.unwrap();
+    agent.client.move_path("a/b/file", "e/f").await.unwrap();
+    for path in ["a", "a/b", "c", "c/d", "e", "e/f"] {
+        assert_eq!(owner(path), (4711, 4712), "{path}");
+    }
+    assert_eq!(fs::metadata(place.join("c/d")).unwrap().permissions().mode() & 0o7777, 0o750);
+    // Not behind a link of the user's into what is root's, and not what is root's own.
+    fs::create_dir(agent.directory.path().join("roots")).unwrap();
+    symlink(agent.directory.path().join("roots"), place.join("link")).unwrap();
+    agent.client.put_file(WriteFile::new("link/sub/file"), "x".into()).await.unwrap();
+    for path in ["link/sub", "link/sub/file"] {
+        assert_eq!(owner(path), (0, 0), "{path}");
+    }
+    fs::write(place.join("of-another"), "").unwrap();
+    std::os::unix::fs::chown(place.join("of-another"), Some(7), Some(8)).unwrap();
+    agent.client.put_file(WriteFile::new("of-another"), "x".into()).await.unwrap();
+    assert_eq!(owner("of-another"), (7, 8));
+}
+
+#[tokio::test]
 async fn nobody_holds_what_only_the_agent_needs() {
     let agent = Running::start().await;
     let sets = |status: String| -> Vec<(String, u64)> {

@@ -8,7 +8,7 @@
 mod rig;
 
 use std::io::BufRead;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,11 +30,26 @@ const NOBODY: u32 = 65_534;
 async fn boxes_are_nobody_on_the_host_and_mount_nothing_there() {
     Rig::bubblewrap_with(|_| ())
         .run(|rig| async move {
-            let handle = rig.any_box().await;
-            let status = std::fs::read_to_string(format!("/proc/{}/status", agent_pid(&handle))).unwrap();
-            let users = format!("Uid:\t{BOX_USER}\t{BOX_USER}\t{BOX_USER}\t{BOX_USER}\n");
-            assert!(status.contains(&users) && status.contains("Groups:\t \n"), "{status}");
-            assert_eq!(shell(&handle, "id -u").await.stdout, "0\n");
+            let (handle, other) = (rig.any_box().await, rig.any_box().await);
+            let mut ranges = Vec::new();
+            for handle in [&handle, &other] {
+                let status = std::fs::read_to_string(format!("/proc/{}/status", agent_pid(handle))).unwrap();
+                assert!(status.contains("Groups:\t \n"), "{status}");
+                let users = status.lines().find_map(|line| line.strip_prefix("Uid:\t")).unwrap();
+                let users: Vec<u32> = users.split('\t').map(|id| id.parse().unwrap()).collect();
+                assert!(users.iter().all(|id| *id == users[0] && *id > BOX_USER), "{status}");
+                assert_eq!((users[0] - BOX_USER) % 65_536, 0, "{status}");
+                ranges.push(users[0]);
+                // Files of the image and new ones are the box's users', here and there.
+                let made =
+                    "id -u; stat -c %u /etc/passwd /; touch /mine /his && chown 7 /his; echo >>/etc/passwd";
+                assert_eq!(shell(handle, made).await.stdout, "0\n0\n0\n");
+                let upper = handle.socket.ancestors().nth(2).unwrap().join("upper");
+                for (name, id) in [("mine", 0), ("his", 7), ("etc/passwd", 0)] {
+                    assert_eq!(std::fs::metadata(upper.join(name)).unwrap().uid(), users[0] + id, "{name}");
+                }
+            }
+            assert_ne!(ranges[0], ranges[1]);
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
             assert!(!mounts.contains(&*rig.data_dir().to_string_lossy()), "{mounts}");
         })

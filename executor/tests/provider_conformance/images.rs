@@ -135,6 +135,8 @@ pub async fn its_user_is_the_default_one(rig: &Rig) {
     let client = Client::new(&handle.socket);
     assert_eq!(client.list("/home/app", false).await.expect("list what is the user's").0.len(), 1);
     client.put_file(WriteFile::new("/home/app/mine"), "new".into()).await.expect("write what is the user's");
+    client.put_file(WriteFile::new("/workspace/new/file"), "x".into()).await.expect("write a new one");
+    assert_eq!(shell(&handle, "stat -c %U /workspace/new /workspace/new/file").await.stdout, "app\napp\n");
     assert_eq!(shell(&handle, "cat mine; echo more >>mine && stat -c %U mine").await.stdout, "newapp\n");
 }
 

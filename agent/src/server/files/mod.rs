@@ -3,6 +3,7 @@
 mod copy;
 mod glob;
 mod list;
+mod owner;
 mod path;
 mod remove;
 mod upload;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use super::Agent;
 use super::session::{Reader, Writer};
 use list::Listing;
+use owner::Owner;
 use path::{entry_of, named, refusal};
 
 pub use upload::Write;
@@ -156,7 +158,8 @@ async fn receive(
         Ok(full) => full,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let mut upload = match blocking(&path, move || upload::Upload::begin(write, &full)).await {
+    let owner = Owner::of_new(agent);
+    let mut upload = match blocking(&path, move || upload::Upload::begin(write, &full, owner)).await {
         Ok(upload) => upload,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -281,10 +284,11 @@ pub async fn move_path(agent: &Agent, from: String, to: String) -> Reply {
         Ok(target) => target,
         Err(refusal) => return Reply::Refused(refusal.into()),
     };
+    let owner = Owner::of_new(agent);
     let moved = on_path(agent, &from, move |source| {
         fs::symlink_metadata(source)?;
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
+            owner.make_directories(parent)?;
         }
         match fs::rename(source, &target) {
             // Another file system, or a directory of an image's lower layer.
@@ -305,14 +309,12 @@ pub async fn chmod(agent: &Agent, path: String, mode: u32) -> Reply {
 }
 
 pub async fn mkdir(agent: &Agent, path: String, mode: u32) -> Reply {
+    let owner = Owner::of_new(agent);
     let made = on_path(agent, &path, move |full| {
         if full.is_dir() {
             return Ok(());
         }
-        if let Some(parent) = full.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        fs::create_dir(full)?;
+        owner.make_directories(full)?;
         fs::set_permissions(full, fs::Permissions::from_mode(mode & 0o7777))
     });
     reply(made.await, |()| Reply::Done)

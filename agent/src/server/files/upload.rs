@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renam
 use rustix::io::Errno;
 
 use super::not_regular;
+use super::owner::Owner;
 use super::path::refusal;
 use crate::server::spool::random;
 
@@ -38,12 +39,12 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub fn begin(write: Write, full: &Path) -> Result<Self, FileRefusal> {
+    pub fn begin(write: Write, full: &Path, new: Owner) -> Result<Self, FileRefusal> {
         let path = write.path.clone();
-        Self::try_begin(write, full).map_err(|error| refusal(&path, &error))
+        Self::try_begin(write, full, new).map_err(|error| refusal(&path, &error))
     }
 
-    fn try_begin(write: Write, full: &Path) -> io::Result<Self> {
+    fn try_begin(write: Write, full: &Path, new: Owner) -> io::Result<Self> {
         if write.path.ends_with('/') {
             return Err(io::ErrorKind::IsADirectory.into());
         }
@@ -59,7 +60,7 @@ impl Upload {
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(io::ErrorKind::IsADirectory.into());
         };
-        fs::create_dir_all(parent)?;
+        new.make_directories(parent)?;
         let flags = libc::O_DIRECTORY | libc::O_PATH;
         let parent = OwnedFd::from(File::options().read(true).custom_flags(flags).open(parent)?);
         let temporary = format!(".stacyvm-upload-{:016x}", random());
@@ -73,6 +74,9 @@ impl Upload {
             }
             Err(error) => return Err(error.into()),
         };
+        if owner.is_none() && temporary.is_some() {
+            new.give(&file, &parent);
+        }
         let upload = Self { write, file, parent, name: name.to_owned(), temporary, owner, size: 0 };
         upload.reserve()?;
         Ok(upload)

@@ -12,6 +12,8 @@ use tokio::process::Child;
 use tokio::sync::watch;
 
 use super::cgroup::Limits;
+use super::confine::Outside;
+use super::ids::own_range;
 use super::images::Image;
 use super::record::{BoxDir, Process, Record};
 use super::{BubblewrapProvider, launch};
@@ -89,21 +91,19 @@ impl BubblewrapProvider {
         let failed = |error: io::Error| CreateError::here(error);
         let files = self.files(order.id);
         self.clear(order.id, Keep::Directory).await.map_err(failed)?;
-        launch::make_upper(&files, self.outside.as_ref()).map_err(failed)?;
-        let mode = *self
-            .root_mode
-            .get_or_init(|| launch::root_mode(&self.config.data_dir, self.outside.as_ref()))
-            .await;
+        let mode =
+            *self.root_mode.get_or_init(|| launch::root_mode(&self.config, self.outside.as_ref())).await;
+        let (mode, outside) = self.users_of(order.id, mode).map_err(failed)?;
+        launch::make_upper(&files, outside.as_ref()).map_err(failed)?;
         if mode == launch::RootMode::Copy {
-            launch::copy_root(&image.root, &files, self.outside.as_ref()).await.map_err(failed)?;
+            launch::copy_root(&image.root, &files, outside.as_ref()).await.map_err(failed)?;
         }
-        launch::prepare(&files, self.outside.as_ref()).map_err(failed)?;
+        launch::prepare(&files, outside.as_ref()).map_err(failed)?;
         let cgroups = match &*self.cgroups {
             Ok(cgroups) => cgroups.create(order.id, Limits::of(&order.spec)).map_err(failed)?,
             Err(_) => Vec::new(),
         };
-        let launched =
-            launch::launch(&self.config, self.outside.as_ref(), mode, image, &files, cgroups, order);
+        let launched = launch::launch(&self.config, outside.as_ref(), mode, image, &files, cgroups, order);
         let child = launched.map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 CreateError::Unavailable(Box::new(error))
@@ -118,6 +118,28 @@ impl BubblewrapProvider {
         let agent = files.agent().map_err(failed)?;
         files.write_record(&Record { agent, spec: order.spec.clone() }).map_err(failed)?;
         self.handle(order.id).map_err(failed)
+    }
+
+    /// Users and groups of the box's own, where an image can be shown as theirs and some are free; else those that all
+    /// boxes have.
+    fn users_of(
+        &self,
+        id: SandboxId,
+        mode: launch::RootMode,
+    ) -> io::Result<(launch::RootMode, Option<Outside>)> {
+        let shared = self.outside.clone();
+        match (mode, &shared) {
+            (launch::RootMode::Mapped, Some(outside)) => {
+                let directory = self.config.data_dir.join("ids");
+                match own_range(&directory, &self.boxes_dir(), self.config.user, id)? {
+                    Some(range) => Ok((mode, Some(outside.with_ids(range)?))),
+                    None => Ok((launch::RootMode::Overlay, shared)),
+                }
+            }
+            (launch::RootMode::Mapped | launch::RootMode::Overlay | launch::RootMode::Copy, _) => {
+                Ok((mode, shared))
+            }
+        }
     }
 
     pub(super) async fn destroy_box(&self, id: SandboxId) -> Result<(), DestroyError> {

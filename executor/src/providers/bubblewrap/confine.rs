@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +48,12 @@ impl Outside {
         Some(Self { uid, gid, stage: stage.into(), ids })
     }
 
+    /// The same for a box whose users and groups are others'.
+    pub(super) fn with_ids(&self, (uid, gid): (u32, u32)) -> io::Result<Self> {
+        let ids = Ids::make(uid, gid).map(Arc::new)?;
+        Ok(Self { uid, gid, stage: self.stage.clone(), ids: Ok(ids) })
+    }
+
     /// The users and groups of boxes.
     pub(super) fn ids(&self) -> io::Result<Arc<Ids>> {
         let missing = |error: &Arc<io::Error>| {
@@ -86,6 +92,8 @@ enum What {
     Directory(CString),
     File(CString),
     Overlay(CString),
+    /// A directory whose files are shown as other users'.
+    Shown(CString, Ids),
 }
 
 impl Confinement {
@@ -115,6 +123,18 @@ impl Confinement {
         let path = c_path(source)?;
         let what = if source.is_dir() { What::Directory(path) } else { What::File(path) };
         self.mount(what, name)
+    }
+
+    /// Shows a directory whose files belong to `stored` as if they belonged to `shown`. Only for a process with a user to
+    /// become, on kernels and file systems that can.
+    pub(super) fn show_as(
+        &mut self,
+        directory: &Path,
+        stored: (u32, u32),
+        shown: (u32, u32),
+        name: &str,
+    ) -> io::Result<PathBuf> {
+        self.mount(What::Shown(c_path(directory)?, Ids::between(stored, shown)?), name)
     }
 
     /// Shows `lower` with all changes going to `upper`. Only for a process with a user to become.
@@ -196,6 +216,10 @@ impl Confinement {
                     rustix::fs::mknodat(rustix::fs::CWD, target, FileType::RegularFile, Mode::RUSR, 0)?;
                     rustix::mount::mount_bind(source, target)?;
                 }
+                What::Shown(source, ids) => {
+                    rustix::fs::mkdir(target, Mode::RWXU)?;
+                    mount_shown(source, ids, target)?;
+                }
                 What::Overlay(options) => {
                     rustix::fs::mkdir(target, Mode::RWXU)?;
                     let flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -205,6 +229,48 @@ impl Confinement {
         }
         Ok(())
     }
+}
+
+fn mount_shown(source: &CStr, ids: &Ids, target: &CStr) -> rustix::io::Result<()> {
+    use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(rustix::fs::CWD, source, flags)?;
+    map_ids(&tree, &ids.namespace)?;
+    move_mount(&tree, c"", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// `struct mount_attr` of the kernel.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// `MOUNT_ATTR_IDMAP`, which libc does not have.
+const MAP_IDS: u64 = 0x0010_0000;
+
+#[allow(unsafe_code)]
+fn map_ids(tree: &OwnedFd, namespace: &OwnedFd) -> rustix::io::Result<()> {
+    let user_namespace = u64::try_from(namespace.as_raw_fd()).unwrap_or(u64::MAX);
+    let attributes = MountAttributes { set: MAP_IDS, clear: 0, propagation: 0, user_namespace };
+    // SAFETY: both pointers are valid for reads of what the call is told; it changes no memory.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if outcome == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    Err(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::INVAL))
 }
 
 #[allow(unsafe_code)]

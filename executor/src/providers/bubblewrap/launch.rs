@@ -8,16 +8,18 @@ use std::process::Stdio;
 use events::Network;
 use tokio::process::{Child, Command};
 
-use super::BubblewrapConfig;
 use super::confine::{Confinement, Outside, memory_file};
 use super::images::Image;
 use super::record::BoxDir;
+use super::{BubblewrapConfig, ids};
 use crate::provider::BoxOrder;
 use crate::providers::{inside, privileges, seccomp};
 
 /// How a box gets a root file system of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RootMode {
+    /// The same as `Overlay`, where the image's files can be shown as those of the box's own users.
+    Mapped,
     /// The image below, the box's changes above: nothing is copied.
     Overlay,
     /// A copy of the image.
@@ -92,6 +94,11 @@ pub(super) fn launch(
     let mut confinement = Confinement::new(outside)?;
     confinement.cgroups = cgroups;
     let root = match mode {
+        RootMode::Mapped => {
+            let shown = outside.map_or(config.user, |outside| (outside.uid, outside.gid));
+            let lower = confinement.show_as(&image.root, config.user, shown, "image")?;
+            confinement.overlay(&lower, &files.upper(), &files.work(), "root")?
+        }
         RootMode::Overlay => confinement.overlay(&image.root, &files.upper(), &files.work(), "root")?,
         RootMode::Copy => confinement.bind(&files.upper(), "root")?,
     };
@@ -174,31 +181,58 @@ fn tmpfs(command: &mut Command, order: &BoxOrder, mode: &str, target: &str) {
     command.args(["--tmpfs", target]);
 }
 
-/// Whether the kernel lets us lay a box over an image: it needs root, and a file system that does it.
-pub(super) async fn root_mode(data_dir: &Path, outside: Option<&Outside>) -> RootMode {
-    match try_overlay(data_dir, outside).await {
-        Ok(true) => RootMode::Overlay,
-        Ok(false) | Err(_) => RootMode::Copy,
+/// How far the kernel and the file system let us lay a box over an image. It needs root.
+pub(super) async fn root_mode(config: &BubblewrapConfig, outside: Option<&Outside>) -> RootMode {
+    let Some(outside) = outside else { return RootMode::Copy };
+    for mode in [RootMode::Mapped, RootMode::Overlay] {
+        match try_overlay(config, outside, mode).await {
+            Ok(true) => return mode,
+            Ok(false) | Err(_) => {}
+        }
     }
+    RootMode::Copy
 }
 
-async fn try_overlay(data_dir: &Path, outside: Option<&Outside>) -> io::Result<bool> {
-    if outside.is_none() {
-        return Ok(false);
-    }
-    let trial = data_dir.join(format!("trial-{}", uuid::Uuid::now_v7().simple()));
-    let outcome = async {
-        for name in ["lower", "upper", "work"] {
-            std::fs::create_dir_all(trial.join(name))?;
+/// Writes to a file of an image, as a box would.
+async fn try_overlay(config: &BubblewrapConfig, outside: &Outside, mode: RootMode) -> io::Result<bool> {
+    let own = match mode {
+        RootMode::Mapped => {
+            let (uid, gid) = (config.user.0.checked_add(ids::COUNT), config.user.1.checked_add(ids::COUNT));
+            &outside.with_ids(uid.zip(gid).ok_or(io::ErrorKind::InvalidInput)?)?
         }
-        let mut confinement = Confinement::new(outside)?;
-        confinement.overlay(&trial.join("lower"), &trial.join("upper"), &trial.join("work"), "root")?;
-        let mut command = Command::new("true");
+        RootMode::Overlay | RootMode::Copy => outside,
+    };
+    // Where the images are: their file system may be another than that of the boxes.
+    let name = format!("trial-{}", uuid::Uuid::now_v7().simple());
+    let (image, changes) = (config.image_dir.join(&name), config.data_dir.join(&name));
+    let outcome = async {
+        for directory in [&image, &changes, &changes.join("upper"), &changes.join("work")] {
+            match std::fs::create_dir(directory) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        let (lower, upper, work) = (image.join("lower"), changes.join("upper"), changes.join("work"));
+        std::fs::create_dir(&lower)?;
+        File::create(lower.join("file"))?;
+        outside.give(&lower)?;
+        outside.give(&lower.join("file"))?;
+        own.give(&upper)?;
+        own.give(&work)?;
+        let mut confinement = Confinement::new(Some(own))?;
+        let lower = match mode {
+            RootMode::Mapped => confinement.show_as(&lower, config.user, (own.uid, own.gid), "image")?,
+            RootMode::Overlay | RootMode::Copy => lower,
+        };
+        let root = confinement.overlay(&lower, &upper, &work, "root")?;
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo >>\"$0\""]).arg(root.join("file"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         confinement.apply(&mut command);
         Ok(command.status().await?.success())
     };
     let outcome = outcome.await;
-    let _ = std::fs::remove_dir_all(&trial);
+    let _ = std::fs::remove_dir_all(&image);
+    let _ = std::fs::remove_dir_all(&changes);
     outcome
 }
