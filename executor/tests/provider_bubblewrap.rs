@@ -207,7 +207,15 @@ fn other_process(config: &BubblewrapConfig, what: &str, nobodys: Option<&Path>) 
     if let Some(place) = nobodys {
         command.uid(NOBODY).gid(NOBODY).current_dir(place);
     }
-    let mut child = command.spawn().unwrap();
+    let mut child = loop {
+        match command.spawn() {
+            // Another test has forked while the copy was being written.
+            Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => break outcome.unwrap(),
+        }
+    };
     let output = std::io::BufReader::new(child.stdout.take().unwrap());
     let (sender, made) = std::sync::mpsc::channel();
     // To the end: a test program does not like its output to be closed.
