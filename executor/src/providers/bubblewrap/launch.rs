@@ -185,9 +185,8 @@ fn tmpfs(command: &mut Command, order: &BoxOrder, mode: &str, target: &str) {
 pub(super) async fn root_mode(config: &BubblewrapConfig, outside: Option<&Outside>) -> RootMode {
     let Some(outside) = outside else { return RootMode::Copy };
     for mode in [RootMode::Mapped, RootMode::Overlay] {
-        match try_overlay(config, outside, mode).await {
-            Ok(true) => return mode,
-            Ok(false) | Err(_) => {}
+        if try_overlay(config, outside, mode).await.unwrap_or(false) {
+            return mode;
         }
     }
     RootMode::Copy
