@@ -202,14 +202,13 @@ def _(f: Sync) -> None:
     f.do(sandbox.destroy())
 
 
-@both.check("destroy ends it: get, exec, files, extend and a second destroy are not found")
+@both.check("destroy ends it: get, exec, files and extend are not found")
 def _(f: Sync) -> None:
     sandbox = f.spawn()
     f.do(sandbox.destroy())
     for call in (
         lambda: f.client.get(sandbox.id),
         sandbox.refresh,
-        sandbox.destroy,
         sandbox.extend_ttl,
         lambda: sandbox.exec("true"),
         lambda: sandbox.write_file("/tmp/a", "b"),
@@ -320,6 +319,13 @@ def _(f: Sync) -> None:
         got[chunk.stream] += chunk.data
     equal(got["stdout"], "".join(f"out {i}\n" for i in range(500)), "stdout")
     equal(got["stderr"], "".join(f"err {i}\n" for i in range(500)), "stderr")
+
+
+@both.check("exec_stream yields output and nothing else")
+def _(f: Sync) -> None:
+    got = [(c.stream, c.data) for c in f.chunks(f.sandbox.exec_stream("echo out; sleep 0.1; echo err >&2; exit 3"))]
+    equal(got, [("stdout", "out\n"), ("stderr", "err\n")], "chunks")
+    equal(list(f.chunks(f.sandbox.exec_stream("true"))), [], "chunks of a silent command")
 
 
 @both.check("exec_stream is live: the first chunk arrives while the process waits for us")
@@ -463,14 +469,37 @@ def _(f: Sync) -> None:
     equal(f.do(f.sandbox.exec(f"test -e {base}")).exit_code, 1, "test -e")
 
 
-@both.check("missing files are not found, in every method")
+@both.check("what is gone is destroyed and deleted without an error, and a missing directory is empty")
+def _(f: Sync) -> None:
+    ghost = f"/tmp/{uuid.uuid4().hex}"
+    f.do(f.sandbox.delete_file(ghost))
+    f.do(f.sandbox.delete_file(ghost, recursive=True))
+    equal(f.do(f.sandbox.list_files(ghost)), [], "list_files")
+    sandbox = f.spawn()
+    for _ in range(2):
+        f.do(sandbox.destroy())
+    sandbox.id = "sb-doesnotexist"
+    f.raises(SandboxNotFound, sandbox.destroy, "NOT_FOUND")
+
+
+@both.check("an empty command succeeds, a move onto a directory moves into it, and modes may be symbolic")
+def _(f: Sync) -> None:
+    result = f.do(f.sandbox.exec(""))
+    equal((result.exit_code, result.stdout), (0, ""), "empty command")
+    base = f"/tmp/{uuid.uuid4().hex}"
+    f.do(f.sandbox.write_file(f"{base}/a", "x"))
+    f.do(f.sandbox.write_file(f"{base}/dir/b", "y"))
+    f.do(f.sandbox.move_file(f"{base}/a", f"{base}/dir"))
+    f.do(f.sandbox.chmod_file(f"{base}/dir/a", "u+x,go-r"))
+    equal(f.do(f.sandbox.exec(f"stat -c %a {base}/dir/a")).stdout, "700\n", "mode")
+
+
+@both.check("missing files are not found, in every other method")
 def _(f: Sync) -> None:
     ghost = f"/tmp/{uuid.uuid4().hex}"
     for call in (
         lambda: f.sandbox.read_file(ghost),
         lambda: f.sandbox.stat_file(ghost),
-        lambda: f.sandbox.list_files(ghost),
-        lambda: f.sandbox.delete_file(ghost),
         lambda: f.sandbox.move_file(ghost, ghost + "2"),
         lambda: f.sandbox.chmod_file(ghost, "600"),
     ):
@@ -522,7 +551,6 @@ def _(f: Sync) -> None:
         lambda: f.client.spawn(image=f.options.image, memory_mb=-1),
         lambda: f.sandbox.exec("true", mode="fancy"),
         lambda: f.sandbox.exec("true", timeout="later"),
-        lambda: f.sandbox.exec(""),
         lambda: f.sandbox.exec("a\0b"),
         lambda: f.sandbox.chmod_file("/tmp", "rwx"),
         lambda: f.sandbox.read_file(""),

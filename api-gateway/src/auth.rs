@@ -81,6 +81,14 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Lets only the operator in.
+    pub fn must_operate(&self) -> Result<(), ApiError> {
+        if self.operator {
+            return Ok(());
+        }
+        Err(ApiError::forbidden("this is for the operator: a key with admin: true, or auth.admin_api_key"))
+    }
+
     /// The tenant of this name, if its record may be looked at; `None` is everybody's (`*`). Whoever is no operator is not
     /// told which tenants there are.
     pub fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, ApiError> {

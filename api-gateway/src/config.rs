@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use events::{AddressPolicy, ApiKeyId, CapabilitySet, MasterKey, ProviderName, RedactionRules, TenantId};
+use events::{
+    AddressPolicy, ApiKeyId, CapabilitySet, MasterKey, Network, ProviderName, RedactionRules, TenantId,
+};
 
 /// A key that clients may present, known by its hash only.
 #[derive(Clone, PartialEq, Eq)]
@@ -113,6 +115,8 @@ pub struct SandboxLimits {
     pub max_pids: u32,
     /// What root in a sandbox may do that asks for no less. Nobody gets more.
     pub capabilities: CapabilitySet,
+    /// The network of a spawn that names none.
+    pub default_network: Network,
     /// Whether sandboxes may ask for the provider's bridge network.
     pub allow_bridge_network: bool,
 }
@@ -172,6 +176,7 @@ impl Default for SandboxLimits {
             default_pids: 256,
             max_pids: 32_768,
             capabilities: CapabilitySet::default(),
+            default_network: Network::None,
             allow_bridge_network: true,
         }
     }

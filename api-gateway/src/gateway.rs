@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use events::{
     Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventData, EventId, EventStore, Feed,
     LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, NodeId, PublishError, Redaction,
-    SandboxId, SandboxPhase, SandboxState, TenantId, View,
+    SandboxId, SandboxPhase, SandboxState, TenantId, View, format_go_duration,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -132,6 +132,13 @@ impl Gateway {
         &self.inner.denials
     }
 
+    /// The same as the API says it: a Go duration of whole milliseconds.
+    pub(crate) fn uptime_text(&self) -> String {
+        format_go_duration(Duration::from_millis(
+            u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX),
+        ))
+    }
+
     /// Cancelled when the gateway is about to stop: endless answers end then.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.inner.closing
@@ -155,6 +162,19 @@ impl Gateway {
         let state = state.ok_or_else(no_sandbox)?;
         of_tenant(&state.tenant, tenant, no_sandbox)?;
         if matches!(state.phase, SandboxPhase::Destroyed { .. }) { Err(no_sandbox()) } else { Ok(state) }
+    }
+
+    /// The same, also one that was destroyed, as long as the record knows of it.
+    pub(crate) async fn any_sandbox(
+        &self,
+        tenant: &TenantId,
+        id: SandboxId,
+    ) -> Result<Arc<SandboxState>, ApiError> {
+        let state = match self.view().sandbox(id) {
+            Some(state) => Some(state),
+            None => self.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new),
+        };
+        state.filter(|state| state.tenant == *tenant).ok_or_else(no_sandbox)
     }
 
     /// The tenant's sandbox with the node that has it. Waits a while for one that is still being made.

@@ -12,6 +12,7 @@ mod exec;
 mod extract;
 mod gateway;
 mod idempotency;
+mod leniency;
 mod linger;
 mod metrics;
 mod moment;

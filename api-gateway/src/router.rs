@@ -14,8 +14,8 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::openapi::Api;
 use crate::routes::{
-    audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, templates, tickets,
-    webhooks,
+    audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, snapshots, system,
+    templates, tickets, webhooks,
 };
 use crate::strict::{Parameters, watch};
 use crate::{audited, auth, denied, observe, openapi};
@@ -66,7 +66,7 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(files::chmod::chmod))
 
         .routes(routes!(templates::list::list, templates::save::save))
-        .routes(routes!(templates::get::get, templates::delete::delete))
+        .routes(routes!(templates::get::get, templates::replace::replace, templates::delete::delete))
         .routes(routes!(templates::spawn::spawn))
 
         .routes(routes!(webhooks::list::list, webhooks::create::create))
@@ -83,8 +83,15 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(audit::checkpoints::checkpoints))
         .routes(routes!(providers::list::list))
         .routes(routes!(providers::test::test))
+        .routes(routes!(providers::get::get))
+        .routes(routes!(snapshots::list::list))
+        .routes(routes!(system::diagnostics::diagnostics))
+        .routes(routes!(system::stats::stats))
         .routes(routes!(pool::status::status))
+        .routes(routes!(quotas::list::list))
         .routes(routes!(quotas::summary::summary))
+        .routes(routes!(quotas::get::get))
+        .routes(routes!(quotas::usage::usage))
         .routes(routes!(metrics::summary::summary))
         .routes(routes!(metrics::prometheus::prometheus))
 }
@@ -131,8 +138,15 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let request_headers =
-        ["x-api-key", "x-user-id", "x-request-id", "idempotency-key", "last-event-id", "prefer"];
+    let request_headers = [
+        "x-api-key",
+        "x-user-id",
+        "x-request-id",
+        "idempotency-key",
+        "last-event-id",
+        "prefer",
+        "x-admin-api-key",
+    ];
     let mut headers: Vec<HeaderName> = request_headers.map(HeaderName::from_static).into();
     headers.extend([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]);
     Some(
@@ -160,22 +174,34 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     )
 }
 
-/// `/a/` is `/a`. Before routing, because clients follow no redirects.
+/// What the original has below `/admin` too, for its web UI. The key decides who may see what, not the path.
+const ADMIN_TWINS: [&str; 4] = ["providers", "metrics", "diagnostics", "quotas"];
+
+/// `/a/` is `/a`, and `/admin/providers` is `/providers`. Before routing, because clients follow no redirects.
 pub(crate) fn normalise<B>(mut request: Request<B>) -> Request<B> {
     let path = request.uri().path();
     let trimmed = path.trim_end_matches('/');
-    if trimmed.len() == path.len() || trimmed.is_empty() {
-        return request;
-    }
-    let target = match request.uri().query() {
-        Some(query) => format!("{trimmed}?{query}"),
+    let target = match admin_twin(trimmed) {
+        Some(rest) => format!("{PREFIX}/{rest}"),
+        None if trimmed.len() == path.len() || trimmed.is_empty() => return request,
         None => trimmed.to_owned(),
     };
-    // A path without its last slash is a path still.
+    let target = match request.uri().query() {
+        Some(query) => format!("{target}?{query}"),
+        None => target,
+    };
+    // A path without its last slash, or without its middle, is a path still.
     if let Ok(uri) = target.parse::<Uri>() {
         *request.uri_mut() = uri;
     }
     request
+}
+
+/// What stands behind `/admin/`, where it is a twin.
+fn admin_twin(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix(PREFIX)?.strip_prefix("/admin/")?;
+    let first = rest.split('/').next()?;
+    ADMIN_TWINS.contains(&first).then_some(rest)
 }
 
 #[cfg(test)]

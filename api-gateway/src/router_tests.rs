@@ -17,6 +17,19 @@ fn a_closing_slash_makes_no_difference() {
 }
 
 #[test]
+fn what_the_original_has_below_admin_is_the_same_without() {
+    assert_eq!(path_of("/api/v1/admin/providers/?a=b"), "/api/v1/providers?a=b");
+    assert_eq!(path_of("/api/v1/admin/quotas/ada%2F/usage"), "/api/v1/quotas/ada%2F/usage");
+    for other in
+        ["/api/v1/admin", "/api/v1/admin/sandboxes", "/api/v1/admin/provider", "/api/v2/admin/quotas"]
+    {
+        assert_eq!(path_of(other), other);
+    }
+    // Once: what is twice below it is nowhere.
+    assert_eq!(path_of("/api/v1/admin/admin/quotas"), "/api/v1/admin/admin/quotas");
+}
+
+#[test]
 fn every_route_of_the_sdk_is_in_the_document() {
     let document = serde_json::to_value(document()).unwrap();
     let paths = document["paths"].as_object().unwrap();

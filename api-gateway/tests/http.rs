@@ -8,6 +8,7 @@ mod http {
 
     mod access;
     mod audit;
+    mod compat;
     mod denied;
     mod events;
     mod exec_resources;

@@ -292,10 +292,8 @@ async fn whoever_takes_over_masks_as_before() {
     let script = r#"i=0; while [ $i -lt 60 ]; do printf '%s' "${OWN#???????}$SECRET${OWN%???????????}"; i=$((i+1)); sleep 0.1; done"#;
     let body = json!({"command": script, "stream": true, "secrets": {"OWN": EXEC_SECRET}});
     let url = serve.api.url(&format!("/sandboxes/{sandbox}/exec"));
-    let mut answer = serve.api.http.post(url).json(&body).send().await.unwrap();
-    let first = String::from_utf8(answer.chunk().await.unwrap().unwrap().to_vec()).unwrap();
-    let first: Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
-    let exec = first["exec_id"].as_str().unwrap().to_owned();
+    let answer = serve.api.http.post(url).json(&body).send().await.unwrap();
+    let exec = answer.headers()["x-exec-id"].to_str().unwrap().to_owned();
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         serve.kill_and_restart().await;

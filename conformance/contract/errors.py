@@ -89,7 +89,8 @@ def _(s: Server) -> None:
         f"{s.path}/exec": [
             {},
             {"command": 5},
-            {"command": ""},
+            {"command": None},
+            {"command": "", "mode": "argv"},
             {"command": ["echo"]},
             {"command": "true", "args": "x"},
             {"command": "true", "args": [1]},
@@ -132,7 +133,7 @@ def _(s: Server) -> None:
             {"path": "/tmp"},
             {"mode": "755"},
             {"path": "/tmp", "mode": 755},
-            {"path": "/tmp", "mode": "u+x"},
+            {"path": "/tmp", "mode": "u+q"},
             {"path": "/tmp", "mode": ""},
         ],
         f"{s.path}/extend": [{}, {"ttl": ""}, {"ttl": 5}, {"ttl": None}],
@@ -282,9 +283,28 @@ def sandbox_routes(sandbox: str) -> list[tuple[str, str, dict | None]]:
 
 @suite.check("404: an unknown and a destroyed sandbox, in every route")
 def _(s: Server) -> None:
-    for sandbox in ("sb-doesnotexist", s.destroyed()):
+    gone = s.destroyed()
+    for sandbox in ("sb-doesnotexist", gone):
         for method, path, body in sandbox_routes(sandbox):
-            expect(s.http.request(method, path, json=body), 404, "NOT_FOUND")
+            if (method, path) != ("DELETE", f"/sandboxes/{gone}"):
+                expect(s.http.request(method, path, json=body), 404, "NOT_FOUND")
+
+
+@suite.check("what is as it was asked to be is a success, and 404 with handling=strict; a missing folder is empty")
+def _(s: Server) -> None:
+    strict = {"Prefer": "handling=strict"}
+    gone, ghost = f"/sandboxes/{s.destroyed()}", {"path": f"/tmp/{fresh()}/a"}
+    for method, path, query, answer in (
+        ("DELETE", gone, None, {"status": "destroyed"}),
+        ("DELETE", f"{s.path}/files", ghost, {"status": "deleted"}),
+        ("DELETE", f"{s.path}/files", ghost | {"recursive": "true"}, {"status": "deleted"}),
+        ("GET", f"{s.path}/files/list", ghost, []),
+    ):
+        equal(expect(s.http.request(method, path, params=query), 200), answer, f"{method} {path}")
+        expect(s.http.request(method, path, params=query, headers=strict), 404, "NOT_FOUND")
+    # A file that cannot be there: something above it is a file.
+    below = {"path": "/etc/passwd/a"}
+    expect(s.http.request("DELETE", f"{s.path}/files", params=below), 200)
 
 
 @suite.check("404: ids with dots, stars, spaces, slashes, wildcards and controls, in every route")

@@ -115,6 +115,32 @@ def _(s: Server) -> None:
     equal(stream.output["stderr"], b"err 1\nerr 2\nerr 3\n", "stderr")
 
 
+@suite.check("NDJSON that nobody asked more of is output and nothing else, and the id rides in a header")
+def _(s: Server) -> None:
+    def records(command: str) -> tuple[str, list[dict]]:
+        with s.http.stream("POST", f"{s.path}/exec", json={"command": command, "stream": True}) as reply:
+            equal(reply.status_code, 200, "status")
+            lines = reply.read().split(b"\n")
+        return reply.headers["x-exec-id"], [json.loads(line) for line in lines if line.strip()]
+
+    exec_id, got = records("echo out; sleep 0.1; echo err >&2; exit 4")
+    equal([(r["stream"], r["data"]) for r in got], [("stdout", "out\n"), ("stderr", "err\n")], "records")
+    equal(expect(s.http.get(f"/execs/{exec_id}"), 200)["exit_code"], 4, "exit code by the id")
+    equal(records("true")[1], [], "records of a silent command")
+    reply = s.http.post(f"{s.path}/exec?records=some", json={"command": "true", "stream": True})
+    expect(reply, 400, "BAD_REQUEST")
+
+
+@suite.check("a failure that comes late is a line on stderr for who is told nothing but output")
+def _(s: Server) -> None:
+    for more, code in (({"timeout": "300ms"}, "TIMEOUT"), ({"workdir": "/not/there"}, "BAD_REQUEST")):
+        body = {"command": "echo x; sleep 20", "stream": True} | more
+        lines = [line for line in s.http.post(f"{s.path}/exec", json=body).text.split("\n") if line]
+        last = json.loads(lines[-1])
+        equal((last["stream"], last["error"]["code"]), ("stderr", code), f"last record with {more}")
+        assert last["data"].startswith("stacyvm: "), last
+
+
 @suite.check("an exec without output, and one killed by a signal, end with their exit record")
 def _(s: Server) -> None:
     for command, code in (("true", 0), ("kill -9 $$", 137), ("exec sh -c 'kill -15 $$'", 143)):
@@ -192,7 +218,7 @@ def _(s: Server) -> None:
 @suite.check("a stream over a bad request is a flat 4xx, not a stream")
 def _(s: Server) -> None:
     for body in (
-        {"command": ""},
+        {"command": None},
         {"command": "true", "mode": "fancy"},
         {"command": "true", "timeout": "-1s"},
     ):
@@ -390,7 +416,7 @@ def _(s: Server) -> None:
         "nonsense",
         "[]",
         "{}",
-        '{"command":""}',
+        '{"command":null}',
         '{"type":"start"}',
         '{"type":"other"}',
         b"\xff\xfe",

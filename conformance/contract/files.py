@@ -237,6 +237,63 @@ def _(s: Server) -> None:
         expect(s.http.get(f"{s.path}/files/glob", params={"pattern": f"{base}/{bad}"}), (200, 400))
 
 
+@suite.check("a move onto a directory moves into it, as mv does")
+def _(s: Server) -> None:
+    base = fresh("/tmp/into-")
+    s.sh(f"mkdir -p {base}/dir/empty {base}/full/x; echo f > {base}/f; ln -s dir {base}/link")
+    for source, target, there in (
+        ("f", "dir", "dir/f"),
+        ("dir/f", "link/", "dir/f"),  # onto itself, through a link
+        ("dir/empty", "full", "full/empty"),
+        ("full/x", "new", "new"),
+    ):
+        body = {"old_path": f"{base}/{source}", "new_path": f"{base}/{target}"}
+        reply = s.http.post(f"{s.path}/files/move", json=body)
+        equal((reply.status_code, reply.json()), (200, {"status": "moved"}), f"{source} to {target}")
+        equal(s.sh(f"test -e {base}/{there} && echo there"), "there\n", there)
+    expect(s.http.post(f"{s.path}/files/move", json={"old_path": f"{base}/dir", "new_path": f"{base}/dir"}), (400, 409))
+    equal(s.sh(f"cat {base}/dir/f"), "f\n", "content")
+    moved = [line for line in expect(s.http.get(f"{s.path}/logs"), 200) if "file.moved" in line]
+    assert any(f"{base}/dir/f" in line for line in moved), f"the log does not say where to: {moved[-5:]}"
+
+
+@suite.check("chmod takes symbolic modes, relative to what is there")
+def _(s: Server) -> None:
+    base = fresh("/tmp/mode-")
+    s.sh(f"mkdir -m 2750 {base}; touch {base}/f; chmod 640 {base}/f")
+    for path, mode, bits in (
+        (f"{base}/f", "u+x", "740"),
+        (f"{base}/f", "a-w,go=", "500"),
+        (f"{base}/f", "+x", "511"),
+        (f"{base}/f", "g=u,o+rX", "555"),
+        (f"{base}/f", "u=rw,go=r", "644"),
+        (base, "o+rX", "2755"),
+        (base, "=755", "755"),
+    ):
+        reply = s.http.post(f"{s.path}/files/chmod", json={"path": path, "mode": mode})
+        equal(expect(reply, 200), {"status": "chmod applied"}, mode)
+        equal(s.sh(f"stat -c %a {path}").strip(), bits, f"bits after {mode}")
+    for mode in ("rwx", "u+q", "u", "x", "u+x,", "u8+x", "99", "10000"):
+        expect(s.http.post(f"{s.path}/files/chmod", json={"path": f"{base}/f", "mode": mode}), 400, "BAD_REQUEST")
+    expect(s.http.post(f"{s.path}/files/chmod", json={"path": f"{base}/none", "mode": "u+x"}), 404, "NOT_FOUND")
+
+
+@suite.check("relative paths begin in the default working directory, in every route")
+def _(s: Server) -> None:
+    name = fresh("rel-")
+    expect(s.http.post(f"{s.path}/files", json={"path": f"{name}/a", "content": "x"}), 200)
+    equal(get(s, f"{name}/a").content, b"x", "content")
+    equal(s.sh(f"cat {name}/a"), "x", "seen by a command without a workdir")
+    stat = expect(s.http.get(f"{s.path}/files/stat", params={"path": f"{name}/a"}), 200)
+    equal(stat["path"], f"/workspace/{name}/a", "path")
+    equal([e["name"] for e in expect(s.http.get(f"{s.path}/files/list", params={"path": name}), 200)], ["a"], "list")
+    expect(s.http.post(f"{s.path}/files/move", json={"old_path": f"{name}/a", "new_path": f"{name}/b"}), 200)
+    expect(s.http.post(f"{s.path}/files/chmod", json={"path": f"{name}/b", "mode": "600"}), 200)
+    found = expect(s.http.get(f"{s.path}/files/glob", params={"pattern": f"{name}/*"}), 200)
+    equal(found, [f"/workspace/{name}/b"], "glob")
+    expect(s.http.delete(f"{s.path}/files", params={"path": name, "recursive": "true"}), 200)
+
+
 @suite.check("a directory is not a file, and a file is not a directory")
 def _(s: Server) -> None:
     base = fresh("/tmp/kind-")

@@ -74,7 +74,7 @@ class Server:
         return result["stdout"]
 
     def stream(self, command: str, sandbox: str = "", **body: Any) -> ExecStream:
-        path = f"/sandboxes/{sandbox or self.sandbox}/exec"
+        path = f"/sandboxes/{sandbox or self.sandbox}/exec?records=all"
         return ExecStream(self.http, path, {"command": command, "stream": True} | body)
 
     # --- what httpx would tidy up before sending

@@ -30,12 +30,18 @@ ROUTES = {
     "/execs/{id}": {"get"},
     "/execs/{id}/output": {"get"},
     "/templates": {"get", "post"},
-    "/templates/{name}": {"get", "delete"},
+    "/templates/{name}": {"get", "put", "delete"},
     "/templates/{name}/spawn": {"post"},
     "/providers": {"get"},
     "/providers/test": {"post"},
     "/pool/status": {"get"},
     "/quotas/summary": {"get"},
+    "/quotas": {"get"},
+    "/quotas/{owner}/usage": {"get"},
+    "/providers/{name}": {"get"},
+    "/snapshots": {"get"},
+    "/diagnostics": {"get"},
+    "/system/stats": {"get"},
     "/health": {"get"},
     "/live": {"get"},
     "/ready": {"get"},
@@ -51,8 +57,36 @@ def _(s: Server) -> None:
     equal(health["status"], "ok", "status")
     assert health["version"], "version"
     go_duration(health["uptime"])
-    equal(expect(s.http.get("/live"), 200), {"status": "alive"}, "live")
-    equal(expect(s.http.get("/ready"), 200), {"status": "ready"}, "ready")
+    live, ready = expect(s.http.get("/live"), 200), expect(s.http.get("/ready"), 200)
+    equal((live["status"], ready["status"]), ("alive", "ready"), "status")
+    for probe in (live, ready):
+        equal(probe["version"], health["version"], "version")
+        go_duration(probe["uptime"])
+    names = [p["name"] for p in expect(s.http.get("/providers"), 200)]
+    equal([p["name"] for p in ready["providers"]], names, "providers")
+    equal((ready["total_providers"], ready["ready_providers"]), (len(names), sum(p["healthy"] for p in ready["providers"])), "counts")
+
+
+@suite.check("what the original's web UI asks for is answered, also below /admin")
+def _(s: Server) -> None:
+    for provider in expect(s.http.get("/providers"), 200):
+        detail = expect(s.http.get(f"/providers/{provider['name']}"), 200)
+        equal((detail["name"], detail["default"]), (provider["name"], provider["default"]), "provider")
+        assert type(detail["sandbox_count"]) is int and isinstance(detail["config"], dict), detail
+        wanted = {"spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory"}
+        assert not provider["healthy"] or wanted <= set(provider["capabilities"]), provider
+    for path in ("/snapshots", "/quotas"):
+        equal(expect(s.http.get(path), 200), [], path)
+    usage = expect(s.http.get("/quotas/nobody/usage"), 200)
+    equal((usage["active_sandboxes"], usage["quota_configured"]), (0, False), "usage")
+    expect(s.http.get("/quotas/nobody"), 404, "NOT_FOUND")
+    s.sh("true")
+    diagnostics = expect(s.http.get("/diagnostics"), 200)
+    rfc3339(diagnostics["generated_at"])
+    assert diagnostics["sandboxes"]["total"] >= 1 and diagnostics["store"]["healthy"], diagnostics
+    assert s.options.api_key not in json.dumps(diagnostics), "the key is in the diagnostics"
+    for path in ("/admin/providers", "/admin/metrics", "/admin/diagnostics", "/admin/quotas"):
+        expect(s.http.get(path), 200)
 
 
 @suite.check("every route is served with and without a trailing slash")
@@ -98,6 +132,8 @@ def _(s: Server) -> None:
                 ("running", s.image, {"k": "v"}),
                 "fields",
             )
+            equal(sandbox["network"], "none", "network")
+            assert "ip" not in sandbox, f"an address without a network: {sandbox}"
             for key in ("memory_mb", "vcpus"):
                 assert type(sandbox[key]) is int and sandbox[key] > 0, f"{key}: {sandbox}"
             assert sandbox["provider"], "provider"
@@ -108,7 +144,7 @@ def _(s: Server) -> None:
             assert "colour" not in sandbox and "nested" not in sandbox, "unknown fields came back"
     finally:
         equal(expect(s.http.delete(f"/sandboxes/{made['id']}"), 200), {"status": "destroyed"}, "destroy")
-    expect(s.http.delete(f"/sandboxes/{made['id']}"), 404, "NOT_FOUND")
+    expect(s.http.delete(f"/sandboxes/{made['id']}", headers={"Prefer": "handling=strict"}), 404, "NOT_FOUND")
     equal(in_list(s, made["id"]), {}, "in the list after destroy")
 
 
@@ -207,6 +243,53 @@ def _(s: Server) -> None:
     expect(s.http.delete(f"/sandboxes/{spawned['id']}"), 200)
     expect(s.http.delete(f"/templates/{name}"), 200)
     expect(s.http.get(f"/templates/{name}"), 404, "NOT_FOUND")
+
+
+@suite.check("a template keeps all that it takes, its setup runs, and its network is that of its sandboxes")
+def _(s: Server) -> None:
+    name = fresh("t-")
+    body = {
+        "image": s.image,
+        "version": 4,
+        "network": "bridge",
+        "setup": ["echo one > /tmp/setup", "echo $WORD >> /tmp/setup"],
+        "env": {"WORD": "two"},
+        "metadata": {"lang": "sh"},
+        "description": "d",
+    }
+    made = expect(s.http.put(f"/templates/{name}", json=body), 201)
+    equal({k: made[k] for k in body}, body, "what came back")
+    equal(rfc3339(made["created_at"]), rfc3339(made["updated_at"]), "times")
+    saved = expect(s.http.put(f"/templates/{name}", json=body | {"name": name, "version": 5}), 200)
+    equal((saved["version"], saved["created_at"]), (5, made["created_at"]), "version and birth")
+    assert rfc3339(saved["updated_at"]) > rfc3339(made["updated_at"]), saved
+    equal(expect(s.http.get(f"/templates/{name}"), 200), saved, "read back")
+    sandbox = s.spawn(template=name)
+    equal((sandbox["network"], sandbox["metadata"]), ("bridge", {"lang": "sh"}), "network and metadata")
+    equal(expect(s.http.get(f"/sandboxes/{sandbox['id']}"), 200)["ip"], sandbox["ip"], "ip")
+    exec_path = f"/sandboxes/{sandbox['id']}/exec"
+    run = lambda command: expect(s.http.post(exec_path, json={"command": command}), 200)["stdout"]
+    equal(run("cat /tmp/setup"), "one\ntwo\n", "what setup wrote")
+    # From the kernel's table: an image need not have `ip`.
+    assert sandbox["ip"] in run("cat /proc/net/fib_trie"), f"{sandbox['ip']} is not an address inside"
+    assert "eth0" in run("cat /proc/net/dev"), "no interface"
+    expect(s.http.put(f"/templates/{name}", json=body | {"setup": ["true", "echo no >&2; exit 3"]}), 200)
+    failed = expect(s.http.post(f"/templates/{name}/spawn"), 400, "BAD_REQUEST")
+    assert "setup command 2" in failed["message"] and "exit code 3" in failed["message"], failed
+    expect(s.http.delete(f"/templates/{name}"), 200)
+
+
+@suite.check("allowed_hosts are kept, said not to be enforced, and get no network")
+def _(s: Server) -> None:
+    name = fresh("t-")
+    body = {"name": name, "image": s.image, "allowed_hosts": ["pypi.org", "*.example.com:443"]}
+    made = expect(s.http.post("/templates", json=body), 201)
+    equal(made["allowed_hosts"], body["allowed_hosts"], "allowed_hosts")
+    assert "allowed_hosts" in made["warnings"][0], made
+    equal(s.spawn(template=name)["network"], "none", "network")
+    expect(s.http.post("/sandboxes", json={"template": name, "network": "bridge"}), 400, "BAD_REQUEST")
+    expect(s.http.post("/templates", json=body | {"network": "bridge"}), 400, "BAD_REQUEST")
+    expect(s.http.delete(f"/templates/{name}"), 200)
 
 
 @suite.check("a template's env reaches its sandboxes; the request's own settings win, but not its image")

@@ -10,6 +10,7 @@ mod clock;
 mod duration;
 mod error_chain;
 mod feed;
+mod file_mode;
 mod fold;
 mod ids;
 mod link;
@@ -36,6 +37,7 @@ pub use feed::{
     After, Announcer, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded,
     RecorderLag, Topic,
 };
+pub use file_mode::{ModeChange, NotAModeChange};
 pub use fold::{
     Ending, ExecEnd, ExecState, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase, WebhookState,
 };

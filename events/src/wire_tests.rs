@@ -47,6 +47,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         env_hmac: BTreeMap::from([("TOKEN".to_owned(), "00ff".to_owned())]),
         secret_names: vec!["TOKEN".to_owned()],
         request_digest: None,
+        setup: vec!["pip install x".to_owned()],
     };
     let exec_spec = ExecSpec {
         argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), "true".to_owned()],
@@ -74,6 +75,12 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             SealedVariable { sealed: "AAAA".to_owned(), hmac: "00ff".to_owned(), secret: true },
         )]),
         description: String::new(),
+        version: Some(2),
+        network: Some(Network::None),
+        setup: vec!["pip install x".to_owned()],
+        allowed_hosts: vec!["pypi.org".to_owned()],
+        created_at: Some(at()),
+        updated_at: Some(at()),
     };
     let webhook_id = WebhookId::from_bytes([6; 16]);
     let epoch = EventId::from_bytes([7; 16]);
@@ -103,6 +110,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             took_us: 10,
             expires_at: Some(at()),
             lifetime_ends_at: Some(at()),
+            address: Some([172, 18, 0, 2].into()),
         }),
         event(SandboxFailed { code: FailureCode::ImageNotFound, message: "no such image".to_owned() }),
         event(SandboxTtlExtended { expires_at: at() }),

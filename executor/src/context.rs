@@ -73,6 +73,11 @@ impl Context {
         Self { actor, ..self.clone() }
     }
 
+    /// The same work, as part of something else.
+    pub fn because_of(&self, cause: CommandId) -> Self {
+        Self { cause: Some(cause), ..self.clone() }
+    }
+
     /// An event that happens once.
     pub fn event(&self, data: impl Into<EventData>) -> Event {
         self.event_with_id(EventId::new(), data)

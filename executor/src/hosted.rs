@@ -180,7 +180,9 @@ impl Registry {
     }
 
     pub fn used(&self) -> usize {
-        self.hosted.len() + self.creating.len()
+        // What runs its first commands is both.
+        let only_creating = self.creating.iter().filter(|id| !self.hosted.contains_key(&**id)).count();
+        self.hosted.len() + only_creating
     }
 
     /// Waits until a place becomes free.

@@ -4,6 +4,7 @@
 //! execs, files, events or commands: all of that is between the executor and the agent.
 
 use std::error::Error as StdError;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,6 +86,8 @@ pub struct BoxHandle {
     pub socket: PathBuf,
     /// Whether it runs. Of a dead one only remains are left; destroy it.
     pub running: bool,
+    /// Its address on the provider's bridge, where it has one and the provider knows.
+    pub address: Option<IpAddr>,
 }
 
 /// Hears how an image pull gets on. Called often; throttle before you publish.
@@ -141,7 +144,10 @@ impl Capabilities {
             ("limits", self.limits),
             ("stats", self.stats),
         ];
-        let mut names = vec![format!("isolation:{}", self.isolation)];
+        let mut names = vec![format!("isolation:{}", self.isolation), self.isolation.to_owned()];
+        // What every provider of this server can do, by the names that older clients look for.
+        let always = ["spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory"];
+        names.extend(always.map(str::to_owned));
         names.extend(flags.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()));
         names.extend(self.runtimes.iter().map(|runtime| format!("runtime:{runtime}")));
         names

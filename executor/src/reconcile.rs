@@ -127,7 +127,8 @@ async fn take_over(
     if hosted.is_closing() {
         return Ok(());
     }
-    if matches!(state.phase, SandboxPhase::Starting { .. }) {
+    // With commands to run first, its maker's command comes again and goes on with them.
+    if matches!(state.phase, SandboxPhase::Starting { .. }) && state.spec.setup.is_empty() {
         // Its maker died between the box and the news of it.
         runs(shared, state, handle).await?;
     }
@@ -211,6 +212,7 @@ async fn runs(shared: &Shared, state: &SandboxState, handle: &BoxHandle) -> Resu
         took_us: 0,
         expires_at: ends.map(|(expires_at, _)| expires_at),
         lifetime_ends_at: ends.map(|(_, lifetime_ends_at)| lifetime_ends_at),
+        address: handle.address,
     };
     Ok(shared.log.publish(&[context.event_once("running", running)]).await?)
 }

@@ -134,6 +134,7 @@ impl World {
             env_hmac: Default::default(),
             secret_names: Vec::new(),
             request_digest: None,
+            setup: Vec::new(),
         };
         let now = SystemClock.now();
         let expires_at = now + chrono::TimeDelta::minutes(5);

@@ -28,6 +28,7 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
             env_hmac: Default::default(),
             secret_names: Vec::new(),
             request_digest: None,
+            setup: Vec::new(),
         },
         requested_at: at(0),
         expires_at,
@@ -35,6 +36,7 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
         ending: None,
         lifetime_ends_at: at(3600),
         phase: SandboxPhase::Running { node: "n".parse::<NodeId>().unwrap(), since: at(0) },
+        address: None,
     }
 }
 

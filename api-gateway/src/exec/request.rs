@@ -133,10 +133,16 @@ impl ExecRequest {
 
     /// Checks it, for a run that nobody attaches to.
     pub fn runnable(self, limits: &ExecLimits) -> Result<Runnable, ApiError> {
-        let command = self.command.unwrap_or_default();
+        let shell = match self.mode.as_deref() {
+            None | Some("" | "shell") => true,
+            Some("argv") => false,
+            Some(_) => return Err(ApiError::bad_request("mode must be shell or argv")),
+        };
+        let command = self.command.ok_or_else(|| ApiError::bad_request("command is missing"))?;
         let args = self.args.unwrap_or_default();
-        if command.is_empty() {
-            return Err(ApiError::bad_request("command is missing"));
+        // To a shell nothing is a command that does nothing.
+        if command.is_empty() && !shell {
+            return Err(ApiError::bad_request("command is empty: in mode argv it is a program"));
         }
         if args.len() > MAX_ENTRIES {
             return Err(ApiError::bad_request(format!("args has more than {MAX_ENTRIES} entries")));
@@ -144,12 +150,10 @@ impl ExecRequest {
         if command.contains('\0') || args.iter().any(|arg| arg.contains('\0')) {
             return Err(ApiError::bad_request("command and args must not contain NUL characters"));
         }
-        let argv = match self.mode.as_deref() {
-            None | Some("" | "shell") => {
-                vec!["/bin/sh".to_owned(), "-c".to_owned(), shell_line(&command, &args)]
-            }
-            Some("argv") => std::iter::once(command).chain(args).collect(),
-            Some(_) => return Err(ApiError::bad_request("mode must be shell or argv")),
+        let argv = if shell {
+            vec!["/bin/sh".to_owned(), "-c".to_owned(), shell_line(&command, &args)]
+        } else {
+            std::iter::once(command).chain(args).collect()
         };
         if argv.iter().any(|arg| arg.len() >= MAX_ARG_BYTES) {
             return Err(ApiError::bad_request(format!(
@@ -271,6 +275,7 @@ mod tests {
         let argv = |json| read(json).unwrap().spec.argv;
         assert_eq!(argv(r#"{"command":"echo","args":["it's"]}"#), ["/bin/sh", "-c", r"echo 'it'\''s'"]);
         assert_eq!(argv(r#"{"command":"echo","mode":""}"#), ["/bin/sh", "-c", "echo"]);
+        assert_eq!(argv(r#"{"command":""}"#), ["/bin/sh", "-c", ""]);
         assert_eq!(argv(r#"{"command":"echo","args":["$A",""],"mode":"argv"}"#), ["echo", "$A", ""]);
     }
 
@@ -287,7 +292,8 @@ mod tests {
     fn bad_requests_are_told() {
         for json in [
             r#"{}"#,
-            r#"{"command":""}"#,
+            r#"{"command":null}"#,
+            r#"{"command":"","mode":"argv"}"#,
             r#"{"command":5}"#,
             r#"{"command":["echo"]}"#,
             r#"{"command":"true","args":"x"}"#,

@@ -10,6 +10,8 @@ pub mod pool;
 pub mod providers;
 pub mod quotas;
 pub mod sandboxes;
+pub mod snapshots;
+pub mod system;
 pub mod templates;
 pub mod tickets;
 pub mod webhooks;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 use super::utf8::Chunk;
-use crate::error::ErrorBody;
+use crate::error::{ErrorBody, ErrorCode};
 
 /// A piece of output.
 #[derive(Debug, Serialize, ToSchema)]
@@ -92,6 +92,18 @@ pub(crate) fn is_zero(value: &u64) -> bool {
     *value == 0
 }
 
+/// Why there is no more output, for clients that are told nothing but output: a line on stderr, as a shell would write it.
+/// `error` tells it from what the command wrote.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FailureRecord<'a> {
+    /// `stderr`
+    pub stream: &'static str,
+    /// One line for people.
+    pub data: String,
+    /// What went wrong.
+    pub error: Cow<'a, ErrorBody>,
+}
+
 impl<'a> OutputRecord<'a> {
     /// The record of a chunk.
     pub fn new(stream: OutputStream, chunk: &'a Chunk) -> Self {
@@ -105,6 +117,25 @@ impl<'a> OutputRecord<'a> {
             offset: chunk.offset,
             next_offset: chunk.next_offset(),
         }
+    }
+}
+
+impl<'a> FailureRecord<'a> {
+    /// What there is to tell of an ending; nothing of a command that ended by itself.
+    pub fn of(end: &'a EndRecord) -> Option<Self> {
+        let error = match &end.error {
+            Some(error) => Cow::Borrowed(error),
+            None if end.outcome == TIMED_OUT => Cow::Owned(ErrorBody {
+                code: ErrorCode::Timeout,
+                message: "the time of the command was up, and it was ended".into(),
+            }),
+            None => return None,
+        };
+        Some(Self {
+            stream: OutputStream::Stderr.as_str(),
+            data: format!("stacyvm: {}\n", error.message),
+            error,
+        })
     }
 }
 
@@ -157,12 +188,13 @@ impl EndRecord {
 }
 
 const INTERRUPTED: &str = "interrupted";
+const TIMED_OUT: &str = "timed_out";
 
 /// The name of an ending on the wire.
 pub const fn outcome(end: &ExecEnd) -> &'static str {
     match end {
         ExecEnd::Exited { .. } => "exited",
-        ExecEnd::TimedOut { .. } => "timed_out",
+        ExecEnd::TimedOut { .. } => TIMED_OUT,
         ExecEnd::Killed { .. } => "killed",
         ExecEnd::Failed { .. } => "failed",
         ExecEnd::OutcomeUnknown { .. } => "outcome_unknown",

@@ -2,7 +2,7 @@ use axum::http::HeaderMap;
 
 /// What the client wants to happen to a request that is not quite right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Handling {
+pub enum Handling {
     /// Not said: what is unknown is left out.
     Unsaid,
     /// The same, and said.

@@ -10,6 +10,7 @@ mod notice;
 mod parameters;
 mod unread;
 
+pub(crate) use handling::Handling;
 pub use layer::watch;
 pub use parameters::Parameters;
 pub use unread::Unread;

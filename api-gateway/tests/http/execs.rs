@@ -81,7 +81,8 @@ async fn a_stream_tells_id_output_and_end_and_keeps_characters_whole() {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     let body = json!({"command": "split", "stream": true});
-    let records = stream(world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body)).await;
+    let records =
+        stream(world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec?records=all")).json(&body)).await;
     let exec = records[0]["exec_id"].as_str().unwrap();
     assert_eq!(records[0].as_object().unwrap().len(), 1);
     assert_eq!(records[1], json!({"stream": "stdout", "data": "a", "offset": 0, "next_offset": 1}));
@@ -111,10 +112,53 @@ async fn late_failures_are_told_inside_the_stream() {
     for (command, outcome) in [("fail", "failed"), ("vanish", "outcome_unknown"), ("late", "timed_out")] {
         let body = json!({"command": command, "stream": true});
         let records =
-            stream(world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body)).await;
+            stream(world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec?records=all")).json(&body))
+                .await;
         let end = records.last().unwrap();
         assert_eq!(end["outcome"], outcome);
         assert_eq!(end.get("error").is_some(), command != "late", "{end}");
+    }
+}
+
+/// What a client sees that takes every line for output, as those of the SDKs do.
+async fn chunks(request: reqwest::RequestBuilder) -> Vec<(String, String)> {
+    let chunk = |record: Value| {
+        let text = |key: &str| record[key].as_str().unwrap_or("").to_owned();
+        (text("stream"), text("data"))
+    };
+    stream(request).await.into_iter().map(chunk).collect()
+}
+
+#[tokio::test]
+async fn clients_that_ask_for_no_more_are_told_nothing_but_output() {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let path = format!("/sandboxes/{sandbox}/exec");
+    let request =
+        |command: &str| world.ask(Method::POST, &path).json(&json!({"command": command, "stream": true}));
+    let piece = |stream: &str, data: &str| (stream.to_owned(), data.to_owned());
+    assert_eq!(chunks(request("hello")).await, [piece("stdout", "hello\n"), piece("stderr", "oops\n")]);
+    assert_eq!(chunks(request("true")).await, []);
+    for (command, code) in [("fail", "BAD_REQUEST"), ("vanish", "CONFLICT"), ("late", "TIMEOUT")] {
+        let records = stream(request(command)).await;
+        let last = records.last().unwrap();
+        assert!(records.iter().all(|record| record["data"].as_str().is_some_and(|data| !data.is_empty())));
+        assert_eq!((&last["stream"], &last["error"]["code"]), (&json!("stderr"), &json!(code)), "{command}");
+        assert!(last["data"].as_str().unwrap().starts_with("stacyvm: "), "{last}");
+    }
+
+    let answer = request("hello").send().await.unwrap();
+    let exec = answer.headers()["x-exec-id"].to_str().unwrap().to_owned();
+    answer.bytes().await.unwrap();
+    assert_eq!(world.get(&format!("/execs/{exec}")).await["exit_code"], 3);
+    let again = chunks(world.ask(Method::GET, &format!("/execs/{exec}/stream?records=output"))).await;
+    assert_eq!(again, [piece("stdout", "hello\n"), piece("stderr", "oops\n")]);
+    for wrong in ["", "none", "ALL", "all,output"] {
+        let request = world.ask(Method::POST, &format!("{path}?records={wrong}"));
+        assert_eq!(
+            error(request.json(&json!({"command": "true", "stream": true})), 400).await,
+            "BAD_REQUEST"
+        );
     }
 }
 

@@ -100,6 +100,7 @@ impl Script {
                     took_us: 1,
                     expires_at: None,
                     lifetime_ends_at: None,
+                    address: None,
                 }
                 .into(),
             ],
@@ -266,13 +267,15 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
             Ok(LinkValue::Done)
         }
         LinkOp::Signal { .. } => Ok(LinkValue::Done),
-        LinkOp::ListFiles { .. }
-        | LinkOp::DeleteFile { .. }
-        | LinkOp::MoveFile { .. }
-        | LinkOp::ChangeMode { .. }
-        | LinkOp::Input { .. }
-        | LinkOp::Resize { .. }
-        | LinkOp::Kill { .. } => Err(LinkFault::new(FaultCode::Unsupported, "not in the script")),
+        LinkOp::DeleteFile { path, .. } => match files.remove(&path) {
+            None => missing(),
+            Some(_) => Ok(LinkValue::Done),
+        },
+        LinkOp::ListFiles { .. } => missing(),
+        LinkOp::ChangeMode { .. } | LinkOp::AdjustMode { .. } => Ok(LinkValue::Done),
+        LinkOp::MoveFile { .. } | LinkOp::Input { .. } | LinkOp::Resize { .. } | LinkOp::Kill { .. } => {
+            Err(LinkFault::new(FaultCode::Unsupported, "not in the script"))
+        }
     };
     incoming.answer(outcome).await;
 }

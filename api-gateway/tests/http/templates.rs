@@ -9,11 +9,14 @@ use super::world::{BLUE, World, error, json as body_of};
 async fn a_template_is_saved_replaced_spawned_from_and_deleted() {
     let world = World::start().await;
     let template = json!({"name": "py", "image": "python:3.12", "memory_mb": 300, "vcpus": 2, "ttl": "20m", "provider": "", "metadata": {}});
-    let saved = world.post("/templates", template, 201).await;
+    let mut saved = world.post("/templates", template, 201).await;
+    let made_at = saved["created_at"].take();
+    assert_eq!(saved["updated_at"].take(), made_at);
     assert_eq!(
         saved,
         json!({
-            "name": "py", "image": "python:3.12", "memory_mb": 300, "vcpus": 2, "cpu_cores": 2, "ttl": "20m0s", "ttl_seconds": 1200
+            "name": "py", "image": "python:3.12", "memory_mb": 300, "vcpus": 2, "cpu_cores": 2, "ttl": "20m0s", "ttl_seconds": 1200,
+            "version": 1, "created_at": null, "updated_at": null
         })
     );
     let replaced =

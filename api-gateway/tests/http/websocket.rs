@@ -67,7 +67,7 @@ async fn what_cannot_be_run_is_told_in_a_frame() {
     let world = World::start().await;
     let sandbox = world.sandbox().await;
     for (first, code) in [
-        (json!({"command": ""}), "BAD_REQUEST"),
+        (json!({"command": null}), "BAD_REQUEST"),
         (json!({"type": "stop"}), "BAD_REQUEST"),
         (json!([]), "BAD_REQUEST"),
         (json!({"command": "fail"}), "BAD_REQUEST"),

@@ -88,6 +88,7 @@ async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
             env_hmac: Default::default(),
             secret_names: Vec::new(),
             request_digest: None,
+            setup: Vec::new(),
         };
         let event = Event {
             id: EventId::new(),

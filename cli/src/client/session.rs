@@ -261,6 +261,7 @@ async fn start(
 ) -> Result<Records, ClientError> {
     let request = api
         .request(Method::POST, api.url(&["sandboxes", sandbox, "exec"]))
+        .query(&[("records", "all")])
         .header(IDEMPOTENCY_KEY, key.as_str())
         .json(request);
     Ok(records(api, api.send(request).await?))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use events::CapabilitySet;
+use events::{CapabilitySet, Network};
 use serde::{Deserialize, Serialize};
 
 use super::values::{Bytes, GoDuration, ImageAlias, KeptFor};
@@ -145,6 +145,8 @@ pub struct DefaultsConfig {
     pub image: String,
     /// What root in a sandbox may do that asks for no less: `standard` or `minimal`. Nobody gets more.
     pub capabilities: CapabilitySet,
+    /// Network of a sandbox that does not say: `none` or `bridge`.
+    pub network: Network,
     pub memory_mb: u32,
     pub vcpus: u32,
     /// When a sync exec that names no timeout is ended.
@@ -369,6 +371,7 @@ impl Default for Config {
                 max_queue_wait: minutes(5),
                 image: "alpine:latest".to_owned(),
                 capabilities: CapabilitySet::Standard,
+                network: Network::None,
                 memory_mb: 512,
                 vcpus: 1,
                 default_exec_timeout: minutes(5),

@@ -48,6 +48,7 @@ pub fn gateway_config(
             known_providers: known,
             default_image: defaults.image.clone(),
             capabilities: defaults.capabilities,
+            default_network: defaults.network,
             default_ttl: defaults.ttl.0,
             max_ttl: defaults.max_ttl.0,
             max_lifetime: defaults.max_lifetime.0.max(defaults.max_ttl.0),

@@ -261,7 +261,7 @@ impl World {
         body: &Value,
         read: &mut Read,
     ) -> Result<bool, Violation> {
-        let path = format!("/sandboxes/{}/exec", scene.sandbox);
+        let path = format!("/sandboxes/{}/exec?records=all", scene.sandbox);
         let request = self.client(scene.tenant).request(Method::POST, &path);
         let request = request.header("idempotency-key", name).body(body.to_string());
         let Ok(Ok(response)) = tokio::time::timeout(ONE_TRY, request.send()).await else {

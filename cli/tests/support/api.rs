@@ -71,10 +71,10 @@ impl Api {
         answer.status().as_u16()
     }
 
-    /// Starts an exec whose output is streamed.
+    /// Starts an exec whose output is streamed, with all records.
     pub async fn start_stream(&self, sandbox: &str, command: &str) -> reqwest::Response {
         let body = json!({"command": command, "stream": true});
-        let url = self.url(&format!("/sandboxes/{sandbox}/exec"));
+        let url = self.url(&format!("/sandboxes/{sandbox}/exec?records=all"));
         let answer = self.http.post(url).json(&body).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 200);
         answer

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,9 @@ pub struct SandboxState {
     pub ending: Option<Ending>,
     /// Where it stands.
     pub phase: SandboxPhase,
+    /// Its address on the provider's bridge, once it runs, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 /// An end that was asked for.
@@ -105,6 +110,7 @@ impl SandboxState {
                 term: requested.term,
                 ending: None,
                 phase: SandboxPhase::Requested,
+                address: None,
             }),
             (None, _) => None,
             (Some(mut state), _) => {
@@ -128,6 +134,8 @@ impl SandboxState {
                 self.phase = SandboxPhase::Running { node: running.node.clone(), since: at };
                 self.expires_at = running.expires_at.unwrap_or(self.expires_at);
                 self.lifetime_ends_at = running.lifetime_ends_at.unwrap_or(self.lifetime_ends_at);
+                // A new executor that takes it over may not know.
+                self.address = running.address.or(self.address);
             }
             EventData::SandboxFailed(failed) => {
                 self.phase = SandboxPhase::Failed { code: failed.code, message: failed.message.clone(), at };

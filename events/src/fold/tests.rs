@@ -54,6 +54,7 @@ fn running(seconds: i64, term: Option<Term>) -> Event {
         took_us: 1,
         expires_at: ends.map(|ends| ends.0),
         lifetime_ends_at: ends.map(|ends| ends.1),
+        address: None,
     };
     told(seconds, executor(), running)
 }

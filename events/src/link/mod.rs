@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use client::{LinkClient, LinkStream};
 pub use server::{LinkIncoming, LinkServer, ListenError};
 
-use crate::{Actor, ExecId, RequestId, SandboxId, TenantId, TerminalSize};
+use crate::{Actor, ExecId, ModeChange, RequestId, SandboxId, TenantId, TerminalSize};
 
 /// How many bytes may be under way in one direction.
 pub const WINDOW: u64 = 4 << 20;
@@ -120,6 +120,13 @@ pub enum LinkOp {
     Kill {
         /// Which exec.
         exec: ExecId,
+    },
+    /// Changes permission bits as `chmod u+x` does.
+    AdjustMode {
+        /// Which.
+        path: String,
+        /// How.
+        change: ModeChange,
     },
 }
 

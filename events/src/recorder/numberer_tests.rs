@@ -290,6 +290,7 @@ fn running(node: &str) -> Event {
         took_us: 1,
         expires_at: None,
         lifetime_ends_at: None,
+        address: None,
     })
 }
 

@@ -11,6 +11,7 @@ impl EventData {
         match self {
             Self::SandboxRequested(requested) => {
                 requested.spec.metadata.values_mut().for_each(|value| redaction.text(value));
+                requested.spec.setup.iter_mut().for_each(|line| redaction.text(line));
             }
             Self::SandboxFailed(failed) => redaction.text(&mut failed.message),
             Self::SandboxUnhealthy(unhealthy) => redaction.text(&mut unhealthy.message),
@@ -28,6 +29,7 @@ impl EventData {
             Self::FileModeChanged(file) => redaction.text(&mut file.path),
             Self::TemplateSaved(saved) => {
                 saved.template.metadata.values_mut().for_each(|value| redaction.text(value));
+                saved.template.setup.iter_mut().for_each(|line| redaction.text(line));
                 redaction.text(&mut saved.template.description);
             }
             Self::AccessDenied(denied) => redaction.text(&mut denied.reason),

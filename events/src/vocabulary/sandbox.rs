@@ -1,6 +1,7 @@
 //! What happens to sandboxes, their files and the nodes that carry them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -117,6 +118,9 @@ pub struct SandboxSpec {
     /// The digest of a request that came with an `Idempotency-Key`: the same key with another body is a conflict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,
+    /// Shell lines that are run in it, one after the other, before it counts as running. One that fails, fails it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<String>,
 }
 
 /// `sandbox.requested`
@@ -189,6 +193,9 @@ pub struct SandboxRunning {
     /// The time past which no extension moves the deadline, from here on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_ends_at: Option<DateTime<Utc>>,
+    /// Its address on the provider's bridge, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 /// Why a sandbox could not be made.

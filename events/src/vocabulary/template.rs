@@ -2,17 +2,36 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::CapabilitySet;
+use super::{CapabilitySet, Network};
 
 /// A named set of defaults. `None` means: the server's default.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Template {
     /// The name, unique in its tenant.
     pub name: String,
     /// The image.
     pub image: String,
+    /// The client's own number of the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// The network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// Shell lines that are run in every sandbox made from it before it counts as running.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<String>,
+    /// Hosts that its sandboxes are meant to reach. Nothing enforces it, so such sandboxes get no network at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_hosts: Vec<String>,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<DateTime<Utc>>,
+    /// When it was saved last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<DateTime<Utc>>,
     /// The box-maker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,

@@ -317,15 +317,7 @@ pub async fn templates_are_saved_and_deleted(subject: &Subject) {
     let template = |name: &str, image: &str| Template {
         name: name.to_owned(),
         image: image.to_owned(),
-        provider: None,
-        memory_mib: None,
-        vcpus: None,
-        ttl_seconds: None,
-        capabilities: None,
-        metadata: Default::default(),
-        env: Default::default(),
-        variables: Default::default(),
-        description: String::new(),
+        ..Template::default()
     };
     let saved = |name, image| event(None, TemplateSaved { template: template(name, image) });
     let mut other = saved("a", "theirs");
@@ -410,19 +402,7 @@ pub async fn hostile_text_is_only_text(subject: &Subject) {
     let store = subject.open().await;
     let mut log = Recorder::default();
     let owner = "'; DROP TABLE events; --\0\u{10ffff}";
-    let template = Template {
-        name: owner.to_owned(),
-        image: "\0".to_owned(),
-        provider: None,
-        memory_mib: None,
-        vcpus: None,
-        ttl_seconds: None,
-        capabilities: None,
-        metadata: Default::default(),
-        env: Default::default(),
-        variables: Default::default(),
-        description: String::new(),
-    };
+    let template = Template { name: owner.to_owned(), image: "\0".to_owned(), ..Template::default() };
     let batch = log.batch(vec![
         event(Some(1), requested(Some(owner))),
         event(None, TemplateSaved { template: template.clone() }),

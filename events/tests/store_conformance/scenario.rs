@@ -57,6 +57,7 @@ pub fn requested(owner: Option<&str>) -> SandboxRequested {
             env_hmac: Default::default(),
             secret_names: Vec::new(),
             request_digest: None,
+            setup: Vec::new(),
         },
         expires_at: at(60),
         lifetime_ends_at: at(600),
@@ -71,6 +72,7 @@ pub fn running() -> SandboxRunning {
         took_us: 10,
         expires_at: None,
         lifetime_ends_at: None,
+        address: None,
     }
 }
 

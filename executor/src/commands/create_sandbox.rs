@@ -8,6 +8,7 @@ use events::{
     SandboxRunning, SandboxSpec, SandboxStarting, SecretMap, Term,
 };
 
+use super::setup::{self, SetupOutcome};
 use super::{Outcome, tell};
 use crate::context::Context;
 use crate::hosted::Hosted;
@@ -126,26 +127,47 @@ async fn create(
         // Reconciliation has taken it over, and has said that it runs: that is said once.
         return Ok(());
     }
+    let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let redaction = context.redaction.clone();
+    let hosted = Arc::new(Hosted::new(id, context.tenant.clone(), provider, agent, redaction));
+    // Of an earlier delivery, or taken over: its pumps go on.
+    let hosted = shared.registry.get(id).unwrap_or_else(|| {
+        shared.registry.insert(Arc::clone(&hosted));
+        hosted
+    });
+    match setup::run(shared, context, &hosted, &spec.setup, time_left, attempt).await? {
+        SetupOutcome::Done => {}
+        // Who destroys it tells of it.
+        SetupOutcome::Unwanted => return Ok(()),
+        SetupOutcome::Failed(message) => {
+            fail(shared, context, FailureCode::Invalid, message).await?;
+            hosted.close();
+            discard(hosted.provider.as_ref(), context).await;
+            shared.registry.remove(id);
+            return Ok(());
+        }
+    }
+    // Its time begins when it runs.
     let now = shared.clock.now();
     let ends = asked.term.map(|term| term.ends(now));
     if let Some((expires_at, _)) = ends
         && (began.elapsed() > NOTICEABLE || attempt > 1)
     {
         let left = (expires_at - now).to_std().unwrap_or_default();
-        if let Err(error) = agent.set_deadline(left + GRACE).await {
+        if let Err(error) = hosted.agent.set_deadline(left + GRACE).await {
             tracing::warn!(sandbox.id = %id, error = %error, "the deadline was not set");
-            discard(provider.as_ref(), context).await;
+            discard(hosted.provider.as_ref(), context).await;
+            shared.registry.remove(id);
             return Err(Outcome::Retry(Duration::from_secs(1)));
         }
     }
-    let redaction = context.redaction.clone();
-    shared.registry.insert(Arc::new(Hosted::new(id, context.tenant.clone(), provider, agent, redaction)));
     let running = SandboxRunning {
         node: shared.config.node.clone(),
         runtime_id: handle.runtime_id,
-        took_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
         expires_at: ends.map(|(expires_at, _)| expires_at),
         lifetime_ends_at: ends.map(|(_, lifetime_ends_at)| lifetime_ends_at),
+        took_us,
+        address: handle.address,
     };
     tell(shared, &[context.event_once("running", running)]).await
 }

@@ -3,6 +3,7 @@
 mod create_sandbox;
 mod destroy_sandbox;
 mod extend_ttl;
+mod setup;
 mod start_exec;
 
 use std::sync::Arc;

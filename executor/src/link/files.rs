@@ -1,9 +1,11 @@
+use std::borrow::Cow;
+
 use agent::client::{CallError, Listed, Listing, WriteFile};
 use agent::protocol::{Entry, FileErrorKind, FileRefusal};
 use chrono::{DateTime, Utc};
 use events::{
     EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead, FileWritten,
-    LinkError, LinkFault, LinkIncoming, LinkValue,
+    LinkError, LinkFault, LinkIncoming, LinkValue, ModeChange,
 };
 
 use serde::Serialize;
@@ -130,9 +132,34 @@ pub(super) async fn rename(
     from: &str,
     to: &str,
 ) -> Answer {
-    hosted.agent.move_path(from, to).await.map_err(|error| fault(hosted, error))?;
-    tell(shared, context, FileMoved { from: from.to_owned(), to: to.to_owned() }).await?;
+    let to = destination(hosted, from, to).await;
+    hosted.agent.move_path(from, to.as_ref()).await.map_err(|error| fault(hosted, error))?;
+    tell(shared, context, FileMoved { from: from.to_owned(), to: to.into_owned() }).await?;
     Ok(LinkValue::Done)
+}
+
+/// Where a move leads: into what is a directory already, as with `mv`.
+async fn destination<'a>(hosted: &Hosted, from: &str, to: &'a str) -> Cow<'a, str> {
+    let parts = || from.split('/').filter(|part| !part.is_empty() && *part != ".");
+    let Some(name) = parts().next_back().filter(|name| *name != "..") else { return Cow::Borrowed(to) };
+    match hosted.agent.stat(to).await {
+        Ok(found) if entry(&found).is_dir => Cow::Owned(format!("{}/{name}", to.trim_end_matches('/'))),
+        // Not there, or whatever is wrong with it: the move says so.
+        Ok(_) | Err(_) => Cow::Borrowed(to),
+    }
+}
+
+/// The agent says how the bits are, and is told how they shall be: what `chmod` does too.
+pub(super) async fn adjust_mode(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    path: &str,
+    change: &ModeChange,
+) -> Answer {
+    let found = hosted.agent.stat(path).await.map_err(|error| fault(hosted, error))?;
+    let found = entry(&found);
+    change_mode(shared, context, hosted, path, change.apply(found.mode, found.is_dir)).await
 }
 
 pub(super) async fn change_mode(

@@ -61,6 +61,9 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
         }
         LinkOp::Signal { exec, signal } => input::signal(shared, &context, &hosted, *exec, *signal).await,
         LinkOp::Resize { exec, size } => input::resize(shared, &context, &hosted, *exec, *size).await,
+        LinkOp::AdjustMode { path, change } => {
+            files::adjust_mode(shared, &context, &hosted, path, change).await
+        }
         LinkOp::Kill { exec } => input::kill(shared, &context, &hosted, *exec).await,
     };
     let answer = answer.map_err(|fault| explain(shared, &hosted, fault));

@@ -18,11 +18,11 @@ use crate::error::{ApiError, ErrorBody};
 use crate::exec::end::{failure, outcome_unknown, timed_out};
 use crate::exec::request::ExecRequest;
 use crate::exec::start::{Started, known, start, start_detached, verify};
-use crate::extract::{RawJsonBody, SandboxPath};
+use crate::extract::{QueryOf, RawJsonBody, SandboxPath};
 use crate::gateway::Gateway;
 use crate::idempotency::IdempotencyKey;
 use crate::stream::exec::ExecRecords;
-use crate::stream::ndjson;
+use crate::stream::ndjson::{self, Records, RecordsQuery};
 use crate::stream::record::is_zero;
 
 /// What a sync exec gave.
@@ -77,10 +77,11 @@ impl From<CollectError> for ApiError {
 
 /// Runs a command: answers with all of its output when it is over, or with `"stream": true` as NDJSON while it runs.
 ///
-/// NDJSON: the first record is `{"exec_id"}`; then `{"stream","data","offset","next_offset"}`, with `data_b64` beside
-/// `data` for bytes that are not UTF-8; the last has no `stream` and carries `exec_id`, `outcome`, `exit_code` and the
-/// lengths of both streams. `offset` is where the first byte of the chunk stands in its stream, `next_offset` where to go
-/// on from. Blank lines keep the connection alive.
+/// NDJSON: `{"stream","data","offset","next_offset"}`, with `data_b64` beside `data` for bytes that are not UTF-8. `offset`
+/// is where the first byte of the chunk stands in its stream, `next_offset` where to go on from. Blank lines keep the
+/// connection alive. The exec's id is in `X-Exec-ID`. With `records=all` the first record is `{"exec_id"}`, and the last has
+/// no `stream` and carries `exec_id`, `outcome`, `exit_code` and the lengths of both streams. Without it nothing but output
+/// comes; a failure is then a last line on stderr with `error` beside `data`.
 ///
 /// With `"detach": true` the answer is 202 with the exec's id, at once.
 ///
@@ -92,6 +93,7 @@ impl From<CollectError> for ApiError {
     tag = "execs",
     params(
         ("id" = String, Path, description = "The sandbox"),
+        RecordsQuery,
         ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body runs once and gives the first result again"),
     ),
     request_body = ExecRequest,
@@ -112,9 +114,11 @@ pub(crate) async fn run(
     State(gateway): State<Gateway>,
     caller: Caller,
     SandboxPath(id): SandboxPath,
+    QueryOf(query): QueryOf<RecordsQuery>,
     key: IdempotencyKey,
     body: RawJsonBody<ExecRequest>,
 ) -> Result<Response, ApiError> {
+    let records = Records::read(query.records.as_deref(), Records::Output)?;
     let idempotent = key.with(&caller.tenant, &format!("exec {id}"), &body.bytes);
     // What was asked for before has its answer, whatever has become of its sandbox.
     let known = match &idempotent {
@@ -144,7 +148,8 @@ pub(crate) async fn run(
         let Started { exec, output } =
             start(&gateway, &caller, place, known, runnable, idempotent.as_ref()).await?;
         let closing = gateway.closing().clone();
-        return Ok(ndjson::respond(ExecRecords::new(exec, output, gateway.config().heartbeat, closing)));
+        let source = ExecRecords::new(exec, output, gateway.config().heartbeat, closing);
+        return Ok(ndjson::respond(source, records));
     }
     let timeout = match runnable.spec.timeout_ms {
         Some(ms) => Duration::from_millis(ms),

@@ -13,7 +13,7 @@ use crate::exec::start::read;
 use crate::extract::{ExecPath, QueryOf};
 use crate::gateway::Gateway;
 use crate::stream::exec::ExecRecords;
-use crate::stream::ndjson;
+use crate::stream::ndjson::{self, Records};
 
 /// Where to go on from.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -23,9 +23,12 @@ pub struct StreamQuery {
     pub stdout_offset: Option<String>,
     /// The first byte of stderr.
     pub stderr_offset: Option<String>,
+    /// `all` (the default here): the id of the exec first, how it ended last. `output`: output and nothing else.
+    #[param(pattern = "^(output|all)$")]
+    pub records: Option<String>,
 }
 
-/// The same NDJSON as a streamed exec gives, from any two offsets on: what a client goes on with after its connection
+/// The same NDJSON as a streamed exec gives with `records=all`, from any two offsets on: what a client goes on with after its connection
 /// broke, through any gateway.
 #[utoipa::path(
     get,
@@ -46,8 +49,9 @@ pub(crate) async fn stream(
 ) -> Result<Response, ApiError> {
     let stdout = offset(query.stdout_offset.as_deref(), "stdout_offset")?;
     let stderr = offset(query.stderr_offset.as_deref(), "stderr_offset")?;
+    let records = Records::read(query.records.as_deref(), Records::All)?;
     find(&gateway, &caller.tenant, id).await?;
     let output = read(&gateway, id, stdout, stderr).await?;
     let closing = gateway.closing().clone();
-    Ok(ndjson::respond(ExecRecords::new(id, output, gateway.config().heartbeat, closing)))
+    Ok(ndjson::respond(ExecRecords::new(id, output, gateway.config().heartbeat, closing), records))
 }

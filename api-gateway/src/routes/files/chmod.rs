@@ -6,7 +6,7 @@ use events::LinkOp;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::path::{mode, path};
+use super::path::{ModeWish, mode_change, path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{JsonBody, SandboxPath};
@@ -19,7 +19,7 @@ pub struct ChmodRequest {
     /// Absolute, or relative to /workspace.
     #[schema(required)]
     pub path: Option<String>,
-    /// Permission bits in octal.
+    /// Permission bits in octal, or a change of them as `chmod` takes it: `u+x`, `a-w,go=`.
     #[schema(required, example = "0755")]
     pub mode: Option<String>,
 }
@@ -44,7 +44,10 @@ pub(crate) async fn chmod(
     JsonBody(request): JsonBody<ChmodRequest>,
 ) -> Result<Json<Status>, ApiError> {
     let path = path(request.path, "path")?;
-    let mode = mode(&request.mode.unwrap_or_default())?;
-    gateway.call(&caller, id, LinkOp::ChangeMode { path, mode }).await?;
+    let op = match mode_change(&request.mode.unwrap_or_default())? {
+        ModeWish::Set(mode) => LinkOp::ChangeMode { path, mode },
+        ModeWish::Change(change) => LinkOp::AdjustMode { path, change },
+    };
+    gateway.call(&caller, id, op).await?;
     Ok(Status::json("chmod applied"))
 }

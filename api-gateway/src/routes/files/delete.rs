@@ -6,11 +6,12 @@ use events::LinkOp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::path::path;
+use super::{is_missing, path::path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, link_failed};
+use crate::leniency::Leniency;
 use crate::routes::Status;
 
 /// What to delete.
@@ -24,7 +25,7 @@ pub struct DeleteQuery {
     pub recursive: Option<String>,
 }
 
-/// Deletes a file or a folder.
+/// Deletes a file or a folder. One that is not there is a success too; with `Prefer: handling=strict` it is 404.
 #[utoipa::path(
     delete,
     path = "/sandboxes/{id}/files",
@@ -33,7 +34,7 @@ pub struct DeleteQuery {
     responses(
         (status = 200, description = "It is deleted", body = Status),
         (status = 400, description = "No path", body = ErrorBody),
-        (status = 404, description = "No such sandbox or file", body = ErrorBody),
+        (status = 404, description = "No such sandbox; or no such file, and `Prefer: handling=strict`", body = ErrorBody),
         (status = 409, description = "The folder is not empty", body = ErrorBody),
     )
 )]
@@ -42,10 +43,15 @@ pub(crate) async fn delete(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<DeleteQuery>,
+    leniency: Leniency,
 ) -> Result<Json<Status>, ApiError> {
     let path = path(query.path, "path")?;
     // To the letter: what deletes whole folders must not be guessed.
     let recursive = query.recursive.as_deref() == Some("true");
-    gateway.call(&caller, id, LinkOp::DeleteFile { path, recursive }).await?;
+    match gateway.ask(&caller, id, LinkOp::DeleteFile { path, recursive }).await? {
+        Ok(_) => {}
+        Err(error) if leniency.is_lenient() && is_missing(&error) => {}
+        Err(error) => return Err(link_failed(error)),
+    }
     Ok(Status::json("deleted"))
 }

@@ -1,8 +1,9 @@
 //! `GET /sandboxes/{id}/files/list`
 
+use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
-use events::{FileEntry, LinkOp};
+use axum::response::{IntoResponse, Response};
+use events::{FaultCode, FileEntry, LinkError, LinkOp};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -10,7 +11,8 @@ use super::{File, listing, path::path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, link_failed};
+use crate::leniency::Leniency;
 
 /// Which folder.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -20,7 +22,7 @@ pub struct ListQuery {
     pub path: Option<String>,
 }
 
-/// The entries of a folder, by name.
+/// The entries of a folder, by name. One that is not there has none; with `Prefer: handling=strict` it is 404.
 #[utoipa::path(
     get,
     path = "/sandboxes/{id}/files/list",
@@ -29,7 +31,7 @@ pub struct ListQuery {
     responses(
         (status = 200, description = "The entries", body = [File]),
         (status = 400, description = "Not a folder", body = ErrorBody),
-        (status = 404, description = "No such sandbox or folder", body = ErrorBody),
+        (status = 404, description = "No such sandbox; or no such folder, and `Prefer: handling=strict`", body = ErrorBody),
         (status = 413, description = "More than 100,000 entries", body = ErrorBody),
     )
 )]
@@ -38,9 +40,15 @@ pub(crate) async fn list(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<ListQuery>,
+    leniency: Leniency,
 ) -> Result<Response, ApiError> {
     let path =
         path(Some(query.path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned())), "path")?;
-    let entries = gateway.open(&caller, id, LinkOp::ListFiles { path }).await?;
-    listing::respond::<FileEntry, File>(entries, File::from).await
+    match gateway.try_open(&caller, id, LinkOp::ListFiles { path }).await? {
+        Ok(entries) => listing::respond::<FileEntry, File>(entries, File::from).await,
+        Err(LinkError::Refused(fault)) if leniency.is_lenient() && fault.code == FaultCode::NotFound => {
+            Ok(Json::<[File; 0]>([]).into_response())
+        }
+        Err(error) => Err(link_failed(error)),
+    }
 }

@@ -13,6 +13,7 @@ pub mod upload;
 pub mod write;
 
 use chrono::{DateTime, Utc};
+use events::{FaultCode, LinkError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -57,6 +58,14 @@ pub struct PathQuery {
     /// Absolute, or relative to /workspace.
     #[param(required)]
     pub path: Option<String>,
+}
+
+/// Whether there is nothing at the path, nor can be.
+fn is_missing(error: &LinkError) -> bool {
+    match error {
+        LinkError::Refused(fault) => matches!(fault.code, FaultCode::NotFound | FaultCode::NotADirectory),
+        LinkError::Unreachable | LinkError::Broken(_) => false,
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Paths and modes, as clients write them.
 
+use events::ModeChange;
+
 use crate::error::ApiError;
 
 /// Linux takes no longer ones, the closing NUL included.
@@ -66,6 +68,26 @@ pub fn mode_or_kept(text: Option<&str>) -> Result<(u32, bool), ApiError> {
     }
 }
 
+/// What shall become of permission bits.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ModeWish {
+    /// These.
+    Set(u32),
+    /// Others than before.
+    Change(ModeChange),
+}
+
+/// Permission bits in octal, or a change of them in the symbolic form of `chmod`.
+pub fn mode_change(text: &str) -> Result<ModeWish, ApiError> {
+    match (mode(text), text.parse::<ModeChange>()) {
+        (Ok(mode), _) => Ok(ModeWish::Set(mode)),
+        (Err(_), Ok(change)) => Ok(ModeWish::Change(change)),
+        (Err(_), Err(_)) => Err(ApiError::bad_request(
+            "mode must be octal permission bits such as 0755, or changes of them such as u+x or a-w,go=",
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -118,6 +140,11 @@ mod tests {
         }
         assert_eq!(mode_or_kept(Some("")).unwrap(), (DEFAULT_MODE, true));
         assert_eq!(mode_or_kept(Some("755")).unwrap(), (0o755, false));
+        assert_eq!(mode_change("0755").unwrap(), ModeWish::Set(0o755));
+        assert_eq!(mode_change("a-w,go=").unwrap(), ModeWish::Change("a-w,go=".parse().unwrap()));
+        for bad in ["", "rwx", "99", "u+x,", "u+y"] {
+            assert!(mode_change(bad).is_err(), "{bad}");
+        }
     }
 
     proptest! {

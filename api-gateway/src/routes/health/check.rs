@@ -2,9 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use events::format_go_duration;
 use serde::Serialize;
-use std::time::Duration;
 use utoipa::ToSchema;
 
 use crate::gateway::Gateway;
@@ -29,6 +27,5 @@ pub struct Health {
     responses((status = 200, description = "It answers", body = Health))
 )]
 pub(crate) async fn check(State(gateway): State<Gateway>) -> Json<Health> {
-    let uptime = Duration::from_millis(u64::try_from(gateway.uptime().as_millis()).unwrap_or(u64::MAX));
-    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), uptime: format_go_duration(uptime) })
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), uptime: gateway.uptime_text() })
 }

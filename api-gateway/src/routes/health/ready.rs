@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 
+use super::Readiness;
 use crate::error::{ApiError, ErrorBody};
 use crate::gateway::Gateway;
-use crate::routes::Status;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The recorder speaks every second. After so long without a word nothing is being recorded, and so nothing answered.
@@ -20,11 +20,11 @@ const RECORDER_SILENCE: Duration = Duration::from_secs(8);
     tag = "health",
     security(()),
     responses(
-        (status = 200, description = "They can", body = Status),
+        (status = 200, description = "They can", body = Readiness),
         (status = 503, description = "They cannot", body = ErrorBody),
     )
 )]
-pub(crate) async fn ready(State(gateway): State<Gateway>) -> Result<Json<Status>, ApiError> {
+pub(crate) async fn ready(State(gateway): State<Gateway>) -> Result<Json<Readiness>, ApiError> {
     if gateway.closing().is_cancelled() {
         return Err(ApiError::unavailable("the gateway stops"));
     }
@@ -35,7 +35,7 @@ pub(crate) async fn ready(State(gateway): State<Gateway>) -> Result<Json<Status>
         return Err(ApiError::unavailable("the recorder is silent"));
     }
     match tokio::time::timeout(PATIENCE, gateway.store().head()).await {
-        Ok(Ok(_)) => Ok(Status::json("ready")),
+        Ok(Ok(_)) => Ok(Json(Readiness::of(&gateway))),
         Ok(Err(error)) => Err(ApiError::unavailable(error)),
         Err(_) => Err(ApiError::unavailable("the event store does not answer")),
     }

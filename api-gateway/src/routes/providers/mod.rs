@@ -1,5 +1,6 @@
 //! Providers: the box-makers, as the executors report them.
 
+pub mod get;
 pub mod list;
 pub mod test;
 

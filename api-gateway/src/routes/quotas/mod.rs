@@ -1,3 +1,6 @@
 //! Quotas.
 
+pub mod get;
+pub mod list;
 pub mod summary;
+pub mod usage;

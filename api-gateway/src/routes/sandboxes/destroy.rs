@@ -11,9 +11,11 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::SandboxPath;
 use crate::gateway::{Gateway, no_sandbox};
+use crate::leniency::Leniency;
 use crate::routes::Status;
 
-/// Destroys a sandbox with all that is in it, and answers when it is gone.
+/// Destroys a sandbox with all that is in it, and answers when it is gone. One that is gone already is a success too; with
+/// `Prefer: handling=strict` it is 404.
 #[utoipa::path(
     delete,
     path = "/sandboxes/{id}",
@@ -22,18 +24,23 @@ use crate::routes::Status;
     responses(
         (status = 200, description = "It is gone", body = Status),
         (status = 202, description = "It will be gone: its node is slow or away", body = Status),
-        (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 404, description = "There never was such a sandbox; or it is gone, and `Prefer: handling=strict`", body = ErrorBody),
     )
 )]
 pub(crate) async fn destroy(
     State(gateway): State<Gateway>,
     caller: Caller,
     SandboxPath(id): SandboxPath,
+    leniency: Leniency,
 ) -> Result<(StatusCode, Json<Status>), ApiError> {
-    let state = gateway.sandbox(&caller.tenant, id).await?;
+    let state = gateway.any_sandbox(&caller.tenant, id).await?;
     if state.is_terminal() {
-        // It could not be made, so there is nothing to destroy.
-        return Err(no_sandbox());
+        // It is gone already, or could not be made: there is nothing to destroy.
+        return if leniency.is_lenient() {
+            Ok((StatusCode::OK, Status::json("destroyed")))
+        } else {
+            Err(no_sandbox())
+        };
     }
     if ask_and_wait(&gateway, &caller, &state, DestroyReason::User, gateway.config().destroy_wait).await? {
         Ok((StatusCode::OK, Status::json("destroyed")))

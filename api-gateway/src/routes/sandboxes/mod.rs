@@ -16,9 +16,10 @@ pub mod stats;
 pub mod timeline;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
-use events::{SandboxPhase, SandboxState};
+use events::{Network, SandboxPhase, SandboxState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -40,6 +41,13 @@ pub struct Sandbox {
     pub memory_mb: u32,
     /// The CPU limit, in whole CPUs, rounded up.
     pub vcpus: u32,
+    /// `none` or `bridge`.
+    #[schema(value_type = String, pattern = "^(none|bridge)$")]
+    pub network: Network,
+    /// Its address on the provider's bridge, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "172.18.0.2")]
+    pub ip: Option<IpAddr>,
     /// When it was asked for.
     pub created_at: DateTime<Utc>,
     /// Its deadline. Its time to live counts from when it runs: until then this is the latest that it can be.
@@ -92,6 +100,8 @@ impl Sandbox {
             image: state.spec.image.clone(),
             memory_mb: state.spec.memory_mib,
             vcpus: state.spec.vcpus(),
+            network: state.spec.network,
+            ip: state.address.filter(|_| !state.is_terminal()),
             created_at: state.requested_at,
             expires_at: state.expires_at,
             owner_id: state.spec.owner.clone(),
@@ -125,7 +135,7 @@ pub fn state_name(state: &SandboxState, now: DateTime<Utc>) -> &'static str {
 #[cfg(test)]
 pub(crate) mod tests {
     use chrono::TimeDelta;
-    use events::{DestroyReason, FailureCode, Network, SandboxId, SandboxSpec, TenantId};
+    use events::{DestroyReason, FailureCode, SandboxId, SandboxSpec, TenantId};
 
     use super::*;
 
@@ -151,6 +161,7 @@ pub(crate) mod tests {
                 env_hmac: Default::default(),
                 secret_names: Vec::new(),
                 request_digest: None,
+                setup: Vec::new(),
             },
             requested_at: at,
             expires_at: at + TimeDelta::minutes(30),
@@ -158,6 +169,7 @@ pub(crate) mod tests {
             term: None,
             ending: None,
             phase,
+            address: None,
         }
     }
 
@@ -194,6 +206,7 @@ pub(crate) mod tests {
                 "id",
                 "image",
                 "memory_mb",
+                "network",
                 "provider",
                 "state",
                 "tenant_id",

@@ -51,7 +51,7 @@ pub struct SpawnRequest {
     pub env: Option<BTreeMap<String, String>>,
     /// More of them, whose values are masked with `*` in whatever the sandbox writes. Each of at least 4 bytes.
     pub secrets: Option<BTreeMap<String, String>>,
-    /// `none` (the default) or `bridge`.
+    /// `none` or `bridge`; the template's, else the server's default.
     pub network: Option<String>,
     /// Whether the root file system is read-only, with tmpfs on /tmp and /workspace.
     pub read_only_root: Option<bool>,
@@ -100,7 +100,7 @@ pub fn plan(
     user: Option<&str>,
     limits: &SandboxLimits,
 ) -> Result<Plan, ApiError> {
-    let (template, under) = template.unwrap_or_else(|| (no_defaults(), Variables::default()));
+    let (template, under) = template.unwrap_or_default();
     let owner = match user {
         Some(user) => Some(user.to_owned()),
         None => user_id(request.owner_id.as_deref().unwrap_or_default(), "owner_id")?,
@@ -135,7 +135,12 @@ pub fn plan(
             limits.default_pids,
             16..=limits.max_pids,
         )?,
-        network: network(request.network.as_deref(), limits)?,
+        network: chosen_network(
+            request.network.as_deref(),
+            template.network,
+            &template.allowed_hosts,
+            limits,
+        )?,
         read_only_root: request.read_only_root.unwrap_or(false),
         capabilities: chosen_capabilities(
             request.capabilities.as_deref(),
@@ -151,25 +156,9 @@ pub fn plan(
         env_hmac: BTreeMap::new(),
         secret_names: variables.secret_names,
         request_digest: None,
+        setup: template.setup,
     };
     Ok(Plan { spec, env: variables.env, ttl })
-}
-
-/// A template that says nothing.
-fn no_defaults() -> Template {
-    Template {
-        name: String::new(),
-        image: String::new(),
-        provider: None,
-        memory_mib: None,
-        vcpus: None,
-        ttl_seconds: None,
-        capabilities: None,
-        metadata: BTreeMap::new(),
-        env: BTreeMap::new(),
-        variables: BTreeMap::new(),
-        description: String::new(),
-    }
 }
 
 /// Reads a time to live. It must be more than nothing; the maximum is the caller's business.
@@ -241,11 +230,12 @@ fn within(
     }
 }
 
-fn network(name: Option<&str>, limits: &SandboxLimits) -> Result<Network, PlanError> {
+/// The network that a text names; `None` for none.
+pub fn network(name: Option<&str>) -> Result<Option<Network>, PlanError> {
     match name {
-        None | Some("" | "none") => Ok(Network::None),
-        Some("bridge") if limits.allow_bridge_network => Ok(Network::Bridge),
-        Some("bridge") => Err(wrong("network bridge is not allowed on this server")),
+        None | Some("") => Ok(None),
+        Some("none") => Ok(Some(Network::None)),
+        Some("bridge") => Ok(Some(Network::Bridge)),
         Some(_) => Err(wrong("network must be none or bridge")),
     }
 }
@@ -273,6 +263,24 @@ fn chosen_capabilities(
         (Some(CapabilitySet::Standard), CapabilitySet::Minimal) => {
             Err(wrong("capabilities standard are not allowed on this server"))
         }
+    }
+}
+
+fn chosen_network(
+    asked: Option<&str>,
+    template: Option<Network>,
+    allowed_hosts: &[String],
+    limits: &SandboxLimits,
+) -> Result<Network, PlanError> {
+    // Who names hosts means no others, and nothing here could hold a bridge to that.
+    let default = if allowed_hosts.is_empty() { limits.default_network } else { Network::None };
+    match network(asked)?.or(template).unwrap_or(default) {
+        Network::None => Ok(Network::None),
+        Network::Bridge if !allowed_hosts.is_empty() => Err(wrong(
+            "allowed_hosts cannot be enforced on network bridge: leave it out, or take network none",
+        )),
+        Network::Bridge if limits.allow_bridge_network => Ok(Network::Bridge),
+        Network::Bridge => Err(wrong("network bridge is not allowed on this server")),
     }
 }
 
@@ -323,7 +331,7 @@ mod tests {
             vcpus: Some(2),
             ttl_seconds: Some(1200),
             metadata: BTreeMap::from([("a".to_owned(), "t".to_owned()), ("b".to_owned(), "t".to_owned())]),
-            ..no_defaults()
+            ..Template::default()
         };
         let env = BTreeMap::from([("A".to_owned(), "t".to_owned()), ("B".to_owned(), "t".to_owned())]);
         (template, Variables::read(Some(env), None).unwrap())
@@ -426,6 +434,31 @@ mod tests {
             let outcome = chosen_capabilities(asked, template, most);
             assert_eq!(outcome.ok(), chosen, "{asked:?} {template:?} {most:?}");
         }
+    }
+
+    #[test]
+    fn the_network_is_that_of_the_request_then_the_templates_then_the_servers() {
+        let chosen = |asked, template, default| {
+            let limits = SandboxLimits { default_network: default, ..SandboxLimits::default() };
+            chosen_network(asked, template, &[], &limits).unwrap()
+        };
+        let (none, bridge) = (Network::None, Network::Bridge);
+        assert_eq!(chosen(None, None, none), none);
+        assert_eq!(chosen(None, None, bridge), bridge);
+        assert_eq!(chosen(Some(""), Some(none), bridge), none);
+        assert_eq!(chosen(Some("bridge"), Some(none), none), bridge);
+        assert_eq!(chosen(Some("none"), Some(bridge), bridge), none);
+        let closed = SandboxLimits { allow_bridge_network: false, ..SandboxLimits::default() };
+        assert!(chosen_network(None, Some(bridge), &[], &closed).is_err());
+    }
+
+    #[test]
+    fn hosts_that_nothing_could_hold_a_bridge_to_get_no_bridge() {
+        let limits = SandboxLimits { default_network: Network::Bridge, ..SandboxLimits::default() };
+        let hosts = ["pypi.org".to_owned()];
+        assert_eq!(chosen_network(None, None, &hosts, &limits).unwrap(), Network::None);
+        assert!(chosen_network(Some("bridge"), None, &hosts, &limits).is_err());
+        assert!(chosen_network(None, Some(Network::Bridge), &hosts, &limits).is_err());
     }
 
     #[test]

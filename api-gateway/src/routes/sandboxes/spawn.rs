@@ -94,7 +94,10 @@ pub(crate) async fn run(
     if let (Some(idempotent), Some(state)) = (&idempotent, known) {
         // Whoever asked first may have died between the event and the command. The command's id follows from the key, so
         // it is stored once however often it is sent, and an executor makes one box of it in any case.
-        send_create(gateway, caller, &state, idempotent.command(), plan.env.clone()).await?;
+        let mut asked = SandboxState::clone(&state);
+        // What the log has of the first commands may be masked.
+        asked.spec.setup = plan.spec.setup.clone();
+        send_create(gateway, caller, &asked, idempotent.command(), plan.env.clone()).await?;
         let waited = wait(gateway, id).await;
         return repeat(gateway, waited.as_deref().unwrap_or(&state));
     }

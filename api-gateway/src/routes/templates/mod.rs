@@ -3,6 +3,7 @@
 pub mod delete;
 pub mod get;
 pub mod list;
+pub mod replace;
 pub mod save;
 pub mod sealed;
 pub mod spawn;
@@ -10,7 +11,8 @@ pub mod spawn;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use events::{CapabilitySet, EventId, FeedReader, TenantId, format_go_duration};
+use chrono::{DateTime, Utc};
+use events::{CapabilitySet, EventId, FeedReader, Network, TenantId, format_go_duration};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -61,7 +63,32 @@ pub struct Template {
     /// One line for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// The client's own number; 1 where it gave none.
+    pub version: u32,
+    /// `none` or `bridge`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, pattern = "^(none|bridge)$")]
+    pub network: Option<Network>,
+    /// Shell lines that are run in every sandbox made from it before it counts as running.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<String>,
+    /// Hosts that its sandboxes are meant to reach.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_hosts: Vec<String>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<DateTime<Utc>>,
+    /// When it was saved last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<DateTime<Utc>>,
+    /// What of it does not do what one may expect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<&'static str>,
 }
+
+/// What a template with `allowed_hosts` is told.
+const HOSTS_WARNING: &str =
+    "allowed_hosts is not enforced host by host: sandboxes of this template get no network at all";
 
 impl Template {
     fn of(template: events::Template, gateway: &Gateway, tenant: &TenantId) -> Self {
@@ -85,6 +112,13 @@ impl Template {
             env,
             secret_names: secrets.map(|(name, _)| name).collect(),
             description: template.description,
+            version: template.version.unwrap_or(1),
+            network: template.network,
+            setup: template.setup,
+            warnings: if template.allowed_hosts.is_empty() { Vec::new() } else { vec![HOSTS_WARNING] },
+            allowed_hosts: template.allowed_hosts,
+            created_at: template.created_at,
+            updated_at: template.updated_at,
         }
     }
 }

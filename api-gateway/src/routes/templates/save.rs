@@ -15,12 +15,18 @@ use crate::config::SandboxLimits;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::JsonBody;
 use crate::gateway::Gateway;
-use crate::routes::sandboxes::plan::{SpawnRequest, capabilities, check_ttl, plan, ttl};
+use crate::routes::sandboxes::plan::{SpawnRequest, capabilities, check_ttl, network, plan, ttl};
 use crate::variables::Variables;
 
 /// The longest name, in characters, and the longest description, in bytes.
 const MAX_NAME: usize = 64;
 const MAX_DESCRIPTION: usize = 1024;
+/// The most commands of `setup`, and how long they may be together, in bytes.
+const MAX_SETUP: usize = 64;
+const MAX_SETUP_BYTES: usize = 64 << 10;
+/// The most allowed hosts, and the longest, in bytes: that of a name in DNS, with a port.
+const MAX_HOSTS: usize = 256;
+const MAX_HOST_BYTES: usize = 260;
 
 /// A template. Zero and empty mean the server's default.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -54,6 +60,16 @@ pub struct SaveRequest {
     pub secrets: Option<BTreeMap<String, String>>,
     /// One line for people.
     pub description: Option<String>,
+    /// A number of your own.
+    pub version: Option<u32>,
+    /// `none` or `bridge`; the server's default where it is left out.
+    #[schema(pattern = "^(none|bridge)?$")]
+    pub network: Option<String>,
+    /// Shell lines that are run in every sandbox made from it before it counts as running. One that does not end with 0 fails
+    /// the spawn.
+    pub setup: Option<Vec<String>>,
+    /// Hosts that its sandboxes are meant to reach. They get no network at all; with `"network":"bridge"` it is refused.
+    pub allowed_hosts: Option<Vec<String>>,
 }
 
 /// Makes a template, or replaces the one with this name.
@@ -72,20 +88,35 @@ pub(crate) async fn save(
     caller: Caller,
     JsonBody(request): JsonBody<SaveRequest>,
 ) -> Result<(StatusCode, Json<Template>), ApiError> {
+    let (template, _) = put(&gateway, &caller, request).await?;
+    Ok((StatusCode::CREATED, Json(template)))
+}
+
+/// Saves a template. True: there was none with its name.
+pub(super) async fn put(
+    gateway: &Gateway,
+    caller: &Caller,
+    request: SaveRequest,
+) -> Result<(Template, bool), ApiError> {
     let (mut template, variables) = checked(request, &gateway.config().sandboxes)?;
+    let before = gateway.store().templates(&caller.tenant).await.map_err(ApiError::store)?;
+    let before = before.into_iter().find(|before| before.name == template.name);
+    let now = gateway.clock().now();
+    template.updated_at = Some(now);
+    // Of one from before they were kept it is not known.
+    template.created_at = before.as_ref().map_or(Some(now), |before| before.created_at);
     template.variables =
         sealed::seal(&gateway.config().master_key, &caller.tenant, &template.name, &variables)
             .map_err(ApiError::internal)?;
     let redaction = gateway.redaction().with_secrets(variables.secrets());
-    template.metadata.values_mut().for_each(|value| redaction.text(value));
+    let texts = template.metadata.values_mut().chain(&mut template.setup);
+    texts.for_each(|text| redaction.text(text));
     redaction.text(&mut template.description);
     let id = EventId::new();
     let reader = gateway.feed().subscribe(Topic::All, After::Now);
-    gateway
-        .publish(&caller, None, id, gateway.clock().now(), TemplateSaved { template: template.clone() })
-        .await?;
+    gateway.publish(caller, None, id, now, TemplateSaved { template: template.clone() }).await?;
     recorded(reader, id).await?;
-    Ok((StatusCode::CREATED, Json(Template::of(template, &gateway, &caller.tenant))))
+    Ok((Template::of(template, gateway, &caller.tenant), before.is_none()))
 }
 
 fn checked(request: SaveRequest, limits: &SandboxLimits) -> Result<(events::Template, Variables), ApiError> {
@@ -115,11 +146,42 @@ fn checked(request: SaveRequest, limits: &SandboxLimits) -> Result<(events::Temp
         env: BTreeMap::new(),
         variables: BTreeMap::new(),
         description,
+        version: request.version.filter(|version| *version > 0),
+        network: network(request.network.as_deref())?,
+        setup: setup(request.setup.unwrap_or_default())?,
+        allowed_hosts: allowed_hosts(request.allowed_hosts.unwrap_or_default())?,
+        created_at: None,
+        updated_at: None,
     };
     // A template that nothing could be spawned from is refused now, not later.
     let plan = plan(SpawnRequest::default(), Some((template.clone(), variables.clone())), None, limits)?;
     check_ttl(plan.ttl, limits)?;
     Ok((template, variables))
+}
+
+fn setup(lines: Vec<String>) -> Result<Vec<String>, ApiError> {
+    let good = |line: &String| !line.trim().is_empty() && !line.contains('\0');
+    if lines.len() > MAX_SETUP || lines.iter().map(String::len).sum::<usize>() > MAX_SETUP_BYTES {
+        return Err(ApiError::bad_request(format!(
+            "setup must be at most {MAX_SETUP} commands of {MAX_SETUP_BYTES} bytes together"
+        )));
+    }
+    if !lines.iter().all(good) {
+        return Err(ApiError::bad_request("a command of setup must not be empty or contain NUL characters"));
+    }
+    Ok(lines)
+}
+
+fn allowed_hosts(hosts: Vec<String>) -> Result<Vec<String>, ApiError> {
+    let good = |host: &String| {
+        (1..=MAX_HOST_BYTES).contains(&host.len()) && host.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if hosts.len() > MAX_HOSTS || !hosts.iter().all(good) {
+        return Err(ApiError::bad_request(format!(
+            "allowed_hosts must be at most {MAX_HOSTS} names of 1 to {MAX_HOST_BYTES} printable ASCII characters"
+        )));
+    }
+    Ok(hosts)
 }
 
 fn ttl_seconds(text: Option<&str>, seconds: Option<u64>) -> Result<Option<u64>, ApiError> {
@@ -162,7 +224,22 @@ mod tests {
     fn all_keys_of_the_sdk_empty_are_the_defaults() {
         let json = r#"{"name":"t","image":"i","memory_mb":0,"vcpus":0,"ttl":"","provider":"","metadata":{}}"#;
         let json = serde_json::to_value(read(json).unwrap()).unwrap();
-        assert_eq!(json, serde_json::json!({"name": "t", "image": "i"}));
+        assert_eq!(json, serde_json::json!({"name": "t", "image": "i", "version": 1}));
+    }
+
+    #[test]
+    fn nothing_that_is_taken_is_dropped() {
+        let json = serde_json::json!({
+            "name": "t", "image": "i", "version": 3, "network": "none", "setup": ["echo a"], "allowed_hosts": ["pypi.org"],
+            "metadata": {"a": "b"}, "description": "d"
+        });
+        let template = serde_json::to_value(read(&json.to_string()).unwrap()).unwrap();
+        for (key, value) in json.as_object().unwrap() {
+            assert_eq!(&template[key], value, "{key}");
+        }
+        assert!(template["warnings"][0].as_str().unwrap().contains("allowed_hosts"), "{template}");
+        let bridge = read(r#"{"name":"t","image":"i","network":"bridge"}"#).unwrap();
+        assert_eq!((bridge.network, bridge.warnings.len()), (Some(events::Network::Bridge), 0));
     }
 
     #[test]
@@ -182,6 +259,16 @@ mod tests {
             r#"{"name":"a","image":"b","ttl":"1500ms"}"#,
             r#"{"name":"a","image":"b","ttl":"48h"}"#,
             r#"{"name":"a","image":"b","env":{"A=B":"c"}}"#,
+            r#"{"name":"a","image":"b","network":"host"}"#,
+            r#"{"name":"a","image":"b","network":["bridge"]}"#,
+            r#"{"name":"a","image":"b","network":"bridge","allowed_hosts":["pypi.org"]}"#,
+            r#"{"name":"a","image":"b","allowed_hosts":"pypi.org"}"#,
+            r#"{"name":"a","image":"b","allowed_hosts":["a b"]}"#,
+            r#"{"name":"a","image":"b","allowed_hosts":[""]}"#,
+            r#"{"name":"a","image":"b","setup":"pip install x"}"#,
+            r#"{"name":"a","image":"b","setup":[" "]}"#,
+            r#"{"name":"a","image":"b","setup":["a\u0000b"]}"#,
+            r#"{"name":"a","image":"b","version":-1}"#,
         ] {
             assert_eq!(read(json).unwrap_err().code(), ErrorCode::BadRequest, "{json}");
         }

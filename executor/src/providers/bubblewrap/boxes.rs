@@ -213,6 +213,8 @@ impl BubblewrapProvider {
             running: agent.as_ref().is_some_and(Process::runs),
             runtime_id: agent.as_ref().map(Process::runtime_id).unwrap_or_default(),
             socket: files.run().join(inside::SOCKET_NAME),
+            // There is no bridge: with `host_network` it has the host's addresses.
+            address: None,
         })
     }
 

@@ -82,7 +82,10 @@ impl DockerProvider {
         }
         let handle = self.handle(order.id, runtime_id, true);
         match timeout_at(deadline, agent_answers(&handle.socket, || self.ended(engine, order.id))).await {
-            Ok(Ok(())) => Ok(handle),
+            Ok(Ok(())) => {
+                let address = self.address(engine, order.id, order.spec.network).await;
+                Ok(BoxHandle { address, ..handle })
+            }
             Ok(Err(reason)) => Err(CreateError::AgentUnreachable(reason)),
             Err(_) => Err(CreateError::DeadlinePassed),
         }

@@ -5,6 +5,7 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use events::SandboxId;
 
 use super::DockerProvider;
+use super::address::address_on_bridge;
 use super::body::{SANDBOX_LABEL, own_labels};
 use crate::provider::{BoxHandle, ListError};
 
@@ -32,7 +33,9 @@ impl DockerProvider {
             .filter_map(|container| {
                 let id: SandboxId = container.labels?.get(SANDBOX_LABEL)?.parse().ok()?;
                 let running = container.state == Some(ContainerSummaryStateEnum::RUNNING);
-                Some(self.handle(id, container.id?, running))
+                let networks = container.network_settings.and_then(|settings| settings.networks);
+                let address = networks.as_ref().and_then(address_on_bridge);
+                Some(BoxHandle { address, ..self.handle(id, container.id?, running) })
             })
             .collect())
     }

@@ -3,6 +3,7 @@
 //! Only this directory knows bollard. The engine's exec, attach and archive calls are never used: what goes on in a
 //! box goes through its agent.
 
+mod address;
 mod body;
 mod config;
 mod create;
@@ -146,6 +147,7 @@ impl DockerProvider {
             runtime_id,
             socket: self.run_dir(id).join(inside::SOCKET_NAME),
             running,
+            address: None,
         }
     }
 }

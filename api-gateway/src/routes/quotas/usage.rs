@@ -1,0 +1,59 @@
+//! `GET /quotas/{owner}/usage`
+
+use axum::Json;
+use axum::extract::{Path, State};
+use events::format_go_duration;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::auth::{Caller, user_id};
+use crate::error::{ApiError, ErrorBody};
+use crate::gateway::Gateway;
+
+/// What an owner has, and may have.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Usage {
+    /// The owner.
+    pub owner_id: String,
+    /// Live sandboxes of the owner.
+    pub active_sandboxes: usize,
+    /// How many the owner may have; 0 for any number.
+    pub max_sandboxes: usize,
+    /// The greatest time to live, as a Go duration.
+    pub max_ttl: String,
+    /// The greatest time of an exec, as a Go duration.
+    pub max_exec_timeout: String,
+    /// Whether the owner has a quota of its own. None has yet: the maxima are the server's.
+    pub quota_configured: bool,
+}
+
+/// What an owner has, and may have.
+#[utoipa::path(
+    get,
+    path = "/quotas/{owner}/usage",
+    tag = "quotas",
+    params(("owner" = String, Path, description = "The owner")),
+    responses(
+        (status = 200, description = "The numbers", body = Usage),
+        (status = 400, description = "It cannot be an owner", body = ErrorBody),
+    )
+)]
+pub(crate) async fn usage(
+    State(gateway): State<Gateway>,
+    caller: Caller,
+    Path(owner): Path<String>,
+) -> Result<Json<Usage>, ApiError> {
+    let owner = user_id(&owner, "owner")?.ok_or_else(|| ApiError::bad_request("owner is empty"))?;
+    let live = gateway.view().live_sandboxes();
+    let owned = live
+        .iter()
+        .filter(|state| state.tenant == caller.tenant && state.spec.owner.as_ref() == Some(&owner));
+    Ok(Json(Usage {
+        active_sandboxes: owned.count(),
+        max_sandboxes: 0,
+        max_ttl: format_go_duration(gateway.config().sandboxes.max_ttl),
+        max_exec_timeout: format_go_duration(gateway.config().execs.max_timeout),
+        quota_configured: false,
+        owner_id: owner,
+    }))
+}

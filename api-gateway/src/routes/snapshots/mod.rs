@@ -1,0 +1,3 @@
+//! Prepared machines of the Go server. This server has none yet.
+
+pub mod list;
