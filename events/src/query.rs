@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{EventStore, ExecId, ExecState, Log, NodeId, SandboxId, SandboxState};
 
-/// Sandboxes an answer. With execs an entry is about 2 KiB, and an answer must fit into one message.
+/// Sandboxes an answer.
 const PAGE: usize = 200;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,6 +27,15 @@ enum Answer {
     Exec(Option<Box<ExecState>>),
     Failed(String),
 }
+
+/// How long the next message of an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How much of an answer one message holds: less than NATS takes as it comes (1 MiB).
+const PART: usize = 512 << 10;
+/// A page of sandboxes with thousands of commands each, whose arguments may be long.
+const LONGEST_ANSWER: usize = 256 << 20;
+/// Marks a message that another one follows.
+const MORE: &str = "Stacyvm-More";
 
 /// What the record says about one sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,12 +96,28 @@ impl Log {
 
     async fn ask(&self, query: &Query) -> Result<Answer, QueryError> {
         let payload = serde_json::to_vec(query).map_err(|error| QueryError::Failed(error.to_string()))?;
-        let asked = self.client().request(self.subjects().query(), payload.into());
-        let message = tokio::time::timeout(Duration::from_secs(5), asked)
+        let (client, inbox) = (self.client(), self.client().new_inbox());
+        let mut parts = client.subscribe(inbox.clone()).await.map_err(|_| QueryError::NoAnswer)?;
+        client
+            .publish_with_reply(self.subjects().query(), inbox, payload.into())
             .await
-            .map_err(|_| QueryError::NoAnswer)?
             .map_err(|_| QueryError::NoAnswer)?;
-        serde_json::from_slice(&message.payload).map_err(|error| QueryError::Failed(error.to_string()))
+        let mut answer = Vec::new();
+        loop {
+            let part = tokio::time::timeout(PATIENCE, parts.next()).await;
+            let part = part.ok().flatten().ok_or(QueryError::NoAnswer)?;
+            if part.status == Some(async_nats::StatusCode::NO_RESPONDERS) {
+                return Err(QueryError::NoAnswer);
+            }
+            answer.extend_from_slice(&part.payload);
+            if answer.len() > LONGEST_ANSWER {
+                return Err(QueryError::Failed("the answer has no end".to_owned()));
+            }
+            if part.headers.as_ref().is_none_or(|headers| headers.get(MORE).is_none()) {
+                return serde_json::from_slice(&answer)
+                    .map_err(|error| QueryError::Failed(error.to_string()));
+            }
+        }
     }
 }
 
@@ -120,10 +146,26 @@ pub async fn serve_queries(log: &Log, store: Arc<dyn EventStore>, stop: Cancella
             }),
             Err(error) => Answer::Failed(error.to_string()),
         };
-        if let Ok(payload) = serde_json::to_vec(&answer) {
-            let _ = log.client().publish(reply, payload.into()).await;
+        if let Err(error) = reply_with(log.client(), reply, &answer).await {
+            // Whoever asked asks again.
+            tracing::warn!(error = %error, "an answer to an executor was not sent");
         }
     }
+}
+
+/// Sends an answer in as many messages as it takes.
+async fn reply_with(
+    client: &async_nats::Client,
+    reply: async_nats::Subject,
+    answer: &Answer,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut payload = Bytes::from(serde_json::to_vec(answer)?);
+    while payload.len() > PART {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(MORE, "1");
+        client.publish_with_headers(reply.clone(), headers, payload.split_to(PART)).await?;
+    }
+    Ok(client.publish(reply, payload).await?)
 }
 
 async fn answer(store: &dyn EventStore, query: Query) -> Result<Answer, crate::StoreError> {

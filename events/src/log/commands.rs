@@ -123,7 +123,9 @@ impl CommandConsumer {
             }
             Err(error) => {
                 // A server that lost its store has no stream to consume from.
-                let _ = self.log.ensure_streams().await;
+                if let Err(error) = self.log.ensure_streams().await {
+                    tracing::debug!(error = %error, "the streams cannot be made");
+                }
                 Err(ConsumeError(error.into()))
             }
         }
@@ -138,7 +140,10 @@ impl CommandConsumer {
             Err(error) => {
                 tracing::error!(error = %error, subject = %message.subject, "a command cannot be read");
                 if self.log.bury("command", message.payload.clone()).await.is_ok() {
-                    let _ = message.ack_with(AckKind::Term).await;
+                    // One that is not told of comes again, and is put aside once: the same message has the same id.
+                    if let Err(error) = message.ack_with(AckKind::Term).await {
+                        tracing::warn!(error = %error, "a command that cannot be read was not ended");
+                    }
                 }
                 None
             }

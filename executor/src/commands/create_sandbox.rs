@@ -242,8 +242,10 @@ impl Progress {
         let (log, context) = (shared.log.clone(), context.clone());
         tokio::spawn(async move {
             while let Some(pulling) = receive.recv().await {
-                // Progress that is not published is not missed.
-                let _ = log.publish(&[context.event(pulling)]).await;
+                if let Err(error) = log.publish(&[context.event(pulling)]).await {
+                    // Progress: the next of it says more.
+                    tracing::debug!(error = %error, "the progress of a pull was not published");
+                }
             }
         });
         Self { send, last: Mutex::new(None) }
@@ -258,6 +260,7 @@ impl PullProgress for Progress {
             return;
         }
         *last = Some(Instant::now());
+        // Nobody hears it when the command is over.
         let _ = self.send.send(SandboxPulling {
             image: pull.image.clone(),
             fetched_bytes: pull.fetched_bytes,

@@ -138,7 +138,7 @@ pub async fn nothing_stays_of_a_create_that_failed(rig: &Rig) {
     rig.provider.create(&order, &NoProgress).await.expect_err("the image is unknown");
     // Far too little time to make anything.
     let mut order = rig.order(rig.spec());
-    order.time_left = Duration::from_millis(1);
+    order.make_within = Duration::from_millis(1);
     let outcome = rig.provider.create(&order, &NoProgress).await;
     assert!(matches!(outcome, Err(CreateError::DeadlinePassed)), "{outcome:?}");
     assert_eq!(rig.provider.list().await.expect("list"), []);

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use agent::client::Client;
-use agent::protocol::{ExecId, StartExec};
+use agent::protocol::{ExecEnd, ExecId, Left, StartExec};
 use events::SandboxId;
 
 use crate::rig::{Rig, leave_running, python, shell};
@@ -26,10 +26,31 @@ pub async fn memory_is_limited_and_the_agent_survives(rig: &Rig) {
     for _ in 0..3 {
         let ran = python(&handle, "x = bytearray(400 << 20); print('got it')").await;
         assert_eq!((ran.code(), ran.stdout.as_str()), (137, ""), "{ran:?}");
+        assert_eq!(ran.outcome.end, ExecEnd::OutOfMemory { left: Left::Signal(9) });
         Client::new(&handle.socket).ping().await.expect("the agent is alive");
     }
+    // What the main process waited for counts, and what was killed otherwise does not.
+    let ran = shell(&handle, "python3 -c 'x = bytearray(400 << 20)'; exit $?").await;
+    assert_eq!(ran.outcome.end, ExecEnd::OutOfMemory { left: Left::Code(137) });
+    let ran = shell(&handle, "kill -9 $$").await;
+    assert_eq!(ran.outcome.end, ExecEnd::Signaled { signal: 9 });
     let ran = python(&handle, "x = b'x' * (20 << 20); print(len(x))").await;
     assert_eq!(ran.code(), 0, "{ran:?}");
+    // The agent is the last to go: even a small process goes before it.
+    let scores = shell(&handle, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await.stdout;
+    let scores: Vec<i32> = scores.lines().map(|line| line.parse().expect("a number")).collect();
+    assert!(scores[0] < scores[1], "{scores:?}");
+}
+
+pub async fn a_daemon_ends_with_the_time_of_its_command(rig: &Rig) {
+    let handle = rig.any_box().await;
+    let daemon = "import os, signal, time\nif os.fork() == 0:\n os.setsid()\n if os.fork(): os._exit(0)\n os.closerange(0, 9)\n signal.signal(15, signal.SIG_IGN)\n os.execve('/bin/sleep', ['sleep', '4711'], {})\nprint('up', flush=True)\ntime.sleep(1000)";
+    let mut start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), ["python3", "-c", daemon]);
+    start.timeout = Some(Duration::from_secs(2));
+    let ran = crate::rig::run_exec(&handle, start).await;
+    assert_eq!((ran.code(), ran.stdout.as_str()), (124, "up\n"), "{ran:?}");
+    let seen = shell(&handle, "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").await.stdout;
+    assert!(!seen.contains("sleep 4711"), "{seen}");
 }
 
 pub async fn cpu_is_limited(rig: &Rig) {

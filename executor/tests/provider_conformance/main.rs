@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod confinement;
+mod furnishing;
 mod images;
 mod lifecycle;
 mod limits;
@@ -64,7 +65,14 @@ conformance! {
         files_are_written_and_read,
         stats_count,
         the_root_is_private_and_writable;
+    furnishing:
+        its_devices_are_there_and_work,
+        its_names_resolve,
+        low_ports_are_for_everybody,
+        the_kernel_is_shown_and_not_to_be_changed,
+        what_fills_up_in_memory_ends_nobody;
     limits:
+        a_daemon_ends_with_the_time_of_its_command,
         cpu_is_limited,
         memory_is_limited_and_the_agent_survives,
         processes_are_limited,

@@ -99,10 +99,14 @@ impl BubblewrapProvider {
             launch::copy_root(&image.root, &files, outside.as_ref()).await.map_err(failed)?;
         }
         launch::prepare(&files, outside.as_ref()).map_err(failed)?;
-        let cgroups = match &*self.cgroups {
-            Ok(cgroups) => cgroups.create(order.id, Limits::of(&order.spec)).map_err(failed)?,
-            Err(_) => Vec::new(),
+        let (cgroups, groups) = match &*self.cgroups {
+            Ok(cgroups) => {
+                let entries = cgroups.create(order.id, Limits::of(&order.spec)).map_err(failed)?;
+                (entries, cgroups.shown(order.id))
+            }
+            Err(_) => (Vec::new(), Vec::new()),
         };
+        let cgroups = (cgroups, &*groups);
         let launched = launch::launch(&self.config, outside.as_ref(), mode, image, &files, cgroups, order);
         let child = launched.map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
@@ -116,6 +120,9 @@ impl BubblewrapProvider {
         let look = || std::future::ready(ended.borrow().map(|status| over(status, &files)));
         agent_answers(&socket, look).await.map_err(CreateError::AgentUnreachable)?;
         let agent = files.agent().map_err(failed)?;
+        if outside.is_some() && order.spec.network == Network::None {
+            agent.open_low_ports().map_err(failed)?;
+        }
         files.write_record(&Record { agent, spec: order.spec.clone() }).map_err(failed)?;
         self.handle(order.id).map_err(failed)
     }

@@ -2,7 +2,7 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use events::Network;
@@ -11,8 +11,9 @@ use tokio::process::{Child, Command};
 use super::confine::{Confinement, Outside, memory_file};
 use super::images::Image;
 use super::record::BoxDir;
-use super::{BubblewrapConfig, ids};
+use super::{BubblewrapConfig, ids, kernel, names};
 use crate::provider::BoxOrder;
+use crate::providers::inside::InMemory;
 use crate::providers::{inside, privileges, seccomp};
 
 /// How a box gets a root file system of its own.
@@ -88,7 +89,7 @@ pub(super) fn launch(
     mode: RootMode,
     image: &Image,
     files: &BoxDir,
-    cgroups: Vec<OwnedFd>,
+    (cgroups, groups): (Vec<OwnedFd>, &[(PathBuf, String)]),
     order: &BoxOrder,
 ) -> io::Result<Child> {
     let mut confinement = Confinement::new(outside)?;
@@ -125,10 +126,17 @@ pub(super) fn launch(
         Network::Bridge => {}
     }
     command.arg("--bind").arg(root).arg("/").args(["--proc", "/proc", "--dev", "/dev"]);
-    tmpfs(&mut command, order, "1777", "/tmp");
+    kernel::hide(&mut command);
+    let sizes = InMemory::of(order.spec.memory_mib, 0);
+    // The devices themselves can be written all the same. What lies between them would have no limit.
+    tmpfs(&mut command, sizes.map(|sizes| sizes.shm), "1777", "/dev/shm");
+    command.args(["--remount-ro", "/dev"]);
+    kernel::show(&mut command, groups, &mut confinement)?;
+    tmpfs(&mut command, sizes.map(|sizes| sizes.tmp), "1777", "/tmp");
     if order.spec.read_only_root {
-        tmpfs(&mut command, order, "0755", inside::WORKSPACE);
+        tmpfs(&mut command, sizes.map(|sizes| sizes.workspace), "0755", inside::WORKSPACE);
     }
+    let names = names::write(&mut command, &image.root, order)?;
     command.arg("--ro-bind").arg(agent).arg(inside::AGENT);
     command.arg("--bind").arg(run).arg(inside::RUN_DIR);
     if order.spec.network == Network::Bridge {
@@ -147,6 +155,7 @@ pub(super) fn launch(
     command.args(inside::agent_command(order, &image.config, users_can_change));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(files.log())?);
     confinement.inherit.extend([filter, info]);
+    confinement.inherit.extend(names);
     confinement.apply(&mut command);
     command.spawn()
 }
@@ -173,10 +182,10 @@ pub(super) fn unshare(
 }
 
 /// What is in it counts as memory of the box.
-fn tmpfs(command: &mut Command, order: &BoxOrder, mode: &str, target: &str) {
+fn tmpfs(command: &mut Command, size: Option<u64>, mode: &str, target: &str) {
     command.args(["--perms", mode]);
-    if order.spec.memory_mib > 0 {
-        command.args(["--size", &(u64::from(order.spec.memory_mib) << 20).to_string()]);
+    if let Some(size) = size {
+        command.args(["--size", &size.to_string()]);
     }
     command.args(["--tmpfs", target]);
 }

@@ -11,7 +11,10 @@ mod config;
 mod confine;
 mod ids;
 mod images;
+mod kernel;
 mod launch;
+mod names;
+mod ports;
 mod record;
 
 use std::io;

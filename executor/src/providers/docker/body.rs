@@ -10,13 +10,16 @@ use events::{Network, SandboxId};
 use super::DockerConfig;
 use crate::provider::BoxOrder;
 use crate::providers::image::ImageConfig;
-use crate::providers::{inside, privileges};
+use crate::providers::inside::{self, InMemory};
+use crate::providers::privileges;
 
 pub(super) const SANDBOX_LABEL: &str = "stacyvm.sandbox";
 pub(super) const NODE_LABEL: &str = "stacyvm.node";
 pub(super) const DEPLOYMENT_LABEL: &str = "stacyvm.deployment";
 
 const MIB: i64 = 1024 * 1024;
+/// How much fits into the tmpfs that engines put at `/dev`, in bytes.
+const ENGINES_DEV: u64 = 64 << 20;
 /// The period that CPU limits are counted in, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: i64 = 100_000;
 /// On a host that runs out of memory boxes go before the control plane. Within a box the agent raises this further
@@ -45,6 +48,7 @@ pub(super) fn create_body(
     let mut labels: HashMap<_, _> = own_labels(config).map(|(name, value)| (name.to_owned(), value)).into();
     labels.insert(SANDBOX_LABEL.to_owned(), order.id.to_string());
     let memory = i64::from(spec.memory_mib) * MIB;
+    let in_memory = InMemory::of(spec.memory_mib, ENGINES_DEV);
     let host = HostConfig {
         auto_remove: Some(true),
         restart_policy: Some(RestartPolicy {
@@ -72,7 +76,10 @@ pub(super) fn create_body(
         ]),
         network_mode: Some(network_mode(config, spec.network)),
         readonly_rootfs: Some(spec.read_only_root),
-        tmpfs: spec.read_only_root.then(|| tmpfs(spec.memory_mib)),
+        tmpfs: spec.read_only_root.then(|| tmpfs(in_memory)),
+        shm_size: in_memory.and_then(|sizes| i64::try_from(sizes.shm).ok()),
+        // On a network the engine writes the host name into /etc/hosts itself.
+        extra_hosts: (spec.network == Network::None).then(|| vec![format!("{}:127.0.0.1", order.id)]),
         runtime: spec.runtime.clone(),
         ..HostConfig::default()
     };
@@ -120,10 +127,13 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
 }
 
 /// What may still be written under a read-only root. It counts as memory of the box.
-fn tmpfs(memory_mib: u32) -> HashMap<String, String> {
-    let size = if memory_mib > 0 { format!(",size={memory_mib}m") } else { String::new() };
+fn tmpfs(sizes: Option<InMemory>) -> HashMap<String, String> {
+    let options = |mode: &str, size: Option<u64>| {
+        let size = size.map(|size| format!(",size={size}")).unwrap_or_default();
+        format!("rw,exec,nosuid,nodev,mode={mode}{size}")
+    };
     HashMap::from([
-        ("/tmp".to_owned(), format!("rw,exec,nosuid,nodev,mode=1777{size}")),
-        (inside::WORKSPACE.to_owned(), format!("rw,exec,nosuid,nodev,mode=0755{size}")),
+        ("/tmp".to_owned(), options("1777", sizes.map(|sizes| sizes.tmp))),
+        (inside::WORKSPACE.to_owned(), options("0755", sizes.map(|sizes| sizes.workspace))),
     ])
 }

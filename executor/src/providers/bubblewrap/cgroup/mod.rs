@@ -41,6 +41,8 @@ pub(super) struct Usage {
     pub(super) memory_limit_bytes: u64,
 }
 
+const SHOWN: &str = "/sys/fs/cgroup";
+
 /// The period that CPU limits are counted in, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
 
@@ -82,6 +84,18 @@ impl Cgroups {
         self.directories(id)
             .map(|directory| Ok(File::options().write(true).open(directory.join("cgroup.procs"))?.into()))
             .collect()
+    }
+
+    /// The box's groups, and where engines show a box its own.
+    pub(super) fn shown(&self, id: SandboxId) -> Vec<(PathBuf, String)> {
+        let id = id.to_string();
+        match self {
+            Self::V1(trees) => {
+                let named = trees.named().into_iter();
+                named.map(|(name, tree)| (tree.join(&id), format!("{SHOWN}/{name}"))).collect()
+            }
+            Self::V2(tree) => vec![(tree.directory().join(&id), SHOWN.to_owned())],
+        }
     }
 
     /// What the box has used so far, or nothing if it has no group.

@@ -34,6 +34,10 @@ impl Trees {
         })
     }
 
+    pub(super) fn named(&self) -> [(&'static str, &Path); 4] {
+        [("memory", &self.memory), ("pids", &self.pids), ("cpu", &self.cpu), ("cpuacct", &self.cpuacct)]
+    }
+
     pub(super) fn directories(&self) -> impl Iterator<Item = &Path> {
         // Sorted out here and not at every use: the same directory twice would be entered twice.
         let mut all = vec![&*self.memory, &*self.pids, &*self.cpu];
