@@ -12,7 +12,8 @@ FROM ${BASE} AS runtime-prebuilt
 COPY dist/stacyvm dist/stacyvm-agent /usr/local/bin/
 # 65532 is the unprivileged user of gateway, reaper and recorder; the executor runs as root,
 # because it opens the Docker socket.
-RUN mkdir -p /var/lib/stacyvm && chown 65532:65532 /var/lib/stacyvm
+RUN mkdir -p /var/lib/stacyvm /var/lib/stacyvm-audit \
+    && chown 65532:65532 /var/lib/stacyvm /var/lib/stacyvm-audit
 ENV STACYVM_AGENT=/usr/local/bin/stacyvm-agent STACYVM_DATA_DIR=/var/lib/stacyvm
 EXPOSE 7423
 ENTRYPOINT ["stacyvm"]
@@ -28,7 +29,8 @@ RUN make build
 FROM ${BASE} AS runtime
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/dist/stacyvm /src/dist/stacyvm-agent /usr/local/bin/
-RUN mkdir -p /var/lib/stacyvm && chown 65532:65532 /var/lib/stacyvm
+RUN mkdir -p /var/lib/stacyvm /var/lib/stacyvm-audit \
+    && chown 65532:65532 /var/lib/stacyvm /var/lib/stacyvm-audit
 ENV STACYVM_AGENT=/usr/local/bin/stacyvm-agent STACYVM_DATA_DIR=/var/lib/stacyvm
 EXPOSE 7423
 ENTRYPOINT ["stacyvm"]

@@ -39,6 +39,11 @@ const PLAIN: &[(&str, Kind, &str)] = &[
         Kind::Gauge,
         "Messages that waited for the recorder when it last spoke",
     ),
+    (
+        "stacyvm_clock_ahead_seconds",
+        Kind::Gauge,
+        "By how much the machine's clock jumped and is not believed",
+    ),
     ("stacyvm_uptime_seconds", Kind::Gauge, "Time since this process began to serve"),
 ];
 

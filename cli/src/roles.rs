@@ -26,7 +26,7 @@ mod gateway_config;
 mod webhooks;
 
 pub use agent_providers::Providers;
-pub use audit::checkpointer;
+pub use audit::{checkpoint_file, checkpointer, signing_key};
 pub use gateway_config::gateway_config;
 pub use webhooks::{run_webhooks, webhooks};
 

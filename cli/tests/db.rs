@@ -51,6 +51,48 @@ fn is_on_disk(dir: &Path, text: &str) -> bool {
     })
 }
 
+/// What verification says of a stopped server's data, which must be good and signed.
+#[track_caller]
+fn verified(serve: &Serve) -> Value {
+    let mut command = support::process::stacyvm();
+    command.args(["audit", "verify", "--output", "json", "--data-dir"]).arg(serve.dir.path());
+    done(&command.output().unwrap())
+}
+
+/// Another key on an old log: what was signed before can still be checked, and the log says that it changed.
+#[tokio::test]
+async fn a_new_audit_key_is_stated_and_the_log_still_verifies() {
+    let mut serve = Serve::with_provider("bubblewrap").await;
+    serve.process.terminate();
+    let key = serve.dir.path().join("audit.key");
+    for previous in [true, false] {
+        if previous {
+            std::fs::rename(&key, serve.dir.path().join("audit.key.previous")).unwrap();
+        } else {
+            std::fs::remove_file(&key).unwrap();
+        }
+        serve.kill_and_restart().await;
+        support::eventually("the log says so", std::time::Duration::from_secs(30), async || {
+            let (_, page) = serve.api.get("/audit?type=audit.key_changed").await;
+            let events = page["events"].as_array()?;
+            (events.len() == 1 + usize::from(!previous)).then_some(())
+        })
+        .await;
+        serve.process.terminate();
+        let report = verified(&serve);
+        let unvouched = report["keys_changed_at"].as_array().map_or(0, Vec::len);
+        assert_eq!(unvouched, usize::from(!previous), "{report}");
+    }
+    assert!(serve.process.log_text().contains("another key signs this log"));
+    // Without any key it is whole, and that is all.
+    std::fs::remove_file(serve.dir.path().join("audit.pub")).unwrap();
+    let mut command = support::process::stacyvm();
+    command.args(["audit", "verify", "--data-dir"]).arg(serve.dir.path());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("UNSIGNED"));
+}
+
 #[tokio::test]
 async fn a_backup_is_made_while_the_server_runs_and_restored_while_it_does_not() {
     let mut serve = Serve::with_provider("bubblewrap").await;
@@ -81,6 +123,10 @@ async fn a_backup_is_made_while_the_server_runs_and_restored_while_it_does_not()
     refused(&db(&serve, &["restore", other.to_str().unwrap(), "--force"]), "damaged");
     let restored = done(&db(&serve, &["restore", copy, "--force"]));
     assert_eq!(restored["head"], backup["head"]);
+    // What is lost is said at once, and the rest verifies.
+    let lost = verified(&serve)["restored"][0].clone();
+    assert_eq!(lost["up_to"], backup["head"], "{lost}");
+    assert!(lost["lost_to"].as_u64().unwrap() > backup["head"].as_u64().unwrap(), "{lost}");
     serve.kill_and_restart().await;
 
     // What was before the copy is there, what came after it never happened, and the log goes on.
@@ -90,6 +136,11 @@ async fn a_backup_is_made_while_the_server_runs_and_restored_while_it_does_not()
     let next = run(&serve, &sandbox, "echo on").await;
     assert_eq!(stdout_of(&serve, &next).await, (200, "on\n".to_owned()));
     serve.process.terminate();
+    let report = verified(&serve);
+    assert_eq!(report["restored"], json!([lost]), "{report}");
+    // Also by the log alone.
+    std::fs::remove_file(serve.dir.path().join("checkpoints.ndjson")).unwrap();
+    assert_eq!(verified(&serve)["restored"], json!([lost]));
     let again = serve.dir.path().join("again.db");
     let checked = done(&db(&serve, &["backup", again.to_str().unwrap()]));
     assert_eq!(checked["head"], checked["events"], "positions without holes");

@@ -225,6 +225,17 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             stderr_offset: 0,
             reason: DetachReason::Left,
         }),
+        event(LogRestored {
+            statement: RestoreStatement { up_to: Position(7), lost_to: Position(9), at: at() },
+            key_id: "00".to_owned(),
+            signature: "11".to_owned(),
+        }),
+        event(AuditKeyChanged {
+            from: "00".to_owned(),
+            to: "22".to_owned(),
+            at: at(),
+            signature: Some("11".to_owned()),
+        }),
     ]
 }
 

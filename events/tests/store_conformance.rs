@@ -127,6 +127,8 @@ conformance! {
     evidence::a_cut_off_tail_is_contradicted_by_the_checkpoint_file,
     evidence::a_rebuilt_chain_is_contradicted_by_a_checkpoint,
     evidence::a_forged_checkpoint_is_not_signed,
+    evidence::a_restored_copy_verifies_and_says_what_is_lost,
+    evidence::a_key_that_the_one_before_vouches_for_is_trusted,
     evidence::a_page_of_the_audit_log_goes_on_where_it_ended,
 }
 

@@ -102,6 +102,48 @@ async fn a_full_disk_is_recovered_from_without_a_restart() {
     store.close().await;
 }
 
+/// What is written into it while it is full is not there afterwards, and what is written then is whole.
+#[tokio::test]
+async fn a_checkpoint_file_on_a_disk_that_was_full_is_complete_afterwards() {
+    use events::audit::{AuditKey, CheckpointFile, read_checkpoints};
+    let disk = Tmpfs::mount("1m");
+    let path = disk.path().join("checkpoints.ndjson");
+    let file = CheckpointFile::at(&path);
+    let checkpoint = |up_to: u64| {
+        let chains = (0..40)
+            .map(|n| events::ChainPoint {
+                tenant: format!("tenant-{n}").parse().unwrap(),
+                position: Position(up_to),
+                hash: events::ChainHash([7; 32]),
+            })
+            .collect();
+        let at = scenario::at(up_to as i64);
+        let previous = events::ChainHash::GENESIS;
+        events::CheckpointStatement { up_to: Position(up_to), at, chains, previous }
+            .sign(&AuditKey::from_bytes([1; 32]))
+    };
+    file.append(&checkpoint(1)).unwrap();
+    let ballast = disk.fill();
+    // The rest of the page that the first one began is still there to be filled.
+    let mut written = 1;
+    while file.append(&checkpoint(written + 1)).is_ok() {
+        written += 1;
+        assert!(written < 100, "the disk did not fill");
+    }
+    assert!(file.append(&checkpoint(50)).is_err());
+    disk.remount("ro");
+    assert!(file.append(&checkpoint(51)).is_err());
+    disk.remount("rw");
+    std::fs::remove_file(ballast).unwrap();
+    for up_to in [100, 101] {
+        file.append(&checkpoint(up_to)).unwrap();
+    }
+    let read: Vec<u64> =
+        read_checkpoints(&path).unwrap().map(|line| line.unwrap().1.statement.up_to.0).collect();
+    let expected: Vec<u64> = (1..=written).chain([100, 101]).collect();
+    assert_eq!(read, expected);
+}
+
 /// A caller who goes away in the middle leaves nothing half done, and nothing in the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_that_is_given_up_does_not_hold_up_the_next() {

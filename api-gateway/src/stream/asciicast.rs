@@ -153,6 +153,8 @@ impl Asciicast {
             | EventData::AccessDenied(_)
             | EventData::AuditCheckpoint(_)
             | EventData::LogTrimmed(_)
+            | EventData::LogRestored(_)
+            | EventData::AuditKeyChanged(_)
             | EventData::WebhookSaved(_)
             | EventData::WebhookDeleted(_)
             | EventData::WebhookAdvanced(_)

@@ -37,6 +37,12 @@ pub enum DbCommand {
         #[command(flatten)]
         server: DatabaseArgs,
     },
+    /// State that other tools put an older copy in the place of the database (`pg_restore`): signed, in the checkpoint
+    /// file and at the recorder's next start in the log, so that verification knows. No server may run.
+    Restored {
+        #[command(flatten)]
+        server: DatabaseArgs,
+    },
     /// Give free space in the file of the SQLite database back. The server must be stopped.
     Compact {
         #[command(flatten)]
@@ -84,6 +90,10 @@ pub async fn run(command: DbCommand, format: Format) -> anyhow::Result<ExitCode>
         DbCommand::Restore { source, force, server } => {
             let (config, url) = server.load()?;
             restore::run(&config, &url, &source, force, format).await
+        }
+        DbCommand::Restored { server } => {
+            let (config, url) = server.load()?;
+            restore::restored(&config, &url).await
         }
         DbCommand::Compact { server } => {
             let (config, url) = server.load()?;

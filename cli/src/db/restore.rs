@@ -3,11 +3,14 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use events::audit::{CheckpointFile, read_checkpoints};
 use events::upkeep::{self, with_suffix};
+use events::{Position, RestoreStatement};
 
 use crate::config::Config;
 use crate::installation::Installation;
 use crate::output::{Format, bytes, note, print, print_json};
+use crate::roles;
 
 /// Puts a copy in the place of the database.
 ///
@@ -23,8 +26,13 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let target = upkeep::sqlite_path(url, "pg_restore")?;
     let installation = Installation::open(config)?;
+    let mut held_head = None;
     let held = match fs::metadata(target) {
-        Ok(_) => upkeep::check(target).await.map(|held| held.events).ok(),
+        Ok(_) => {
+            let held = upkeep::check(target).await.ok();
+            held_head = held.as_ref().map(|held| held.head);
+            held.map(|held| held.events)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
         Err(error) => return Err(error).with_context(|| target.display().to_string()),
     };
@@ -62,6 +70,9 @@ pub(super) async fn run(
     } else {
         note("what NATS still holds is recorded after the copy's newest event");
     }
+    let held_to = held_head.unwrap_or(Position::ZERO);
+    let statement = state(config, checked.head, held_to)?;
+    note(&lost(&statement));
     match format {
         Format::Json => print_json(&checked)?,
         Format::Table => print(&format!(
@@ -72,6 +83,40 @@ pub(super) async fn run(
             bytes(checked.bytes)
         ))?,
     }
+    Ok(())
+}
+
+/// States, where checkpoints are written, that a log that ends here took the place of what was there. The recorder tells
+/// the log at its next start.
+fn state(config: &Config, head: Position, held_to: Position) -> anyhow::Result<RestoreStatement> {
+    let file = roles::checkpoint_file(config);
+    let mut lost_to = held_to.max(head);
+    if file.exists() {
+        for line in read_checkpoints(&file)? {
+            lost_to = lost_to.max(line?.1.statement.up_to);
+        }
+    }
+    let statement = RestoreStatement { up_to: head, lost_to, at: roles::clock().now() };
+    let signed = statement.sign(&roles::signing_key(config)?);
+    CheckpointFile::at(&file).append_restored(&signed)?;
+    Ok(statement)
+}
+
+fn lost(statement: &RestoreStatement) -> String {
+    let RestoreStatement { up_to, lost_to, .. } = statement;
+    if lost_to > up_to {
+        format!("positions {} to {lost_to} are lost; the log and the checkpoint file say so", up_to.next())
+    } else {
+        "nothing is known to be lost; the log and the checkpoint file say what was done".to_owned()
+    }
+}
+
+/// The same statement for a database that other tools put back.
+pub(super) async fn restored(config: &Config, url: &str) -> anyhow::Result<()> {
+    let store = events::open_store(url).await.context("cannot open the database")?;
+    let head = store.head().await;
+    store.close().await;
+    note(&lost(&state(config, head?.position, Position::ZERO)?));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Who signs checkpoints, and where they are written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -19,23 +19,38 @@ fn checkpoint_config(config: &Config) -> anyhow::Result<CheckpointConfig> {
             std::fs::create_dir_all(dir).with_context(|| format!("the directory {}", dir.display()))?;
         }
     }
+    let previous = previous_key_file(&key);
     Ok(CheckpointConfig {
-        key: AuditKey::load_or_create(&key).with_context(|| format!("the audit key {}", key.display()))?,
+        key: signing_key(config)?,
+        previous_key: AuditKey::load(&previous)
+            .with_context(|| format!("the audit key before this one, {}", previous.display()))?,
         file,
         events: config.audit.checkpoint_events,
         interval: config.audit.checkpoint_interval.0,
     })
 }
 
+/// Where a key is kept that signed before the one in this file: under the same name, with `.previous` added.
+fn previous_key_file(key: &Path) -> PathBuf {
+    events::upkeep::with_suffix(key, ".previous")
+}
+
+/// The key that signs, made where there is none yet. Its public half goes to where those look who verify.
+pub fn signing_key(config: &Config) -> anyhow::Result<AuditKey> {
+    let key = config.audit.key_file.clone().unwrap_or_else(|| config.data_dir().join("audit.key"));
+    AuditKey::load_or_create_with(&key, &public_key_file(config))
+        .with_context(|| format!("the audit key {}", key.display()))
+}
+
 /// Where checkpoints are written outside the database.
-pub(super) fn checkpoint_file(config: &Config) -> PathBuf {
+pub fn checkpoint_file(config: &Config) -> PathBuf {
     config.audit.checkpoint_file.clone().unwrap_or_else(|| config.data_dir().join("checkpoints.ndjson"))
 }
 
 /// What makes checkpoints beside the recorder.
 pub fn checkpointer(config: &Config, log: &Log, store: &Arc<dyn EventStore>) -> anyhow::Result<Checkpointer> {
     let checkpoints = checkpoint_config(config)?;
-    Checkpointer::open(log, Arc::clone(store), super::clock(), checkpoints).context("audit.checkpoint_file")
+    Ok(Checkpointer::open(log, Arc::clone(store), super::clock(), checkpoints))
 }
 
 /// The file that names the keys by which checkpoints are known to be signed.

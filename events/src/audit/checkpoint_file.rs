@@ -4,7 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::AuditCheckpoint;
+use serde::{Deserialize, Serialize};
+
+use crate::{AuditCheckpoint, LogRestored};
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: u64 = 4 << 20;
@@ -34,45 +36,88 @@ pub enum CheckpointFileError {
     },
 }
 
-/// The file, open to be appended to.
+/// The file, to be appended to. It is opened for each statement: it may have been moved away, or have been on a disk that
+/// was away.
 #[derive(Debug)]
 pub struct CheckpointFile {
     path: PathBuf,
-    file: File,
 }
 
 impl CheckpointFile {
-    /// Opens it; makes it where it is missing.
-    pub fn open(path: &Path) -> Result<Self, CheckpointFileError> {
-        let failed = |source| CheckpointFileError::Io { path: path.to_owned(), source };
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
-        // A line that a crash cut off stays, alone on its line.
-        if file.seek(SeekFrom::End(-1)).is_ok() {
-            let mut last = [0];
-            file.read_exact(&mut last).map_err(failed)?;
-            if last != *b"\n" {
-                file.write_all(b"\n").map_err(failed)?;
-            }
-        }
-        Ok(Self { path: path.to_owned(), file })
+    /// The file at this path, which need not be there.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
     }
 
     /// Appends one. Durable on return.
-    pub fn append(&mut self, checkpoint: &AuditCheckpoint) -> Result<(), CheckpointFileError> {
+    pub fn append(&self, checkpoint: &AuditCheckpoint) -> Result<(), CheckpointFileError> {
+        self.append_line(checkpoint)
+    }
+
+    /// Appends that a copy took the log's place. Durable on return.
+    pub fn append_restored(&self, restored: &LogRestored) -> Result<(), CheckpointFileError> {
+        self.append_line(restored)
+    }
+
+    fn append_line(&self, statement: &impl Serialize) -> Result<(), CheckpointFileError> {
         let failed = |source| CheckpointFileError::Io { path: self.path.clone(), source };
-        let mut line = serde_json::to_vec(checkpoint).map_err(|error| failed(error.into()))?;
+        let mut line = serde_json::to_vec(statement).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
+        let mut file = self.open().map_err(failed)?;
         // One write, so that several recorders do not write into each other's lines.
-        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(failed)
+        file.write_all(&line).and_then(|()| file.sync_data()).map_err(failed)
+    }
+
+    fn open(&self) -> io::Result<File> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
+        // A line that a crash or a full disk cut off stays, alone on its line.
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            let mut last = [0];
+            file.read_exact(&mut last)?;
+            if last != *b"\n" {
+                file.write_all(b"\n")?;
+            }
+        }
+        Ok(file)
     }
 }
 
-/// The checkpoints of a file with the numbers of their lines, the oldest first. A last line that a crash cut off does not
-/// count, nor does one that was cut off and followed by others: what it said was never announced.
+/// A line of the file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum FileStatement {
+    /// The ends of the chains.
+    Checkpoint(AuditCheckpoint),
+    /// A copy took the log's place.
+    Restored(LogRestored),
+}
+
+impl From<AuditCheckpoint> for FileStatement {
+    fn from(checkpoint: AuditCheckpoint) -> Self {
+        Self::Checkpoint(checkpoint)
+    }
+}
+
+/// The checkpoints among the [statements](read_statements) of a file.
 pub fn read_checkpoints(
     path: &Path,
 ) -> Result<
     impl Iterator<Item = Result<(u64, AuditCheckpoint), CheckpointFileError>> + Send + use<>,
+    CheckpointFileError,
+> {
+    Ok(read_statements(path)?.filter_map(|line| match line {
+        Ok((number, FileStatement::Checkpoint(checkpoint))) => Some(Ok((number, checkpoint))),
+        Ok((_, FileStatement::Restored(_))) => None,
+        Err(error) => Some(Err(error)),
+    }))
+}
+
+/// The statements of a file with the numbers of their lines, the oldest first. A last line that a crash cut off does not
+/// count, nor does one that was cut off and followed by others: what it said was never announced.
+pub fn read_statements(
+    path: &Path,
+) -> Result<
+    impl Iterator<Item = Result<(u64, FileStatement), CheckpointFileError>> + Send + use<>,
     CheckpointFileError,
 > {
     let path = path.to_owned();
@@ -93,7 +138,7 @@ pub fn read_checkpoints(
                 continue;
             }
             match serde_json::from_slice(line.trim_ascii()) {
-                Ok(checkpoint) => return Some(Ok((number, checkpoint))),
+                Ok(statement) => return Some(Ok((number, statement))),
                 Err(error) if error.is_eof() => {}
                 Err(source) => {
                     return Some(Err(CheckpointFileError::Line { path: path.clone(), line: number, source }));
@@ -125,10 +170,10 @@ mod tests {
     fn what_was_appended_is_read_in_order_and_a_torn_line_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("checkpoints.ndjson");
-        CheckpointFile::open(&path).unwrap().append(&checkpoint(1)).unwrap();
+        CheckpointFile::at(&path).append(&checkpoint(1)).unwrap();
         let torn = std::fs::read(&path).unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(&torn[..20]).unwrap();
-        CheckpointFile::open(&path).unwrap().append(&checkpoint(2)).unwrap();
+        CheckpointFile::at(&path).append(&checkpoint(2)).unwrap();
         let read: Result<Vec<_>, _> = read_checkpoints(&path).unwrap().collect();
         assert_eq!(read.unwrap(), [(1, checkpoint(1)), (3, checkpoint(2))]);
     }

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::SubsecRound as _;
+use chrono::{DateTime, SubsecRound as _, Utc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::checkpoint_file::{CheckpointFile, CheckpointFileError, read_checkpoints};
+use super::checkpoint_file::{CheckpointFile, CheckpointFileError, FileStatement, read_statements};
 use super::keys::AuditKey;
 use crate::{
-    Actor, AuditCheckpoint, AuditFilter, AuditRow, ChainHash, CheckpointStatement, Clock, ErrorChain, Event,
-    EventData, EventId, EventStore, Frame, Log, Position, PublishError, StoreError, TenantId,
+    Actor, AuditCheckpoint, AuditFilter, AuditKeyChanged, AuditRow, ChainHash, CheckpointStatement, Clock,
+    ErrorChain, Event, EventData, EventId, EventStore, Frame, Log, LogRestored, Position, PublishError,
+    StoreError, TenantId,
 };
 
 /// How often it is looked whether a checkpoint is due.
@@ -29,6 +30,8 @@ const LAST: Duration = Duration::from_secs(3);
 pub struct CheckpointConfig {
     /// What signs them.
     pub key: AuditKey,
+    /// What signed before, where it is at hand: it vouches for the key that signs now.
+    pub previous_key: Option<AuditKey>,
     /// Where they are written, outside the database.
     pub file: PathBuf,
     /// After how many events one is made.
@@ -72,22 +75,30 @@ impl Checkpointer {
         store: Arc<dyn EventStore>,
         clock: Arc<dyn Clock>,
         config: CheckpointConfig,
-    ) -> Result<Self, CheckpointFileError> {
-        let file = CheckpointFile::open(&config.file)?;
+    ) -> Self {
+        let file = CheckpointFile::at(&config.file);
         let newest = (Position::ZERO, ChainHash::GENESIS);
-        Ok(Self { log: log.clone(), store, clock, config, file, newest, done: Instant::now() })
+        Self { log: log.clone(), store, clock, config, file, newest, done: Instant::now() }
     }
 
     /// Makes checkpoints until `stop`, and a last one then.
     pub async fn run(mut self, stop: CancellationToken) {
         tracing::info!(key.id = %self.config.key.public().id(), file = %self.config.file.display(), "checkpoints are signed");
         self.compare().await;
+        let mut stated = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            match self.look().await {
+            let looked = async {
+                if !stated {
+                    self.state().await?;
+                    stated = true;
+                }
+                self.look().await
+            };
+            match looked.await {
                 Ok(()) => {}
                 Err(error) => {
                     tracing::warn!(error = %ErrorChain(&error), "no checkpoint was made; trying again");
@@ -104,18 +115,81 @@ impl Checkpointer {
 
     /// Whoever restarts on a database that lost its end should hear of it, not only whoever verifies.
     async fn compare(&self) {
-        let (Ok(checkpoints), Ok(head)) = (read_checkpoints(&self.config.file), self.store.head().await)
-        else {
+        let (Ok(statements), Ok(head)) = (read_statements(&self.config.file), self.store.head().await) else {
             return;
         };
-        let stated =
-            checkpoints.filter_map(Result::ok).map(|(_, checkpoint)| checkpoint.statement.up_to).max();
+        let mut stated = None;
+        for (_, statement) in statements.filter_map(Result::ok) {
+            stated = match statement {
+                FileStatement::Checkpoint(checkpoint) => stated.max(Some(checkpoint.statement.up_to)),
+                FileStatement::Restored(restored) => stated.min(Some(restored.statement.up_to)),
+            };
+        }
         if let Some(stated) = stated.filter(|stated| *stated > head.position) {
             tracing::error!(
                 head = %head.position,
                 stated = %stated,
                 "the log ends before what the checkpoint file speaks of: it was cut off, or this is another database"
             );
+        }
+    }
+
+    /// Says in the log what it does not know of itself: that a copy took its place, and that another key signs from now on.
+    async fn state(&self) -> Result<(), CheckpointError> {
+        let restored: Vec<LogRestored> = match read_statements(&self.config.file) {
+            Ok(statements) => statements
+                .filter_map(Result::ok)
+                .filter_map(|(_, statement)| match statement {
+                    FileStatement::Restored(restored) => Some(restored),
+                    FileStatement::Checkpoint(_) => None,
+                })
+                .collect(),
+            // None was written yet.
+            Err(_) => Vec::new(),
+        };
+        for restored in restored {
+            let id = restored.statement.event_id();
+            self.tell_once(id, restored).await?;
+        }
+        let head = self.store.head().await?.position;
+        let ours = self.config.key.public();
+        let newest = newest_checkpoint(&*self.store, Position::ZERO, head).await?;
+        if let Some(newest) = newest.filter(|newest| newest.key_id != ours.id()) {
+            let before = self.config.previous_key.as_ref();
+            let from = newest.key_id;
+            let changed = AuditKeyChanged::to(&self.config.key, from, before, self.clock.now());
+            tracing::warn!(
+                key.id = %ours.id(),
+                key.before = %changed.from,
+                vouched = changed.signature.is_some(),
+                "another key signs this log from now on: verification needs both public keys, or the word of the first for \
+                 the second"
+            );
+            let of = newest.statement.up_to.to_string();
+            let id = EventId::derived(&["audit.key_changed", &changed.from, &changed.to, &of]);
+            self.tell_once(id, changed).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_once(&self, id: EventId, data: impl Into<EventData>) -> Result<(), CheckpointError> {
+        if !self.store.known_ids(&[id]).await?.is_empty() {
+            return Ok(());
+        }
+        Ok(self.log.publish(&[self.event(id, self.clock.now(), data)]).await?)
+    }
+
+    fn event(&self, id: EventId, time: DateTime<Utc>, data: impl Into<EventData>) -> Event {
+        Event {
+            id,
+            tenant: TenantId::system(),
+            sandbox: None,
+            time,
+            actor: Actor::Recorder,
+            cause: None,
+            request_id: None,
+            traceparent: None,
+            data: data.into(),
         }
     }
 
@@ -189,18 +263,7 @@ impl Checkpointer {
             // The file first: it is to know of everything that the log knows of.
             self.file.append(&checkpoint)?;
             let id = EventId::new();
-            let event = Event {
-                id,
-                tenant: TenantId::system(),
-                sandbox: None,
-                time: now,
-                actor: Actor::Recorder,
-                cause: None,
-                request_id: None,
-                traceparent: None,
-                data: checkpoint.into(),
-            };
-            self.log.publish(&[event]).await?;
+            self.log.publish(&[self.event(id, now, checkpoint)]).await?;
             self.newest.1 = hash;
             made.push(id);
         }

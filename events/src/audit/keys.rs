@@ -33,9 +33,23 @@ impl AuditKey {
         Self(SigningKey::from_bytes(&seed))
     }
 
+    /// The key in a file, if there is one.
+    pub fn load(path: &Path) -> Result<Option<Self>, AuditKeyError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(Self::from_bytes(seed(&text)?))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads the seed from a file, 64 hexadecimal digits; makes the file with a fresh one when it is missing. The public
     /// key is written beside it, with the ending `pub`.
     pub fn load_or_create(path: &Path) -> Result<Self, AuditKeyError> {
+        Self::load_or_create_with(path, &path.with_extension("pub"))
+    }
+
+    /// The same, with the public key in this file. Keys that are in it already stay: what they signed is still there.
+    pub fn load_or_create_with(path: &Path, public: &Path) -> Result<Self, AuditKeyError> {
         let key = match std::fs::read_to_string(path) {
             Ok(text) => Self::from_bytes(seed(&text)?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -55,11 +69,14 @@ impl AuditKey {
             }
             Err(error) => return Err(error.into()),
         };
-        let beside = path.with_extension("pub");
-        let text = format!("{}\n", key.public());
+        let known = PublicKeys::read(public).unwrap_or_default();
         // Left alone where it is right: the directory may be read-only by now.
-        if std::fs::read_to_string(&beside).ok().as_deref() != Some(&text) {
-            std::fs::write(&beside, text)?;
+        if known.find(&key.public().id()).is_none() {
+            let mut text = String::new();
+            for known in std::iter::once(&key.public()).chain(known.iter()) {
+                text.push_str(&format!("{known}\n"));
+            }
+            std::fs::write(public, text)?;
         }
         Ok(key)
     }
@@ -150,6 +167,13 @@ impl PublicKeys {
         lines.filter(|line| !line.is_empty()).map(str::parse).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Adds one.
+    pub fn add(&mut self, key: AuditPublicKey) {
+        if self.find(&key.id()).is_none() {
+            self.0.push(key);
+        }
+    }
+
     /// Adds others.
     pub fn extend(&mut self, others: Self) {
         self.0.extend(others.0);
@@ -186,6 +210,11 @@ mod tests {
         assert_eq!(AuditKey::load_or_create(&path).unwrap().public(), key.public());
         let keys = PublicKeys::read(&dir.path().join("audit.pub")).unwrap();
         assert_eq!(keys.find(&key.public().id()), Some(&key.public()));
+        // Another key in its place: what the first one signed can still be checked.
+        std::fs::remove_file(&path).unwrap();
+        let next = AuditKey::load_or_create(&path).unwrap();
+        let keys = PublicKeys::read(&dir.path().join("audit.pub")).unwrap();
+        assert!(keys.find(&key.public().id()).is_some() && keys.find(&next.public().id()).is_some());
         std::fs::write(&path, "short").unwrap();
         assert!(matches!(AuditKey::load_or_create(&path), Err(AuditKeyError::Format)));
     }

@@ -16,11 +16,14 @@ mod link;
 mod listing;
 mod merkle;
 mod report;
+mod restored;
 mod source;
 mod statement;
 mod verify;
 
-pub use checkpoint_file::{CheckpointFile, CheckpointFileError, read_checkpoints};
+pub use checkpoint_file::{
+    CheckpointFile, CheckpointFileError, FileStatement, read_checkpoints, read_statements,
+};
 pub use checkpointer::{CheckpointConfig, CheckpointError, Checkpointer};
 pub use claim::{CheckpointProof, Claim, ClaimSource, SignedRoot};
 pub use cloud_events::cloud_event;

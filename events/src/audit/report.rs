@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::Position;
+use crate::{Position, RestoreStatement};
 
 /// What is wrong with a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
@@ -106,6 +106,15 @@ pub struct Report {
     pub unanchored: u64,
     /// The checkpoints.
     pub checkpoints: CheckpointCounts,
+    /// Copies that took the log's place: what came after them is lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restored: Vec<RestoreStatement>,
+    /// How many checkpoints speak of what was lost with that.
+    #[serde(default)]
+    pub superseded: u64,
+    /// Where another key began to sign without the word of the one before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys_changed_at: Vec<Position>,
     /// How many of the events come after all that a checkpoint speaks of.
     pub events_after_checkpoint: u64,
     /// What this shows.
@@ -115,10 +124,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether any signature was checked. Without, a log that is whole may all the same be all rewritten.
+    pub const fn is_signed(&self) -> bool {
+        self.checkpoints.signatures_checked > 0
+    }
+
     /// What is true of every report, and of this one.
     pub(super) fn explain(&mut self) {
         self.ok = self.finding.is_none();
-        let signed = self.checkpoints.signatures_checked > 0;
+        let signed = self.is_signed();
         if self.ok {
             self.proves.push(
                 "each event is, byte for byte, the one that its chain was made of: none was changed, moved, left out or put in between"
@@ -135,6 +149,22 @@ impl Report {
                 "no signature was checked: whoever can write the database can have rewritten all of it, hashes included"
                     .to_owned(),
             );
+        }
+        for RestoreStatement { up_to, lost_to, at } in &self.restored {
+            let at = at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            self.does_not_prove.push(if lost_to > up_to {
+                format!(
+                    "what happened at positions {} to {lost_to} before {at}: a copy took the log's place then, and it is lost",
+                    up_to.next()
+                )
+            } else {
+                format!("what came after position {up_to} before {at}: a copy took the log's place then")
+            });
+        }
+        for position in &self.keys_changed_at {
+            self.does_not_prove.push(format!(
+                "that whoever signs since position {position} is who signed before: another key began there, without the word of the one before it"
+            ));
         }
         if self.events_after_checkpoint > 0 {
             self.does_not_prove.push(format!(

@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
-use super::checkpoint_file::CheckpointFileError;
+use super::checkpoint_file::{CheckpointFileError, FileStatement};
 use super::claim::{Claim, ClaimSource};
 use super::keys::PublicKeys;
 use super::link::link;
 use super::report::{Fault, Finding, Report};
 use super::source::{ChainItem, ChainSource, RecentLinks, StoreSource};
 use crate::{
-    AuditCheckpoint, ChainHash, ChainPoint, ChainedFrame, DecodeError, Event, EventData, EventStore, Frame,
-    Position, RetentionClass, SandboxId, StoreError, TenantId,
+    ChainHash, ChainPoint, ChainedFrame, DecodeError, Event, EventData, EventStore, Frame, LogRestored,
+    Position, RestoreStatement, RetentionClass, SandboxId, StoreError, TenantId,
 };
 
 /// Why a log could not be read to its end.
@@ -53,7 +54,7 @@ pub enum VerifyError {
 pub async fn verify(
     source: &mut dyn ChainSource,
     keys: &PublicKeys,
-    file: impl Iterator<Item = Result<(u64, AuditCheckpoint), CheckpointFileError>> + Send,
+    file: impl Iterator<Item = Result<(u64, FileStatement), CheckpointFileError>> + Send,
 ) -> Result<Report, VerifyError> {
     let mut walk = Walk::new(source.tenant().cloned(), source.has_bodies(), keys);
     match walk.run(source, file).await {
@@ -97,8 +98,20 @@ struct Loose {
     hash: ChainHash,
 }
 
-struct Walk<'k> {
-    keys: &'k PublicKeys,
+/// What lines of the checkpoint file are at odds with the log about.
+struct Doubted {
+    /// The first thing that is wrong.
+    finding: Finding,
+    /// The first event and the last that they speak of, and when the newest of them was made.
+    first: Position,
+    last: Position,
+    at: DateTime<Utc>,
+}
+
+struct Walk {
+    keys: PublicKeys,
+    /// Held until the end of the file: a later line may say that a copy took the log's place in between.
+    doubted: Option<Doubted>,
     tenant: Option<TenantId>,
     has_bodies: bool,
     report: Report,
@@ -119,8 +132,8 @@ struct Walk<'k> {
     events_dropped: Position,
 }
 
-impl<'k> Walk<'k> {
-    fn new(tenant: Option<TenantId>, has_bodies: bool, keys: &'k PublicKeys) -> Self {
+impl Walk {
+    fn new(tenant: Option<TenantId>, has_bodies: bool, keys: &PublicKeys) -> Self {
         let report = Report {
             ok: false,
             finding: None,
@@ -132,12 +145,16 @@ impl<'k> Walk<'k> {
             bodies_absent: 0,
             unanchored: 0,
             checkpoints: super::report::CheckpointCounts::default(),
+            restored: Vec::new(),
+            superseded: 0,
+            keys_changed_at: Vec::new(),
             events_after_checkpoint: 0,
             proves: Vec::new(),
             does_not_prove: Vec::new(),
         };
         Self {
-            keys,
+            keys: keys.clone(),
+            doubted: None,
             tenant,
             has_bodies,
             report,
@@ -157,7 +174,7 @@ impl<'k> Walk<'k> {
     async fn run(
         &mut self,
         source: &mut dyn ChainSource,
-        file: impl Iterator<Item = Result<(u64, AuditCheckpoint), CheckpointFileError>> + Send,
+        file: impl Iterator<Item = Result<(u64, FileStatement), CheckpointFileError>> + Send,
     ) -> Result<(), Stop> {
         self.said_floor = source.floor();
         loop {
@@ -185,12 +202,22 @@ impl<'k> Walk<'k> {
         }
         self.heads(source).await?;
         for line in file {
-            let (number, checkpoint) = line.map_err(VerifyError::from)?;
+            let (number, statement) = line.map_err(VerifyError::from)?;
+            let checkpoint = match statement {
+                FileStatement::Checkpoint(checkpoint) => checkpoint,
+                FileStatement::Restored(restored) => {
+                    self.restored(&restored, self.at, &format!("line {number} of the checkpoint file"))?;
+                    continue;
+                }
+            };
             let mut claim = Claim::of_checkpoint(&checkpoint, ClaimSource::File(number));
             if let Some(tenant) = &self.tenant {
                 claim = claim.only(tenant);
             }
             self.claim(claim, source).await?;
+        }
+        if let Some(doubted) = self.doubted.take() {
+            return Err(Stop::Found(doubted.finding));
         }
         self.close()
     }
@@ -236,7 +263,10 @@ impl<'k> Walk<'k> {
         self.report.last = position;
         self.recent.add(position, hash);
         self.chains.insert(tenant.clone(), ChainPoint { tenant: tenant.clone(), position, hash });
-        Ok(event.and_then(|event| self.note(event, position)))
+        match event {
+            Some(event) => self.note(event, position),
+            None => Ok(None),
+        }
     }
 
     fn link(
@@ -264,30 +294,62 @@ impl<'k> Walk<'k> {
     }
 
     /// Takes in what the log says about itself.
-    fn note(&mut self, event: Event, position: Position) -> Option<Claim> {
+    fn note(&mut self, event: Event, position: Position) -> Result<Option<Claim>, Stop> {
         if let EventData::SandboxErased(_) = event.data {
             self.erased.extend(event.sandbox);
-            return None;
+            return Ok(None);
         }
         // Anybody else could only say it about nothing.
         if event.tenant != TenantId::system() {
-            return None;
+            return Ok(None);
         }
         if let EventData::LogTrimmed(trimmed) = &event.data {
             self.bodies_dropped = self.bodies_dropped.max(trimmed.up_to);
             if trimmed.class == RetentionClass::Lifecycle {
                 self.events_dropped = self.events_dropped.max(trimmed.up_to);
             }
-            return None;
+            return Ok(None);
+        }
+        if let EventData::LogRestored(restored) = &event.data {
+            self.restored(restored, position, &format!("the event at position {position}"))?;
+            return Ok(None);
+        }
+        if let EventData::AuditKeyChanged(changed) = &event.data {
+            match changed.vouched(&self.keys) {
+                Some(key) => self.keys.add(key),
+                None => self.report.keys_changed_at.push(position),
+            }
+            return Ok(None);
         }
         let EventData::AuditCheckpoint(checkpoint) = &event.data else {
-            return None;
+            return Ok(None);
         };
         let claim = Claim::of_checkpoint(checkpoint, ClaimSource::Event(position));
-        Some(match &self.tenant {
+        Ok(Some(match &self.tenant {
             Some(tenant) => claim.only(tenant),
             None => claim,
-        })
+        }))
+    }
+
+    /// Takes in that a copy took the log's place.
+    fn restored(&mut self, restored: &LogRestored, position: Position, source: &str) -> Result<(), Stop> {
+        match restored.check_signature(&self.keys) {
+            Ok(true) => self.report.checkpoints.signatures_checked += 1,
+            Ok(false) => {}
+            Err(fault) => return Err(told(position, fault, format!("{source}, log.restored: {fault}"))),
+        }
+        let statement = restored.statement;
+        let excused = |doubted: &Doubted| {
+            statement.excuses(doubted.first, doubted.at) && statement.excuses(doubted.last, doubted.at)
+        };
+        if self.doubted.as_ref().is_some_and(excused) {
+            self.doubted = None;
+        }
+        // It is an event and a line of the file.
+        if !self.report.restored.contains(&statement) {
+            self.report.restored.push(statement);
+        }
+        Ok(())
     }
 
     async fn claim(&mut self, claim: Claim, source: &mut dyn ChainSource) -> Result<(), Stop> {
@@ -300,7 +362,7 @@ impl<'k> Walk<'k> {
             let position = claim.points.iter().map(|point| point.position).min();
             told(position.unwrap_or(whole), fault, format!("{}: {fault}", claim.source))
         };
-        match claim.check_signature(self.keys) {
+        match claim.check_signature(&self.keys) {
             Ok(true) => self.report.checkpoints.signatures_checked += 1,
             Ok(false) => {}
             Err(fault) => return Err(named(fault)),
@@ -311,13 +373,38 @@ impl<'k> Walk<'k> {
             if point.position > claim.signed.up_to {
                 return Err(named(Fault::Contradiction));
             }
-            self.point(&claim, point, source).await?;
+            let Err(stop) = self.point(&claim, point, source).await else { continue };
+            let Stop::Found(finding) = stop else { return Err(stop) };
+            if !matches!(claim.source, ClaimSource::File(_)) {
+                return Err(Stop::Found(finding));
+            }
+            // What was stated of the log that a copy took the place of is not held against the copy.
+            let (first, last, at) = (point.position, claim.signed.up_to, claim.signed.at);
+            let excused =
+                |restored: &RestoreStatement| restored.excuses(first, at) && restored.excuses(last, at);
+            self.report.superseded += 1;
+            if !self.report.restored.iter().any(excused) {
+                self.doubt(Doubted { finding, first, last, at });
+            }
+            return Ok(());
         }
         if self.report.checkpoints.newest_up_to.is_none_or(|newest| newest < claim.signed.up_to) {
             self.report.checkpoints.newest_up_to = Some(claim.signed.up_to);
             self.report.checkpoints.newest_at = Some(claim.signed.at);
         }
         Ok(())
+    }
+
+    fn doubt(&mut self, new: Doubted) {
+        self.doubted = Some(match self.doubted.take() {
+            None => new,
+            Some(old) => Doubted {
+                first: old.first.min(new.first),
+                last: old.last.max(new.last),
+                at: old.at.max(new.at),
+                finding: if new.finding.position < old.finding.position { new.finding } else { old.finding },
+            },
+        });
     }
 
     async fn point(

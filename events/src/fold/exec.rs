@@ -209,6 +209,8 @@ impl ExecState {
             | EventData::AccessDenied(_)
             | EventData::AuditCheckpoint(_)
             | EventData::LogTrimmed(_)
+            | EventData::LogRestored(_)
+            | EventData::AuditKeyChanged(_)
             | EventData::WebhookSaved(_)
             | EventData::WebhookDeleted(_)
             | EventData::WebhookAdvanced(_)

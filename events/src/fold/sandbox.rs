@@ -193,6 +193,8 @@ impl SandboxState {
             | EventData::AccessDenied(_)
             | EventData::AuditCheckpoint(_)
             | EventData::LogTrimmed(_)
+            | EventData::LogRestored(_)
+            | EventData::AuditKeyChanged(_)
             | EventData::WebhookSaved(_)
             | EventData::WebhookDeleted(_)
             | EventData::WebhookAdvanced(_)

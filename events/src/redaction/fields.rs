@@ -56,6 +56,8 @@ impl EventData {
             | Self::AccessGranted(_)
             | Self::AuditCheckpoint(_)
             | Self::LogTrimmed(_)
+            | Self::LogRestored(_)
+            | Self::AuditKeyChanged(_)
             | Self::WebhookSaved(_)
             | Self::WebhookDeleted(_)
             | Self::WebhookAdvanced(_)

@@ -103,3 +103,40 @@ pub struct LogTrimmed {
     /// The checkpoint that speaks of it.
     pub checkpoint: EventId,
 }
+
+/// `log.restored`: an older copy took the place of the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogRestored {
+    /// What is signed.
+    #[serde(flatten)]
+    pub statement: RestoreStatement,
+    /// Which key signed.
+    pub key_id: String,
+    /// ed25519 over the statement's canonical bytes, in hexadecimal.
+    pub signature: String,
+}
+
+/// What is stated of a copy that was put in the log's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreStatement {
+    /// The newest event of the copy.
+    pub up_to: Position,
+    /// The newest event that is known to have been there before. What came after `up_to`, up to here, is lost.
+    pub lost_to: Position,
+    /// When that was done.
+    pub at: DateTime<Utc>,
+}
+
+/// `audit.key_changed`: another key signs from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditKeyChanged {
+    /// The key that signed before, by its id.
+    pub from: String,
+    /// The public key that signs now, in hexadecimal.
+    pub to: String,
+    /// When it began.
+    pub at: DateTime<Utc>,
+    /// What the key before says of it, in hexadecimal; nothing where that is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}

@@ -219,6 +219,8 @@ event_types! {
     SandboxDestroying = "sandbox.destroying",
     ExecAttached = "exec.attached",
     ExecDetached = "exec.detached",
+    LogRestored = "log.restored",
+    AuditKeyChanged = "audit.key_changed",
 }
 
 impl EventData {
@@ -262,6 +264,8 @@ impl EventData {
             | Self::AccessDenied(_)
             | Self::AuditCheckpoint(_)
             | Self::LogTrimmed(_)
+            | Self::LogRestored(_)
+            | Self::AuditKeyChanged(_)
             | Self::WebhookSaved(_)
             | Self::WebhookDeleted(_)
             | Self::WebhookAdvanced(_)

@@ -1,6 +1,8 @@
 //! What verification finds in a database that somebody changed.
 
-use events::audit::{AuditKey, AuditQuery, Fault, PublicKeys, Report, StoreSource, link, list};
+use events::audit::{
+    AuditKey, AuditQuery, Fault, FileStatement, PublicKeys, Report, StoreSource, link, list,
+};
 use events::*;
 
 use super::Subject;
@@ -9,7 +11,7 @@ use super::scenario::*;
 /// A log with a checkpoint in its middle, and the checkpoint as it stands in the file.
 struct Evidence {
     key: AuditKey,
-    file: Vec<AuditCheckpoint>,
+    file: Vec<FileStatement>,
 }
 
 /// Positions 1 to 3 an exec, 4 the checkpoint of them, 5 to 7 an exec, 8 the checkpoint of all.
@@ -30,14 +32,14 @@ async fn record(subject: &Subject) -> (std::sync::Arc<dyn EventStore>, Evidence)
         event.tenant = TenantId::system();
         store.append(&log.batch(vec![event])).await.unwrap();
     }
-    (store, Evidence { key, file })
+    (store, Evidence { key, file: file.into_iter().map(FileStatement::from).collect() })
 }
 
 impl Evidence {
     async fn verify(&self, store: &dyn EventStore) -> Report {
         let keys = PublicKeys::new(vec![self.key.public()]);
         let mut source = StoreSource::open(store, None).await.unwrap();
-        let file = self.file.iter().cloned().zip(1..).map(|(checkpoint, line)| Ok((line, checkpoint)));
+        let file = self.file.iter().cloned().zip(1..).map(|(statement, line)| Ok((line, statement)));
         audit::verify(&mut source, &keys, file).await.unwrap()
     }
 
@@ -189,8 +191,91 @@ pub async fn a_rebuilt_chain_is_contradicted_by_a_checkpoint(subject: &Subject) 
 
 pub async fn a_forged_checkpoint_is_not_signed(subject: &Subject) {
     let (store, mut evidence) = record(subject).await;
-    evidence.file[1].statement.chains[0].hash = ChainHash([9; 32]);
+    let FileStatement::Checkpoint(checkpoint) = &mut evidence.file[1] else { panic!("no checkpoint") };
+    checkpoint.statement.chains[0].hash = ChainHash([9; 32]);
     assert_eq!(evidence.fault(&*store).await.1, Fault::Signature);
+}
+
+/// A copy of the first four events took the log's place, and the log went on: what the file says of the fifth to the
+/// seventh is of another life.
+pub async fn a_restored_copy_verifies_and_says_what_is_lost(subject: &Subject) {
+    let (store, mut evidence) = record(subject).await;
+    unguard(subject).await;
+    subject
+        .raw("DELETE FROM events WHERE position > 4; DELETE FROM bodies WHERE position > 4")
+        .await
+        .unwrap();
+    subject.raw("UPDATE head SET position = 4").await.unwrap();
+    rebuild(subject, &*store, 1).await;
+    assert_eq!(evidence.fault(&*store).await, (5, Fault::Beyond));
+
+    let statement = RestoreStatement { up_to: Position(4), lost_to: Position(8), at: at(10) };
+    let signed = statement.sign(&evidence.key);
+    let restored = |signed: LogRestored| FileStatement::Restored(signed);
+    evidence.file.push(restored(signed.clone()));
+    let report = evidence.verify(&*store).await;
+    assert!(report.ok, "{:?}", report.finding);
+    assert_eq!((report.restored.clone(), report.superseded), (vec![statement], 1));
+    assert!(
+        report.does_not_prove.iter().any(|text| text.contains("positions 5 to 8")),
+        "{:?}",
+        report.does_not_prove
+    );
+
+    // One that nobody signed, that was made up, that is of another time or does not speak of so much, excuses nothing.
+    let mut forged = signed.clone();
+    forged.statement.up_to = Position(3);
+    let stranger = statement.sign(&AuditKey::from_bytes([7; 32]));
+    let early = RestoreStatement { at: at(8), ..statement }.sign(&evidence.key);
+    let short = RestoreStatement { lost_to: Position(6), ..statement }.sign(&evidence.key);
+    for (line, fault) in [
+        (forged, Fault::Signature),
+        (stranger, Fault::UnknownKey),
+        (early, Fault::Beyond),
+        (short, Fault::Beyond),
+    ] {
+        evidence.file[2] = restored(line);
+        assert_eq!(evidence.fault(&*store).await.1, fault);
+    }
+
+    // The log goes on, and says so itself: a file that was kept elsewhere fits too.
+    evidence.file.truncate(2);
+    let mut log = Recorder::going_on(&*store).await;
+    let mut told = event(None, signed);
+    told.tenant = TenantId::system();
+    store.append(&log.batch(vec![told])).await.unwrap();
+    store.append(&log.batch(short_exec(9, b"after"))).await.unwrap();
+    let report = evidence.verify(&*store).await;
+    assert!(report.ok, "{:?}", report.finding);
+    assert_eq!((report.events, report.restored.len(), report.superseded), (8, 1, 1));
+    // What is before the copy is held against it as ever.
+    let FileStatement::Checkpoint(first) = evidence.file[0].clone() else { panic!("no checkpoint") };
+    let mut lie = first.statement;
+    lie.chains[0].hash = ChainHash([9; 32]);
+    evidence.file.push(lie.sign(&evidence.key).into());
+    assert_eq!(evidence.fault(&*store).await, (3, Fault::Contradiction));
+}
+
+pub async fn a_key_that_the_one_before_vouches_for_is_trusted(subject: &Subject) {
+    let (store, mut evidence) = record(subject).await;
+    let next = AuditKey::from_bytes([6; 32]);
+    let mut log = Recorder::going_on(&*store).await;
+    let mut changed =
+        event(None, AuditKeyChanged::to(&next, evidence.key.public().id(), Some(&evidence.key), at(11)));
+    changed.tenant = TenantId::system();
+    store.append(&log.batch(vec![changed])).await.unwrap();
+    let (up_to, chains) = store.chain_points().await.unwrap();
+    let newest = CheckpointStatement { up_to, at: at(12), chains, previous: ChainHash::GENESIS }.sign(&next);
+    evidence.file.push(newest.clone().into());
+    let report = evidence.verify(&*store).await;
+    assert!(report.ok && report.keys_changed_at.is_empty(), "{:?}", report.finding);
+    assert_eq!(report.checkpoints.signatures_checked, 5);
+    // Without its word the new one is a stranger.
+    let mut changed = event(None, AuditKeyChanged::to(&next, evidence.key.public().id(), None, at(13)));
+    changed.tenant = TenantId::system();
+    store.append(&log.batch(vec![changed])).await.unwrap();
+    let report = evidence.verify(&*store).await;
+    assert_eq!(report.keys_changed_at, [Position(10)]);
 }
 
 pub async fn a_page_of_the_audit_log_goes_on_where_it_ended(subject: &Subject) {

@@ -123,11 +123,18 @@ pub struct Recorder {
     numberer: Numberer,
     encoder: Encoder,
     sequence: u64,
+    /// Where the chains ended that it goes on with.
+    links: std::collections::HashMap<TenantId, ChainHash>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self { numberer: Numberer::new(&Head::default()), encoder: Encoder::new().unwrap(), sequence: 0 }
+        Self {
+            numberer: Numberer::new(&Head::default()),
+            encoder: Encoder::new().unwrap(),
+            sequence: 0,
+            links: Default::default(),
+        }
     }
 }
 
@@ -136,6 +143,13 @@ impl Recorder {
     pub fn after(position: Position) -> Self {
         let head = Head { position, ..Head::default() };
         Self { numberer: Numberer::new(&head), ..Self::default() }
+    }
+
+    /// One that goes on where a store ends.
+    pub async fn going_on(store: &dyn EventStore) -> Self {
+        let (_, points) = store.chain_points().await.unwrap();
+        let links = points.into_iter().map(|point| (point.tenant, point.hash)).collect();
+        Self { links, ..Self::after(store.head().await.unwrap().position) }
     }
 
     /// One that seals bodies.
@@ -156,7 +170,9 @@ impl Recorder {
         let incoming: Vec<Incoming> =
             events.into_iter().map(|event| Incoming { frame: event.to_frame().unwrap(), event }).collect();
         let missing = self.numberer.missing(&incoming, false);
-        self.numberer.learn(missing, Known::default());
+        let links = self.links.iter().filter(|(tenant, _)| missing.tenants.contains(tenant));
+        let links = links.map(|(tenant, link)| (tenant.clone(), *link)).collect();
+        self.numberer.learn(missing, Known { links, ..Known::default() });
         self.sequence += 1;
         let mark = StreamMark { incarnation: "one".to_owned(), sequence: self.sequence };
         let draft = self.numberer.draft(incoming, &HashSet::new(), mark, &mut self.encoder).unwrap();

@@ -7,10 +7,10 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use events::AuditCheckpoint;
 use events::TenantId;
 use events::audit::{
-    CheckpointFileError, PublicKeys, Report, StoreSource, VerifyError, read_checkpoints, verify as check,
+    CheckpointFileError, FileStatement, PublicKeys, Report, StoreSource, VerifyError, read_statements,
+    verify as check,
 };
 use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -98,11 +98,11 @@ impl Drop for Task {
     }
 }
 
-type Line = Result<(u64, AuditCheckpoint), CheckpointFileError>;
+type Line = Result<(u64, FileStatement), CheckpointFileError>;
 
 async fn run(gateway: Gateway, tenant: Option<TenantId>, keys: PublicKeys) -> Result<Report, VerifyError> {
     let file: Box<dyn Iterator<Item = Line> + Send> = match &gateway.config().audit.checkpoint_file {
-        Some(path) if path.exists() => Box::new(read_checkpoints(path)?),
+        Some(path) if path.exists() => Box::new(read_statements(path)?),
         Some(_) | None => Box::new(std::iter::empty()),
     };
     let mut source = StoreSource::open(gateway.store(), tenant).await?;

@@ -150,6 +150,8 @@ pub(super) fn detail(data: &EventData) -> Option<String> {
         | EventData::SandboxErased(_)
         | EventData::AuditCheckpoint(_)
         | EventData::LogTrimmed(_)
+        | EventData::LogRestored(_)
+        | EventData::AuditKeyChanged(_)
         | EventData::WebhookSaved(_)
         | EventData::WebhookDeleted(_)
         | EventData::WebhookAdvanced(_)

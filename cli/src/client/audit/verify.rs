@@ -1,9 +1,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use events::AuditCheckpoint;
 use events::audit::{
-    self, AuditPublicKey, CheckpointFileError, ExportFile, PublicKeys, Report, StoreSource, read_checkpoints,
+    self, AuditPublicKey, CheckpointFileError, ExportFile, FileStatement, PublicKeys, Report, StoreSource,
+    read_statements,
 };
 use reqwest::Method;
 
@@ -33,7 +33,10 @@ pub struct VerifyArgs {
     pub tenant: Option<String>,
 }
 
-type Line = Result<(u64, AuditCheckpoint), CheckpointFileError>;
+/// The exit code for a log that is whole and of which no signature was checked.
+const UNSIGNED: u8 = 3;
+
+type Line = Result<(u64, FileStatement), CheckpointFileError>;
 type Lines = Box<dyn Iterator<Item = Line> + Send>;
 
 pub async fn verify(api: &Api, format: Format, args: VerifyArgs) -> Result<ExitCode, ClientError> {
@@ -44,7 +47,11 @@ pub async fn verify(api: &Api, format: Format, args: VerifyArgs) -> Result<ExitC
         Format::Table => output::print(&text(&report)),
     }
     .map_err(ClientError::output)?;
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match (report.ok, report.is_signed()) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(UNSIGNED),
+        (false, _) => ExitCode::FAILURE,
+    })
 }
 
 async fn server_report(api: &Api, args: &VerifyArgs) -> Result<Report, ClientError> {
@@ -65,7 +72,7 @@ async fn offline_report(args: &VerifyArgs) -> Result<Report, ClientError> {
     let beside = |name: &str| args.data_dir.as_ref().map(|dir| dir.join(name)).filter(|path| path.exists());
     let keys = public_keys(&args.public_key, beside("audit.pub"))?;
     let lines: Lines = match args.checkpoints.clone().or_else(|| beside("checkpoints.ndjson")) {
-        Some(path) => Box::new(read_checkpoints(&path).map_err(failed)?),
+        Some(path) => Box::new(read_statements(&path).map_err(failed)?),
         None => Box::new(std::iter::empty()),
     };
     if let Some(path) = &args.file {
@@ -122,7 +129,8 @@ fn failed(error: impl std::error::Error) -> ClientError {
 
 fn text(report: &Report) -> String {
     let mut out = match &report.finding {
-        None => "the log verifies\n".to_owned(),
+        None if report.is_signed() => "the log verifies\n".to_owned(),
+        None => "UNSIGNED: the log is whole in itself, and no signature was checked\n".to_owned(),
         Some(finding) => {
             format!("NOT OK at position {}: {}\n", finding.position, plain(&finding.explanation))
         }
@@ -142,6 +150,11 @@ fn text(report: &Report) -> String {
     if let (Some(up_to), Some(at)) = (counts.newest_up_to, counts.newest_at) {
         let at = at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
         row("newest", format!("up to position {up_to}, made {at}"));
+    }
+    for restored in &report.restored {
+        let at = restored.at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        let (up_to, lost_to) = (restored.up_to, restored.lost_to);
+        row("restored", format!("at {at}, to position {up_to}; up to {lost_to} was there before"));
     }
     for (heading, lines) in [("proves", &report.proves), ("does not prove", &report.does_not_prove)] {
         if !lines.is_empty() {
