@@ -85,7 +85,13 @@ impl Checkpointer {
     pub async fn run(mut self, stop: CancellationToken) {
         tracing::info!(key.id = %self.config.key.public().id(), file = %self.config.file.display(), "checkpoints are signed");
         self.compare().await;
-        let mut stated = false;
+        let mut stated = match self.state().await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "what the log is to say of itself is said later");
+                false
+            }
+        };
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -106,7 +112,13 @@ impl Checkpointer {
                 }
             }
         }
-        match tokio::time::timeout(LAST, self.last()).await {
+        let last = async {
+            if !stated {
+                self.state().await?;
+            }
+            self.last().await
+        };
+        match tokio::time::timeout(LAST, last).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(error = %ErrorChain(&error), "no last checkpoint was made"),
             Err(_) => tracing::warn!("no last checkpoint was made in time"),
