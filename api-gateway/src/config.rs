@@ -9,6 +9,8 @@ use events::{
     AddressPolicy, ApiKeyId, CapabilitySet, MasterKey, Network, ProviderName, RedactionRules, TenantId,
 };
 
+use crate::origin::Origin;
+
 /// A key that clients may present, known by its hash only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey {
@@ -51,8 +53,8 @@ pub struct GatewayConfig {
     pub max_file_body_bytes: usize,
     /// The largest streaming upload, in bytes; `None`: whatever fits into the sandbox.
     pub max_upload_bytes: Option<u64>,
-    /// Origins of browsers that may call (`https://console.example`). Empty: none.
-    pub allowed_origins: Vec<String>,
+    /// Origins of browsers that may call. Empty: none but the server's own.
+    pub allowed_origins: Vec<Origin>,
     /// The domain under which sandboxes show their ports. `None`: no preview URLs.
     pub preview_domain: Option<String>,
     /// How long a spawn waits until the sandbox runs, before it answers with state `creating`.
@@ -63,6 +65,14 @@ pub struct GatewayConfig {
     pub shutdown_grace: Duration,
     /// How long a WebSocket client may take nothing of what it is sent before it is closed with 1013.
     pub slow_reader_limit: Duration,
+    /// How long an HTTP client may take nothing of an answer, or send nothing of a body, before its connection ends.
+    pub stalled_client_limit: Duration,
+    /// How long a client may take to send the head of a request; also how long an idle connection is kept.
+    pub head_limit: Duration,
+    /// How often a WebSocket client is asked whether it lives.
+    pub websocket_ping: Duration,
+    /// How long a WebSocket client may say nothing, not even that it lives.
+    pub websocket_silence: Duration,
     /// How often a silent stream shows that it lives. Clients give up after 30 s of silence.
     pub heartbeat: Duration,
 }
@@ -217,6 +227,10 @@ impl Default for GatewayConfig {
             destroy_wait: Duration::from_secs(25),
             shutdown_grace: Duration::from_secs(10),
             slow_reader_limit: Duration::from_secs(30),
+            stalled_client_limit: Duration::from_secs(30),
+            head_limit: Duration::from_secs(75),
+            websocket_ping: Duration::from_secs(20),
+            websocket_silence: Duration::from_secs(65),
             heartbeat: Duration::from_secs(10),
         }
     }

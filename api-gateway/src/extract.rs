@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
 use crate::gateway::Gateway;
+use crate::linger::BodyError;
 use crate::strict::Unread;
 
 /// A JSON object, whatever Content-Type says, of at most the configured size.
@@ -89,7 +90,7 @@ async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::bad_request("the body broke off"))?;
+        let frame = frame.map_err(|error| incomplete(&error))?;
         let Ok(data) = frame.into_data() else { continue };
         let have = first.as_ref().map_or(0, Bytes::len) + rest.len();
         if have + data.len() > limit {
@@ -126,6 +127,18 @@ pub fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
         return Err(ApiError::unsupported_media_type(message));
     }
     Ok(())
+}
+
+/// What to say of a body that ends before its end.
+pub fn incomplete(error: &axum::Error) -> ApiError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(BodyError::Stalled(_)) = error.downcast_ref::<BodyError>() {
+            return ApiError::timeout(error.to_string());
+        }
+        cause = error.source();
+    }
+    ApiError::bad_request("the body broke off")
 }
 
 /// `Content-Length`, if it is there and a number.

@@ -14,6 +14,8 @@ const BUCKETS: [f64; 14] =
 pub const EXEC_VIEWERS: &str = "stacyvm_exec_viewers";
 /// WebSockets that were closed because their client did not read.
 pub const SLOW_READERS_CLOSED: &str = "stacyvm_slow_readers_closed_total";
+/// HTTP connections that were closed because their client took nothing of an answer, or sent nothing of a body.
+pub const STALLED_CLIENTS_CLOSED: &str = "stacyvm_stalled_clients_closed_total";
 /// Requests by method, route and status.
 pub const HTTP_REQUESTS: &str = "stacyvm_http_requests_total";
 /// How long they took.
@@ -59,6 +61,10 @@ fn describe() {
                 metrics::gauge!(*name).increment(0.0);
             }
         }
+    }
+    metrics::describe_counter!(STALLED_CLIENTS_CLOSED, "Connections cut off because their client stopped");
+    for of in ["answer", "body"] {
+        metrics::counter!(STALLED_CLIENTS_CLOSED, "of" => of).increment(0);
     }
     metrics::describe_counter!(HTTP_REQUESTS, "Requests by method, route and status");
     metrics::describe_histogram!(

@@ -1,22 +1,104 @@
 //! Browsers say where a request comes from. Scripts of other sites must not get in, least of all where no key is needed.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
+use url::Url;
 
 use crate::denied::Denial;
 use crate::error::ApiError;
 
+/// Where a browser's page is from, as browsers say it: scheme, host, and the port where it is not the scheme's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(String);
+
+/// Why a text is no origin, and what to write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// `x.example`, `x.example:8080`
+    #[error("{0:?} has no scheme: write \"https://{0}\", or \"http://{0}\" where it is one without TLS")]
+    NoScheme(String),
+    /// `https://x.example/console`
+    #[error("{given:?} is more than an origin: write {origin:?}")]
+    TooLong {
+        /// What was given.
+        given: String,
+        /// What of it is an origin.
+        origin: String,
+    },
+    /// `*`, `https://*.x.example`
+    #[error(
+        "{0:?} stands for many origins, which would let any page in that gets such a name: name each one, such as \"https://console.example\""
+    )]
+    Wildcard(String),
+    /// The rest.
+    #[error("{0:?} is no origin: write one such as \"https://console.example\" or \"http://localhost:3000\"")]
+    None(String),
+}
+
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    /// Reads an origin. Upper case, a slash at the end and the scheme's own port are read as what browsers make of them.
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let text = text.trim();
+        let none = || OriginError::None(text.to_owned());
+        if text.contains('*') {
+            return Err(OriginError::Wildcard(text.to_owned()));
+        }
+        let Some((scheme, rest)) = text.split_once("://") else {
+            let looks_like_host = !text.is_empty()
+                && !text.contains(":/")
+                && !text.starts_with(['/', '\\'])
+                && !text.eq_ignore_ascii_case("null")
+                && Url::parse(&format!("https://{text}")).is_ok_and(|url| is_bare(&url));
+            return Err(if looks_like_host { OriginError::NoScheme(text.to_owned()) } else { none() });
+        };
+        let url = Url::parse(text).map_err(|_| none())?;
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(none)?;
+        if scheme.is_empty() || rest.contains(['\\', '@']) || url.scheme() == "file" {
+            return Err(none());
+        }
+        // A port that is the scheme's own is none here.
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let origin = format!("{}://{}{port}", url.scheme(), host.to_ascii_lowercase());
+        if !is_bare(&url) {
+            return Err(OriginError::TooLong { given: text.to_owned(), origin });
+        }
+        Ok(Self(origin))
+    }
+}
+
+/// Whether a URL has nothing behind its host and port.
+fn is_bare(url: &Url) -> bool {
+    matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none()
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Origin {
+    /// As the answers of CORS name it.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        HeaderValue::try_from(&self.0).ok()
+    }
+}
+
 /// Lets in what has no origin (no browser), the server's own, and those that the operator named.
 ///
 /// A site can send a simple request anywhere and open a WebSocket to anywhere; CORS only keeps it from reading answers.
-pub fn check(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
+pub fn check(headers: &HeaderMap, allowed: &[Origin]) -> Result<(), ApiError> {
     let Some(origin) = headers.get(header::ORIGIN) else {
         return Ok(());
     };
     let foreign = || ApiError::forbidden("this origin may not call").denied(Denial::Origin, None);
     let origin = origin.to_str().map_err(|_| foreign())?;
-    if allowed.iter().any(|known| known.trim_end_matches('/').eq_ignore_ascii_case(origin)) {
+    if allowed.iter().any(|known| known.0.eq_ignore_ascii_case(origin)) {
         return Ok(());
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).ok_or_else(foreign)?;
@@ -64,8 +146,53 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_is_read_as_browsers_say_it() {
+        for (text, origin) in [
+            ("https://console.example", "https://console.example"),
+            ("https://console.example/", "https://console.example"),
+            ("HTTPS://Console.Example:443", "https://console.example"),
+            ("http://console.example:80/", "http://console.example"),
+            ("http://console.example:443", "http://console.example:443"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("https://bücher.example", "https://xn--bcher-kva.example"),
+            (" https://x.example ", "https://x.example"),
+            ("chrome-extension://AbCdEf", "chrome-extension://abcdef"),
+            ("tauri://localhost", "tauri://localhost"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().to_string(), origin, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused_with_what_to_write() {
+        for (text, wanted) in [
+            ("x.example", "write \"https://x.example\""),
+            ("x.example:8080", "write \"https://x.example:8080\""),
+            ("localhost", "write \"https://localhost\", or \"http://localhost\""),
+            ("https://x.example/console", "write \"https://x.example\""),
+            ("https://x.example?a=b", "write \"https://x.example\""),
+            ("https://x.example/#", "write \"https://x.example\""),
+            ("*", "name each one"),
+            ("https://*.x.example", "name each one"),
+            ("", "write one such as"),
+            ("null", "write one such as"),
+            ("https://", "write one such as"),
+            ("://x.example", "write one such as"),
+            ("//x.example", "write one such as"),
+            ("https:x.example", "write one such as"),
+            ("https://user@x.example", "write one such as"),
+            ("file:///tmp/x.html", "write one such as"),
+            ("https://x.example:99999", "write one such as"),
+        ] {
+            let error = text.parse::<Origin>().unwrap_err().to_string();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn no_origin_the_own_and_the_named_get_in() {
-        let allowed = ["https://console.example/".to_owned()];
+        let allowed = ["HTTPS://Console.Example:443/".parse().unwrap()];
         for origin in [None, Some("http://127.0.0.1:7423"), Some("https://console.example")] {
             assert!(check(&headers(origin, "127.0.0.1:7423"), &allowed).is_ok(), "{origin:?}");
         }

@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::openapi::Api;
+use crate::origin::Origin;
 use crate::routes::{
     audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, snapshots, system,
     templates, tickets, webhooks,
@@ -132,9 +133,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
 }
 
 /// Closed, unless the operator names origins.
-fn cors(origins: &[String]) -> Option<CorsLayer> {
-    let origins: Vec<HeaderValue> =
-        origins.iter().filter_map(|origin| origin.trim_end_matches('/').parse().ok()).collect();
+fn cors(origins: &[Origin]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(Origin::header).collect();
     if origins.is_empty() {
         return None;
     }

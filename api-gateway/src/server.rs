@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,15 +16,18 @@ use tower::{Service, ServiceExt};
 use crate::denied::{self, Peer};
 use crate::gateway::Gateway;
 use crate::linger::Lingering;
+use crate::patience::{Impatient, Patience};
 use crate::router::{normalise, router};
 
-/// How long a client may take to send the head of a request; also how long an idle connection is kept.
-const HEAD_PATIENCE: Duration = Duration::from_secs(75);
 /// The largest head of a request, in bytes, and the most headers.
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 128;
 /// How long the record of who was turned away is waited for at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// When the machine of a silent client is asked whether it is there, how often again, and how many times.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(15);
+const KEEPALIVE_TRIES: u32 = 4;
 /// How often histograms are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -46,10 +50,10 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (service, closing, cut) = (service.clone(), gateway.closing().clone(), cut.clone());
+                let (service, gateway, cut) = (service.clone(), gateway.clone(), cut.clone());
                 connections.spawn(async move {
                     tokio::select! {
-                        () = serve_connection((stream, peer), service, closing) => {}
+                        () = serve_connection((stream, peer), service, &gateway) => {}
                         () = cut.cancelled() => {}
                     }
                 });
@@ -80,7 +84,7 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
     Ok(())
 }
 
-async fn serve_connection<S>((stream, peer): (TcpStream, SocketAddr), service: S, closing: CancellationToken)
+async fn serve_connection<S>((stream, peer): (TcpStream, SocketAddr), service: S, gateway: &Gateway)
 where
     S: Service<axum::extract::Request, Response = axum::response::Response, Error = std::convert::Infallible>
         + Clone
@@ -88,20 +92,22 @@ where
         + 'static,
     S::Future: Send + 'static,
 {
-    // Answers are written whole: waiting for more would only make them late.
-    if let Err(error) = stream.set_nodelay(true) {
+    if let Err(error) = prepare(&stream) {
         tracing::debug!(error = %error, "a connection ended before it began");
         return;
     }
-    let service = service.map_request(|request: hyper::Request<hyper::body::Incoming>| {
+    let patience = Patience::new(gateway.config().stalled_client_limit);
+    let stream = Impatient::new(stream, &patience);
+    let service = service.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         let expects_continue = request.headers().contains_key(hyper::header::EXPECT);
-        let mut request = request;
         request.extensions_mut().insert(Peer(peer.ip()));
-        request.map(|body| axum::body::Body::new(Lingering::new(body, expects_continue)))
+        patience.begin_request();
+        request.extensions_mut().insert(patience.clone());
+        request.map(|body| axum::body::Body::new(Lingering::new(body, expects_continue, &patience)))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(gateway.config().head_limit)
         .max_buf_size(MAX_HEAD_BYTES.max(128 << 10))
         .max_headers(MAX_HEADERS)
         .half_close(false)
@@ -110,7 +116,7 @@ where
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = closing.cancelled() => {
+        () = gateway.closing().cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -118,4 +124,14 @@ where
     if let Err(error) = ended {
         tracing::debug!(error = %error, "a connection broke");
     }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Answers are written whole: waiting for more would only make them late.
+    stream.set_nodelay(true)?;
+    // A client whose machine is gone says nothing, and one that has nothing to say neither.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(stream, KEEPALIVE_AGAIN)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, KEEPALIVE_TRIES)?)
 }

@@ -6,7 +6,10 @@ mod http {
     pub mod executor;
     pub mod world;
 
+    pub mod raw;
+
     mod access;
+    mod attach;
     mod audit;
     mod compat;
     mod denied;
@@ -21,6 +24,8 @@ mod http {
     mod repeated;
     mod sandboxes;
     mod shutdown;
+    mod sockets;
+    mod stalled;
     mod strict;
     mod templates;
     mod webhooks;

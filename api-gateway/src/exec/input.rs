@@ -43,7 +43,7 @@ pub struct Target {
 /// Takes input in order. Dropping it leaves stdin open.
 pub struct InputQueue {
     sender: mpsc::Sender<Input>,
-    _pump: AbortOnDropHandle<()>,
+    pump: AbortOnDropHandle<()>,
 }
 
 impl InputQueue {
@@ -52,13 +52,20 @@ impl InputQueue {
         let (sender, inputs) = mpsc::channel(QUEUE);
         let pump = Pump { target, link: None };
         let task = tokio::spawn(pump.run(inputs, started, failures).in_current_span());
-        Self { sender, _pump: AbortOnDropHandle::new(task) }
+        Self { sender, pump: AbortOnDropHandle::new(task) }
     }
 
     /// Adds input; waits while the process does not take what came before.
     pub async fn push(&self, input: Input) {
         // A pump that has stopped belongs to a process that takes no more input.
         let _ = self.sender.send(input).await;
+    }
+
+    /// Nothing more comes, and what has come still reaches the process, if it takes it soon.
+    pub async fn finish(self) {
+        let Self { sender, pump } = self;
+        drop(sender);
+        let _ = tokio::time::timeout(PATIENCE, pump).await;
     }
 }
 
@@ -86,7 +93,14 @@ impl Pump {
                     continue;
                 }
             };
-            let Some(input) = input else { return };
+            let Some(input) = input else {
+                if let Some(link) = self.link.take()
+                    && let Err(error) = link.finish().await
+                {
+                    tracing::debug!(error = %error, "the last of the input did not arrive");
+                }
+                return;
+            };
             let outcome = match input {
                 Input::Bytes(bytes) => self.write(bytes).await,
                 Input::Close => self.close().await,

@@ -3,10 +3,10 @@
 //! The first byte of a frame is its channel. Output: 8 bytes of offset, big endian, then the raw bytes; so that a client
 //! always knows where to go on from. Input: the raw bytes. Control: JSON.
 
-use axum::extract::ws::Message;
 use bytes::{BufMut, Bytes, BytesMut};
 use events::{Gone, OutputStream, TerminalSize};
 use serde::{Deserialize, Serialize};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::record::{EndRecord, write_json};
 use crate::error::{ApiError, ErrorBody, ErrorCode};
@@ -82,6 +82,14 @@ pub enum AttachControl<'a> {
         /// The offset of the first byte that will come.
         stdout_offset: u64,
         /// The same for stderr.
+        stderr_offset: u64,
+    },
+    /// What came before was written before the client attached; what follows is written as it watches. Comes once, also
+    /// where there is nothing before it, or nothing after it.
+    Live {
+        /// Where stdout stands.
+        stdout_offset: u64,
+        /// Where stderr stands.
         stderr_offset: u64,
     },
     /// It began; it was pending before.

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use axum::extract::ws::Utf8Bytes;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
@@ -11,6 +10,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use events::{Event, EventData, ExecId, Frame, OutputStream, Position};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::pieces::pieces;
 use super::record::{OutputRecord, write_json};

@@ -5,12 +5,12 @@
 //! client, `started`, `stdout`, `stderr` and `exit` from the server. Both end with `{"type":"error"}` where there is no
 //! end to tell of.
 
-use axum::extract::ws::{Message, Utf8Bytes};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use events::{ExecId, OutputStream, TerminalSize};
 use serde::{Deserialize, Serialize};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::record::{EndRecord, GoneRecord, OutputRecord, write_json};
 use super::utf8::Chunk;

@@ -92,9 +92,11 @@ async fn another_tenants_sandboxes_and_execs_do_not_exist() {
 
 #[tokio::test]
 async fn foreign_origins_are_kept_out_and_named_ones_let_in() {
-    let world =
-        World::with(|config| config.allowed_origins = vec!["https://console.example".to_owned()], false)
-            .await;
+    let world = World::with(
+        |config| config.allowed_origins = vec!["https://console.example".parse().unwrap()],
+        false,
+    )
+    .await;
     let ask = |origin: &str| world.ask(Method::GET, "/sandboxes").header("Origin", origin);
     assert_eq!(error(ask("https://evil.example"), 403).await, "FORBIDDEN");
     body_of(ask(&format!("http://{}", world.address)), 200).await;

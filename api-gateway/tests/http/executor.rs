@@ -13,6 +13,9 @@ use events::{
 };
 use tokio::task::JoinHandle;
 
+/// How many pieces of 64 KiB "pour" writes.
+pub const POURED: u64 = 320;
+
 pub struct Executor(Vec<JoinHandle<()>>);
 
 impl Drop for Executor {
@@ -127,7 +130,10 @@ impl Script {
                 data,
             })
             .collect();
-        self.log.publish(&events).await.unwrap();
+        // No message is larger than NATS takes.
+        for message in events.chunks(if events.len() > 50 { 8 } else { 50 }) {
+            self.log.publish(message).await.unwrap();
+        }
     }
 }
 
@@ -161,6 +167,14 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
             facts.extend([b"a\xf0\x9f", &b"\x98\x80b\xff"[..]].map(|part| write(OutputStream::Stdout, part)))
         }
         "flood" => facts.extend((0..20).map(|_| write(OutputStream::Stdout, &[b'x'; 20_000]))),
+        // More than all buffers between two sockets hold.
+        "pour" => {
+            // Of a kind that no compression makes small.
+            let piece: Vec<u8> = (0..64 << 10)
+                .map(|at: u64| 32 + (at.wrapping_mul(at).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u8)
+                .collect();
+            facts.extend((0..POURED).map(|_| write(OutputStream::Stdout, &piece)));
+        }
         "hang" => {
             facts.push(write(OutputStream::Stdout, b"up\n"));
             return facts;
@@ -227,7 +241,8 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
             None => missing(),
             Some(content) => {
                 incoming.accept(LinkValue::File(entry(&path, content.len() as u64))).await.unwrap();
-                incoming.write(content.clone()).await.unwrap();
+                // One that reads no further is no fault.
+                let _ = incoming.write(content.clone()).await;
                 Ok(LinkValue::Done)
             }
         },

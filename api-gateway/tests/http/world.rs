@@ -190,3 +190,23 @@ pub async fn error(request: RequestBuilder, status: u16) -> String {
 async fn text(response: Response) -> (StatusCode, String) {
     (response.status(), response.text().await.unwrap())
 }
+
+impl World {
+    /// What a counter of this process says, which all tests of it share.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.ask(Method::GET, "/metrics/prometheus").send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until a counter is over a value.
+    pub async fn metric_passes(&self, name: &str, value: f64) {
+        for _ in 0..600 {
+            if self.metric(name).await > value {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} stays at {value}");
+    }
+}

@@ -16,6 +16,7 @@ use anyhow::bail;
 
 pub use schema::{AuthConfig, Config};
 use tree::{Node, Origin, Problem};
+pub use values::GoDuration;
 
 use crate::args::ServerArgs;
 

@@ -55,6 +55,8 @@ pub struct ServerConfig {
     pub max_upload: Option<Bytes>,
     /// How long a WebSocket client may take nothing before it is closed with 1013.
     pub slow_reader_limit: GoDuration,
+    /// How long an HTTP client may take nothing of an answer, or send nothing of a body, before its connection ends.
+    pub stalled_client_limit: GoDuration,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -331,6 +333,7 @@ impl Default for Config {
                 allowed_origins: Vec::new(),
                 max_upload: None,
                 slow_reader_limit: GoDuration(Duration::from_secs(30)),
+                stalled_client_limit: GoDuration(Duration::from_secs(30)),
             },
             node: NodeConfig { id: None, capacity: 200, max_output: Bytes(4 << 30) },
             nats: NatsConfig {

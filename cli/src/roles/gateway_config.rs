@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use api_gateway::{ApiKey, AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
+use api_gateway::{ApiKey, AuditLimits, ExecLimits, GatewayConfig, Origin, SandboxLimits, WebhookLimits};
 use events::{ProviderName, TenantId};
 use sha2::{Digest, Sha256};
 
-use crate::config::{AuthConfig, Config};
+use crate::config::{AuthConfig, Config, GoDuration};
 
 /// What the gateway is told. `default` is the provider of sandboxes that name none, where the configuration does not
 /// say.
@@ -63,9 +64,10 @@ pub fn gateway_config(
             max_timeout: defaults.max_exec_timeout.0,
             ..ExecLimits::default()
         },
-        slow_reader_limit: config.server.slow_reader_limit.0,
+        slow_reader_limit: limit(config.server.slow_reader_limit, "server.slow_reader_limit")?,
+        stalled_client_limit: limit(config.server.stalled_client_limit, "server.stalled_client_limit")?,
         max_upload_bytes: config.server.max_upload.map(|limit| limit.0),
-        allowed_origins: config.server.allowed_origins.clone(),
+        allowed_origins: origins(&config.server.allowed_origins)?,
         preview_domain: Some(config.server.preview_domain.clone()).filter(|domain| !domain.is_empty()),
         audit: AuditLimits {
             max_lag: config.audit.max_lag.0,
@@ -74,6 +76,18 @@ pub fn gateway_config(
         },
         ..GatewayConfig::default()
     })
+}
+
+fn origins(texts: &[String]) -> anyhow::Result<Vec<Origin>> {
+    texts.iter().map(|text| text.parse().context("server.allowed_origins")).collect()
+}
+
+/// Nobody can do anything in no time.
+fn limit(limit: GoDuration, key: &str) -> anyhow::Result<Duration> {
+    if limit.0.is_zero() {
+        bail!("{key}: must be longer than nothing");
+    }
+    Ok(limit.0)
 }
 
 /// The keys, hashed; plain ones are not kept.
@@ -120,4 +134,18 @@ fn parse_hash(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).ok()?;
     }
     Some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_without_a_scheme_and_a_limit_of_nothing_are_errors_that_name_their_key() {
+        assert_eq!(origins(&["https://x.example/".to_owned()]).unwrap()[0].to_string(), "https://x.example");
+        let error = format!("{:#}", origins(&["x.example".to_owned()]).unwrap_err());
+        assert!(error.starts_with("server.allowed_origins: \"x.example\" has no scheme"), "{error}");
+        let error = limit(GoDuration(Duration::ZERO), "server.stalled_client_limit").unwrap_err();
+        assert!(error.to_string().starts_with("server.stalled_client_limit:"), "{error}");
+    }
 }

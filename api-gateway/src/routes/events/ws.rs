@@ -1,16 +1,13 @@
 //! `GET /events/ws`
 
+use std::collections::VecDeque;
+
 use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use bytes::Bytes;
-use events::{FeedError, LogReader, Position};
-use futures::StreamExt;
-use futures::stream::SplitStream;
-use tokio::time::{Instant, MissedTickBehavior};
-use tracing::Instrument;
+use events::{Frame, LogReader, Position};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
 
 use super::query::EventsQuery;
 use crate::auth::Caller;
@@ -18,7 +15,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::QueryOf;
 use crate::gateway::Gateway;
 use crate::stream::lines::{cursor, write_line};
-use crate::stream::socket::{CLOSING_PATIENCE, DEAD, PING, PatientSink, SendError, TRY_AGAIN_LATER, bounded};
+use crate::stream::socket::{Silent, Speaker, Terms, Upgrade, Word};
 
 /// The most events in one frame, and the most bytes before a frame is full.
 const FRAME_EVENTS: usize = 64;
@@ -48,124 +45,63 @@ pub(crate) async fn ws(
     caller: Caller,
     headers: HeaderMap,
     QueryOf(query): QueryOf<EventsQuery>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
-    let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let upgrade = upgrade?;
     let (reader, until) = query.read(&headers, &caller)?.open(&gateway).await?;
-    let span = tracing::Span::current();
-    let upgrade = bounded(upgrade)
-        .protocols([crate::routes::tickets::PROTOCOL])
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let sessions = gateway.sessions().clone();
-        sessions.track_future(serve(gateway, reader, until, socket).instrument(span))
+    let events =
+        Events { sent: reader.cursor(), reader, until, waiting: VecDeque::new(), is_complete: false };
+    let terms = Terms::of(&gateway);
+    let sessions = gateway.sessions().clone();
+    Ok(upgrade.accept(&sessions, None, MAX_FRAME_BYTES, move |socket| {
+        let (_, no_asides) = mpsc::channel(1);
+        socket.converse(terms, events, Silent, no_asides)
     }))
 }
 
-enum Ending {
-    /// Everything that was asked for was sent.
-    Complete,
-    Stopping,
-    Unreadable(FeedError),
-    Blocked,
-    Gone,
-}
-
-impl From<SendError> for Ending {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::Blocked => Self::Blocked,
-            SendError::Gone => Self::Gone,
-        }
-    }
-}
-
-async fn serve(gateway: Gateway, mut reader: LogReader, until: Option<Position>, socket: WebSocket) {
-    let (sink, mut stream) = socket.split();
-    let mut sink = PatientSink::new(sink, gateway.config().slow_reader_limit);
-    let mut sent = reader.cursor();
-    let ending = talk(&gateway, &mut reader, until, &mut sink, &mut stream, &mut sent).await;
-    // What the reader holds of the feed is not needed while the close waits for the client.
-    drop(reader);
-    let code = match ending {
-        Ending::Complete => close_code::NORMAL,
-        Ending::Stopping => close_code::RESTART,
-        Ending::Unreadable(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "a feed breaks");
-            close_code::ERROR
-        }
-        Ending::Blocked => {
-            metrics::counter!(crate::metrics::SLOW_READERS_CLOSED).increment(1);
-            tracing::info!("a reader of events does not read: closing its connection");
-            TRY_AGAIN_LATER
-        }
-        Ending::Gone => return,
-    };
-    sink.close(code, cursor(sent)).await;
-    // Closing with unread frames would reset the connection, and the client could lose what it has not read yet.
-    let _ = tokio::time::timeout(CLOSING_PATIENCE, async { while let Some(Ok(_)) = stream.next().await {} })
-        .await;
-}
-
-async fn talk(
-    gateway: &Gateway,
-    reader: &mut LogReader,
+/// Says events as they are recorded.
+struct Events {
+    reader: LogReader,
     until: Option<Position>,
-    sink: &mut PatientSink,
-    stream: &mut SplitStream<WebSocket>,
-    sent: &mut Position,
-) -> Ending {
-    let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = Instant::now();
-    loop {
-        let read = async {
-            match until {
-                Some(_) => reader.next_recorded(FRAME_EVENTS).await,
-                None => reader.next(FRAME_EVENTS).await,
+    sent: Position,
+    /// Read, and not said yet.
+    waiting: VecDeque<Frame>,
+    is_complete: bool,
+}
+
+impl Speaker for Events {
+    async fn next(&mut self) -> Word {
+        if self.waiting.is_empty() {
+            if self.is_complete {
+                return Word::Done;
             }
-        };
-        let frames = tokio::select! {
-            biased;
-            () = gateway.closing().cancelled() => return Ending::Stopping,
-            said = stream.next() => match said {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ending::Gone,
-                Some(Ok(_)) => {
-                    heard = Instant::now();
-                    continue;
+            let read = match self.until {
+                Some(_) => self.reader.next_recorded(FRAME_EVENTS).await,
+                None => self.reader.next(FRAME_EVENTS).await,
+            };
+            match read {
+                Ok(frames) => self.waiting = frames.into(),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a feed breaks");
+                    return Word::Broken;
                 }
-            },
-            _ = ping.tick() => {
-                if heard.elapsed() > DEAD {
-                    return Ending::Gone;
-                }
-                if let Err(error) = sink.send(Message::Ping(Bytes::new())).await {
-                    return error.into();
-                }
-                continue;
             }
-            frames = read => match frames {
-                Ok(frames) => frames,
-                Err(error) => return Ending::Unreadable(error),
-            },
-        };
-        let complete = frames.is_empty()
-            || until.is_some_and(|until| frames.last().is_some_and(|last| last.position >= until));
+            if let Some(until) = self.until {
+                self.is_complete = self.waiting.back().is_none_or(|last| last.position >= until);
+            }
+        }
         let mut text = String::new();
-        for (index, frame) in frames.iter().enumerate() {
-            write_line(frame, &mut text);
-            if text.len() < FRAME_BYTES && index + 1 < frames.len() {
-                continue;
-            }
-            // A frame that the client did not take in time still goes out before the close.
-            *sent = frame.position;
-            if let Err(error) = sink.send(Message::Text(std::mem::take(&mut text).into())).await {
-                return error.into();
+        while let Some(frame) = self.waiting.pop_front() {
+            write_line(&frame, &mut text);
+            self.sent = frame.position;
+            if text.len() >= FRAME_BYTES {
+                break;
             }
         }
-        if complete && until.is_some() {
-            return Ending::Complete;
-        }
+        if text.is_empty() { Word::Done } else { Word::Say(Message::text(text)) }
+    }
+
+    fn cursor(&self) -> String {
+        cursor(self.sent)
     }
 }

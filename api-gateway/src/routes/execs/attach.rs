@@ -1,12 +1,8 @@
 //! `GET /execs/{id}/attach`
 
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::HeaderValue;
 use axum::response::Response;
 use serde::Deserialize;
-use tracing::Instrument;
 use utoipa::IntoParams;
 
 use super::find;
@@ -18,9 +14,9 @@ use crate::exec::input::Target;
 use crate::exec::start::read;
 use crate::extract::{ExecPath, QueryOf};
 use crate::gateway::Gateway;
-use crate::stream::attach::{Attachment, Terms};
+use crate::stream::attach::{Rights, serve};
 use crate::stream::attach_frame::PROTOCOL;
-use crate::stream::socket;
+use crate::stream::socket::Upgrade;
 
 /// Where to begin, and what for.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -38,7 +34,7 @@ pub struct AttachQuery {
 /// the way back for input. Any number of viewers may be attached. A viewer that goes leaves the exec as it is.
 ///
 /// Frames are binary. The first byte is the channel: 0 stdin, 1 stdout, 2 stderr, 3 control (JSON). Output has its offset
-/// behind it, 8 bytes big endian, then the bytes. The subprotocol is `stacyvm.attach.v1`.
+/// behind it, 8 bytes big endian, then the bytes. The subprotocol is `stacyvm.attach.v1` or `stacyvm.v1`.
 #[utoipa::path(
     get,
     path = "/execs/{id}/attach",
@@ -56,10 +52,10 @@ pub(crate) async fn attach(
     caller: Caller,
     ExecPath(id): ExecPath,
     QueryOf(query): QueryOf<AttachQuery>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
     let state = find(&gateway, &caller.tenant, id).await?;
-    let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let upgrade = upgrade?;
     let stdout = offset(query.stdout_offset.as_deref(), "stdout_offset")?;
     let stderr = offset(query.stderr_offset.as_deref(), "stderr_offset")?;
     let writes = match query.mode.as_deref() {
@@ -71,15 +67,10 @@ pub(crate) async fn attach(
     // A link is for watching, whatever is asked for.
     let link = caller.viewer.as_ref();
     let now = gateway.clock().now();
-    let terms = Terms { writes: writes && link.is_none(), until: link.map(|link| link.until(now)) };
+    let rights = Rights { writes: writes && link.is_none(), until: link.map(|link| link.until(now)) };
+    let target = Target { gateway: gateway.clone(), caller, sandbox: state.sandbox, exec: id };
     let sessions = gateway.sessions().clone();
-    let target = Target { gateway, caller, sandbox: state.sandbox, exec: id };
-    let attachment = Attachment::new(target, terms, output);
-    let span = tracing::Span::current();
-    let mut upgrade =
-        socket::bounded(upgrade).max_message_size(MAX_FRAME_BYTES).max_frame_size(MAX_FRAME_BYTES);
-    if upgrade.requested_protocols().any(|protocol| protocol == PROTOCOL) {
-        upgrade.set_selected_protocol(HeaderValue::from_static(PROTOCOL));
-    }
-    Ok(upgrade.on_upgrade(move |socket| sessions.track_future(attachment.serve(socket).instrument(span))))
+    Ok(upgrade.accept(&sessions, Some(PROTOCOL), MAX_FRAME_BYTES, move |socket| {
+        serve(target, rights, output, socket)
+    }))
 }

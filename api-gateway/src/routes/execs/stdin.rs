@@ -12,8 +12,9 @@ use super::running;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::input::Target;
-use crate::extract::{ExecPath, QueryOf};
+use crate::extract::{ExecPath, QueryOf, incomplete};
 use crate::gateway::{Gateway, link_failed};
+use crate::patience::Patience;
 use crate::routes::Status;
 
 /// What comes after.
@@ -53,10 +54,14 @@ pub(crate) async fn stdin(
     }
     let target = Target { gateway, caller, sandbox: state.sandbox, exec: id };
     let mut input = target.input(close).await?;
+    // Input comes as somebody types it.
+    if let Some(patience) = request.extensions().get::<Patience>() {
+        patience.wait_for_body();
+    }
     let mut body: Body = request.into_body();
     // Leaving early drops the link, which leaves stdin open.
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::bad_request("the body broke off"))?;
+        let frame = frame.map_err(|error| incomplete(&error))?;
         if let Ok(bytes) = frame.into_data() {
             input.write(bytes).await.map_err(link_failed)?;
         }

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 use super::path::{mode_or_kept, path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::{QueryOf, SandboxPath, declared_length, plain};
+use crate::extract::{QueryOf, SandboxPath, declared_length, incomplete, plain};
 use crate::gateway::{Gateway, link_failed};
 use crate::routes::Status;
 
@@ -30,8 +30,6 @@ pub struct UploadQuery {
 /// Why an upload was given up. The old file is still there.
 #[derive(Debug, thiserror::Error)]
 enum UploadError {
-    #[error("the upload broke off")]
-    BrokenOff,
     #[error("the upload is over the limit of {0} bytes")]
     TooLarge(u64),
     #[error(transparent)]
@@ -41,7 +39,6 @@ enum UploadError {
 impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         match error {
-            UploadError::BrokenOff => Self::bad_request(error.to_string()),
             UploadError::TooLarge(_) => Self::too_large(error.to_string()),
             UploadError::Link(error) => link_failed(error),
         }
@@ -59,6 +56,7 @@ impl From<UploadError> for ApiError {
         (status = 200, description = "It is written", body = Status),
         (status = 400, description = "No path, no body, a bad mode, or the body broke off", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 408, description = "The client sent nothing for too long", body = ErrorBody),
         (status = 409, description = "The file is in use", body = ErrorBody),
         (status = 413, description = "The body is over the limit, or the disk is full", body = ErrorBody),
         (status = 415, description = "A body that is compressed or multipart", body = ErrorBody),
@@ -87,7 +85,7 @@ pub(crate) async fn upload(
     let mut written: u64 = 0;
     // Leaving early drops the link, which tells the executor to forget what it has.
     while let Some(frame) = body.frame().await {
-        let Ok(bytes) = frame.map_err(|_| UploadError::BrokenOff)?.into_data() else {
+        let Ok(bytes) = frame.map_err(|error| incomplete(&error))?.into_data() else {
             continue;
         };
         written += bytes.len() as u64;

@@ -4,17 +4,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::Response;
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use events::{EventFilter, ExecId, Position, StoreError, parse_go_duration};
-use futures::StreamExt;
-use futures::stream::SplitStream;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, MissedTickBehavior};
-use tracing::Instrument;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
 use utoipa::IntoParams;
 
 use super::past::recorded;
@@ -26,13 +22,14 @@ use crate::moment::Moment;
 use crate::stream::lines::cursor;
 use crate::stream::pacer::{Pacer, Speed};
 use crate::stream::replay::{Frames, Playable, text};
-use crate::stream::socket::{CLOSING_PATIENCE, DEAD, PING, PatientSink, SendError, TRY_AGAIN_LATER, bounded};
-use crate::stream::ws_frame::error;
+use crate::stream::socket::{Listener, Speaker, Terms, Upgrade, Word};
 
 /// How many events are read from the record at once: each may have 64 KiB.
 const PAGE: u32 = 32;
 /// The largest frame that a client may send, in bytes.
 const MAX_FRAME_BYTES: usize = 4 << 10;
+/// How many wishes may wait.
+const WISHES: usize = 8;
 
 /// What is played, and how.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -114,10 +111,10 @@ pub(crate) async fn replay(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<ReplayQuery>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
     let state = recorded(&gateway, &caller.tenant, id).await?;
-    let upgrade = upgrade.map_err(|error| ApiError::bad_request(error.body_text()))?;
+    let upgrade = upgrade?;
     let wanted = query.read()?;
     let head = gateway.store().head().await.map_err(ApiError::store)?.position;
     let first = match wanted.from {
@@ -151,14 +148,21 @@ pub(crate) async fn replay(
     // What cannot be read is told while there is somebody who understands a status.
     tape.fill().await.map_err(ApiError::store)?;
     let pacer = Pacer::new(wanted.speed, wanted.idle_limit, Instant::now());
-    let span = tracing::Span::current();
-    let upgrade = bounded(upgrade)
-        .protocols([crate::routes::tickets::PROTOCOL])
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES);
-    Ok(upgrade.on_upgrade(move |socket| {
-        let sessions = gateway.sessions().clone();
-        sessions.track_future(serve(gateway, begin, tape, pacer, socket).instrument(span))
+    let (wishes, heard) = mpsc::channel(WISHES);
+    let player = Player {
+        tape,
+        pacer,
+        begin: Some(begin),
+        playable: None,
+        wishes: heard,
+        sent: Position::ZERO,
+        is_over: false,
+    };
+    let terms = Terms::of(&gateway);
+    let sessions = gateway.sessions().clone();
+    Ok(upgrade.accept(&sessions, None, MAX_FRAME_BYTES, move |socket| {
+        let (_, no_asides) = mpsc::channel(1);
+        socket.converse(terms, player, Wishes(wishes), no_asides)
     }))
 }
 
@@ -251,155 +255,121 @@ enum Said {
     End { position: u64 },
 }
 
-enum Ending {
-    Complete,
-    Stopping,
-    Unreadable(StoreError),
-    Blocked,
-    Nonsense(ApiError),
-    Gone,
-}
-
-async fn serve(gateway: Gateway, begin: Said, tape: Tape, pacer: Pacer, socket: WebSocket) {
-    let (sink, stream) = socket.split();
-    let sink = PatientSink::new(sink, gateway.config().slow_reader_limit);
-    let mut player =
-        Player { gateway, tape, pacer, sink, stream, heard: Instant::now(), sent: Position::ZERO };
-    let ending = player.play(&begin).await;
-    let code = match ending {
-        Ending::Complete => close_code::NORMAL,
-        Ending::Stopping => close_code::RESTART,
-        Ending::Unreadable(error) => {
-            tracing::warn!(error = %events::ErrorChain(&error), "a replay breaks");
-            close_code::ERROR
-        }
-        Ending::Blocked => {
-            metrics::counter!(crate::metrics::SLOW_READERS_CLOSED).increment(1);
-            tracing::info!("a viewer of a replay does not read: closing its connection");
-            TRY_AGAIN_LATER
-        }
-        Ending::Nonsense(failure) => {
-            if player.send(error(failure.into_body())).await.is_err() {
-                return;
-            }
-            close_code::POLICY
-        }
-        Ending::Gone => return,
-    };
-    player.close(code).await;
-}
-
+/// Says what happened, each thing at its moment.
 struct Player {
-    gateway: Gateway,
     tape: Tape,
     pacer: Pacer,
-    sink: PatientSink,
-    stream: SplitStream<WebSocket>,
-    heard: Instant,
-    /// The newest event of which something was sent.
+    /// Said first of all.
+    begin: Option<Said>,
+    /// Waits for its moment.
+    playable: Option<Playable>,
+    /// What the client wants.
+    wishes: mpsc::Receiver<Wish>,
+    /// The newest event of which something was said.
     sent: Position,
+    is_over: bool,
 }
 
-impl Player {
-    async fn play(&mut self, begin: &Said) -> Ending {
-        if let Err(ending) = self.send(Message::Text(text(begin))).await {
-            return ending;
+impl Speaker for Player {
+    async fn next(&mut self) -> Word {
+        if let Some(begin) = self.begin.take() {
+            return Word::Say(Message::Text(text(&begin)));
         }
-        match self.play_on().await {
-            Ok(()) => Ending::Complete,
-            Err(ending) => ending,
+        if self.is_over {
+            return Word::Done;
         }
-    }
-
-    async fn play_on(&mut self) -> Result<(), Ending> {
-        let closing = self.gateway.closing().clone();
-        let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let Some(playable) = self.tape.next().await.map_err(Ending::Unreadable)? else {
-                let end = Said::End { position: self.sent.0 };
-                return self.send(Message::Text(text(&end))).await;
+            if self.playable.is_none() {
+                match self.tape.next().await {
+                    Ok(Some(playable)) => {
+                        self.pacer.expect(playable.time);
+                        self.playable = Some(playable);
+                    }
+                    Ok(None) => {
+                        self.is_over = true;
+                        return Word::Say(Message::Text(text(&Said::End { position: self.sent.0 })));
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %events::ErrorChain(&error), "a replay breaks");
+                        return Word::Broken;
+                    }
+                }
+            }
+            let due = self.pacer.due();
+            let moment = async {
+                match due {
+                    // A timer would take up to a millisecond, which is long where everything is due.
+                    Some(due) if due <= Instant::now() => {}
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
             };
-            self.pacer.expect(playable.time);
-            loop {
-                let due = self.pacer.due();
-                let moment = async {
-                    match due {
-                        // A timer would take up to a millisecond, which is long where everything is due.
-                        Some(due) if due <= Instant::now() => {}
-                        Some(due) => tokio::time::sleep_until(due).await,
-                        None => std::future::pending().await,
+            tokio::select! {
+                biased;
+                Some(wish) = self.wishes.recv() => {
+                    if let Some(answer) = self.obey(wish) {
+                        return Word::Say(answer);
                     }
-                };
-                tokio::select! {
-                    biased;
-                    () = closing.cancelled() => return Err(Ending::Stopping),
-                    said = self.stream.next() => {
-                        let jumped = self.obey(said).await?;
-                        if jumped {
-                            break;
-                        }
-                    }
-                    _ = ping.tick() => {
-                        if self.heard.elapsed() > DEAD {
-                            return Err(Ending::Gone);
-                        }
-                        self.send(Message::Ping(Bytes::new())).await?;
-                    }
-                    () = moment => {
+                }
+                () = moment => {
+                    if let Some(playable) = self.playable.take() {
                         self.sent = playable.position;
-                        self.send(Message::Text(playable.text)).await?;
                         self.pacer.played(Instant::now());
-                        break;
+                        return Word::Say(Message::Text(playable.text));
                     }
                 }
             }
         }
     }
 
-    /// Does what the client wants. True: what was about to be played is not any more.
-    async fn obey(&mut self, said: Option<Result<Message, axum::Error>>) -> Result<bool, Ending> {
-        let frame = match said {
-            Some(Ok(Message::Text(text))) => text,
-            Some(Ok(Message::Binary(_))) => {
-                return Err(Ending::Nonsense(ApiError::bad_request("control frames are text")));
-            }
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
-                self.heard = Instant::now();
-                return Ok(false);
-            }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Ending::Gone),
-        };
-        self.heard = Instant::now();
-        match crate::extract::parse_object(frame.as_bytes()).map_err(Ending::Nonsense)? {
-            Control::Pause => self.pacer.pause(Instant::now()),
-            Control::Resume => self.pacer.resume(Instant::now()),
-            Control::Speed { speed } => {
-                self.pacer.set_speed(speed.read().map_err(Ending::Nonsense)?, Instant::now());
-            }
-            Control::Seek { position } => {
+    fn cursor(&self) -> String {
+        cursor(self.sent)
+    }
+}
+
+impl Player {
+    fn obey(&mut self, wish: Wish) -> Option<Message> {
+        let now = Instant::now();
+        match wish {
+            Wish::Pause => self.pacer.pause(now),
+            Wish::Resume => self.pacer.resume(now),
+            Wish::Speed(speed) => self.pacer.set_speed(speed, now),
+            Wish::Seek(position) => {
                 self.tape.seek(Position(position.min(i64::MAX.unsigned_abs())));
-                self.pacer.jump(Instant::now());
-                self.send(Message::Text(text(&Said::Seeked { position }))).await?;
-                return Ok(true);
+                self.pacer.jump(now);
+                self.playable = None;
+                return Some(Message::Text(text(&Said::Seeked { position })));
             }
         }
-        Ok(false)
+        None
     }
+}
 
-    async fn send(&mut self, message: Message) -> Result<(), Ending> {
-        self.sink.send(message).await.map_err(|error| match error {
-            SendError::Blocked => Ending::Blocked,
-            SendError::Gone => Ending::Gone,
-        })
-    }
+/// What a client wants to be different.
+#[derive(Debug)]
+enum Wish {
+    Pause,
+    Resume,
+    Speed(Speed),
+    Seek(u64),
+}
 
-    /// Says goodbye, with where to go on from.
-    async fn close(mut self, code: u16) {
-        self.sink.close(code, cursor(self.sent)).await;
-        // Closing with unread frames would reset the connection, and the client could lose what it has not read yet.
-        let rest = async { while let Some(Ok(_)) = self.stream.next().await {} };
-        let _ = tokio::time::timeout(CLOSING_PATIENCE, rest).await;
+struct Wishes(mpsc::Sender<Wish>);
+
+impl Listener for Wishes {
+    async fn hear(&mut self, message: Message) -> Result<(), ApiError> {
+        let Message::Text(text) = message else {
+            return Err(ApiError::bad_request("control frames are text"));
+        };
+        let wish = match crate::extract::parse_object(text.as_bytes())? {
+            Control::Pause => Wish::Pause,
+            Control::Resume => Wish::Resume,
+            Control::Speed { speed } => Wish::Speed(speed.read()?),
+            Control::Seek { position } => Wish::Seek(position),
+        };
+        // A player that has stopped has played everything.
+        let _ = self.0.send(wish).await;
+        Ok(())
     }
 }
 
