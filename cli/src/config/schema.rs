@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use events::{CapabilitySet, Network};
 use serde::{Deserialize, Serialize};
 
-use super::values::{Bytes, GoDuration, ImageAlias, KeptFor};
+use super::values::{AllowedOrigin, Bytes, GoDuration, ImageAlias, KeptFor};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ pub struct ServerConfig {
     /// The domain of preview URLs; empty: none.
     pub preview_domain: String,
     /// Origins of browsers that may call.
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Vec<AllowedOrigin>,
     /// The largest streaming upload; none: whatever fits into the sandbox.
     pub max_upload: Option<Bytes>,
     /// How long a WebSocket client may take nothing before it is closed with 1013.

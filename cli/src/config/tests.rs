@@ -90,6 +90,17 @@ fn values_that_no_type_can_refuse_are_refused_with_their_place() {
 }
 
 #[test]
+fn an_origin_that_is_none_is_refused_with_what_to_write() {
+    let errors = wrong("server:\n  allowed_origins: [\"https://a.example\", x.example]\n", &[]);
+    assert!(
+        errors[0].contains("allowed_origins") && errors[0].contains("write \"https://x.example\""),
+        "{errors:?}"
+    );
+    let errors = wrong("", &[("STACYVM_SERVER_ALLOWED_ORIGINS", "https://a.example,*")]);
+    assert!(errors[0].contains("name each one"), "{errors:?}");
+}
+
+#[test]
 fn a_value_that_may_be_a_secret_is_in_no_message() {
     for yaml in [
         "auth:\n  api_key: [hunter2]\n",
@@ -152,6 +163,7 @@ fn every_key_has_its_variable() {
             "127.0.0.1:1",
             "1.2.3.4,::1",
             "a:1=b",
+            "https://a.example",
         ];
         let found = values.iter().find_map(|value| {
             let config = load("", &[(&name, value)]).ok()?;
@@ -243,7 +255,7 @@ const GO: &str = include_str!("go_server.yaml");
 #[test]
 fn a_file_of_the_go_server_starts_this_one_and_says_what_became_of_each_key() {
     let config = load(GO, &[]).unwrap();
-    assert_eq!(config.server.allowed_origins, ["https://console.example"]);
+    assert_eq!(config.server.allowed_origins[0].0.to_string(), "https://console.example");
     assert_eq!((config.node.id.as_deref(), config.providers.default.as_deref()), (Some("worker-1"), None));
     assert_eq!((config.database.driver.as_str(), config.defaults.memory_mb), ("postgres", 1024));
     assert_eq!(config.providers.docker.bridge_network, "stacyvm-network");

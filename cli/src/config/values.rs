@@ -39,6 +39,22 @@ impl<T> de::Visitor<'_> for Spoken<T> {
     }
 }
 
+/// The origin of pages that may call: `https://console.example`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedOrigin(pub api_gateway::Origin);
+
+impl Serialize for AllowedOrigin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for AllowedOrigin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Self).map_err(de::Error::custom)
+    }
+}
+
 /// How long something is kept: a duration in Go syntax; nothing, or zero: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeptFor(pub Option<Duration>);
