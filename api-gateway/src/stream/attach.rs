@@ -264,9 +264,10 @@ struct Typist {
 impl Listener for Typist {
     async fn hear(&mut self, message: Message) -> Result<(), ApiError> {
         let exec = self.target.exec;
-        let read = match message {
-            Message::Text(text) => AttachInput::control(text.as_bytes()),
-            other => AttachInput::binary(other.into_data()),
+        let read = if let Message::Text(text) = message {
+            AttachInput::control(text.as_bytes())
+        } else {
+            AttachInput::binary(message.into_data())
         };
         let op = match read {
             Ok(_) if !self.writes => {

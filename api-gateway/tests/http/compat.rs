@@ -170,7 +170,8 @@ async fn what_the_web_ui_asks_for_is_answered() {
 #[tokio::test]
 async fn a_browser_may_send_the_headers_that_the_web_ui_sends() {
     let world =
-        World::with(|config| config.allowed_origins = vec!["https://ui.example".to_owned()], false).await;
+        World::with(|config| config.allowed_origins = vec!["https://ui.example".parse().unwrap()], false)
+            .await;
     let preflight = world
         .ask_bare(Method::OPTIONS, "/sandboxes")
         .header("Origin", "https://ui.example")

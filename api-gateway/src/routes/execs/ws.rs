@@ -162,9 +162,10 @@ impl Listener for Typist {
             self.is_over =
                 !first.is_ok_and(|recorded| matches!(recorded.event.data, EventData::ExecStarted(_)));
         }
-        let frame = match message {
-            Message::Text(text) => ClientFrame::read(&text)?,
-            other => ClientFrame::Stdin(other.into_data()),
+        let frame = if let Message::Text(text) = message {
+            ClientFrame::read(&text)?
+        } else {
+            ClientFrame::Stdin(message.into_data())
         };
         if self.is_over {
             return Ok(());

@@ -192,12 +192,13 @@ impl Socket {
             ending = listen(&mut stream, &mut listener, terms.silence) => ending,
             ending = speak(&mut mouth, &mut speaker, &terms, &mut asides) => ending,
         };
-        let ending = match ending {
-            Ending::Nonsense(failure) => match mouth.say(S::error(failure.into_body())).await {
+        let ending = if let Ending::Nonsense(failure) = ending {
+            match mouth.say(S::error(failure.into_body())).await {
                 Ok(()) => Ending::Refused,
                 Err(ending) => ending,
-            },
-            other => other,
+            }
+        } else {
+            ending
         };
         if matches!(ending, Ending::Slow) {
             metrics::counter!(SLOW_READERS_CLOSED).increment(1);
