@@ -1,5 +1,7 @@
 //! Who calls: the key says which tenant, `X-User-ID` says which of its users.
 
+use std::net::IpAddr;
+
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::{HeaderMap, header, request::Parts};
 use axum::middleware::Next;
@@ -9,7 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::config::ApiKey;
-use crate::denied::Denial;
+use crate::denied::{Denial, Peer};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::ticket::Ticket;
@@ -78,6 +80,8 @@ pub struct Caller {
     pub viewer: Option<ViewerLink>,
     /// The request's id.
     pub request_id: RequestId,
+    /// The address that it came from, as far as that is known.
+    pub source: Option<IpAddr>,
 }
 
 impl Caller {
@@ -123,11 +127,12 @@ pub async fn require(
     if gateway.keys().0.is_empty() {
         crate::origin::check_loopback(headers)?;
     }
+    let source = request.extensions().get::<Peer>().map(|peer| peer.0);
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
     if let Some(link) = ViewerLink::of(request.method(), request.uri(), &gateway)? {
         let tenant = link.tenant.clone();
         let viewer = Some(link);
-        let caller = Caller { tenant, key: None, operator: false, user: None, viewer, request_id };
+        let caller = Caller { tenant, key: None, operator: false, user: None, viewer, request_id, source };
         request.extensions_mut().insert(caller);
         return Ok(next.run(request).await);
     }
@@ -146,7 +151,7 @@ pub async fn require(
             user_id(text, "X-User-ID")?
         }
     };
-    let caller = Caller { tenant, key, operator, user, viewer: None, request_id };
+    let caller = Caller { tenant, key, operator, user, viewer: None, request_id, source };
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

@@ -18,6 +18,7 @@ use crate::config::GatewayConfig;
 use crate::denied::{Denial, Denials};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::presence::Comings;
 
 /// How long a request waits for a sandbox that is still being made.
 const READY_WAIT: Duration = Duration::from_secs(25);
@@ -42,6 +43,7 @@ struct Inner {
     closing: CancellationToken,
     sessions: TaskTracker,
     denials: Denials,
+    comings: Comings,
 }
 
 /// What a tenant is told of what does not exist, is gone, or is another's.
@@ -86,6 +88,7 @@ impl Gateway {
                 closing: CancellationToken::new(),
                 sessions: TaskTracker::new(),
                 denials: Denials::default(),
+                comings: Comings::default(),
             }),
         }
     }
@@ -137,6 +140,11 @@ impl Gateway {
         format_go_duration(Duration::from_millis(
             u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX),
         ))
+    }
+
+    /// Viewers that came lately.
+    pub(crate) fn comings(&self) -> &Comings {
+        &self.inner.comings
     }
 
     /// Cancelled when the gateway is about to stop: endless answers end then.

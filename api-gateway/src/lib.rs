@@ -20,6 +20,7 @@ mod observe;
 mod openapi;
 mod origin;
 mod patience;
+mod presence;
 mod router;
 mod routes;
 mod server;

@@ -127,6 +127,7 @@ mod tests {
             user: Some("ada".to_owned()),
             operator: false,
             viewer: None,
+            source: None,
             request_id: RequestId::new(),
         };
         Ticket::of(&caller, at(0) + LIFETIME)

@@ -21,6 +21,7 @@ mod http {
     mod gone;
     mod limits;
     mod past;
+    mod presence;
     mod repeated;
     mod sandboxes;
     mod shutdown;

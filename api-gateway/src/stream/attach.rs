@@ -1,5 +1,7 @@
 //! One viewer of one exec: what is recorded, then what comes, and what the viewer types.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use events::{ExecId, ExecState, Gone, LinkOp, OutputItem, OutputReader, OutputStream};
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
@@ -14,6 +16,7 @@ use super::socket::{Listener, Socket, Speaker, Terms, Word};
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::input::{Input, InputQueue, Target};
 use crate::metrics::EXEC_VIEWERS;
+use crate::presence::Presence;
 use crate::routes::execs::get::Exec;
 
 /// How much output goes into one frame at most, in bytes.
@@ -54,8 +57,14 @@ pub async fn serve(target: Target, rights: Rights, output: OutputReader, socket:
         tell,
         _carrier: AbortOnDropHandle::new(carrier),
     };
-    socket.converse(terms, Output::new(target.exec, rights, output, started), typist, asides).await;
+    let output = Output::new(target.exec, rights, output, started);
+    let (presence, said) = (Presence::begin(&target, rights.writes, output.next), Arc::clone(&output.said));
+    let how = socket.converse(terms, output, typist, asides).await;
     viewers.decrement(1);
+    if let Some(presence) = presence {
+        let said = *said.lock().unwrap_or_else(PoisonError::into_inner);
+        presence.end(how, said).await;
+    }
 }
 
 /// Says what the exec writes.
@@ -65,6 +74,8 @@ struct Output {
     output: OutputReader,
     /// What follows on what was said: where a client goes on from.
     next: [u64; 2],
+    /// The same, for whoever asks when this is over.
+    said: Arc<Mutex<[u64; 2]>>,
     /// What had been written when the client came.
     scrollback: [u64; 2],
     /// Read, and not said yet.
@@ -129,12 +140,19 @@ impl Speaker for Output {
     }
 }
 
+impl Drop for Output {
+    fn drop(&mut self) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = self.next;
+    }
+}
+
 impl Output {
     fn new(exec: ExecId, rights: Rights, output: OutputReader, started: watch::Sender<bool>) -> Self {
         let next = [OutputStream::Stdout, OutputStream::Stderr].map(|stream| output.offset(stream));
         let scrollback = output.state().map_or([0, 0], |state| [state.stdout_bytes, state.stderr_bytes]);
         let stage = Stage::Begun;
-        Self { exec, writes: rights.writes, output, next, scrollback, held: None, stage, started }
+        let said = Arc::new(Mutex::new(next));
+        Self { exec, writes: rights.writes, output, next, said, scrollback, held: None, stage, started }
     }
 
     fn greeting(&self, state: &ExecState) -> Message {

@@ -132,6 +132,7 @@ mod tests {
             user: None,
             operator,
             viewer: None,
+            source: None,
             request_id: RequestId::new(),
         }
     }

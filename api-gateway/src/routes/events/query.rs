@@ -222,6 +222,7 @@ mod tests {
             user: None,
             operator,
             viewer: None,
+            source: None,
             request_id: RequestId::new(),
         }
     }

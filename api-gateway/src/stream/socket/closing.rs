@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::code;
 use crate::error::ApiError;
+use events::DetachReason;
 
 pub type Connection = WebSocketStream<TokioIo<Upgraded>>;
 pub type Sink = SplitSink<Connection, Message>;
@@ -57,6 +58,24 @@ pub enum Ending {
     Closed,
     /// The connection is no more.
     Gone,
+}
+
+impl Ending {
+    /// The same, as events tell it.
+    pub const fn reason(&self) -> DetachReason {
+        match self {
+            Self::Done => DetachReason::Ended,
+            Self::Stopping | Self::Broken => DetachReason::Interrupted,
+            Self::Expired => DetachReason::Expired,
+            Self::Slow => DetachReason::Slow,
+            Self::Silent
+            | Self::Nonsense(_)
+            | Self::Refused
+            | Self::Violation(..)
+            | Self::Closed
+            | Self::Gone => DetachReason::Left,
+        }
+    }
 }
 
 impl From<Error> for Ending {

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use events::DetachReason;
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -176,7 +177,7 @@ impl Socket {
         close(mouth.sink, stream, ending, "refused").await;
     }
 
-    /// Talks until one of the two has nothing more to say. Errors that come as `asides` are told between the words
+    /// Talks until one of the two has nothing more to say, and says how it came to that. Errors that come as `asides` are told between the words
     /// of the speaker.
     pub async fn converse<S: Speaker, L: Listener>(
         self,
@@ -184,7 +185,7 @@ impl Socket {
         mut speaker: S,
         mut listener: L,
         mut asides: mpsc::Receiver<ErrorBody>,
-    ) {
+    ) -> DetachReason {
         let (sink, mut stream) = self.0.split();
         let mut mouth = Mouth { sink, limit: terms.slow_reader_limit };
         let ending = tokio::select! {
@@ -211,12 +212,14 @@ impl Socket {
         // What it holds of the feed is not needed while the close waits for the client.
         drop(speaker);
         let closed = matches!(ending, Ending::Closed);
+        let how = ending.reason();
         let settling = async {
             if closed {
                 listener.settle().await;
             }
         };
         tokio::join!(close(mouth.sink, stream, ending, &reason), settling);
+        how
     }
 }
 

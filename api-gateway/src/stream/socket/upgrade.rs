@@ -82,7 +82,7 @@ impl Upgrade {
         serve: impl FnOnce(Socket) -> F + Send + 'static,
     ) -> Response
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output: Send> + Send + 'static,
     {
         let Self { accept_key, offered, connection, patience } = self;
         let session = async move {
