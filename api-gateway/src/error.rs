@@ -149,6 +149,18 @@ impl ApiError {
         Self::new(ErrorCode::NotFound, message)
     }
 
+    /// 404 of a thing by the name that the client gave it. What is another's is told in the same words.
+    pub fn absent(kind: &'static str, named: impl fmt::Display) -> Self {
+        /// Of a name no more is said back.
+        const MAX_CHARS: usize = 128;
+        let named = named.to_string();
+        let mut shown: String = named.chars().take(MAX_CHARS).collect();
+        if shown.len() < named.len() {
+            shown.push_str("...");
+        }
+        Self::not_found(format!("{kind} {shown:?} does not exist"))
+    }
+
     /// 405
     pub fn method_not_allowed() -> Self {
         Self::new(ErrorCode::MethodNotAllowed, "this route does not have that method")

@@ -172,10 +172,8 @@ pub struct SandboxPath(pub SandboxId);
 impl<S: Send + Sync> FromRequestParts<S> for SandboxPath {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let id: SandboxId = path_segment(parts, state)
-            .await
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(crate::gateway::no_sandbox)?;
+        let text = path_segment(parts, state).await;
+        let id: SandboxId = text.parse().map_err(|_| crate::gateway::no_sandbox(text))?;
         tracing::Span::current().record("sandbox.id", tracing::field::display(id));
         Ok(Self(id))
     }
@@ -188,10 +186,8 @@ pub struct ExecPath(pub ExecId);
 impl<S: Send + Sync> FromRequestParts<S> for ExecPath {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let id: ExecId = path_segment(parts, state)
-            .await
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(|| ApiError::not_found("exec not found"))?;
+        let text = path_segment(parts, state).await;
+        let id: ExecId = text.parse().map_err(|_| ApiError::absent("exec", text))?;
         tracing::Span::current().record("exec.id", tracing::field::display(id));
         Ok(Self(id))
     }
@@ -204,8 +200,8 @@ pub struct WebhookPath(pub WebhookId);
 impl<S: Send + Sync> FromRequestParts<S> for WebhookPath {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let id = path_segment(parts, state).await.and_then(|text| text.parse().ok());
-        id.map(Self).ok_or_else(crate::routes::webhooks::no_webhook)
+        let text = path_segment(parts, state).await;
+        text.parse().map(Self).map_err(|_| crate::routes::webhooks::no_webhook(text))
     }
 }
 
@@ -216,12 +212,13 @@ pub struct TemplatePath(pub String);
 impl<S: Send + Sync> FromRequestParts<S> for TemplatePath {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        path_segment(parts, state).await.map(Self).ok_or_else(crate::routes::templates::no_template)
+        Ok(Self(path_segment(parts, state).await))
     }
 }
 
-async fn path_segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Option<String> {
-    Path::<String>::from_request_parts(parts, state).await.ok().map(|Path(text)| text)
+/// What cannot be read (bytes that are no text) is the name of nothing.
+async fn path_segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> String {
+    Path::<String>::from_request_parts(parts, state).await.map_or_else(|_| String::new(), |Path(text)| text)
 }
 
 #[cfg(test)]

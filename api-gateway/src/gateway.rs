@@ -1,5 +1,6 @@
 //! What every endpoint stands on: the log, the record, the live view, the link to executors, and the clock.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,9 +47,40 @@ struct Inner {
     comings: Comings,
 }
 
-/// What a tenant is told of what does not exist, is gone, or is another's.
-pub fn no_sandbox() -> ApiError {
-    ApiError::not_found("sandbox not found")
+/// What a tenant is told of a sandbox that does not exist or is another's: the same of both.
+pub fn no_sandbox(named: impl fmt::Display) -> ApiError {
+    ApiError::absent("sandbox", named)
+}
+
+/// What ended while it was asked for something.
+pub fn sandbox_gone() -> ApiError {
+    ApiError::not_found("the sandbox went away meanwhile")
+}
+
+/// What its owner is told of a sandbox that has ended.
+pub fn ended(state: &SandboxState, now: DateTime<Utc>) -> ApiError {
+    let ago = |at: DateTime<Utc>| {
+        let seconds = (now - at).num_seconds().max(0).unsigned_abs();
+        events::format_go_duration(Duration::from_secs(seconds))
+    };
+    match &state.phase {
+        SandboxPhase::Destroyed { reason, at } => ApiError::not_found(format!(
+            "sandbox {} was destroyed {} ago, reason {}",
+            state.id,
+            ago(*at),
+            reason.as_str()
+        )),
+        SandboxPhase::Failed { message, at, .. } => ApiError::not_found(format!(
+            "sandbox {} never ran, and was given up {} ago: {message}",
+            state.id,
+            ago(*at)
+        )),
+        SandboxPhase::Requested
+        | SandboxPhase::Starting { .. }
+        | SandboxPhase::Running { .. }
+        | SandboxPhase::Unhealthy { .. }
+        | SandboxPhase::Lost { .. } => no_sandbox(state.id),
+    }
 }
 
 /// Whether something is the tenant's own. Of what is another's it is told the same as of what does not exist; that it asked
@@ -167,9 +199,12 @@ impl Gateway {
             Some(state) => Some(state),
             None => self.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new),
         };
-        let state = state.ok_or_else(no_sandbox)?;
-        of_tenant(&state.tenant, tenant, no_sandbox)?;
-        if matches!(state.phase, SandboxPhase::Destroyed { .. }) { Err(no_sandbox()) } else { Ok(state) }
+        let state = state.ok_or_else(|| no_sandbox(id))?;
+        of_tenant(&state.tenant, tenant, || no_sandbox(id))?;
+        if matches!(state.phase, SandboxPhase::Destroyed { .. }) {
+            return Err(ended(&state, self.clock().now()));
+        }
+        Ok(state)
     }
 
     /// The same, also one that was destroyed, as long as the record knows of it.
@@ -182,7 +217,7 @@ impl Gateway {
             Some(state) => Some(state),
             None => self.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new),
         };
-        state.filter(|state| state.tenant == *tenant).ok_or_else(no_sandbox)
+        state.filter(|state| state.tenant == *tenant).ok_or_else(|| no_sandbox(id))
     }
 
     /// The tenant's sandbox with the node that has it. Waits a while for one that is still being made.
@@ -193,19 +228,18 @@ impl Gateway {
     ) -> Result<(Arc<SandboxState>, NodeId), ApiError> {
         let mut state = self.sandbox(tenant, id).await?;
         if is_being_made(&state) {
-            state = self
-                .view()
-                .wait(id, |state| !is_being_made(state), READY_WAIT)
-                .await
-                .ok_or_else(|| ApiError::conflict("the sandbox is still being created: try again"))?;
+            state =
+                self.view().wait(id, |state| !is_being_made(state), READY_WAIT).await.ok_or_else(|| {
+                    ApiError::conflict(format!("sandbox {id} is still being created: try again"))
+                })?;
         }
         if state.is_terminal() {
-            return Err(no_sandbox());
+            return Err(ended(&state, self.clock().now()));
         }
         if state.ending.is_some() {
-            return Err(ApiError::conflict("the sandbox is being destroyed"));
+            return Err(ApiError::conflict(format!("sandbox {id} is being destroyed")));
         }
-        let node = state.node().cloned().ok_or_else(no_sandbox)?;
+        let node = state.node().cloned().ok_or_else(|| no_sandbox(id))?;
         Ok((state, node))
     }
 
@@ -327,7 +361,7 @@ impl Gateway {
     ) -> Result<Result<T, LinkError>, ApiError> {
         let broke = matches!(answer, Err(LinkError::Unreachable | LinkError::Broken(_)));
         let ended = || self.view().sandbox(sandbox).is_none_or(|state| state.is_terminal());
-        if broke && ended() { Err(no_sandbox()) } else { Ok(answer) }
+        if broke && ended() { Err(sandbox_gone()) } else { Ok(answer) }
     }
 
     fn link_request(&self, caller: &Caller, sandbox: SandboxId, op: LinkOp) -> LinkRequest {
@@ -373,7 +407,7 @@ pub(crate) fn link_failed(error: LinkError) -> ApiError {
             ApiError::conflict(message)
         }
         Fault::NoSpace | Fault::TooMany => ApiError::too_large(message),
-        Fault::SandboxGone => no_sandbox(),
+        Fault::SandboxGone => sandbox_gone(),
         Fault::Unrecorded => ApiError::unrecorded(message),
         Fault::Unavailable => ApiError::unavailable(fault),
         Fault::Internal => ApiError::internal(fault),

@@ -80,7 +80,7 @@ impl ViewerLink {
             return Err(expired.denied(Denial::ViewerLink, Some(&link.tenant)));
         }
         if exec.parse() != Ok(link.exec) {
-            return Err(ApiError::not_found("exec not found").denied(Denial::ViewerLink, Some(&link.tenant)));
+            return Err(ApiError::absent("exec", exec).denied(Denial::ViewerLink, Some(&link.tenant)));
         }
         Ok(Some(link))
     }

@@ -180,19 +180,23 @@ pub struct Health {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// No registry has the image, or none may be asked.
-    #[error("image {image:?} was not found")]
+    #[error("image {image:?} was not found: {cause}")]
     ImageNotFound {
         /// The image, as the client named it.
         image: String,
+        /// Which part of its name leads nowhere.
+        cause: PullCause,
         /// Who said so.
         #[source]
         source: Option<Source>,
     },
     /// The image could not be fetched: a registry is unreachable, refuses, or sends something broken.
-    #[error("image {image:?} could not be pulled")]
+    #[error("image {image:?} could not be pulled: {cause}")]
     ImagePullFailed {
         /// The image, as the client named it.
         image: String,
+        /// What kind of failure it was.
+        cause: PullCause,
         /// What went wrong.
         #[source]
         source: Source,
@@ -221,6 +225,47 @@ pub enum CreateError {
     /// Anything else.
     #[error("the sandbox could not be made")]
     Failed(#[source] Source),
+}
+
+/// Why an image is not to be had. The text is one that a client may read: it names no address but what the image's name has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PullCause {
+    /// It is not here, and none may be pulled.
+    #[error("it is not on this node, and nothing is pulled")]
+    NotHere,
+    /// The repository is there, the tag or digest is not.
+    #[error("the registry has no such tag")]
+    NoSuchTag,
+    /// The registry does not have the repository, or hides it from whoever is not logged in.
+    #[error("the registry has no such repository, or shows it only to those who are logged in")]
+    NoSuchRepository,
+    /// The registry wants to know who asks (401), or does not let in whoever it is.
+    #[error("the registry wants a login: let the engine log in (docker login)")]
+    Unauthorized,
+    /// Nobody knows the registry's name.
+    #[error("the name of the registry cannot be resolved")]
+    UnknownHost,
+    /// There is a host, and nothing listens.
+    #[error("the registry refuses connections")]
+    Refused,
+    /// There is no way to the host.
+    #[error("there is no route to the registry")]
+    NoRoute,
+    /// It did not answer in time.
+    #[error("the registry does not answer in time")]
+    TimedOut,
+    /// It is not who it should be, or does not speak TLS.
+    #[error("there is no secure connection to the registry (TLS)")]
+    Tls,
+    /// Too much was pulled in too short a time.
+    #[error("the registry lets nothing more be pulled for a while (rate limit)")]
+    RateLimited,
+    /// The image is for machines of another kind.
+    #[error("the image is not there for machines of this kind")]
+    OtherPlatform,
+    /// Something else; the node's log has it.
+    #[error("the node's log has the reason")]
+    Other,
 }
 
 impl CreateError {

@@ -37,12 +37,25 @@ struct Registry {
 
 impl Registry {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// One that lets nobody in who does not log in.
+    fn with_password() -> Self {
+        Self::with("auth:\n  htpasswd:\n    realm: test\n    path: PASSWORDS\n")
+    }
+
+    fn with(more: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
+        let passwords = data.path().join("passwords");
+        // In its form a hash; nobody knows of what.
+        std::fs::write(&passwords, format!("somebody:$2y$05${}\n", "a".repeat(53))).unwrap();
+        let more = more.replace("PASSWORDS", &passwords.display().to_string());
         let port = free_port();
         let config = data.path().join("config.yml");
         let root = data.path().join("images");
         let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
             root.display()
         );
         std::fs::write(&config, text).unwrap();
@@ -190,18 +203,31 @@ async fn images_that_cannot_be_had_are_told_apart() {
     let registry = Registry::start();
     let unknown = registry.image("no-such-thing:1");
     let unreachable = format!("127.0.0.1:{}/thing:1", free_port());
+    registry.publish("present:1");
+    let absent_tag = registry.image("present:2");
+    let private = Registry::with_password();
+    let closed = private.image("thing:1");
     pulling()
         .run(|rig| async move {
-            for (image, code) in [
-                (unknown.as_str(), FailureCode::ImageNotFound),
-                (unreachable.as_str(), FailureCode::ImagePullFailed),
-                ("NOT A NAME", FailureCode::Invalid),
+            for (image, code, cause) in [
+                (unknown.as_str(), FailureCode::ImageNotFound, "the registry has no such "),
+                (absent_tag.as_str(), FailureCode::ImageNotFound, "the registry has no such tag"),
+                (closed.as_str(), FailureCode::ImagePullFailed, "the registry wants a login"),
+                (unreachable.as_str(), FailureCode::ImagePullFailed, "the registry refuses connections"),
+                (
+                    "registry.invalid/thing:1",
+                    FailureCode::ImagePullFailed,
+                    "the name of the registry cannot be resolved",
+                ),
+                ("NOT A NAME", FailureCode::Invalid, ""),
             ] {
                 let mut spec = rig.spec();
                 spec.image = image.to_owned();
                 let error =
                     rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("no such image");
                 assert_eq!(error.code(), code, "{error:?}");
+                let said = error.to_string();
+                assert!(said.contains(cause) && said.contains(image), "{said}: {error:?}");
             }
             assert_eq!(rig.provider.list().await.unwrap(), []);
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use events::{ExecId, FailureCode};
 
 use crate::error::ApiError;
-use crate::gateway::no_sandbox;
+use crate::gateway::sandbox_gone;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{code:?}: {message}")]
@@ -29,7 +29,7 @@ pub fn failure(code: FailureCode, message: &str) -> ApiError {
             ApiError::resource_limit(message.to_owned(), COME_AGAIN)
         }
         FailureCode::DeadlinePassed => ApiError::conflict("its time to live was over before it was ready"),
-        FailureCode::SandboxGone => no_sandbox(),
+        FailureCode::SandboxGone => sandbox_gone(),
         FailureCode::ProviderUnavailable | FailureCode::AgentUnreachable | FailureCode::CommandLost => {
             ApiError::unavailable(reported())
         }

@@ -122,3 +122,49 @@ async fn a_problem_keeps_the_headers_of_the_error() {
     let problem: Value = response.json().await.unwrap();
     assert_eq!(problem["detail"], "unknown query parameter \"al\"");
 }
+
+#[tokio::test]
+async fn a_refusal_names_the_thing_and_says_the_same_of_what_is_anothers() {
+    use super::world::BLUE;
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let exec = world.exec(&sandbox, "hello", 200).await;
+    let exec = exec["exec_id"].as_str().map(str::to_owned);
+    let message = |key: &'static str, method: Method, path: String| {
+        let request = world.ask_as(key, method, &path);
+        async move {
+            let (status, _, _, body) = answer(request).await;
+            assert_eq!(status, 404, "{path} {body}");
+            body["message"].as_str().unwrap().to_owned()
+        }
+    };
+    // Of what never was and of what is another's.
+    for id in ["sb-00000000000000000000000000", sandbox.as_str(), "nonsense"] {
+        for path in ["", "/stats", "/files/list?path=/"] {
+            let said = message(BLUE, Method::GET, format!("/sandboxes/{id}{path}")).await;
+            assert_eq!(said, format!("sandbox \"{id}\" does not exist"));
+        }
+    }
+    for id in ["ex-00000000000000000000000000"].into_iter().chain(exec.as_deref()) {
+        let said = message(BLUE, Method::GET, format!("/execs/{id}")).await;
+        assert_eq!(said, format!("exec \"{id}\" does not exist"));
+    }
+    assert_eq!(
+        message(RED, Method::GET, "/templates/x%22y".to_owned()).await,
+        "template \"x\\\"y\" does not exist"
+    );
+    assert_eq!(
+        message(RED, Method::GET, "/webhooks/wh-nothing".to_owned()).await,
+        "webhook \"wh-nothing\" does not exist"
+    );
+    let long = "x".repeat(1000);
+    assert!(message(RED, Method::GET, format!("/templates/{long}")).await.len() < 200);
+
+    world.delete(&format!("/sandboxes/{sandbox}")).await;
+    let said = message(RED, Method::GET, format!("/sandboxes/{sandbox}")).await;
+    let (start, end) = said.split_once(" ago, ").unwrap();
+    assert!(start.starts_with(&format!("sandbox {sandbox} was destroyed ")), "{said}");
+    assert_eq!(end, "reason user");
+    let said = message(BLUE, Method::GET, format!("/sandboxes/{sandbox}")).await;
+    assert_eq!(said, format!("sandbox \"{sandbox}\" does not exist"));
+}

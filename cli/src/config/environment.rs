@@ -29,6 +29,7 @@ const AROUND: &[&str] = &[
     "STACYVM_IMAGE",
     "STACYVM_NATS_CONF",
     "STACYVM_NATS_IMAGE",
+    "STACYVM_POSTGRES_IMAGE",
     "STACYVM_PULL",
 ];
 /// The same, by how they begin. Kubernetes gives `STACYVM_PORT...` and `STACYVM_SERVICE_...` to the pods beside a service of

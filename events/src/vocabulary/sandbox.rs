@@ -273,6 +273,22 @@ pub enum DestroyReason {
     Vanished,
 }
 
+impl DestroyReason {
+    /// As the wire writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Ttl => "ttl",
+            Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
+            Self::JobDone => "job_done",
+            Self::NodeLost => "node_lost",
+            Self::Shutdown => "shutdown",
+            Self::Vanished => "vanished",
+        }
+    }
+}
+
 /// `sandbox.destroyed`. Terminal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxDestroyed {

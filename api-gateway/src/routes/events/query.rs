@@ -196,13 +196,13 @@ impl Wanted {
         if let Some(sandbox) = self.filter.sandbox {
             let state = gateway.store().sandbox(sandbox).await.map_err(ApiError::store)?;
             if !state.is_some_and(|state| mine(&state.tenant)) {
-                return Err(no_sandbox());
+                return Err(no_sandbox(sandbox));
             }
         }
         if let Some(exec) = self.filter.exec {
             let state = gateway.store().exec(exec).await.map_err(ApiError::store)?;
             if !state.is_some_and(|state| mine(&state.tenant)) {
-                return Err(ApiError::not_found("exec not found"));
+                return Err(ApiError::absent("exec", exec));
             }
         }
         Ok(())

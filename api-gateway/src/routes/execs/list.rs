@@ -92,7 +92,7 @@ pub(crate) async fn list(
     let wanted = query.read()?;
     // The record, not the live view: an exec outlives its sandbox.
     let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
-    of_tenant(&state.ok_or_else(no_sandbox)?.tenant, &caller.tenant, no_sandbox)?;
+    of_tenant(&state.ok_or_else(|| no_sandbox(id))?.tenant, &caller.tenant, || no_sandbox(id))?;
     let before = match wanted.before {
         None => None,
         Some(before) => {

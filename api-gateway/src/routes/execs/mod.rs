@@ -34,7 +34,7 @@ pub(crate) async fn find(
     id: ExecId,
 ) -> Result<Arc<ExecState>, ApiError> {
     let state = gateway.store().exec(id).await.map_err(ApiError::store)?;
-    let missing = || ApiError::not_found("exec not found");
+    let missing = || ApiError::absent("exec", id);
     let state = state.ok_or_else(missing)?;
     of_tenant(&state.tenant, tenant, missing)?;
     Ok(Arc::new(state))
@@ -50,13 +50,14 @@ pub(crate) async fn running(
     let state = if state.pending && state.end.is_none() {
         let mut output = read_nothing(gateway, id).await?;
         let begun = tokio::time::timeout(START_PATIENCE, begins(&mut output)).await;
-        begun.map_err(|_| ApiError::conflict("the exec has not begun: try again").with_exec(id))??;
+        begun
+            .map_err(|_| ApiError::conflict(format!("exec {id} has not begun: try again")).with_exec(id))??;
         find(gateway, tenant, id).await?
     } else {
         state
     };
     if state.end.is_some() {
-        return Err(ApiError::conflict("the exec has ended"));
+        return Err(ApiError::conflict(format!("exec {id} has ended")));
     }
     Ok(state)
 }

@@ -42,7 +42,7 @@ pub(crate) async fn get(
     Path(name): Path<String>,
 ) -> Result<Json<ProviderDetail>, ApiError> {
     let provider =
-        all(&gateway).into_iter().find(|provider| provider.name == name).ok_or_else(no_provider)?;
+        all(&gateway).into_iter().find(|provider| provider.name == name).ok_or_else(|| no_provider(&name))?;
     let live = gateway.view().live_sandboxes();
     let own =
         live.iter().filter(|state| state.tenant == caller.tenant && state.spec.provider.as_str() == name);

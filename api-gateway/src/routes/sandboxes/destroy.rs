@@ -10,7 +10,7 @@ use events::{Command, CommandId, Destination, DestroyReason, SandboxState};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::SandboxPath;
-use crate::gateway::{Gateway, no_sandbox};
+use crate::gateway::{Gateway, ended};
 use crate::leniency::Leniency;
 use crate::routes::Status;
 
@@ -39,7 +39,7 @@ pub(crate) async fn destroy(
         return if leniency.is_lenient() {
             Ok((StatusCode::OK, Status::json("destroyed")))
         } else {
-            Err(no_sandbox())
+            Err(ended(&state, gateway.clock().now()))
         };
     }
     if ask_and_wait(&gateway, &caller, &state, DestroyReason::User, gateway.config().destroy_wait).await? {
@@ -62,7 +62,7 @@ pub(crate) async fn ask_and_wait(
     let state = match gateway.view().wait(id, placed, patience).await {
         Some(state) => state,
         // Nobody has taken it, so nobody can be asked; its deadline will end it.
-        None => return Err(ApiError::conflict("the sandbox is not placed yet: try again")),
+        None => return Err(ApiError::conflict(format!("sandbox {id} is not placed yet: try again"))),
     };
     let Some(node) = state.node() else { return Ok(true) };
     let destroy = Command::DestroySandbox { reason };

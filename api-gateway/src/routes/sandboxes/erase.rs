@@ -31,7 +31,7 @@ pub(crate) async fn erase(
 ) -> Result<Json<Status>, ApiError> {
     // The read model: also of what was destroyed.
     let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
-    of_tenant(&state.ok_or_else(no_sandbox)?.tenant, &caller.tenant, no_sandbox)?;
+    of_tenant(&state.ok_or_else(|| no_sandbox(id))?.tenant, &caller.tenant, || no_sandbox(id))?;
     match gateway.store().protection(id).await.map_err(ApiError::store)? {
         Protection::Erased => return Ok(Status::json("erased")),
         Protection::Sealed => {}

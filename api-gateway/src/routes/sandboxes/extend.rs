@@ -14,7 +14,7 @@ use super::plan::{check_ttl, ttl};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{JsonBody, SandboxPath};
-use crate::gateway::{Gateway, no_sandbox};
+use crate::gateway::{Gateway, ended};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -64,7 +64,7 @@ pub(crate) async fn extend(
         .await
         .ok_or_else(|| ApiError::unavailable("the node does not extend: it has not answered in time"))?;
     if state.is_terminal() {
-        return Err(no_sandbox());
+        return Err(ended(&state, gateway.clock().now()));
     }
     Ok(Json(Sandbox::of(&state, &gateway)))
 }

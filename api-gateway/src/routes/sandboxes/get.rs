@@ -37,5 +37,5 @@ pub(crate) async fn get(
     };
     let last = moment.last(&gateway).await?;
     let past = past::one(gateway.store(), &caller.tenant, id, last).await.map_err(ApiError::store)?;
-    Ok(Json(Shown::Then(past.ok_or_else(no_sandbox)?.into_answer(moment, &gateway))))
+    Ok(Json(Shown::Then(past.ok_or_else(|| no_sandbox(id))?.into_answer(moment, &gateway))))
 }

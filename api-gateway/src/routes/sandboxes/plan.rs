@@ -187,13 +187,13 @@ fn provider(name: Option<String>, limits: &SandboxLimits) -> Result<ProviderName
     match name {
         None => Ok(limits.default_provider.clone()),
         // What cannot be a provider's name is the name of none.
-        Some(name) => name.parse().map_err(|_| no_provider()),
+        Some(name) => name.parse().map_err(|_| no_provider(&name)),
     }
 }
 
 /// There is no such provider.
-pub fn no_provider() -> ApiError {
-    ApiError::not_found("provider not found")
+pub fn no_provider(name: &str) -> ApiError {
+    ApiError::absent("provider", name)
 }
 
 fn image(image: Option<String>, limits: &SandboxLimits) -> Result<String, PlanError> {

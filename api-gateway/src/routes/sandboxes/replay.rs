@@ -73,7 +73,7 @@ impl ReplayQuery {
         };
         let exec = match &self.exec {
             None => None,
-            Some(text) => Some(text.parse().map_err(|_| ApiError::not_found("exec not found"))?),
+            Some(text) => Some(text.parse().map_err(|_| ApiError::absent("exec", text))?),
         };
         Ok(Wanted {
             speed: match &self.speed {

@@ -17,7 +17,7 @@ use super::plan::{Plan, SpawnRequest, check_ttl, no_provider, plan};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::RawJsonBody;
-use crate::gateway::{Gateway, no_sandbox};
+use crate::gateway::{Gateway, ended};
 use crate::idempotency::{IdempotencyKey, Idempotent};
 use crate::routes::templates;
 use crate::variables::fingerprints;
@@ -146,7 +146,7 @@ fn check_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiE
     if seen {
         Err(ApiError::unavailable(format!("all executors with provider {provider} are draining")))
     } else {
-        Err(no_provider())
+        Err(no_provider(provider.as_str()))
     }
 }
 
@@ -226,7 +226,7 @@ fn repeat(gateway: &Gateway, state: &SandboxState) -> Result<Sandbox, ApiError> 
 fn answer(gateway: &Gateway, state: &SandboxState) -> Result<Sandbox, ApiError> {
     match &state.phase {
         SandboxPhase::Failed { code, message, .. } => Err(crate::exec::end::failure(*code, message)),
-        SandboxPhase::Destroyed { .. } => Err(no_sandbox()),
+        SandboxPhase::Destroyed { .. } => Err(ended(state, gateway.clock().now())),
         SandboxPhase::Requested
         | SandboxPhase::Starting { .. }
         | SandboxPhase::Running { .. }

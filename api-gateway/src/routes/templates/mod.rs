@@ -124,8 +124,8 @@ impl Template {
 }
 
 /// There is no such template, or it is another tenant's.
-pub(crate) fn no_template() -> ApiError {
-    ApiError::not_found("template not found")
+pub(crate) fn no_template(name: &str) -> ApiError {
+    ApiError::absent("template", name)
 }
 
 /// One template of the tenant, from the record: what was just saved is there, through whichever gateway.
@@ -135,7 +135,7 @@ pub(crate) async fn find(
     name: &str,
 ) -> Result<events::Template, ApiError> {
     let templates = gateway.store().templates(tenant).await.map_err(ApiError::store)?;
-    templates.into_iter().find(|template| template.name == name).ok_or_else(no_template)
+    templates.into_iter().find(|template| template.name == name).ok_or_else(|| no_template(name))
 }
 
 /// Waits until an event is in the record. The reader must be older than the event.

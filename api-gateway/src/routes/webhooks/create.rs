@@ -52,7 +52,8 @@ pub(crate) async fn create(
     };
     let saved = WebhookSaved { webhook, cursor: spec.cursor.unwrap_or(head) };
     gateway.publish(&caller, None, EventId::new(), gateway.clock().now(), saved).await?;
-    let state = shown(&gateway, &caller.tenant, id, |state| state.is_some()).await?.ok_or_else(no_webhook)?;
+    let state =
+        shown(&gateway, &caller.tenant, id, |state| state.is_some()).await?.ok_or_else(|| no_webhook(id))?;
     let webhook = answer(&gateway, state, Some(secret.reveal())).await?;
     Ok((StatusCode::CREATED, Json(webhook)))
 }

@@ -72,13 +72,13 @@ pub struct Webhook {
 }
 
 /// There is no such webhook, or it is another tenant's.
-pub(crate) fn no_webhook() -> ApiError {
-    ApiError::not_found("webhook not found")
+pub(crate) fn no_webhook(named: impl std::fmt::Display) -> ApiError {
+    ApiError::absent("webhook", named)
 }
 
 /// One webhook of the tenant.
 fn find(gateway: &Gateway, tenant: &TenantId, id: WebhookId) -> Result<WebhookState, ApiError> {
-    gateway.view().webhook(tenant, id).ok_or_else(no_webhook)
+    gateway.view().webhook(tenant, id).ok_or_else(|| no_webhook(id))
 }
 
 /// Waits until the view shows what was just published.

@@ -47,6 +47,6 @@ pub(crate) async fn redeliver(
     let event = EventId::new();
     gateway.publish(&caller, None, event, gateway.clock().now(), rewound).await?;
     let state = shown(&gateway, &caller.tenant, id, |state| state.is_none_or(|state| state.epoch == event));
-    let state = state.await?.ok_or_else(no_webhook)?;
+    let state = state.await?.ok_or_else(|| no_webhook(id))?;
     Ok(Json(answer(&gateway, state, None).await?))
 }

@@ -59,7 +59,7 @@ impl Spec {
         }
         let sandbox = match request.sandbox.filter(|id| !id.is_empty()) {
             None => None,
-            Some(id) => Some(id.parse().map_err(|_| crate::gateway::no_sandbox())?),
+            Some(id) => Some(id.parse().map_err(|_| crate::gateway::no_sandbox(&id))?),
         };
         let description = request.description.unwrap_or_default();
         if description.len() > MAX_DESCRIPTION {
@@ -91,7 +91,7 @@ impl Spec {
         }
         let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
         let own = state.is_some_and(|state| state.tenant == *tenant);
-        if own { Ok(()) } else { Err(crate::gateway::no_sandbox()) }
+        if own { Ok(()) } else { Err(crate::gateway::no_sandbox(id)) }
     }
 }
 

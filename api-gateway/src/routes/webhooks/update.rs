@@ -55,6 +55,6 @@ pub(crate) async fn update(
     let saved = WebhookSaved { webhook, cursor: old.cursor };
     gateway.publish(&caller, None, event, gateway.clock().now(), saved).await?;
     let state = shown(&gateway, &caller.tenant, id, |state| state.is_none_or(|state| state.epoch == event));
-    let state = state.await?.ok_or_else(no_webhook)?;
+    let state = state.await?.ok_or_else(|| no_webhook(id))?;
     Ok(Json(answer(&gateway, state, spec.secret.map(|secret| secret.reveal())).await?))
 }

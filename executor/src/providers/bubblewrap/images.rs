@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use super::confine::{Confinement, Outside};
 use super::{BubblewrapConfig, RootfsSource, ids};
-use crate::provider::{CreateError, Source};
+use crate::provider::{CreateError, PullCause, Source};
 use crate::providers::image::ImageConfig;
 
 /// What a box is made from.
@@ -38,8 +38,10 @@ impl Images {
         image: &str,
     ) -> Result<Image, CreateError> {
         let failed = |error: io::Error| CreateError::here(error);
-        let not_found =
-            |source: Option<Source>| CreateError::ImageNotFound { image: image.to_owned(), source };
+        let not_found = |source: Option<Source>| {
+            let (image, cause) = (image.to_owned(), PullCause::NotHere);
+            CreateError::ImageNotFound { image, cause, source }
+        };
         match config.images.get(&with_tag(image)) {
             None => Err(not_found(None)),
             Some(RootfsSource::Directory(directory)) => match std::fs::metadata(directory) {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::errors::{Meaning, create_error, meaning};
 use super::{DockerProvider, PullPolicy, body};
-use crate::provider::{BoxHandle, BoxOrder, CreateError, PullProgress, Source};
+use crate::provider::{BoxHandle, BoxOrder, CreateError, PullCause, PullProgress, Source};
 use crate::providers::arrival::agent_answers;
 use crate::providers::image::ImageConfig;
 
@@ -116,7 +116,8 @@ impl DockerProvider {
             match meaning(&error) {
                 Meaning::NoSuchImage if pulled || self.config.pull == PullPolicy::Never => {
                     let source = Some(Box::new(error).into());
-                    return Err(CreateError::ImageNotFound { image: image.clone(), source });
+                    let (image, cause) = (image.clone(), PullCause::NotHere);
+                    return Err(CreateError::ImageNotFound { image, cause, source });
                 }
                 Meaning::NoSuchImage => {
                     made.store(false, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::StreamExt;
 use tokio::sync::watch;
 
-use crate::provider::{CreateError, Pull, PullProgress};
+use crate::provider::{CreateError, Pull, PullCause, PullProgress};
 use crate::shortage::is_said_in;
 
 /// How long a pull may make no progress at all.
@@ -154,13 +154,65 @@ fn create_error(image: &str, failure: Arc<PullFailure>) -> CreateError {
     if is_said_in(&message) {
         return CreateError::Unavailable(Box::new(failure));
     }
-    // A registry that hides what one may not see says "denied" of what does not exist.
-    let unknown = ["manifest unknown", "not found", "no such image", "pull access denied", "name unknown"];
-    if unknown.iter().any(|text| message.contains(text)) {
-        CreateError::ImageNotFound { image: image.to_owned(), source: Some(Box::new(failure)) }
-    } else {
-        CreateError::ImagePullFailed { image: image.to_owned(), source: Box::new(failure) }
+    let image = image.to_owned();
+    match cause(&failure, &message) {
+        cause @ (PullCause::NotHere | PullCause::NoSuchTag | PullCause::NoSuchRepository) => {
+            CreateError::ImageNotFound { image, cause, source: Some(Box::new(failure)) }
+        }
+        cause @ (PullCause::Unauthorized
+        | PullCause::UnknownHost
+        | PullCause::Refused
+        | PullCause::NoRoute
+        | PullCause::TimedOut
+        | PullCause::Tls
+        | PullCause::RateLimited
+        | PullCause::OtherPlatform
+        | PullCause::Other) => CreateError::ImagePullFailed { image, cause, source: Box::new(failure) },
     }
+}
+
+/// What engines say, in lower case; the first that is in a message counts. There is no field that would say it.
+const SAYINGS: &[(&str, PullCause)] = &[
+    ("no such host", PullCause::UnknownHost),
+    ("server misbehaving", PullCause::UnknownHost),
+    ("name resolution", PullCause::UnknownHost),
+    ("name or service not known", PullCause::UnknownHost),
+    ("lookup ", PullCause::UnknownHost),
+    ("toomanyrequests", PullCause::RateLimited),
+    ("too many requests", PullCause::RateLimited),
+    ("x509:", PullCause::Tls),
+    ("tls: ", PullCause::Tls),
+    ("tls handshake timeout", PullCause::TimedOut),
+    ("http response to https client", PullCause::Tls),
+    ("connection refused", PullCause::Refused),
+    ("no route to host", PullCause::NoRoute),
+    ("network is unreachable", PullCause::NoRoute),
+    ("i/o timeout", PullCause::TimedOut),
+    ("deadline exceeded", PullCause::TimedOut),
+    ("request canceled", PullCause::TimedOut),
+    ("timed out", PullCause::TimedOut),
+    // A registry that hides what one may not see says "denied" of what does not exist.
+    ("pull access denied", PullCause::NoSuchRepository),
+    ("name unknown", PullCause::NoSuchRepository),
+    ("repository name not known", PullCause::NoSuchRepository),
+    ("no basic auth credentials", PullCause::Unauthorized),
+    ("unauthorized", PullCause::Unauthorized),
+    ("authentication required", PullCause::Unauthorized),
+    ("denied", PullCause::Unauthorized),
+    ("no matching manifest", PullCause::OtherPlatform),
+    ("does not match the specified platform", PullCause::OtherPlatform),
+    ("manifest unknown", PullCause::NoSuchTag),
+    ("manifest for ", PullCause::NoSuchTag),
+    ("no such image", PullCause::NoSuchTag),
+    ("not found", PullCause::NoSuchTag),
+];
+
+fn cause(failure: &PullFailure, message: &str) -> PullCause {
+    if matches!(failure, PullFailure::Stalled) {
+        return PullCause::TimedOut;
+    }
+    let saying = SAYINGS.iter().find(|(saying, _)| message.contains(saying));
+    saying.map_or(PullCause::Other, |(_, cause)| *cause)
 }
 
 #[cfg(test)]
