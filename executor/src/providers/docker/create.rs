@@ -67,15 +67,15 @@ impl DockerProvider {
         // Not around the calls that create and start: the engine goes on with them when nobody listens any more, and
         // what it makes then would be nobody's.
         let deadline = Instant::now() + order.make_within;
-        let engine = self.engine().await.map_err(|error| create_error(error, None))?;
+        let engine = self.engine().await.map_err(|error| create_error(error, None, ""))?;
         let mut runtime_id = self.create_container(engine, order, deadline, progress, made).await?;
         if let Err(error) = self.start_container(engine, order.id).await {
             // Older engines look for the network only now, and give the container up when it is missing.
             if meaning(&error) != Meaning::NoSuchNetwork || order.spec.network != Network::Bridge {
-                return Err(create_error(error, order.spec.runtime.as_deref()));
+                return Err(create_error(error, order.spec.runtime.as_deref(), &order.spec.image));
             }
             self.make_network(engine).await?;
-            let failed = |error| create_error(error, order.spec.runtime.as_deref());
+            let failed = |error| create_error(error, order.spec.runtime.as_deref(), &order.spec.image);
             self.remove_container(engine, order.id).await.map_err(failed)?;
             runtime_id = self.create_container(engine, order, deadline, progress, made).await?;
             self.start_container(engine, order.id).await.map_err(failed)?;
@@ -143,7 +143,9 @@ impl DockerProvider {
                 | Meaning::InTheWay
                 | Meaning::BadRequest
                 | Meaning::Shortage
-                | Meaning::Other => return Err(create_error(error, order.spec.runtime.as_deref())),
+                | Meaning::Other => {
+                    return Err(create_error(error, order.spec.runtime.as_deref(), &order.spec.image));
+                }
             }
         }
     }
@@ -172,7 +174,7 @@ impl DockerProvider {
         let found = match engine.inspect_container(&name, None::<InspectContainerOptions>).await {
             Ok(found) => found,
             Err(error) if meaning(&error) == Meaning::NoSuchContainer => return Ok(None),
-            Err(error) => return Err(create_error(error, None)),
+            Err(error) => return Err(create_error(error, None, "")),
         };
         let status = found.state.and_then(|state| state.status);
         match (status, found.id) {
@@ -180,7 +182,7 @@ impl DockerProvider {
                 Ok(Some(id))
             }
             _ => {
-                self.remove_container(engine, id).await.map_err(|error| create_error(error, None))?;
+                self.remove_container(engine, id).await.map_err(|error| create_error(error, None, ""))?;
                 Ok(None)
             }
         }
@@ -197,7 +199,7 @@ impl DockerProvider {
         match engine.create_network(request).await {
             Ok(_) => Ok(()),
             Err(error) if meaning(&error) == Meaning::Conflict => Ok(()),
-            Err(error) => Err(create_error(error, None)),
+            Err(error) => Err(create_error(error, None, "")),
         }
     }
 

@@ -62,7 +62,7 @@ pub(super) fn meaning(error: &Error) -> Meaning {
 }
 
 /// The error of a `create` that nothing more can be done about.
-pub(super) fn create_error(error: Error, runtime: Option<&str>) -> CreateError {
+pub(super) fn create_error(error: Error, runtime: Option<&str>, image: &str) -> CreateError {
     match meaning(&error) {
         Meaning::Unreachable | Meaning::Shortage => CreateError::Unavailable(Box::new(error)),
         Meaning::NoSuchRuntime => {
@@ -71,7 +71,7 @@ pub(super) fn create_error(error: Error, runtime: Option<&str>) -> CreateError {
         Meaning::InTheWay => CreateError::Invalid {
             reason: "the image has something else at /.stacyvm, where the agent goes".to_owned(),
         },
-        Meaning::BadRequest => CreateError::Invalid { reason: reason(&error) },
+        Meaning::BadRequest => CreateError::Invalid { reason: reason(&error, image) },
         Meaning::NoSuchImage
         | Meaning::NoSuchNetwork
         | Meaning::NoSuchContainer
@@ -97,12 +97,12 @@ pub(super) fn destroy_error(error: Error) -> DestroyError {
 
 /// A bad request in words for the client. The engine's text may name paths of the host, so only what is known to be
 /// about the request itself gets out.
-fn reason(error: &Error) -> String {
+fn reason(error: &Error, image: &str) -> String {
     let Error::DockerResponseServerError { message, .. } = error else {
         return "the request is not valid".to_owned();
     };
     if message.contains("invalid reference format") || message.contains("must be lowercase") {
-        "the image name is not valid".to_owned()
+        format!("the image name {image:?} is not valid")
     } else if message.contains("memory limit") {
         "the memory limit is too low".to_owned()
     } else {
