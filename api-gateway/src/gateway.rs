@@ -217,7 +217,9 @@ impl Gateway {
             Some(state) => Some(state),
             None => self.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new),
         };
-        state.filter(|state| state.tenant == *tenant).ok_or_else(|| no_sandbox(id))
+        let state = state.ok_or_else(|| no_sandbox(id))?;
+        of_tenant(&state.tenant, tenant, || no_sandbox(id))?;
+        Ok(state)
     }
 
     /// The tenant's sandbox with the node that has it. Waits a while for one that is still being made.
