@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use events::{
-    AddressPolicy, ApiKeyId, CapabilitySet, MasterKey, Network, ProviderName, RedactionRules, TenantId,
+    AddressPolicy, ApiKeyId, CapabilitySet, DiskFloor, MasterKey, Network, ProviderName, RedactionRules,
+    TenantId,
 };
 
 use crate::origin::Origin;
@@ -39,6 +40,8 @@ pub struct GatewayConfig {
     pub master_key: MasterKey,
     /// What is masked in events.
     pub redaction: RedactionRules,
+    /// What has to stay free on the server's disks. Below it no new work is taken.
+    pub disk: DiskFloor,
     /// What the audit log asks.
     pub audit: AuditLimits,
     /// What a spawn gets that does not say otherwise, and what it may ask for.
@@ -214,6 +217,7 @@ impl Default for GatewayConfig {
             keys: Vec::new(),
             master_key: MasterKey::from_bytes([0; 32]),
             redaction: RedactionRules::default(),
+            disk: DiskFloor::default(),
             audit: AuditLimits::default(),
             sandboxes: SandboxLimits::default(),
             execs: ExecLimits::default(),

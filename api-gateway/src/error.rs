@@ -224,6 +224,11 @@ impl ApiError {
         Self::new(ErrorCode::Unavailable, message.into())
     }
 
+    /// 503 to new work, for a reason that a client may know.
+    pub fn not_now(message: impl Into<String>) -> Self {
+        Self { retry_after: Some(5), ..Self::new(ErrorCode::Unavailable, message.into()) }
+    }
+
     /// 503. Nothing is done that is not recorded.
     pub fn audit_unavailable() -> Self {
         let text = "nothing can be recorded at the moment, so nothing is changed: try again";

@@ -20,6 +20,7 @@ use crate::denied::{Denial, Denials};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::presence::Comings;
+use crate::readiness::Readiness;
 
 /// How long a request waits for a sandbox that is still being made.
 const READY_WAIT: Duration = Duration::from_secs(25);
@@ -40,6 +41,7 @@ struct Inner {
     link: LinkClient,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    readiness: Readiness,
     started_at: Instant,
     closing: CancellationToken,
     sessions: TaskTracker,
@@ -116,6 +118,7 @@ impl Gateway {
                 link,
                 clock,
                 metrics: Metrics::install(),
+                readiness: Readiness::default(),
                 started_at: Instant::now(),
                 closing: CancellationToken::new(),
                 sessions: TaskTracker::new(),
@@ -155,6 +158,10 @@ impl Gateway {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.inner.readiness
     }
 
     /// How long it has been there.
@@ -388,6 +395,8 @@ fn publish_failed(error: PublishError) -> ApiError {
             ApiError::resource_limit("too much is waiting already: try again", Duration::from_secs(1))
         }
         PublishError::Unavailable(_) => ApiError::unavailable(error),
+        // Said once in the log by who watches the transport, and not again for each request.
+        PublishError::Refused(_) => ApiError::audit_unavailable(),
         PublishError::Encode(_) => ApiError::internal(error),
     }
 }

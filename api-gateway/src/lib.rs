@@ -21,6 +21,7 @@ mod openapi;
 mod origin;
 mod patience;
 mod presence;
+mod readiness;
 mod router;
 mod routes;
 mod server;

@@ -10,7 +10,8 @@ use api_gateway::{ApiKey, Gateway, GatewayConfig};
 use events::audit::Checkpointer;
 use events::recorder::{self, JetStreamTransport, RecorderConfig, RetentionPolicy, Sealing};
 use events::{
-    Clock, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SteadyClock, SystemClock, View,
+    Clock, DiskFloor, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SteadyClock, SystemClock,
+    View,
 };
 use executor::{Executor, ExecutorConfig};
 use reaper::Reaper;
@@ -177,6 +178,15 @@ pub fn database_url(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<
     })
 }
 
+/// What has to stay free: where the database is, if that is a file, and in these directories.
+pub fn disk_floor(config: &Config, directories: impl IntoIterator<Item = PathBuf>) -> DiskFloor {
+    let file = database_url(config, None).ok();
+    let file = file.as_deref().and_then(|url| url.strip_prefix("sqlite:")).map(PathBuf::from);
+    let database = file.and_then(|file| file.parent().map(Path::to_owned));
+    let directories = directories.into_iter().chain(database).filter(|path| !path.as_os_str().is_empty());
+    DiskFloor { directories: directories.collect(), min_free_bytes: config.disk.min_free.0 }
+}
+
 /// The event store as configured, or in the data directory of `serve`.
 pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Arc<dyn EventStore>> {
     let url = database_url(config, data_dir)?;
@@ -253,6 +263,7 @@ pub async fn run_executor(
         max_output_bytes: config.node.max_output.0,
         redaction: redaction(config)?,
         record_input: config.audit.record_input,
+        disk: disk_floor(config, [config.data_dir()]),
     };
     tracing::info!(node.id = %executor_config.node, providers = providers.list(), "executor ready");
     let executor = Executor::new(executor_config, log, providers.all, clock(), stop);

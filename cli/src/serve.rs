@@ -21,13 +21,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Taken first: a port that is in use is the most common mistake, and nothing has been started yet.
     let listener = roles::listen(&config).await?;
     let providers = Providers::find(&config, &installation).await?;
-    let gateway_config =
+    let mut gateway_config =
         roles::gateway_config(&config, listener.local_addr()?, providers.names(), providers.first())?;
+    let own = [installation.path(""), installation.path("nats")];
+    gateway_config.disk = roles::disk_floor(&config, own);
     let (nats, nats_config) = start_nats(&config, &installation)?;
     // A connection a role: one is served by one task, and the roles work side by side.
     let log = stop::unless_stopped(&stop, connect(&nats_config, &installation)).await?;
-    let executor_log = connect(&nats_config, &installation).await?;
-    let recorder_log = connect(&nats_config, &installation).await?;
+    let executor_log = log.another().await.context("cannot use NATS")?;
+    let recorder_log = log.another().await.context("cannot use NATS")?;
+    let guard_stop = CancellationToken::new();
+    if let Some(nats) = &nats {
+        tokio::spawn(nats.guard().run(log.clone(), guard_stop.clone()));
+    }
     let data_dir = installation.path("");
     let store = stop::unless_stopped(&stop, roles::open_store(&config, Some(&data_dir))).await?;
 
@@ -64,6 +70,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     log.flush().await;
     store.close().await;
+    guard_stop.cancel();
     if let Some(nats) = nats {
         tokio::task::spawn_blocking(move || nats.stop()).await.context("stopping nats-server")?;
     }
@@ -93,7 +100,8 @@ fn start_nats(
     }
     let nats = NatsServer::start(&installation.path("nats"), config.nats.server_path.as_deref())?;
     let credentials = Some(nats.credentials.clone());
-    let nats_config = events::NatsConfig { credentials, ..roles::nats_config(config, &nats.url)? };
+    let nats_config =
+        events::NatsConfig { credentials, supervised: true, ..roles::nats_config(config, &nats.url)? };
     Ok((Some(nats), nats_config))
 }
 

@@ -7,6 +7,7 @@
 mod address;
 pub mod audit;
 mod clock;
+mod disk;
 mod duration;
 mod error_chain;
 mod feed;
@@ -31,11 +32,12 @@ mod wire;
 
 pub use address::{AddressPolicy, NotANetwork};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use disk::{DiskFloor, LowDisk};
 pub use duration::{DurationError, format_go_duration, parse_go_duration};
 pub use error_chain::ErrorChain;
 pub use feed::{
     After, Announcer, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded,
-    RecorderLag, Topic,
+    RecorderLag, RecorderTrouble, Topic,
 };
 pub use file_mode::{ModeChange, NotAModeChange};
 pub use fold::{
@@ -51,8 +53,8 @@ pub use link::{
 };
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,
-    Heartbeats, Lease, Log, NatsConfig, PendingPublish, ProgressNews, ProviderHealth, PublishError,
-    SourceError, SourceMessage,
+    Heartbeats, Lease, Log, NatsConfig, PendingPublish, ProbeError, ProbeFailure, ProgressNews,
+    ProviderHealth, PublishError, SourceError, SourceMessage, TransportTrouble,
 };
 pub use nearest::nearest;
 pub use query::{QueryError, SandboxRecord, serve_queries};

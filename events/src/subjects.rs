@@ -58,6 +58,11 @@ impl Subjects {
         format!("{}.evt.>", self.prefix)
     }
 
+    /// Where messages go that only find out whether what is published gets recorded. No event has a subject this short.
+    pub fn probe(&self) -> String {
+        format!("{}.evt.probe", self.prefix)
+    }
+
     /// All unreadable messages.
     pub fn dead(&self) -> String {
         format!("{}.dead.>", self.prefix)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::{
-    Actor, Clock, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, NodeDraining, NodeId, NodeJoined,
-    ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
+    Actor, Clock, DiskFloor, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, NodeDraining, NodeId,
+    NodeJoined, ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +21,8 @@ use crate::{commands, link};
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long to wait before trying again to take commands.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long one question for a command stands. One that is lost with a NATS server is asked again after twice as long.
+const PULL: Duration = Duration::from_secs(1);
 /// How often providers are asked whether they work.
 const HEALTH_PERIOD: Duration = Duration::from_secs(10);
 /// How often an executor shows that it lives, and how often at most.
@@ -40,6 +42,8 @@ pub struct ExecutorConfig {
     pub redaction: RedactionRules,
     /// Whether what clients send to stdin is recorded.
     pub record_input: bool,
+    /// What has to stay free on the disks of this node. Below it no sandbox is taken.
+    pub disk: DiskFloor,
 }
 
 /// Why an executor stopped.
@@ -197,7 +201,11 @@ async fn pool_commands(shared: Arc<Shared>, pool: ProviderName, tasks: TaskTrack
     let mut consumer = shared.log.pool_commands(&pool);
     loop {
         shared.registry.room(shared.config.capacity as usize).await;
-        match consumer.take_one(Duration::from_secs(5)).await {
+        if shared.config.disk.low().is_some() {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        match consumer.take_one(PULL).await {
             Ok(Some(delivery)) => {
                 tasks.spawn(commands::carry_out(Arc::clone(&shared), delivery));
                 // Lets the command take its place before the next one is counted.
@@ -244,11 +252,13 @@ async fn heartbeats(shared: Arc<Shared>) {
 /// Asks all providers. What they warn of is logged once.
 async fn health(shared: &Shared, warned: &mut HashSet<String>) -> Vec<ProviderHealth> {
     let boxes = shared.registry.all();
+    let low = shared.config.disk.low();
     let mut all = Vec::new();
     for provider in &shared.providers {
         let began = Instant::now();
         let outcome = tokio::time::timeout(Duration::from_secs(5), provider.health()).await;
         let (healthy, error) = match outcome {
+            _ if low.is_some() => (false, low.as_ref().map(|low| format!("disk_low: {low}"))),
             Ok(Ok(health)) => {
                 for warning in health.warnings {
                     if warned.insert(format!("{}: {warning}", provider.name())) {

@@ -81,6 +81,7 @@ impl World {
             max_output_bytes: 1 << 30,
             redaction: events::RedactionRules::default(),
             record_input: false,
+            disk: events::DiskFloor::default(),
         };
         let executor = Executor::new(
             config,

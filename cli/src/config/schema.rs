@@ -32,6 +32,7 @@ pub struct Config {
     pub retention: RetentionConfig,
     pub redaction: RedactionConfig,
     pub audit: AuditConfig,
+    pub disk: DiskConfig,
     pub webhooks: WebhooksConfig,
     pub logging: LoggingConfig,
     /// The file that was read.
@@ -244,6 +245,13 @@ pub struct AuditConfig {
     pub max_lag: GoDuration,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// How much has to be free on the disks of this process; below it no new work is taken. 0: nobody looks.
+    pub min_free: Bytes,
+}
+
 impl Default for AuditConfig {
     fn default() -> Self {
         Self {
@@ -386,6 +394,7 @@ impl Default for Config {
             retention: RetentionConfig { output: KeptFor(None), lifecycle: KeptFor(None) },
             redaction: RedactionConfig::default(),
             audit: AuditConfig::default(),
+            disk: DiskConfig { min_free: Bytes(128 << 20) },
             webhooks: WebhooksConfig {
                 allow_http: false,
                 allow_networks: Vec::new(),

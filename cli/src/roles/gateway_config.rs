@@ -69,6 +69,7 @@ pub fn gateway_config(
         max_upload_bytes: config.server.max_upload.map(|limit| limit.0),
         allowed_origins: config.server.allowed_origins.iter().map(|origin| origin.0.clone()).collect(),
         preview_domain: Some(config.server.preview_domain.clone()).filter(|domain| !domain.is_empty()),
+        disk: super::disk_floor(config, []),
         audit: AuditLimits {
             max_lag: config.audit.max_lag.0,
             public_key_file: Some(super::audit::public_keys(config)?),

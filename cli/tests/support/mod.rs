@@ -3,10 +3,12 @@
 
 pub mod api;
 pub mod dockerd;
+pub mod nats;
 pub mod process;
 pub mod receiver;
 pub mod serve;
 pub mod split;
+pub mod tmpfs;
 pub mod tmux;
 pub mod verbs;
 pub mod viewer;

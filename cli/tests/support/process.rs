@@ -3,6 +3,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+pub const SIGSTOP: i32 = 19;
+pub const SIGCONT: i32 = 18;
+
 /// A child process that is gone when this is dropped.
 pub struct Process {
     child: Child,
@@ -96,4 +99,18 @@ pub fn stacyvm() -> Command {
         command.env("RUST_LOG", rules);
     }
     command
+}
+
+/// SIGKILL to a process that is not a child of ours, and waits until it is gone.
+pub fn kill(pid: u32) {
+    signal(pid, 9);
+    while std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// A signal to a process that is not a child of ours.
+pub fn signal(pid: u32, signal: i32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::from_named_raw(signal).unwrap()).unwrap();
 }

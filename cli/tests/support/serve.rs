@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,11 +32,23 @@ impl Serve {
     /// With a configuration file.
     pub async fn with_config(provider: &str, environment: &[(&str, &str)], yaml: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("serve.log");
+        Self::on(dir, log, provider, environment, yaml).await
+    }
+
+    /// In this directory, where disks may be mounted.
+    pub async fn on(
+        dir: tempfile::TempDir,
+        log: PathBuf,
+        provider: &str,
+        environment: &[(&str, &str)],
+        yaml: &str,
+    ) -> Self {
         std::fs::write(dir.path().join("stacyvm.yaml"), yaml).unwrap();
         let port = free_port();
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let process = launch(&dir, port, provider, &environment);
+        let process = launch(&dir, &log, port, provider, &environment);
         let provider = provider.to_owned();
         let serve = Self { process, api: Api::new(port), dir, port, provider, environment };
         serve.wait_ready().await;
@@ -46,7 +58,8 @@ impl Serve {
     /// SIGKILL of the whole process, and a new one on the same data and port.
     pub async fn kill_and_restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.dir, self.port, &self.provider, &self.environment);
+        let log = self.process.log.clone();
+        self.process = launch(&self.dir, &log, self.port, &self.provider, &self.environment);
         self.wait_ready().await;
     }
 
@@ -90,7 +103,13 @@ impl Drop for Serve {
     }
 }
 
-fn launch(dir: &tempfile::TempDir, port: u16, provider: &str, environment: &[(String, String)]) -> Process {
+fn launch(
+    dir: &tempfile::TempDir,
+    log: &Path,
+    port: u16,
+    provider: &str,
+    environment: &[(String, String)],
+) -> Process {
     let mut command = stacyvm();
     command
         .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--provider", provider, "--config"])
@@ -98,11 +117,7 @@ fn launch(dir: &tempfile::TempDir, port: u16, provider: &str, environment: &[(St
         .arg("--data-dir")
         .arg(dir.path())
         .envs(environment.iter().cloned());
-    Process::start(command, &log_path(dir))
-}
-
-fn log_path(dir: &tempfile::TempDir) -> PathBuf {
-    dir.path().join("serve.log")
+    Process::start(command, log)
 }
 
 fn docker(args: &[&str]) -> String {

@@ -3,13 +3,15 @@ use std::time::Duration;
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 
-use crate::{Frame, Log, Position, encode_recorded_batch};
+use crate::{Frame, Log, Position, ProbeFailure, encode_recorded_batch};
 
 /// Marks a message that carries the head of the log instead of events.
 const HEAD: &str = "Stacyvm-Head";
 /// Beside it: the age of the oldest message that is not recorded, and how many there are.
 const LAG_MS: &str = "Stacyvm-Lag-Ms";
 const LAG_MESSAGES: &str = "Stacyvm-Lag-Messages";
+/// And why nothing can be recorded, if that is so.
+const TROUBLE: &str = "Stacyvm-Trouble";
 /// The largest announcement. One event alone may be larger.
 const MAX_ANNOUNCEMENT: usize = 768 << 10;
 
@@ -20,6 +22,8 @@ pub struct RecorderLag {
     pub age: Duration,
     /// Messages that wait.
     pub messages: u64,
+    /// What the database does instead of recording them.
+    pub trouble: Option<ProbeFailure>,
 }
 
 /// The recorder's voice: says what has been committed.
@@ -67,6 +71,9 @@ impl Announcer {
                 headers.insert(HEAD, position.to_string());
                 headers.insert(LAG_MS, lag.age.as_millis().to_string());
                 headers.insert(LAG_MESSAGES, lag.messages.to_string());
+                if let Some(trouble) = lag.trouble {
+                    headers.insert(TROUBLE, trouble.code());
+                }
                 self.log.client().publish_with_headers(subject, headers, payload).await
             }
             None => self.log.client().publish(subject, payload).await,
@@ -83,7 +90,9 @@ pub(super) fn lag_of(message: &Message) -> RecorderLag {
         let value = message.headers.as_ref().and_then(|headers| headers.get(name));
         value.and_then(|value| value.as_str().parse().ok()).unwrap_or_default()
     };
-    RecorderLag { age: Duration::from_millis(number(LAG_MS)), messages: number(LAG_MESSAGES) }
+    let trouble = message.headers.as_ref().and_then(|headers| headers.get(TROUBLE));
+    let trouble = trouble.and_then(|code| ProbeFailure::of_code(code.as_str()));
+    RecorderLag { age: Duration::from_millis(number(LAG_MS)), messages: number(LAG_MESSAGES), trouble }
 }
 
 pub(super) fn head_of(message: &Message) -> Option<Position> {

@@ -27,7 +27,8 @@ pub use output::{OutputItem, OutputReader};
 pub use reader::{After, FeedError, FeedReader};
 
 use crate::{
-    Event, EventFilter, EventStore, ExecId, Frame, Log, Position, SandboxId, StoreError, decode_batch,
+    Event, EventFilter, EventStore, ExecId, Frame, Log, Position, ProbeFailure, SandboxId, StoreError,
+    decode_batch,
 };
 
 /// How many events a reader may be behind before it reads from the store.
@@ -37,6 +38,15 @@ const PAGE: u32 = 128;
 
 /// The recorder speaks every second. What is within this is not silence.
 const SILENCE: Duration = Duration::from_millis(2_500);
+
+/// Why the recorder cannot record.
+#[derive(Debug, Clone, Copy)]
+pub struct RecorderTrouble {
+    /// What the database does.
+    pub failure: ProbeFailure,
+    /// Since when.
+    pub since: Instant,
+}
 
 /// A recorded event.
 #[derive(Debug, Clone)]
@@ -99,6 +109,8 @@ struct Inner {
     heard: Mutex<Instant>,
     /// How far it was behind then, as far as it has said.
     lag: Mutex<RecorderLag>,
+    /// Why nothing can be recorded, as it said last.
+    trouble: Mutex<Option<RecorderTrouble>>,
     topics: DashMap<Topic, broadcast::Sender<Arc<Recorded>>>,
     _task: tokio_util::sync::DropGuard,
 }
@@ -119,6 +131,7 @@ impl Feed {
                 head: AtomicU64::new(head.0),
                 heard: Mutex::new(Instant::now()),
                 lag: Mutex::new(RecorderLag::default()),
+                trouble: Mutex::new(None),
                 topics: DashMap::new(),
                 _task: stop.clone().drop_guard(),
             }),
@@ -162,6 +175,11 @@ impl Feed {
         RecorderLag { age: said.age.saturating_add(silent), ..said }
     }
 
+    /// Why nothing can be recorded, if the recorder says so.
+    pub fn recorder_trouble(&self) -> Option<RecorderTrouble> {
+        *self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The store that holes are filled from.
     pub fn store(&self) -> &Arc<dyn EventStore> {
         &self.inner.store
@@ -200,7 +218,7 @@ impl Inner {
     async fn take(&self, message: Message) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         if let Some(head) = announce::head_of(&message) {
-            *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = announce::lag_of(&message);
+            self.note(announce::lag_of(&message));
             // Sent after every batch on the same connection: being ahead of us means that a batch was lost.
             self.fill_up_to(head).await;
             return;
@@ -219,6 +237,13 @@ impl Inner {
             }
             self.give(frame);
         }
+    }
+
+    fn note(&self, lag: RecorderLag) {
+        *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag;
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = trouble.map_or_else(Instant::now, |trouble| trouble.since);
+        *trouble = lag.trouble.map(|failure| RecorderTrouble { failure, since });
     }
 
     async fn fill_up_to(&self, goal: Position) {

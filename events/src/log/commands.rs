@@ -11,7 +11,11 @@ use super::publish::AGAIN;
 use crate::{CommandEnvelope, NodeId, ProviderName};
 
 /// How long a command may go without a sign of progress before another executor gets it.
-const ACK_WAIT: Duration = Duration::from_secs(30);
+///
+/// Those who work on one show it every second or so: this many times in vain, and they are gone.
+const ACK_WAIT: Duration = Duration::from_secs(5);
+/// How often the server shows that a pull is alive. Two in vain, and it is begun anew: elsewhere, in a cluster.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Why no command could be taken. A later try can succeed.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +68,7 @@ impl CommandConsumer {
                     .stream()
                     .max_messages_per_batch(64)
                     .expires(Duration::from_secs(30))
-                    .heartbeat(Duration::from_secs(5))
+                    .heartbeat(HEARTBEAT)
                     .messages()
                     .await
                     .map_err(|error| ConsumeError(error.into()))?;
@@ -87,7 +91,16 @@ impl CommandConsumer {
 
     /// One command, or nothing if none came within `patience`. Takes no more than this one from the queue.
     pub async fn take_one(&mut self, patience: Duration) -> Result<Option<Delivery>, ConsumeError> {
-        let batch = self.consumer().await?.fetch().max_messages(1).expires(patience).messages_wait().await;
+        let batch = self
+            .consumer()
+            .await?
+            // Without heartbeats, which make it forget to wake us: one that is lost with its server is missed for twice
+            // `patience`.
+            .batch()
+            .max_messages(1)
+            .expires(patience)
+            .messages_wait()
+            .await;
         match batch {
             Ok(Some(message)) => Ok(self.read(message).await),
             Ok(None) => Ok(None),
@@ -158,7 +171,7 @@ trait FirstMessage {
     ) -> Result<Option<jetstream::Message>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-impl FirstMessage for pull::FetchBuilder<'_> {
+impl FirstMessage for pull::BatchBuilder<'_> {
     async fn messages_wait(
         self,
     ) -> Result<Option<jetstream::Message>, Box<dyn std::error::Error + Send + Sync>> {

@@ -4,8 +4,10 @@
 //! and stays there until the recorder has committed it.
 
 mod commands;
+mod condition;
 mod heartbeat;
 mod lease;
+mod probe;
 mod progress;
 mod publish;
 mod retained;
@@ -18,8 +20,10 @@ use std::time::Duration;
 use async_nats::jetstream;
 
 pub use commands::{CommandConsumer, ConsumeError, Delivery};
+pub use condition::TransportTrouble;
 pub use heartbeat::{Heartbeat, Heartbeats, ProviderHealth};
 pub use lease::Lease;
+pub use probe::{ProbeError, ProbeFailure};
 pub use progress::{ExecProgress, ProgressNews};
 pub use publish::{Destination, PendingPublish, PublishError};
 pub use source::{EventSource, SourceError, SourceMessage};
@@ -43,6 +47,8 @@ pub struct NatsConfig {
     pub max_commands_bytes: i64,
     /// How long to try to reach the server at the start.
     pub connect_timeout: Duration,
+    /// Whether somebody starts the server anew when it takes no writes any more. Otherwise the log asks for it.
+    pub supervised: bool,
 }
 
 impl NatsConfig {
@@ -56,6 +62,7 @@ impl NatsConfig {
             max_events_bytes: 2 << 30,
             max_commands_bytes: 256 << 20,
             connect_timeout: Duration::from_secs(30),
+            supervised: false,
         }
     }
 }
@@ -106,6 +113,12 @@ pub enum ConnectError {
 /// How many announcements (of less than 1 MiB each) may wait in a process.
 const FEED_BACKLOG: usize = 32;
 
+/// A server that is frozen keeps its connections: one that has been silent for this long is asked for a sign of life, and left
+/// for another one when it owes three of them.
+const PING: Duration = Duration::from_millis(600);
+/// How long a server may take to greet. One that is frozen never does, and the next one is tried.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+
 /// How long to wait between attempts to reach a server that is not there yet.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -136,15 +149,30 @@ pub struct Log {
     subjects: Subjects,
     config: std::sync::Arc<NatsConfig>,
     retained: std::sync::Arc<retained::Retained>,
+    condition: std::sync::Arc<condition::Condition>,
 }
 
 impl Log {
     /// Connects, checks the server, and creates the streams that are missing.
     pub async fn connect(config: &NatsConfig) -> Result<Self, ConnectError> {
+        let log = Self::open(config, std::sync::Arc::default()).await?;
+        log.watch();
+        Ok(log)
+    }
+
+    /// One more connection, for another part of this process. What one of them notices of the transport the others know.
+    pub async fn another(&self) -> Result<Self, ConnectError> {
+        Self::open(&self.config, std::sync::Arc::clone(&self.condition)).await
+    }
+
+    async fn open(
+        config: &NatsConfig,
+        condition: std::sync::Arc<condition::Condition>,
+    ) -> Result<Self, ConnectError> {
         let mut options = async_nats::ConnectOptions::new()
             .name("stacyvm")
-            .connection_timeout(Duration::from_secs(5))
-            .ping_interval(Duration::from_secs(10))
+            .connection_timeout(HANDSHAKE)
+            .ping_interval(PING)
             .subscription_capacity(8 * 1024)
             .reconnect_delay_callback(|attempts| {
                 Duration::from_millis(20u64.saturating_mul(1 << attempts.min(6)).min(1_000))
@@ -166,8 +194,8 @@ impl Log {
         };
         streams::check_version(&client.server_info().version)?;
         let jetstream = jetstream::context::ContextBuilder::new()
-            .timeout(Duration::from_secs(5))
-            .ack_timeout(Duration::from_secs(5))
+            .timeout(Duration::from_secs(2))
+            .ack_timeout(Duration::from_secs(3))
             .build(client.clone());
         let log = Self {
             client,
@@ -176,6 +204,7 @@ impl Log {
             subjects: Subjects::new(&config.prefix),
             config: std::sync::Arc::new(config.clone()),
             retained: std::sync::Arc::default(),
+            condition,
         };
         let incarnation = loop {
             match log.ensure_streams().await {

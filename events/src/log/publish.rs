@@ -1,5 +1,6 @@
 //! Publishing: durable on return, stored once however often it is tried.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -9,11 +10,16 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Log;
+use super::condition::{Condition, OVERDUE, Queue, TransportTrouble, answer_of, is_limit, trouble_of};
 use super::retained::Kept;
 use crate::{CommandEnvelope, DecodeError, Event, Frame, NodeId, ProviderName, encode_batch};
 
-/// How long a publish is tried before its caller is told. Far below the window in which the server knows duplicates.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a publish is tried before its caller is told. Long enough for a cluster to find new leaders, far below the
+/// window in which the server knows duplicates.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// How long the streams are waited for that may have to be made again. A cluster without a leader answers nothing.
+const MENDING: Duration = Duration::from_secs(1);
 
 /// Marks what its publisher takes for lost: it may have been carried out before.
 pub(super) const AGAIN: &str = "Stacyvm-Again";
@@ -37,6 +43,9 @@ pub enum PublishError {
     /// is safe.
     #[error("NATS did not acknowledge")]
     Unavailable(#[source] async_nats::jetstream::context::PublishError),
+    /// It was not even tried, or not waited for: the server is known to take nothing. A later try with the same id is safe.
+    #[error("{0}")]
+    Refused(TransportTrouble),
     /// It cannot be put into bytes. Trying again does not help.
     #[error("cannot encode")]
     Encode(#[from] DecodeError),
@@ -45,20 +54,47 @@ pub enum PublishError {
 /// A publish that is under way.
 pub struct PendingPublish {
     ack: PublishAckFuture,
+    queue: Queue,
+    condition: Arc<Condition>,
 }
 
 impl PendingPublish {
     /// Waits until it is durable.
     pub async fn wait(self) -> Result<(), PublishError> {
-        match self.ack.await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(classify(error)),
+        self.sequence().await.map(drop)
+    }
+
+    async fn sequence(self) -> Result<u64, PublishError> {
+        let Self { ack, queue, condition } = self;
+        let mut ack = std::pin::pin!(ack.into_future());
+        let outcome = match tokio::time::timeout(OVERDUE, &mut ack).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                condition.overdue(queue);
+                tokio::select! {
+                    biased;
+                    outcome = &mut ack => outcome,
+                    trouble = condition.refused() => return Err(PublishError::Refused(trouble)),
+                }
+            }
+        };
+        match outcome {
+            Ok(ack) => {
+                condition.acknowledged(queue);
+                Ok(ack.sequence)
+            }
+            Err(error) => {
+                if answer_of(&error).is_some_and(|answer| trouble_of(answer).is_some()) {
+                    condition.overdue(queue);
+                }
+                Err(classify(error))
+            }
         }
     }
 }
 
 pub(super) fn classify(error: async_nats::jetstream::context::PublishError) -> PublishError {
-    if error.kind() == PublishErrorKind::Other && error.to_string().contains("maximum bytes exceeded") {
+    if answer_of(&error).is_some_and(is_limit) {
         return PublishError::Full;
     }
     PublishError::Unavailable(error)
@@ -89,7 +125,7 @@ impl Log {
     ) -> Result<PendingPublish, PublishError> {
         let subject = self.subjects().event(&first.tenant, first.sandbox, first.data.category());
         let ack = self.jetstream.publish(subject, batch).await.map_err(classify)?;
-        Ok(PendingPublish { ack })
+        Ok(self.pending(ack, Queue::Events))
     }
 
     /// Sends a command. Durable on return.
@@ -127,14 +163,22 @@ impl Log {
         let started = Instant::now();
         let mut pause = Duration::from_millis(20);
         loop {
+            // Commands are tried all the same: nobody else finds out whether their stream is well again.
+            let refusal = self.refusal();
+            if let Some(trouble) = refusal
+                && (trouble == TransportTrouble::Unreachable || !kept.is_command)
+            {
+                return Err(PublishError::Refused(trouble));
+            }
             let error = match self.start(kept, again).await {
-                Ok(pending) => match pending.ack.await.map_err(classify) {
-                    Ok(ack) => return Ok(ack.sequence),
+                Ok(pending) => match pending.sequence().await {
+                    Ok(sequence) => return Ok(sequence),
                     Err(error) => error,
                 },
                 Err(error) => error,
             };
-            if started.elapsed() >= PATIENCE || matches!(error, PublishError::Encode(_)) {
+            let hopeless = matches!(error, PublishError::Encode(_) | PublishError::Refused(_));
+            if hopeless || started.elapsed() >= PATIENCE {
                 return Err(error);
             }
             self.mend(&error).await;
@@ -147,9 +191,9 @@ impl Log {
     pub async fn mend(&self, error: &PublishError) {
         if let PublishError::Unavailable(source) = error
             && source.kind() == PublishErrorKind::StreamNotFound
-            && let Err(error) = self.ensure_streams().await
+            && let Ok(Err(error)) = tokio::time::timeout(MENDING, self.ensure_streams()).await
         {
-            tracing::warn!(error = %error, "cannot create the streams again");
+            tracing::debug!(error = %error, "cannot create the streams again");
         }
     }
 
@@ -161,6 +205,10 @@ impl Log {
         }
         let (subject, payload) = (kept.subject.clone(), kept.payload.clone());
         let ack = self.jetstream.publish_with_headers(subject, headers, payload).await.map_err(classify)?;
-        Ok(PendingPublish { ack })
+        Ok(self.pending(ack, if kept.is_command { Queue::Commands } else { Queue::Events }))
+    }
+
+    pub(super) fn pending(&self, ack: PublishAckFuture, queue: Queue) -> PendingPublish {
+        PendingPublish { ack, queue, condition: Arc::clone(&self.condition) }
     }
 }

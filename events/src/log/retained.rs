@@ -137,7 +137,7 @@ impl Log {
         *self.retained.listening.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(stop.clone().drop_guard());
         // It must not keep alive what its own end depends on.
-        let log = Self { retained: Arc::default(), ..self.clone() };
+        let log = Self { retained: Arc::default(), condition: Arc::default(), ..self.clone() };
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -9,6 +9,9 @@ use futures::{FutureExt, StreamExt};
 use super::Log;
 use crate::StreamMark;
 
+/// Marks a message that holds no events: somebody wants to know whether what is published gets recorded. Its value is where
+/// the recorder answers, or something else when only the acknowledgement is wanted.
+pub(super) const PROBE: &str = "Stacyvm-Probe";
 /// How many bytes may be under way to the recorder.
 const PULL_BYTES: usize = 16 << 20;
 
@@ -38,6 +41,8 @@ pub struct SourceMessage {
     pub published_us: i64,
     /// How many messages come after it at the moment.
     pub pending: u64,
+    /// Where somebody waits to hear that it is recorded.
+    pub probe: Option<String>,
 }
 
 /// A reader of the stream of events.
@@ -93,7 +98,7 @@ impl Log {
             .max_messages_per_batch(2_000)
             .max_bytes_per_batch(PULL_BYTES)
             .expires(Duration::from_secs(30))
-            .heartbeat(Duration::from_secs(2))
+            .heartbeat(Duration::from_secs(1))
             .messages()
             .await
             .map_err(|error| SourceError::new("cannot pull", error))?;
@@ -161,6 +166,10 @@ impl EventSource {
             return Err(SourceError { context: "a message was skipped on the way", source: None });
         }
         self.next_sequence += 1;
-        Ok(SourceMessage { sequence, payload: message.message.payload, published_us, pending })
+        let probe = message.headers.as_ref().and_then(|headers| headers.get(PROBE));
+        // Answers go where this deployment listens for them, and nowhere else.
+        let probe = probe.map(|probe| probe.as_str()).filter(|probe| probe.starts_with("_INBOX."));
+        let probe = probe.map(str::to_owned);
+        Ok(SourceMessage { sequence, payload: message.message.payload, published_us, pending, probe })
     }
 }

@@ -3,8 +3,8 @@ use bytes::Bytes;
 
 use super::run::{Messages, Transport};
 use crate::{
-    Announcer, EventSource, ExecState, Frame, Head, Log, Position, PublishError, RecorderLag, SourceError,
-    SourceMessage, StreamMark,
+    Announcer, EventSource, ExecState, Frame, Head, Log, Position, ProbeFailure, PublishError, RecorderLag,
+    SourceError, SourceMessage, StreamMark,
 };
 
 /// The real transport: JetStream in, core NATS out.
@@ -43,6 +43,10 @@ impl Transport for JetStreamTransport {
 
     async fn announce_progress(&self, execs: &[ExecState]) {
         self.log.say_progress(execs.iter().map(|exec| (exec.id, exec.into()))).await;
+    }
+
+    async fn answer(&self, probes: &[String], outcome: Result<(), ProbeFailure>) {
+        self.log.answer_probes(probes, outcome).await;
     }
 
     async fn bury(&self, payload: Bytes) -> Result<(), PublishError> {

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::encoder::{EncodeError, Encoder, Sealing};
 use super::numberer::{Draft, DraftError, Incoming, Known, Missing, Numberer};
 use crate::{
-    AppendError, Clock, ErrorChain, EventStore, ExecState, Frame, Head, Position, PublishError, RecorderLag,
-    SourceError, SourceMessage, StoreError, StreamMark, SystemClock, decode_batch,
+    AppendError, Clock, ErrorChain, EventStore, ExecState, Frame, Head, Position, ProbeFailure, PublishError,
+    RecorderLag, SourceError, SourceMessage, StoreError, StreamMark, SystemClock, decode_batch,
 };
 
 /// A batch is full when it has this many events or bytes. What is ready is taken at once: the recorder never waits for a
@@ -64,6 +64,8 @@ pub trait Transport: Send + Sync + 'static {
     async fn announce_mark(&self, mark: &StreamMark);
     /// Tells executors how far these execs are recorded. They ask when they miss it.
     async fn announce_progress(&self, execs: &[ExecState]);
+    /// Tells those who wait for it that a message without events is committed, or could not be.
+    async fn answer(&self, probes: &[String], outcome: Result<(), ProbeFailure>);
     /// Keeps a message that cannot be recorded, for a person to look at. Durable on return.
     async fn bury(&self, payload: Bytes) -> Result<(), PublishError>;
     /// Everything up to and including this message of this stream is recorded. Of another stream nothing is, though it
@@ -102,6 +104,8 @@ pub async fn run_with<T: Transport>(
         keyed: true,
         suspect_until: 0,
         failures: 0,
+        trouble: None,
+        head: Position::ZERO,
         behind_since_us: None,
         clocks_differ_us: 0,
         forgetting: None,
@@ -120,6 +124,10 @@ pub async fn run_with<T: Transport>(
         };
         let Err(error) = ended else { return };
         recorder.note(&error);
+        if let Some(failure) = error.of_database() {
+            recorder.trouble = Some(failure);
+            recorder.transport.announce_head(recorder.head, recorder.lag(0)).await;
+        }
         let pause = PAUSES.0.saturating_mul(1 << recorder.failures.min(6)).min(PAUSES.1);
         recorder.failures += 1;
         tokio::select! {
@@ -154,6 +162,21 @@ fn is_overtaken(asked: &Head, now: &Head) -> bool {
         || now.stream_sequence != asked.stream_sequence
 }
 
+impl SessionError {
+    /// What the database does, if that is what is wrong.
+    fn of_database(&self) -> Option<ProbeFailure> {
+        match self {
+            Self::Append(AppendError::Store(error)) | Self::Store(error) => Some(error.into()),
+            Self::Append(AppendError::Conflict)
+            | Self::Overtaken
+            | Self::Source(_)
+            | Self::Bury(_)
+            | Self::Draft(_)
+            | Self::Encode(_) => None,
+        }
+    }
+}
+
 struct Recorder<T: Transport> {
     transport: Arc<T>,
     store: Arc<dyn EventStore>,
@@ -169,6 +192,10 @@ struct Recorder<T: Transport> {
     suspect_until: u64,
     /// Sessions in a row that recorded nothing.
     failures: u32,
+    /// What the database does instead of recording, until it records again.
+    trouble: Option<ProbeFailure>,
+    /// Where the log stands, as far as known.
+    head: Position,
     /// When the oldest message was published that was read and is not recorded, or that must be waiting.
     behind_since_us: Option<i64>,
     /// By how much our clock is ahead of the transport's, in microseconds.
@@ -191,6 +218,8 @@ struct Gathered {
     pending: u64,
     /// Messages that hold something unreadable.
     unreadable: Vec<Bytes>,
+    /// Where somebody waits to hear that these are recorded.
+    probes: Vec<String>,
     /// The message, when there is only one.
     only: Option<Bytes>,
 }
@@ -199,6 +228,7 @@ impl<T: Transport> Recorder<T> {
     /// Records from the present head on until something fails, or until it is told to stop.
     async fn session(&mut self) -> Result<(), SessionError> {
         let head = self.store.head().await?;
+        self.head = head.position;
         // Whoever committed this may have died, or lost the connection, before saying so.
         self.transport.announce_head(head.position, self.lag(0)).await;
         let mut messages = self.transport.messages(&head).await?;
@@ -232,6 +262,7 @@ impl<T: Transport> Recorder<T> {
             let Ok(first) = next else {
                 idle = true;
                 self.behind_since_us = None;
+                self.trouble = None;
                 self.transport.announce_head(numberer.head(), RecorderLag::default()).await;
                 self.say_mark().await;
                 self.forget();
@@ -280,7 +311,7 @@ impl<T: Transport> Recorder<T> {
         encoder: &mut Encoder,
         gathered: Gathered,
     ) -> Result<(), SessionError> {
-        let Gathered { events, mark, unreadable, only, newest_us, pending, .. } = gathered;
+        let Gathered { events, mark, unreadable, probes, only, newest_us, pending, .. } = gathered;
         for payload in unreadable {
             self.transport.bury(payload).await?;
         }
@@ -307,6 +338,7 @@ impl<T: Transport> Recorder<T> {
             tracing::debug!(event.id = %id, reason = ?reason, "an event is not recorded");
         }
         if let Err(error) = self.store.append(&batch).await {
+            self.transport.answer(&probes, Err(ProbeFailure::from(&error))).await;
             return self.refused(error, batch.after, batch.stream, only).await;
         }
         if !batch.data_keys.is_empty() {
@@ -319,7 +351,9 @@ impl<T: Transport> Recorder<T> {
         self.mark.0 = batch.stream;
         // Whatever comes next is not older than what was recorded last.
         self.behind_since_us = (pending > 0).then_some(newest_us);
+        (self.trouble, self.head) = (None, numberer.head());
         let lag = self.lag(pending);
+        self.transport.answer(&probes, Ok(())).await;
         if !frames.is_empty() {
             self.transport.announce(&frames).await;
         }
@@ -373,7 +407,8 @@ impl<T: Transport> Recorder<T> {
     fn lag(&self, messages: u64) -> RecorderLag {
         let age_us = |since_us: i64| now_us().saturating_sub(since_us).saturating_sub(self.clocks_differ_us);
         let age = self.behind_since_us.map_or(0, age_us);
-        RecorderLag { age: Duration::from_micros(u64::try_from(age).unwrap_or_default()), messages }
+        let age = Duration::from_micros(u64::try_from(age).unwrap_or_default());
+        RecorderLag { age, messages, trouble: self.trouble }
     }
 
     fn suspects(&self, gathered: &Gathered) -> bool {
@@ -424,7 +459,8 @@ fn now_us() -> i64 {
 
 impl Gathered {
     fn add(&mut self, message: SourceMessage) {
-        let SourceMessage { sequence, payload, published_us, pending } = message;
+        let SourceMessage { sequence, payload, published_us, pending, probe } = message;
+        self.probes.extend(probe);
         (self.newest_us, self.pending) = (published_us, pending);
         self.only = (self.mark.sequence == 0).then(|| payload.clone());
         self.mark.sequence = sequence;

@@ -61,7 +61,7 @@ impl Messages for Reader {
     fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
         let payload = self.wire.stream.lock().unwrap().get(self.next as usize)?.clone();
         self.next += 1;
-        Some(Ok(SourceMessage { sequence: self.next, payload, published_us: 0, pending: 0 }))
+        Some(Ok(SourceMessage { sequence: self.next, payload, published_us: 0, pending: 0, probe: None }))
     }
 }
 
@@ -95,6 +95,8 @@ impl Transport for Arc<Wire> {
         let mut last = self.head.lock().unwrap();
         *last = head.max(*last);
     }
+
+    async fn answer(&self, _: &[String], _: Result<(), ProbeFailure>) {}
 
     async fn bury(&self, payload: Bytes) -> Result<(), PublishError> {
         self.dead.lock().unwrap().push(payload);

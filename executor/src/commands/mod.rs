@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::service::Shared;
 
 /// How often a command that takes long shows that it is being worked on.
-const PROGRESS: Duration = Duration::from_secs(10);
+const PROGRESS: Duration = Duration::from_millis(1_200);
 
 /// What becomes of a command.
 enum Outcome {

@@ -20,6 +20,8 @@ use super::merge::Growing;
 const FULL: usize = 480 << 10;
 /// How many messages may be under way.
 const WINDOW: usize = 6;
+/// How long the transport may be known to take nothing before it is tried all the same.
+const WRITABLE: Duration = Duration::from_secs(5);
 /// How long to wait before sending again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -120,6 +122,8 @@ impl Outbox {
         loop {
             if let Some(at) = self.retry_at {
                 tokio::time::sleep_until(at).await;
+                // As long as the transport is known to take nothing, sending again only makes more of it.
+                self.log.until_writable(WRITABLE).await;
                 self.send_again().await;
                 self.retry_at = None;
             }

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::time::{Duration, Instant};
 
 use agent::client::{CallError, Listed, Listing, WriteFile};
 use agent::protocol::{Entry, FileErrorKind, FileRefusal};
@@ -10,13 +11,13 @@ use events::{
 
 use serde::Serialize;
 
-use super::{Answer, unanswered, unavailable};
+use super::{Answer, unanswered, unavailable, unrecordable};
 use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::service::Shared;
 
-/// How often a change is told to a log that does not take it; each takes up to 20 s.
-const LATE_ATTEMPTS: usize = 15;
+/// For how long, and how often, a change is told to a log that does not take it.
+const LATE: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_millis(500));
 
 /// The permission bits that a written file shall have.
 pub(super) struct Mode {
@@ -51,7 +52,7 @@ pub(super) async fn read(
         .is_err()
     {
         tracing::warn!(sandbox.id = %context.sandbox, "a file was not read: that cannot be recorded");
-        return Err(unavailable());
+        return Err(unrecordable());
     }
     incoming.accept(LinkValue::File(entry(&download.entry))).await.map_err(broken)?;
     while let Some(bytes) = download.next().await.map_err(|error| fault(hosted, error))? {
@@ -189,7 +190,9 @@ async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) ->
     tracing::warn!(sandbox.id = %context.sandbox, error = %error, "a change of files is not recorded yet");
     let log = shared.log.clone();
     tokio::spawn(async move {
-        for _ in 0..LATE_ATTEMPTS {
+        let began = Instant::now();
+        while began.elapsed() < LATE.0 {
+            tokio::time::sleep(LATE.1).await;
             if log.publish(std::slice::from_ref(&event)).await.is_ok() {
                 return;
             }

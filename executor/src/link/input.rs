@@ -8,7 +8,7 @@ use events::{
 };
 
 use super::recording::Recording;
-use super::{Answer, unanswered, unavailable};
+use super::{Answer, unanswered, unrecordable};
 use crate::context::Context;
 use crate::exec::SIGTERM;
 use crate::hosted::Hosted;
@@ -72,7 +72,7 @@ async fn write(
 async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) -> Result<(), LinkFault> {
     shared.log.publish(&[context.event(data)]).await.map_err(|error| {
         tracing::warn!(sandbox.id = %context.sandbox, error = %error, "not recorded, so not done");
-        unavailable()
+        unrecordable()
     })
 }
 

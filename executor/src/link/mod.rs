@@ -114,6 +114,12 @@ async fn stats(hosted: &Hosted) -> Answer {
     }
 }
 
+/// Not done, because the log has to know of it first and takes nothing.
+fn unrecordable() -> LinkFault {
+    let message = "nothing can be recorded at the moment, so it was not done: try again";
+    LinkFault::new(FaultCode::Unrecorded, message)
+}
+
 /// A sandbox, or what is under it, that does not answer. Of one that is being destroyed that is no news.
 fn unanswered(hosted: &Hosted, error: &dyn std::error::Error, what: &'static str) -> LinkFault {
     if hosted.is_closing() {

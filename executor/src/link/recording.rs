@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use events::{
-    Event, ExecId, ExecInput, LinkFault, Log, PendingPublish, PublishError, RedactionStream, encode_batch,
+    Event, ExecId, ExecInput, FaultCode, LinkFault, Log, PendingPublish, PublishError, RedactionStream,
+    encode_batch,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::unavailable;
 use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::service::Shared;
@@ -117,5 +117,5 @@ impl Drop for Recording {
 
 fn unrecorded(context: &Context, error: &PublishError) -> LinkFault {
     tracing::warn!(sandbox.id = %context.sandbox, error = %error, "input was not recorded");
-    unavailable()
+    LinkFault::new(FaultCode::Unrecorded, "the input was not recorded: nothing can be at the moment")
 }

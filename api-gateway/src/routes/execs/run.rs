@@ -21,6 +21,7 @@ use crate::exec::start::{Started, known, start, start_detached, verify};
 use crate::extract::{QueryOf, RawJsonBody, SandboxPath};
 use crate::gateway::Gateway;
 use crate::idempotency::IdempotencyKey;
+use crate::readiness;
 use crate::stream::exec::ExecRecords;
 use crate::stream::ndjson::{self, Records, RecordsQuery};
 use crate::stream::record::is_zero;
@@ -57,6 +58,8 @@ enum CollectError {
     TooMuch { exec: ExecId, limit: usize },
     #[error("the command did not end within {0:?}, the time for its way to the node included")]
     Late(Duration),
+    #[error("nothing can be recorded at the moment, of this command neither")]
+    Unrecorded,
     #[error("cannot read the exec")]
     Feed(#[from] events::FeedError),
     #[error(transparent)]
@@ -70,6 +73,9 @@ impl From<CollectError> for ApiError {
                 "{error}: use \"stream\": true; all of it is at /api/v1/execs/{exec}/output"
             )),
             CollectError::Gone(gone) => Self::store(gone),
+            CollectError::Unrecorded => Self::not_now(
+                "nothing can be recorded at the moment: look later under its id whether the command ran",
+            ),
             CollectError::Late(_) | CollectError::Feed(_) => Self::unavailable(error),
         }
     }
@@ -159,7 +165,7 @@ pub(crate) async fn run(
     let Started { exec, output } =
         start(&gateway, &caller, place, known, runnable, idempotent.as_ref()).await?;
     let patience = timeout + limits.delivery_grace;
-    let reply = tokio::time::timeout(patience, collect(exec, output, limits.max_sync_output_bytes))
+    let reply = tokio::time::timeout(patience, collect(&gateway, exec, output, limits.max_sync_output_bytes))
         .await
         .unwrap_or(Err(CollectError::Late(patience)))
         .map_err(ApiError::from)
@@ -198,10 +204,19 @@ struct Collected {
     end: ExecEnd,
 }
 
-async fn collect(exec: ExecId, mut output: OutputReader, limit: usize) -> Result<Collected, CollectError> {
+async fn collect(
+    gateway: &Gateway,
+    exec: ExecId,
+    mut output: OutputReader,
+    limit: usize,
+) -> Result<Collected, CollectError> {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut next = tokio::select! {
+        next = output.next() => next?,
+        () = readiness::hopeless(gateway) => return Err(CollectError::Unrecorded),
+    };
     loop {
-        match output.next().await? {
+        match next {
             Some(OutputItem::Output { stream, bytes, .. }) => {
                 if stdout.len() + stderr.len() + bytes.len() > limit {
                     return Err(CollectError::TooMuch { exec, limit });
@@ -218,6 +233,7 @@ async fn collect(exec: ExecId, mut output: OutputReader, limit: usize) -> Result
             Some(OutputItem::Ended(end)) => return Ok(Collected { stdout, stderr, end }),
             None => return Err(events::FeedError::Disconnected.into()),
         }
+        next = output.next().await?;
     }
 }
 

@@ -1,19 +1,29 @@
 //! `GET /ready`
 
-use std::time::Duration;
-
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Readiness;
-use crate::error::{ApiError, ErrorBody};
+use crate::error::ErrorCode;
 use crate::gateway::Gateway;
+use crate::readiness::Reason;
 
-const PATIENCE: Duration = Duration::from_secs(2);
-/// The recorder speaks every second. After so long without a word nothing is being recorded, and so nothing answered.
-const RECORDER_SILENCE: Duration = Duration::from_secs(8);
+/// Why requests cannot be carried out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Unready {
+    /// `UNAVAILABLE`
+    code: ErrorCode,
+    /// All reasons in one line, for people.
+    message: String,
+    /// Each of them.
+    reasons: Vec<Reason>,
+}
 
-/// Whether requests can be carried out: the transport is connected, the recorder lives and the record can be read.
+/// Whether requests can be carried out. Proven, at most a second ago: a message went the way of all events through the
+/// transport, the recorder has committed it to the database and answered. No event comes of it.
 #[utoipa::path(
     get,
     path = "/ready",
@@ -21,22 +31,17 @@ const RECORDER_SILENCE: Duration = Duration::from_secs(8);
     security(()),
     responses(
         (status = 200, description = "They can", body = Readiness),
-        (status = 503, description = "They cannot", body = ErrorBody),
+        (status = 503, description = "They cannot, and why", body = Unready),
     )
 )]
-pub(crate) async fn ready(State(gateway): State<Gateway>) -> Result<Json<Readiness>, ApiError> {
-    if gateway.closing().is_cancelled() {
-        return Err(ApiError::unavailable("the gateway stops"));
+pub(crate) async fn ready(
+    State(gateway): State<Gateway>,
+) -> Result<Json<Readiness>, (StatusCode, Json<Unready>)> {
+    let reasons = gateway.readiness().check(&gateway).await;
+    if reasons.is_empty() {
+        return Ok(Json(Readiness::of(&gateway)));
     }
-    if !gateway.log().is_connected() {
-        return Err(ApiError::unavailable("NATS is not connected"));
-    }
-    if gateway.feed().silent_for() > RECORDER_SILENCE {
-        return Err(ApiError::unavailable("the recorder is silent"));
-    }
-    match tokio::time::timeout(PATIENCE, gateway.store().head()).await {
-        Ok(Ok(_)) => Ok(Json(Readiness::of(&gateway))),
-        Ok(Err(error)) => Err(ApiError::unavailable(error)),
-        Err(_) => Err(ApiError::unavailable("the event store does not answer")),
-    }
+    let message = reasons.iter().map(|reason| format!("{}: {}", reason.code, reason.message));
+    let message = message.collect::<Vec<_>>().join("; ");
+    Err((StatusCode::SERVICE_UNAVAILABLE, Json(Unready { code: ErrorCode::Unavailable, message, reasons })))
 }

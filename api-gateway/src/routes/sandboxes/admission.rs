@@ -11,6 +11,7 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::OptionalJsonBody;
 use crate::gateway::Gateway;
+use crate::readiness;
 
 /// Whether a spawn would be let in. Exactly these fields: the SDK takes no other. A maximum of 0 means that there is none.
 #[derive(Debug, Serialize, ToSchema)]
@@ -19,7 +20,8 @@ pub struct Admission {
     pub allowed: bool,
     /// Whether it would wait in a queue instead.
     pub queueable: bool,
-    /// Why not: `max_ttl`, `max_sandboxes`, `max_sandboxes_per_owner` or `worker_unavailable`; else empty.
+    /// Why not: `max_ttl`, `max_sandboxes`, `max_sandboxes_per_owner`, `worker_unavailable`,
+    /// `disk_low`, or what `/ready` says of the transport and the recorder; else empty.
     pub reason: &'static str,
     /// Live sandboxes of the tenant.
     pub active_sandboxes: usize,
@@ -62,6 +64,8 @@ pub(crate) async fn admission(
     let places = gateway.view().places(&plan.spec.provider);
     let reason = if check_ttl(plan.ttl, limits).is_err() {
         "max_ttl"
+    } else if let Some(refusal) = readiness::refusal(&gateway).or_else(|| readiness::disk_low(&gateway)) {
+        refusal.code
     } else if !served || places == 0 {
         "worker_unavailable"
     } else {

@@ -12,6 +12,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::SandboxPath;
 use crate::gateway::{Gateway, ended};
 use crate::leniency::Leniency;
+use crate::readiness;
 use crate::routes::Status;
 
 /// Destroys a sandbox with all that is in it, and answers when it is gone. One that is gone already is a success too; with
@@ -67,5 +68,9 @@ pub(crate) async fn ask_and_wait(
     let Some(node) = state.node() else { return Ok(true) };
     let destroy = Command::DestroySandbox { reason };
     gateway.send(Destination::Node(node), caller, id, CommandId::new(), destroy).await?;
-    Ok(gateway.view().wait(id, SandboxState::is_terminal, patience).await.is_some())
+    tokio::select! {
+        ended = gateway.view().wait(id, SandboxState::is_terminal, patience) => Ok(ended.is_some()),
+        // It is asked for, and done when that can be written down.
+        () = readiness::hopeless(gateway) => Ok(false),
+    }
 }

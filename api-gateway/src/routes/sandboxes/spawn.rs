@@ -19,6 +19,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::RawJsonBody;
 use crate::gateway::{Gateway, ended};
 use crate::idempotency::{IdempotencyKey, Idempotent};
+use crate::readiness;
 use crate::routes::templates;
 use crate::variables::fingerprints;
 
@@ -105,7 +106,14 @@ pub(crate) async fn run(
     // In a task of its own: a client that goes away must not leave a request that nobody carries out.
     let asked = tokio::spawn(ask(gateway.clone(), caller.clone(), id, plan.clone(), idempotent.clone()));
     asked.await.map_err(ApiError::internal)??;
-    let Some(state) = wait(gateway, id).await else {
+    let waited = tokio::select! {
+        waited = wait(gateway, id) => waited,
+        () = readiness::hopeless(gateway) => {
+            let message = "nothing can be recorded at the moment: whether it is made is seen later";
+            return Err(ApiError::not_now(format!("{message}: {id}")));
+        }
+    };
+    let Some(state) = waited else {
         // Not even the request has come back from the log: the recorder is behind.
         return Err(ApiError::unavailable("the recorder does not follow: a spawn is not recorded"));
     };

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use events::recorder::{self, Messages, Transport};
 use events::{
-    ExecState, Frame, Head, Position, PublishError, RecorderLag, SourceError, SourceMessage, StreamMark,
-    encode_recorded_batch, open_store,
+    ExecState, Frame, Head, Position, ProbeFailure, PublishError, RecorderLag, SourceError, SourceMessage,
+    StreamMark, encode_recorded_batch, open_store,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,8 @@ impl Transport for FromMemory {
         std::hint::black_box(execs);
     }
 
+    async fn answer(&self, _: &[String], _: Result<(), ProbeFailure>) {}
+
     async fn bury(&self, _payload: Bytes) -> Result<(), PublishError> {
         // Then the head falls short, and the measurement fails.
         Ok(())
@@ -101,6 +103,12 @@ impl Messages for Reader {
     fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
         let payload = self.messages.get(self.next)?.clone();
         self.next += 1;
-        Some(Ok(SourceMessage { sequence: self.next as u64, payload, published_us: 0, pending: 0 }))
+        Some(Ok(SourceMessage {
+            sequence: self.next as u64,
+            payload,
+            published_us: 0,
+            pending: 0,
+            probe: None,
+        }))
     }
 }

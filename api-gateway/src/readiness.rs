@@ -1,0 +1,160 @@
+//! Whether requests can be carried out: proven by a message that goes the way of all events and comes back.
+
+use std::time::Duration;
+
+use events::{ProbeError, TransportTrouble};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+use utoipa::ToSchema;
+
+use crate::gateway::Gateway;
+
+/// How long a proof is good; and the finding that there is none, so that the end of a trouble shows soon.
+const PROVEN: Duration = Duration::from_secs(1);
+const UNPROVEN: Duration = Duration::from_millis(300);
+/// How long each leg of the way may take: to the transport, and from there to the record and back.
+const LEG: Duration = Duration::from_millis(1_200);
+/// The recorder speaks every second. After so long without a word nothing is being recorded, and so nothing answered.
+const SILENCE: Duration = Duration::from_millis(3_500);
+/// How long nothing can be recorded before who waits for the record is told.
+const HOPELESS: Duration = Duration::from_millis(500);
+/// For how long the recorder may say that it cannot write before requests are refused: a database changes its place now and
+/// then.
+const TROUBLE: Duration = Duration::from_millis(1_500);
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Reason {
+    /// A stable name: `stopping`, `disk_low`, `transport_unreachable`, `transport_leaderless`, `transport_off`,
+    /// `transport_full`, `recorder_silent`, `recorder_lag`, `recorder_stalled`, `database_unavailable` or
+    /// `database_refuses`.
+    pub code: &'static str,
+    /// One sentence for people.
+    pub message: String,
+}
+
+impl Reason {
+    fn new(code: &'static str, message: impl ToString) -> Self {
+        Self { code, message: message.to_string() }
+    }
+}
+
+/// What was found last. Whoever asks while somebody looks waits for what that one finds.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    found: Mutex<Option<(Instant, Vec<Reason>)>>,
+}
+
+impl Readiness {
+    /// All that is wrong; nothing when requests can be carried out.
+    pub async fn check(&self, gateway: &Gateway) -> Vec<Reason> {
+        let mut reasons = at_hand(gateway);
+        let mut found = self.found.lock().await;
+        let proof = match &*found {
+            Some((at, proof)) if at.elapsed() < if proof.is_empty() { PROVEN } else { UNPROVEN } => {
+                proof.clone()
+            }
+            _ => {
+                let proof = prove(gateway).await;
+                *found = Some((Instant::now(), proof.clone()));
+                proof
+            }
+        };
+        drop(found);
+        for reason in proof {
+            if !reasons.iter().any(|known| known.code == reason.code) {
+                reasons.push(reason);
+            }
+        }
+        reasons
+    }
+}
+
+/// Why nothing can be changed at the moment, by what is known without asking anybody.
+pub fn refusal(gateway: &Gateway) -> Option<Reason> {
+    if let Some(trouble) = gateway.log().refusal() {
+        return Some(Reason::new(trouble.code(), trouble));
+    }
+    if let Some(trouble) =
+        gateway.feed().recorder_trouble().filter(|trouble| trouble.since.elapsed() > TROUBLE)
+    {
+        return Some(Reason::new(trouble.failure.code(), "nothing can be written to the database"));
+    }
+    lag(gateway)
+}
+
+/// Waits until nothing can be recorded and that does not pass at once: what is not recorded by then need not be waited for.
+pub async fn hopeless(gateway: &Gateway) {
+    let mut since: Option<Instant> = None;
+    loop {
+        tokio::time::sleep(HOPELESS / 6).await;
+        match (refusal(gateway), since) {
+            (None, _) => since = None,
+            (Some(_), None) => since = Some(Instant::now()),
+            (Some(_), Some(at)) if at.elapsed() >= HOPELESS => return,
+            (Some(_), Some(_)) => {}
+        }
+    }
+}
+
+/// Why no new work is taken though all is well.
+pub fn disk_low(gateway: &Gateway) -> Option<Reason> {
+    gateway.config().disk.low().map(|low| Reason::new("disk_low", low))
+}
+
+fn lag(gateway: &Gateway) -> Option<Reason> {
+    let lag = gateway.feed().recorder_lag();
+    let seconds = lag.age.as_secs();
+    (lag.age > gateway.config().audit.max_lag).then(|| {
+        Reason::new(
+            "recorder_lag",
+            format!("the recorder is {seconds} s behind, with {} messages", lag.messages),
+        )
+    })
+}
+
+fn at_hand(gateway: &Gateway) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if gateway.closing().is_cancelled() {
+        reasons.push(Reason::new("stopping", "the gateway stops"));
+    }
+    reasons.extend(disk_low(gateway));
+    let silent = gateway.feed().silent_for();
+    if silent > SILENCE {
+        reasons.push(Reason::new(
+            "recorder_silent",
+            format!("the recorder has said nothing for {} s", silent.as_secs()),
+        ));
+    }
+    reasons.extend(lag(gateway));
+    reasons
+}
+
+/// Publishes something that is no event and waits until it is committed; reads the head of the record.
+async fn prove(gateway: &Gateway) -> Vec<Reason> {
+    let head = gateway.feed().head();
+    let (probe, read) = tokio::join!(gateway.log().probe(LEG), timeout(2 * LEG, gateway.store().head()));
+    let mut reasons = Vec::new();
+    match probe {
+        Ok(()) => {}
+        Err(ProbeError::Transport(trouble)) => reasons.push(Reason::new(trouble.code(), trouble)),
+        Err(error @ ProbeError::Full) => reasons.push(Reason::new(TransportTrouble::Stuck.code(), error)),
+        Err(error @ ProbeError::Unrecorded(failure)) => reasons.push(Reason::new(failure.code(), error)),
+        // Much is under way and the probe waits in line: as long as the line moves that is no failure.
+        Err(ProbeError::Unanswered) if gateway.feed().head() > head => {}
+        Err(error @ ProbeError::Unanswered) => reasons.push(match gateway.feed().recorder_trouble() {
+            Some(trouble) => Reason::new(trouble.failure.code(), "the recorder cannot write to the database"),
+            None => Reason::new("recorder_stalled", error),
+        }),
+    }
+    match read {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(error = %events::ErrorChain(&error), "the head of the record cannot be read");
+            reasons.push(Reason::new("database_unavailable", "the event store cannot be read"));
+        }
+        Err(_) => reasons.push(Reason::new("database_unavailable", "the event store does not answer")),
+    }
+    reasons
+}

@@ -1,0 +1,132 @@
+//! Processes that are frozen, not dead: their connections stand and nobody answers. Others take their place.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::eventually;
+use support::nats::NatsCluster;
+use support::process::{SIGCONT, SIGSTOP, signal};
+use support::serve::Serve;
+use support::split::Split;
+
+#[tokio::test]
+async fn a_frozen_nats_server_of_our_own_is_replaced() {
+    let serve = Serve::start().await;
+    let sandbox = serve.api.spawn(json!({"image": "alpine:latest"})).await;
+    let frozen = serve.nats_pid();
+    signal(frozen, SIGSTOP);
+    let began = Instant::now();
+    eventually("it says that it is not ready", Duration::from_secs(10), async || {
+        (serve.api.get("/ready").await.0 == 503).then_some(())
+    })
+    .await;
+    eventually("it is ready again", Duration::from_secs(20), async || serve.api.ready().await.then_some(()))
+        .await;
+    eprintln!("replaced after {:?}", began.elapsed());
+    assert_ne!(serve.nats_pid(), frozen);
+    assert_eq!(serve.api.exec(&sandbox, "echo back").await["stdout"], "back\n");
+    serve.api.spawn(json!({"image": "alpine:latest"})).await;
+}
+
+/// Somebody who works all the time.
+struct Worker {
+    acknowledged: Vec<String>,
+    /// The longest time without success.
+    gap: Duration,
+}
+
+async fn work(serve: Arc<Serve>, sandbox: String, over: Arc<AtomicBool>) -> Worker {
+    let mut worker = Worker { acknowledged: Vec::new(), gap: Duration::ZERO };
+    let mut last = Instant::now();
+    while !over.load(Ordering::Acquire) {
+        let path = serve.api.url(&format!("/sandboxes/{sandbox}/exec"));
+        let asked = serve.api.http.post(path).json(&json!({"command": "echo done", "timeout": "20s"}));
+        if let Ok(answer) = asked.send().await
+            && answer.status().as_u16() == 200
+        {
+            let exec = answer.headers()["x-exec-id"].to_str().unwrap().to_owned();
+            let body: serde_json::Value = answer.json().await.unwrap();
+            assert_eq!(body["stdout"], "done\n");
+            worker.acknowledged.push(exec);
+            worker.gap = worker.gap.max(last.elapsed());
+            last = Instant::now();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    worker.gap = worker.gap.max(last.elapsed());
+    worker
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_node_of_a_nats_cluster_holds_nobody_up_for_long() {
+    let cluster = NatsCluster::start();
+    let url = cluster.url();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("serve.log");
+    let environment = [("STACYVM_NATS_URL", url.as_str())];
+    let serve = Serve::on(dir, log, "docker", &environment, "nats: {replicas: 3, max_events: 256m}").await;
+    let serve = Arc::new(serve);
+    let sandbox = serve.api.spawn(json!({"image": "alpine:latest"})).await;
+    for follower in [true, false] {
+        let leader = eventually("the stream has a leader", Duration::from_secs(20), async || {
+            cluster.leader("STACYVM-EVENTS").await
+        })
+        .await;
+        let victim =
+            cluster.nodes.iter().find(|node| (node.name != leader) == follower).map(|node| node.name.clone());
+        let victim = cluster.node(&victim.unwrap());
+        let over = Arc::new(AtomicBool::new(false));
+        let workers: Vec<_> = (0..3)
+            .map(|_| tokio::spawn(work(Arc::clone(&serve), sandbox.clone(), Arc::clone(&over))))
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        victim.process.signal(SIGSTOP);
+        tokio::time::sleep(Duration::from_secs(14)).await;
+        let (ready, answer) = serve.api.get("/ready").await;
+        victim.process.signal(SIGCONT);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        over.store(true, Ordering::Release);
+        let mut acknowledged = Vec::new();
+        let mut gap = Duration::ZERO;
+        for worker in workers {
+            let worker = worker.await.unwrap();
+            gap = gap.max(worker.gap);
+            acknowledged.extend(worker.acknowledged);
+        }
+        eprintln!("frozen follower: {follower}; longest gap {gap:?}, {} execs", acknowledged.len());
+        assert_eq!(ready, 200, "not ready with two nodes of three: {answer}");
+        // A frozen leader is replaced after an election, which takes NATS four to nine seconds.
+        assert!(gap < Duration::from_secs(13), "frozen follower: {follower}: nothing went for {gap:?}");
+        for exec in &acknowledged {
+            let (status, found) = serve.api.get(&format!("/execs/{exec}")).await;
+            assert_eq!((status, &found["exit_code"]), (200, &json!(0)), "acknowledged and lost: {found}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_executor_had_taken_another_one_does_soon() {
+    let mut split = Split::start().await;
+    split.api.spawn(json!({"image": "alpine:latest"})).await;
+    // It has asked for commands, gets one and does nothing any more.
+    split.executor.signal(SIGSTOP);
+    let api = split.api.clone();
+    let spawned =
+        tokio::spawn(async move { api.post("/sandboxes", json!({"image": "alpine:latest"})).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!spawned.is_finished());
+    split.executor.kill();
+    let killed = Instant::now();
+    let mut other = split.another("executor", "executor");
+    let (status, answer) = tokio::time::timeout(Duration::from_secs(20), spawned).await.unwrap().unwrap();
+    eprintln!("taken over after {:?}", killed.elapsed());
+    assert_eq!((status, &answer["state"]), (201, &json!("running")), "{answer}");
+    split.api.exec(answer["id"].as_str().unwrap(), "true").await;
+    other.kill();
+}
