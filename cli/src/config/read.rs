@@ -3,8 +3,8 @@
 use std::fmt;
 
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, MapAccess, SeqAccess, Unexpected,
-    Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, IntoDeserializer as _, MapAccess,
+    SeqAccess, Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -254,8 +254,30 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor.visit_newtype_struct(self)
     }
 
+    /// One of a few words.
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        words: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
+        let found = match &self.node.value {
+            Value::Text(text) if words.contains(&text.as_str()) => {
+                return visitor.visit_enum(text.as_str().into_deserializer());
+            }
+            Value::Text(text) => format!("{:?}", text.chars().take(64).collect::<String>()),
+            Value::Nothing
+            | Value::Flag(_)
+            | Value::Whole(_)
+            | Value::Number(_)
+            | Value::List(_)
+            | Value::Section(_) => "this".to_owned(),
+        };
+        Err(ReadError::custom(format!("{found} is not {}", words.join(" or "))))
+    }
+
     forward_to_deserialize_any! {
-        f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct map enum identifier ignored_any
+        f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct map identifier ignored_any
     }
 }
 

@@ -1,3 +1,5 @@
+use events::{CapabilitySet, Network};
+
 use super::*;
 
 fn load(yaml: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
@@ -246,6 +248,23 @@ fn hosts_may_be_names() {
         ("listen: \"[::1]:80\"\n", "[::1]:80"),
     ] {
         assert_eq!(load(yaml, &[]).unwrap().listen_address().unwrap().to_string(), address, "{yaml}");
+    }
+}
+
+#[test]
+fn one_of_a_few_words_is_read_from_files_and_variables() {
+    let config =
+        load("defaults:\n  network: bridge\n", &[("STACYVM_DEFAULTS_CAPABILITIES", "minimal")]).unwrap();
+    assert_eq!(
+        (config.defaults.network, config.defaults.capabilities),
+        (Network::Bridge, CapabilitySet::Minimal)
+    );
+    let lines = wrong("defaults:\n  network: host\n", &[("STACYVM_DEFAULTS_CAPABILITIES", "all")]);
+    for line in [
+        "stacyvm.yaml:2:3: defaults.network: \"host\" is not none or bridge",
+        "STACYVM_DEFAULTS_CAPABILITIES: defaults.capabilities: \"all\" is not standard or minimal",
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line}\nis not in\n{lines:#?}");
     }
 }
 
