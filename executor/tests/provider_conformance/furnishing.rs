@@ -1,10 +1,10 @@
 //! What a box has, whoever made it: the list of docs/providers.md.
 
 use agent::client::{CallError, Client, WriteFile};
-use agent::protocol::FileErrorKind;
+use agent::protocol::{FileErrorKind, StartExec, TerminalSize};
 use bytes::Bytes;
 
-use crate::rig::{Rig, python, shell};
+use crate::rig::{Rig, new_exec, python, run_exec, shell};
 
 pub async fn its_devices_are_there_and_work(rig: &Rig) {
     let handle = rig.any_box().await;
@@ -74,6 +74,16 @@ pub async fn the_kernel_is_shown_and_not_to_be_changed(rig: &Rig) {
     let ran =
         shell(&handle, "ls -A /sys/firmware /proc/acpi /proc/scsi 2>/dev/null | grep -v : | grep .").await;
     assert_eq!(ran.stdout, "", "{ran:?}");
+}
+
+pub async fn a_terminal_keeps_every_letter(rig: &Rig) {
+    let handle = rig.any_box().await;
+    let program = "import sys; print(sys.stdout.encoding, input())";
+    let line = format!("echo $LANG; echo 'café ☃' | python3 -c '{program}'");
+    let mut start = StartExec::new(new_exec(), ["/bin/sh", "-c", &line]);
+    start.tty = Some(TerminalSize { rows: 24, cols: 80 });
+    let ran = run_exec(&handle, start).await;
+    assert_eq!(ran.stdout, "C.UTF-8\r\nutf-8 café ☃\r\n", "{ran:?}");
 }
 
 /// What may be written and lies in memory.

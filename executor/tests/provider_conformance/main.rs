@@ -66,6 +66,7 @@ conformance! {
         stats_count,
         the_root_is_private_and_writable;
     furnishing:
+        a_terminal_keeps_every_letter,
         its_devices_are_there_and_work,
         its_names_resolve,
         low_ports_are_for_everybody,
