@@ -257,6 +257,10 @@ struct Watcher {
 
 impl Watcher {
     async fn run(mut self, condition: Weak<Condition>) {
+        // The streams have just been made or found: a first look can wait.
+        if let Some(known) = condition.upgrade() {
+            let _ = timeout(IDLE, known.wake.notified()).await;
+        }
         loop {
             let Some(known) = condition.upgrade() else { return };
             let mut trouble = self.look().await;
