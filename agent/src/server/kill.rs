@@ -11,6 +11,8 @@ use super::processes::{self, Process};
 
 /// How long what is killed may take to go. It takes milliseconds, unless a disk hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that one chase holds everything else up.
+const CHASE: Duration = Duration::from_millis(20);
 
 /// SIGTERM to an exec's process tree, SIGKILL to what is left of it after the grace.
 pub async fn kill(exec: Rc<Exec>, cause: KillCause, grace: Duration) {
@@ -50,13 +52,34 @@ pub async fn kill_hard(exec: &Exec, mut known: Vec<Process>) {
     while Instant::now() < give_up_at {
         // The group too: that needs no `/proc`.
         signal_group(exec, Signal::KILL);
+        let met = chase(exec);
         let found = tree(exec, &known);
-        if found.is_empty() {
+        if !met && found.is_empty() {
             return;
         }
         found.iter().for_each(|process| process.signal(Signal::KILL));
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// SIGKILL to whoever wears the mark of the exec, each in the moment in which it is seen. Whether anybody was.
+///
+/// What goes from process to process is gone before a list of all is complete. `/proc` is read in the order of pids, and what
+/// forks is found again under a greater one: the reading does not end before it.
+fn chase(exec: &Exec) -> bool {
+    let give_up_at = Instant::now() + CHASE;
+    let mut met = false;
+    for pid in processes::pids() {
+        if exec.mark.is_worn_by(pid) {
+            met = true;
+            processes::kill(pid);
+        }
+        // The agent has other things to do: the next round goes on.
+        if met && Instant::now() >= give_up_at {
+            break;
+        }
+    }
+    met
 }
 
 /// Signals the process group, as a terminal would.

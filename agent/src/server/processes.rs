@@ -36,11 +36,20 @@ impl Process {
 
 /// All processes that can be seen; none where `/proc` is not mounted.
 pub fn all() -> Vec<Process> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(one).collect()
+    pids().filter_map(one).collect()
+}
+
+/// The numbers of all processes that can be seen, in their order, as the kernel tells them while they are taken.
+pub fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+}
+
+/// Ends a process. One that has gone meanwhile needs no signal.
+pub fn kill(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }
 
 fn one(pid: i32) -> Option<Process> {
