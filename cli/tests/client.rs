@@ -67,7 +67,10 @@ async fn sandboxes_are_made_listed_shown_and_destroyed() {
     let gone = verb(&serve, &["get", &id]);
     assert_output(&gone, 125, "");
     let errors = text(&gone.stderr);
-    assert!(errors.contains("does not exist (NOT_FOUND, request "), "{errors}");
+    assert!(
+        errors.contains(&format!("sandbox {id} was destroyed")) && errors.contains("(NOT_FOUND, request "),
+        "{errors}"
+    );
     let events = verb(&serve, &["events", "--sandbox", &id, "--output", "json"]);
     let types: Vec<String> = text(&events.stdout)
         .lines()

@@ -194,7 +194,7 @@ mod tests {
     fn api(url: &str) -> Result<Api, ClientError> {
         Api::new(&GlobalOptions {
             url: url.to_owned(),
-            api_key: Some("secret".to_owned()),
+            api_key: Some("hunter2".to_owned()),
             user_id: None,
             ca_file: None,
             output: Default::default(),
@@ -226,6 +226,6 @@ mod tests {
 
     #[test]
     fn the_key_is_not_shown() {
-        assert!(!format!("{:?}", api("http://x").unwrap()).contains("secret"));
+        assert!(!format!("{:?}", api("http://x").unwrap()).contains("hunter2"));
     }
 }

@@ -85,6 +85,8 @@ pub fn details(kind: &str, data: &Value) -> String {
             vec![fields.text("webhook"), format!("to {}", fields.text("cursor"))]
         }
         "webhook.suspended" | "webhook.failed" => vec![fields.text("webhook"), fields.text("message")],
+        "log.restored" => vec![format!("to {}, lost up to {}", fields.text("up_to"), fields.text("lost_to"))],
+        "audit.key_changed" => vec![format!("from {} to {}", fields.text("from"), fields.text("to"))],
         _ => fields.all(),
     };
     let text = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");

@@ -199,23 +199,22 @@ mod tests {
             lines.make_writer().write_all(&line).unwrap();
         }
         lines.flush(Duration::from_millis(1));
-        let lost = lines.state.lost.load(Ordering::Relaxed);
-        assert!(lost > 10_000, "{lost}");
-        let (mut whole, mut missed) = (0, None);
+        // What is lost is told once or several times: the writer may be about to tell some of it.
+        let (mut whole, mut missed) = (0, 0);
         for text in io::BufReader::new(reader).lines() {
             let text = text.unwrap();
             match text.strip_suffix(" lost") {
-                Some(count) => missed = missed.or(count.parse::<u64>().ok()),
+                Some(count) => missed += count.parse::<u64>().unwrap(),
                 None => {
                     assert_eq!(text.len(), 999);
                     whole += 1;
                 }
             }
-            if missed.is_some() && whole + missed.unwrap_or_default() == 20_000 {
+            if whole + missed == 20_000 {
                 break;
             }
         }
-        assert_eq!(missed, Some(lost));
+        assert!(missed > 10_000, "{missed}");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header;
 use events::LinkOp;
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -73,9 +72,6 @@ pub(crate) async fn upload(
     let (mode, keep_mode) = mode_or_kept(query.mode.as_deref())?;
     plain(request.headers())?;
     let length = declared_length(request.headers());
-    if length.is_none() && !request.headers().contains_key(header::TRANSFER_ENCODING) {
-        return Err(ApiError::bad_request("there is no body: send Content-Length: 0 for an empty file"));
-    }
     let limit = gateway.config().max_upload_bytes.unwrap_or(u64::MAX);
     if length.is_some_and(|length| length > limit) {
         return Err(UploadError::TooLarge(limit).into());
