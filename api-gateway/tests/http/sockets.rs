@@ -198,7 +198,7 @@ async fn who_says_nothing_at_all_is_closed_and_who_answers_pings_stays() {
 async fn who_reads_nothing_is_closed_with_where_to_go_on_from_on_every_route() {
     let world = World::with(|config| config.slow_reader_limit = Duration::from_millis(300), true).await;
     let sandbox = world.sandbox().await;
-    let mut exec_ws = Raw::open(&world, &format!("/sandboxes/{sandbox}/exec/ws"), Some(4096), "").await;
+    let mut exec_ws = Raw::open(&world, &format!("/sandboxes/{sandbox}/exec/ws"), Some(128 << 10), "").await;
     exec_ws.text(r#"{"command":"pour"}"#).await;
     let body = json!({"command": "pour", "detach": true});
     let exec = world.post(&format!("/sandboxes/{sandbox}/exec"), body, 202).await;
@@ -211,7 +211,7 @@ async fn who_reads_nothing_is_closed_with_where_to_go_on_from_on_every_route() {
         "/events/ws?bodies=true&from=0".to_owned(),
         format!("/sandboxes/{sandbox}/replay?speed=max"),
     ] {
-        all.push(("others", Raw::open(&world, &path, Some(4096), "").await));
+        all.push(("others", Raw::open(&world, &path, Some(128 << 10), "").await));
     }
     // One of the closed may be another test's.
     world.metric_passes("stacyvm_slow_readers_closed_total", 3.0).await;

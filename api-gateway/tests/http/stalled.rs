@@ -42,7 +42,7 @@ async fn who_takes_nothing_of_an_answer_is_cut_off_and_can_tell() {
         "/events?from=0&format=ndjson&bodies=true".to_owned(),
         "/audit/export?bodies=true".to_owned(),
     ] {
-        let mut raw = Raw::connect(&world, Some(4096)).await;
+        let mut raw = Raw::connect(&world, Some(128 << 10)).await;
         raw.ask("GET", &path, "", b"").await;
         assert!(raw.head.starts_with("HTTP/1.1 200"), "{path}: {}", raw.head);
         world.metric_passes(STALLED, before).await;
