@@ -52,11 +52,12 @@ async fn a_box_that_somebody_removed_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_sandbox_that_no_executor_has_room_for_ends_at_its_deadline() {
-    let serve = Serve::with("docker", &[("STACYVM_NODE_CAPACITY", "1")]).await;
+async fn a_sandbox_that_no_executor_has_room_for_waits_no_longer_than_it_may() {
+    let environment = [("STACYVM_NODE_CAPACITY", "1"), ("STACYVM_DEFAULTS_MAX_QUEUE_WAIT", "3s")];
+    let serve = Serve::with("docker", &environment).await;
     let first = serve.api.spawn(json!({"image": "alpine:latest"})).await;
-    let (status, answer) = serve.api.post("/sandboxes", json!({"image": "alpine:latest", "ttl": "3s"})).await;
-    assert!((400..=503).contains(&status), "{status}: {answer}");
+    let (status, answer) = serve.api.post("/sandboxes", json!({"image": "alpine:latest"})).await;
+    assert_eq!(status, 429, "{answer}");
     let (_, listed) = serve.api.get("/sandboxes").await;
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");
     assert_eq!(listed[0]["id"], first.as_str());
