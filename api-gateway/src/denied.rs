@@ -45,7 +45,19 @@ pub enum Denial {
 }
 
 impl Denial {
-    const fn reason(self) -> &'static str {
+    /// All there are.
+    pub const ALL: [Self; 7] = [
+        Self::NoKey,
+        Self::WrongKey,
+        Self::Origin,
+        Self::Host,
+        Self::Ticket,
+        Self::ViewerLink,
+        Self::Tenant,
+    ];
+
+    /// In the record, on the log and on the metric.
+    pub const fn reason(self) -> &'static str {
         match self {
             Self::NoKey => "no key",
             Self::WrongKey => "wrong key",
@@ -125,7 +137,7 @@ pub struct Denials {
 impl Denials {
     fn count(&self, denied: &Denied, peer: Option<IpAddr>, route: String, now: DateTime<Utc>) {
         let reason = denied.denial.reason();
-        metrics::counter!("stacyvm_access_denied_total", "reason" => reason).increment(1);
+        metrics::counter!(crate::metrics::ACCESS_DENIED, "reason" => reason).increment(1);
         let mut key = Key {
             tenant: denied.tenant.clone().unwrap_or_else(TenantId::system),
             source: peer.map(source_name),

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+use crate::denied::Denial;
 use crate::gateway::Gateway;
 
 /// Upper bounds of request times, in seconds: fine where execs are, coarse where image pulls are.
@@ -16,6 +17,8 @@ pub const EXEC_VIEWERS: &str = "stacyvm_exec_viewers";
 pub const SLOW_READERS_CLOSED: &str = "stacyvm_slow_readers_closed_total";
 /// HTTP connections that were closed because their client took nothing of an answer, or sent nothing of a body.
 pub const STALLED_CLIENTS_CLOSED: &str = "stacyvm_stalled_clients_closed_total";
+/// Requests that were turned away.
+pub const ACCESS_DENIED: &str = "stacyvm_access_denied_total";
 /// Requests by method, route and status.
 pub const HTTP_REQUESTS: &str = "stacyvm_http_requests_total";
 /// How long they took.
@@ -65,6 +68,10 @@ fn describe() {
     metrics::describe_counter!(STALLED_CLIENTS_CLOSED, "Connections cut off because their client stopped");
     for of in ["answer", "body"] {
         metrics::counter!(STALLED_CLIENTS_CLOSED, "of" => of).increment(0);
+    }
+    metrics::describe_counter!(ACCESS_DENIED, "Requests that were turned away, by reason");
+    for denial in Denial::ALL {
+        metrics::counter!(ACCESS_DENIED, "reason" => denial.reason()).increment(0);
     }
     metrics::describe_counter!(HTTP_REQUESTS, "Requests by method, route and status");
     metrics::describe_histogram!(

@@ -78,7 +78,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         version: Some(2),
         network: Some(Network::None),
         setup: vec!["pip install x".to_owned()],
-        allowed_hosts: vec!["pypi.org".to_owned()],
+        allowed_hosts: vec!["mirror.example".to_owned()],
         created_at: Some(at()),
         updated_at: Some(at()),
     };

@@ -88,7 +88,7 @@ async fn a_network_comes_from_the_request_the_template_or_the_server() {
     assert_eq!(network(json!({"network": "none"})).await, "none");
     world.post("/templates", json!({"name": "closed", "image": "i", "network": "none"}), 201).await;
     world
-        .post("/templates", json!({"name": "hosts", "image": "i", "allowed_hosts": ["pypi.org"]}), 201)
+        .post("/templates", json!({"name": "hosts", "image": "i", "allowed_hosts": ["mirror.example"]}), 201)
         .await;
     assert_eq!(network(json!({"template": "closed"})).await, "none");
     assert_eq!(network(json!({"template": "closed", "network": "bridge"})).await, "bridge");

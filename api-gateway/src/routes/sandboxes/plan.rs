@@ -455,7 +455,7 @@ mod tests {
     #[test]
     fn hosts_that_nothing_could_hold_a_bridge_to_get_no_bridge() {
         let limits = SandboxLimits { default_network: Network::Bridge, ..SandboxLimits::default() };
-        let hosts = ["pypi.org".to_owned()];
+        let hosts = ["mirror.example".to_owned()];
         assert_eq!(chosen_network(None, None, &hosts, &limits).unwrap(), Network::None);
         assert!(chosen_network(Some("bridge"), None, &hosts, &limits).is_err());
         assert!(chosen_network(None, Some(Network::Bridge), &hosts, &limits).is_err());

@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn nothing_that_is_taken_is_dropped() {
         let json = serde_json::json!({
-            "name": "t", "image": "i", "version": 3, "network": "none", "setup": ["echo a"], "allowed_hosts": ["pypi.org"],
+            "name": "t", "image": "i", "version": 3, "network": "none", "setup": ["echo a"], "allowed_hosts": ["mirror.example"],
             "metadata": {"a": "b"}, "description": "d"
         });
         let template = serde_json::to_value(read(&json.to_string()).unwrap()).unwrap();
@@ -261,8 +261,8 @@ mod tests {
             r#"{"name":"a","image":"b","env":{"A=B":"c"}}"#,
             r#"{"name":"a","image":"b","network":"host"}"#,
             r#"{"name":"a","image":"b","network":["bridge"]}"#,
-            r#"{"name":"a","image":"b","network":"bridge","allowed_hosts":["pypi.org"]}"#,
-            r#"{"name":"a","image":"b","allowed_hosts":"pypi.org"}"#,
+            r#"{"name":"a","image":"b","network":"bridge","allowed_hosts":["mirror.example"]}"#,
+            r#"{"name":"a","image":"b","allowed_hosts":"mirror.example"}"#,
             r#"{"name":"a","image":"b","allowed_hosts":["a b"]}"#,
             r#"{"name":"a","image":"b","allowed_hosts":[""]}"#,
             r#"{"name":"a","image":"b","setup":"pip install x"}"#,
