@@ -18,6 +18,8 @@ use crate::{
 
 /// How often it is looked whether a checkpoint is due.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same, while there is none at all.
+const SOON: Duration = Duration::from_millis(100);
 /// How many chains one statement tells of at most, so that it fits into one message. More need more statements.
 const MOST_CHAINS: usize = 4_000;
 /// So many checkpoints may follow each other with nothing in between before one more is made.
@@ -95,7 +97,7 @@ impl Checkpointer {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(if self.newest.0 == Position::ZERO { SOON } else { LOOK }) => {}
             }
             let looked = async {
                 if !stated {
@@ -208,7 +210,9 @@ impl Checkpointer {
     async fn look(&mut self) -> Result<(), CheckpointError> {
         let head = self.store.head().await?.position;
         let many = head.0.saturating_sub(self.newest.0.0) >= self.config.events;
-        if head <= self.newest.0 || !(many || self.done.elapsed() >= self.config.interval) {
+        // The first one of a log is due at once: until there is one, nobody could tell whose log it is.
+        let first = self.newest.0 == Position::ZERO;
+        if head <= self.newest.0 || !(many || first || self.done.elapsed() >= self.config.interval) {
             return Ok(());
         }
         self.learn(head).await?;
