@@ -46,15 +46,8 @@ pub enum Denial {
 
 impl Denial {
     /// All there are.
-    pub const ALL: [Self; 7] = [
-        Self::NoKey,
-        Self::WrongKey,
-        Self::Origin,
-        Self::Host,
-        Self::Ticket,
-        Self::ViewerLink,
-        Self::Tenant,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::NoKey, Self::WrongKey, Self::Origin, Self::Host, Self::Ticket, Self::ViewerLink, Self::Tenant];
 
     /// In the record, on the log and on the metric.
     pub const fn reason(self) -> &'static str {
