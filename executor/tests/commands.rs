@@ -374,7 +374,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exec_is_recorded_as_it_ended_and_that_it_was_asked_to() {
     let world = World::start().await;
-    let sandbox = world.create("alpine:latest").await;
+    let sandbox = world.create(IMAGE).await;
     world.until(sandbox, "sandbox.running").await;
     let by = Actor::Client { key: Some("k1".parse().unwrap()), user: Some("ada".to_owned()) };
     let asked = Some(Asked { cause: EndCause::Request, by: Some(by.clone()), signal: 15 });
@@ -405,7 +405,7 @@ async fn an_exec_is_recorded_as_it_ended_and_that_it_was_asked_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_destroyed_a_sandbox_is_told_though_its_executor_died_over_it() {
     let mut world = World::start().await;
-    let sandbox = world.create("alpine:latest").await;
+    let sandbox = world.create(IMAGE).await;
     world.until(sandbox, "sandbox.running").await;
     world.stop_executor().await;
     // As far as an executor comes that is killed between the box and the news of it.
@@ -433,7 +433,7 @@ async fn who_destroyed_a_sandbox_is_told_though_its_executor_died_over_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_box_that_went_by_itself_has_vanished() {
     let world = World::start().await;
-    let sandbox = world.create("alpine:latest").await;
+    let sandbox = world.create(IMAGE).await;
     world.until(sandbox, "sandbox.running").await;
     world.docker.destroy(sandbox).await.unwrap();
     let all = world.until(sandbox, "sandbox.destroyed").await;
@@ -444,7 +444,7 @@ async fn a_box_that_went_by_itself_has_vanished() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_whose_command_comes_again_begins_to_run_once() {
     let mut world = World::start().await;
-    let sandbox = world.create("alpine:latest").await;
+    let sandbox = world.create(IMAGE).await;
     let running = world.until(sandbox, "sandbox.running").await;
     let EventData::SandboxRequested(requested) = &running[0].event.data else { panic!("{running:?}") };
     world.stop_executor().await;
@@ -457,7 +457,7 @@ async fn a_sandbox_whose_command_comes_again_begins_to_run_once() {
     let exec = world.start_exec(sandbox, "echo alive").await;
     assert_eq!(world.output(exec).await.0, b"alive\n");
     // What comes of the command comes before what comes of this one.
-    let other = world.create("alpine:latest").await;
+    let other = world.create(IMAGE).await;
     world.until(other, "sandbox.running").await;
     let destroy = world.envelope(sandbox, Command::DestroySandbox { reason: DestroyReason::User });
     world.log.send(Destination::Node(&world.node), &destroy).await.unwrap();
@@ -469,7 +469,7 @@ async fn a_sandbox_whose_command_comes_again_begins_to_run_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_to_live_counts_from_when_it_runs_and_waiting_has_an_end() {
     let mut world = World::start().await;
-    let first = world.create("alpine:latest").await;
+    let first = world.create(IMAGE).await;
     let running = world.until(first, "sandbox.running").await;
     let EventData::SandboxRequested(requested) = &running[0].event.data else { panic!("{running:?}") };
     let spec = requested.spec.clone();
