@@ -113,7 +113,7 @@ pub async fn unknown_images_are_refused(rig: &Rig) {
     let error = rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("the image is unknown");
     assert_eq!(error.code(), FailureCode::ImageNotFound);
     assert!(!error.is_retryable());
-    assert_eq!(error.to_string(), "image \"no-such/image:at-all\" was not found");
+    assert!(error.to_string().starts_with("image \"no-such/image:at-all\" was not found"), "{error}");
 }
 
 pub async fn unknown_runtimes_are_refused(rig: &Rig) {
