@@ -82,6 +82,10 @@ async fn create(
         let message = "the deadline passed before the sandbox ran".to_owned();
         return fail(shared, context, FailureCode::DeadlinePassed, message).await;
     }
+    if attempt > 1 && !is_still_wanted(shared, context).await? {
+        discard(provider.as_ref(), context).await;
+        return Ok(());
+    }
     let began = Instant::now();
     let order = BoxOrder { id, spec: spec.clone(), time_left: time_left + GRACE, make_within };
     let progress = Progress::new(shared, context);
@@ -170,6 +174,18 @@ async fn create(
         address: handle.address,
     };
     tell(shared, &[context.event_once("running", running)]).await
+}
+
+/// What comes again may have run and ended long ago: of what has had its time no box may be seen, not even for a moment. So
+/// the record is asked first, which the first delivery does not wait for.
+async fn is_still_wanted(shared: &Arc<Shared>, context: &Context) -> Result<bool, Outcome> {
+    match shared.log.sandbox_record(context.sandbox).await {
+        Ok(record) => Ok(record.is_none_or(|record| wanted(&record, &shared.config.node) != Wanted::Not)),
+        Err(error) => {
+            tracing::debug!(sandbox.id = %context.sandbox, error = %ErrorChain(&error), "the record does not answer");
+            Err(Outcome::Retry(Duration::from_secs(1)))
+        }
+    }
 }
 
 /// Whether a box is still wanted, by the record.
