@@ -22,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the deadlines are looked at.
 const PERIOD: Duration = Duration::from_millis(500);
-/// When a sandbox is still there after this long, it is asked for again.
-const AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// When a sandbox is still there after this long, it is asked for again, under another id: a transport that lost the first
+/// command to a full disk may still take the same one for a duplicate.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Looks at deadlines until it is told to stop.
 pub struct Reaper {
