@@ -202,12 +202,7 @@ impl Gateway {
         tenant: &TenantId,
         id: SandboxId,
     ) -> Result<Arc<SandboxState>, ApiError> {
-        let state = match self.view().sandbox(id) {
-            Some(state) => Some(state),
-            None => self.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new),
-        };
-        let state = state.ok_or_else(|| no_sandbox(id))?;
-        of_tenant(&state.tenant, tenant, || no_sandbox(id))?;
+        let state = self.any_sandbox(tenant, id).await?;
         if matches!(state.phase, SandboxPhase::Destroyed { .. }) {
             return Err(ended(&state, self.clock().now()));
         }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::error::{BUG_MARK, ErrorBody, problem};
+use crate::metrics::{HTTP_REQUEST_SECONDS, HTTP_REQUESTS};
 
 /// Gives the request its id and its span, and the answer the id and, where it is asked for, the form of RFC 9457.
 pub async fn observe(mut request: Request, next: Next) -> Response {
@@ -47,9 +48,9 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     let status = response.status().as_u16();
     let took = started.elapsed();
     let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
-    metrics::counter!("stacyvm_http_requests_total", "method" => method, "route" => route.clone(), "status" => status.to_string())
+    metrics::counter!(HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status.to_string())
         .increment(1);
-    metrics::histogram!("stacyvm_http_request_seconds", "method" => method, "route" => route).record(took);
+    metrics::histogram!(HTTP_REQUEST_SECONDS, "method" => method, "route" => route).record(took);
     span.in_scope(|| tracing::debug!(http.status = status, took_us = took.as_micros() as u64, "answered"));
     response
 }

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::api::Api;
+use super::arguments::duration;
 use super::error::ClientError;
 use super::execs::Exec;
 use super::kill::is_exec;
@@ -30,10 +31,6 @@ pub struct WaitArgs {
     /// Give up after this time (30s, 1h30m); the exit code is then 124.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    events::parse_go_duration(text).map_err(|error| error.to_string())
 }
 
 pub async fn wait(api: &Api, format: Format, args: WaitArgs) -> Result<ExitCode, ClientError> {

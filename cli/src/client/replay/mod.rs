@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt as _;
 use self::cast::{Line, Reader, What};
 use self::player::{Pace, Played, Player};
 use super::api::Api;
+use super::arguments::duration;
 use super::details::words_of;
 use super::error::ClientError;
 use super::execs::{self, Exec};
@@ -55,10 +56,6 @@ pub struct ReplayArgs {
 }
 
 const FORMS: [&str; 2] = ["asciicast-v2", "asciicast-v3"];
-
-fn duration(text: &str) -> Result<Duration, String> {
-    events::parse_go_duration(text).map_err(|error| error.to_string())
-}
 
 fn speed(text: &str) -> Result<f64, String> {
     let speed: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
