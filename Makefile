@@ -9,11 +9,12 @@ export CARGO_TARGET_DIR
 
 .NOTPARALLEL:
 PREFIX ?= /usr/local
-.PHONY: help setup build install agent test lint demo bench chaos compose-test clean
+.PHONY: help setup build install agent test attacks lint demo bench chaos compose-test clean
 
 help:
 	@echo 'make demo   a real job in a real sandbox, from nothing'
 	@echo 'make test   everything that is tested, from nothing'
+	@echo 'make attacks  what a hostile workload or tenant tries, each with its refusal; docs/security.md'
 	@echo 'make build  dist/stacyvm and dist/stacyvm-agent; debug information apart, in dist/stacyvm.debug'
 	@echo 'make install  programs, docs and systemd units, under PREFIX (/usr/local) and DESTDIR'
 	@echo 'make lint   rustfmt, clippy, cargo-deny'
@@ -41,10 +42,13 @@ agent:
 	@install -D -m 755 $(AGENT_TARGET_DIR)/$(AGENT_TARGET)/agent/stacyvm-agent $(DIST)/stacyvm-agent
 
 # Tests, the demo and the bench use images that are made here; no registry is asked.
-test demo bench chaos compose-test: export STACYVM_PULL = 0
+test attacks demo bench chaos compose-test: export STACYVM_PULL = 0
 
 test: setup agent
 	@STACYVM_AGENT=$(DIST)/stacyvm-agent scripts/test
+
+attacks: setup agent
+	STACYVM_AGENT=$(DIST)/stacyvm-agent $(CARGO) test --locked -p cli --test attacks
 
 lint:
 	@scripts/lint
