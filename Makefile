@@ -9,12 +9,13 @@ export CARGO_TARGET_DIR
 
 .NOTPARALLEL:
 PREFIX ?= /usr/local
-.PHONY: help setup build install agent test attacks lint demo bench chaos compose-test clean
+.PHONY: help setup build install agent test attacks fuzz lint demo bench chaos compose-test clean
 
 help:
 	@echo 'make demo   a real job in a real sandbox, from nothing'
 	@echo 'make test   everything that is tested, from nothing'
 	@echo 'make attacks  what a hostile workload or tenant tries, each with its refusal; docs/security.md'
+	@echo 'make fuzz   hostile bytes for every reader of them, FUZZ_SECONDS (60) a target; fuzz/README.md'
 	@echo 'make build  dist/stacyvm and dist/stacyvm-agent; debug information apart, in dist/stacyvm.debug'
 	@echo 'make install  programs, docs and systemd units, under PREFIX (/usr/local) and DESTDIR'
 	@echo 'make lint   rustfmt, clippy, cargo-deny'
@@ -49,6 +50,9 @@ test: setup agent
 
 attacks: setup agent
 	STACYVM_AGENT=$(DIST)/stacyvm-agent $(CARGO) test --locked -p cli --test attacks
+
+fuzz: setup
+	@scripts/fuzz
 
 lint:
 	@scripts/lint

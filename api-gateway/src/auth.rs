@@ -55,7 +55,7 @@ impl KeyRing {
     }
 }
 
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     let named = headers.get("x-api-key").or_else(|| headers.get("x-admin-api-key"));
     if let Some(value) = named {
         return Some(value.as_bytes());

@@ -31,7 +31,7 @@ impl FromRequestParts<Gateway> for IdempotencyKey {
     }
 }
 
-fn parse(value: &[u8]) -> Result<String, ApiError> {
+pub(crate) fn parse(value: &[u8]) -> Result<String, ApiError> {
     let good = !value.is_empty() && value.len() <= MAX_KEY_CHARS && value.iter().all(u8::is_ascii_graphic);
     match std::str::from_utf8(value) {
         Ok(text) if good => Ok(text.to_owned()),

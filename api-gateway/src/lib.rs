@@ -10,6 +10,8 @@ mod denied;
 mod error;
 mod exec;
 mod extract;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod idempotency;
 mod leniency;

@@ -91,6 +91,11 @@ impl ViewerLink {
     }
 }
 
+/// Whether a text is the token of a link of this deployment.
+pub(crate) fn reads(token: &str, key: &MasterKey) -> bool {
+    ViewerLink::read(token, key).is_some()
+}
+
 /// The exec that a request wants to watch, if it is such a request.
 fn watched<'a>(method: &Method, path: &'a str) -> Option<&'a str> {
     let (_, rest) = path.split_once("/execs/")?;

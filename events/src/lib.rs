@@ -13,6 +13,8 @@ mod error_chain;
 mod feed;
 mod file_mode;
 mod fold;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod link;
 mod log;

@@ -28,6 +28,11 @@ enum Answer {
     Failed(String),
 }
 
+/// Whether these bytes are a question or an answer.
+pub(crate) fn reads(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Query>(bytes).is_ok() || serde_json::from_slice::<Answer>(bytes).is_ok()
+}
+
 /// How long the next message of an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of an answer one message holds: less than NATS takes as it comes (1 MiB).

@@ -117,7 +117,7 @@ impl Unread {
     }
 
     /// Writes to the log what was left out, as often as the log can bear.
-    pub(super) fn tell(&self, route: &str) {
+    pub(crate) fn tell(&self, route: &str) {
         let found = self.found();
         if !found.is_empty() {
             super::notice::left_out(route, &sentence(&found));

@@ -123,14 +123,7 @@ pub fn keys(auth: &AuthConfig) -> anyhow::Result<Vec<ApiKey>> {
 }
 
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
-    let mut hash = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (index, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).ok()?;
-    }
-    Some(hash)
+    text.parse::<events::ChainHash>().ok().map(|hash| hash.0)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{LinkFault, LinkValue};
 
 /// One message of a link.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum LinkFrame {
+pub(crate) enum LinkFrame {
     /// Executor to gateway: accepted; for streams, the reply subject is where to send pieces and credit.
     Head(LinkValue),
     /// Either way: bytes at an offset.
@@ -25,7 +25,7 @@ pub(super) enum LinkFrame {
 }
 
 impl LinkFrame {
-    pub(super) fn encode(&self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::new();
         match self {
             Self::Head(value) => {
@@ -61,7 +61,7 @@ impl LinkFrame {
     }
 
     /// `None` for what is not a frame.
-    pub(super) fn decode(mut bytes: Bytes) -> Option<Self> {
+    pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
         let kind = bytes.try_get_u8().ok()?;
         match kind {
             1 => json(&bytes).map(Self::Head),

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use client::{LinkClient, LinkStream};
+pub(crate) use frame::LinkFrame;
 pub use server::{LinkIncoming, LinkServer, ListenError};
 
 use crate::{Actor, ExecId, ModeChange, RequestId, SandboxId, TenantId, TerminalSize};

@@ -23,9 +23,12 @@ pub use commands::{CommandConsumer, ConsumeError, Delivery};
 pub use condition::TransportTrouble;
 pub use heartbeat::{Heartbeat, Heartbeats, ProviderHealth};
 pub use lease::Lease;
+pub(crate) use probe::reads as read_answer;
 pub use probe::{ProbeError, ProbeFailure};
+pub(crate) use progress::decode as read_progress;
 pub use progress::{ExecProgress, ProgressNews};
 pub use publish::{Destination, PendingPublish, PublishError};
+pub(crate) use retained::read as read_mark;
 pub use source::{EventSource, SourceError, SourceMessage};
 
 use crate::{Subjects, TenantId};

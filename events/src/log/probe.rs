@@ -130,6 +130,11 @@ impl Log {
     }
 }
 
+/// Whether these bytes are an answer to a probe.
+pub(crate) fn reads(answer: &[u8]) -> bool {
+    !matches!(read(answer), Err(ProbeFailure::Unavailable))
+}
+
 /// What a recorder said. One that says something newer than this build knows has not recorded it.
 fn read(answer: &[u8]) -> Result<(), ProbeFailure> {
     if answer == b"recorded" {

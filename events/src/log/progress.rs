@@ -69,7 +69,7 @@ impl ProgressNews {
     }
 }
 
-fn decode(mut payload: Bytes) -> Vec<(ExecId, ExecProgress)> {
+pub(crate) fn decode(mut payload: Bytes) -> Vec<(ExecId, ExecProgress)> {
     let mut news = Vec::with_capacity(payload.len() / ENTRY);
     while payload.remaining() >= ENTRY {
         let mut id = [0; 16];

@@ -172,7 +172,7 @@ async fn listen(mut news: Subscriber, log: Log, retained: Weak<Retained>) {
     }
 }
 
-fn read(payload: &[u8]) -> Option<StreamMark> {
+pub(crate) fn read(payload: &[u8]) -> Option<StreamMark> {
     let (sequence, incarnation) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
     Some(StreamMark { sequence: sequence.parse().ok()?, incarnation: incarnation.to_owned() })
 }

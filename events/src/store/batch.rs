@@ -24,7 +24,8 @@ impl std::str::FromStr for ChainHash {
 
     fn from_str(text: &str) -> Result<Self, NotAHash> {
         let mut hash = [0; 32];
-        if text.len() != 64 || !text.is_ascii() {
+        // A sign would be read as part of a number.
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(NotAHash);
         }
         for (index, byte) in hash.iter_mut().enumerate() {
@@ -172,5 +173,20 @@ impl AppendBatch {
     /// Where the log stands after it.
     pub fn end(&self) -> Position {
         Position(self.after.0 + self.events.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_digits_and_no_signs() {
+        assert_eq!("00".repeat(32).parse(), Ok(ChainHash::GENESIS));
+        assert_eq!("aF".repeat(32).parse(), Ok(ChainHash([0xaf; 32])));
+        for bad in ["", "0", "+0", "-0", " 0", "0g", "é"] {
+            let text = bad.repeat(64 / bad.len().max(1));
+            assert_eq!(text.parse::<ChainHash>(), Err(NotAHash), "{text}");
+        }
     }
 }

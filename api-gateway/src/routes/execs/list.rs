@@ -40,14 +40,14 @@ pub struct ExecList {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted {
+pub(crate) struct Wanted {
     limit: u32,
     ended: Option<bool>,
     before: Option<ExecId>,
 }
 
 impl ListQuery {
-    fn read(&self) -> Result<Wanted, ApiError> {
+    pub(crate) fn read(&self) -> Result<Wanted, ApiError> {
         let limit = match self.limit.as_deref() {
             None => Some(DEFAULT_LIMIT),
             Some(text) => text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)),

@@ -5,7 +5,7 @@ pub mod get;
 pub mod kill;
 pub mod list;
 pub mod output;
-mod range;
+pub mod range;
 pub mod recording;
 pub mod resize;
 pub mod run;

@@ -40,7 +40,7 @@ pub struct OutputQuery {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted {
+pub(crate) struct Wanted {
     /// `None`: both.
     stream: Option<OutputStream>,
     offset: u64,
@@ -49,7 +49,7 @@ struct Wanted {
 }
 
 impl OutputQuery {
-    fn read(&self, range: Option<Asked>) -> Result<Wanted, ApiError> {
+    pub(crate) fn read(&self, range: Option<Asked>) -> Result<Wanted, ApiError> {
         let wanted = Wanted {
             stream: match self.stream.as_deref() {
                 None | Some("stdout") => Some(OutputStream::Stdout),

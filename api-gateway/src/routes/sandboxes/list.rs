@@ -35,7 +35,7 @@ pub struct ListQuery {
 
 impl ListQuery {
     /// Where a page of all begins, and how long it is; `None` where only live ones are wanted.
-    fn page(&self) -> Result<Option<(Option<SandboxId>, u32)>, ApiError> {
+    pub(crate) fn page(&self) -> Result<Option<(Option<SandboxId>, u32)>, ApiError> {
         if !flag(self.all.as_deref(), "all")? {
             if self.limit.is_some() || self.before.is_some() {
                 return Err(ApiError::bad_request("limit and before are for all=true"));

@@ -48,7 +48,7 @@ pub struct ReplayQuery {
 }
 
 #[derive(Debug, PartialEq)]
-struct Wanted {
+pub(crate) struct Wanted {
     speed: Speed,
     idle_limit: Option<Duration>,
     from: Option<Moment>,
@@ -61,7 +61,7 @@ fn wrong_speed() -> ApiError {
 }
 
 impl ReplayQuery {
-    fn read(&self) -> Result<Wanted, ApiError> {
+    pub(crate) fn read(&self) -> Result<Wanted, ApiError> {
         let moment =
             |text: &Option<String>, name| text.as_deref().map(|text| Moment::read(text, name)).transpose();
         let idle_limit = match &self.idle_limit {
@@ -221,6 +221,16 @@ enum Control {
     Seek { position: u64 },
 }
 
+/// What a control frame wants.
+pub(crate) fn wish(text: &str) -> Result<Wish, ApiError> {
+    Ok(match crate::extract::parse_object(text.as_bytes())? {
+        Control::Pause => Wish::Pause,
+        Control::Resume => Wish::Resume,
+        Control::Speed { speed } => Wish::Speed(speed.read()?),
+        Control::Seek { position } => Wish::Seek(position),
+    })
+}
+
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum SpeedValue {
@@ -347,7 +357,7 @@ impl Player {
 
 /// What a client wants to be different.
 #[derive(Debug)]
-enum Wish {
+pub(crate) enum Wish {
     Pause,
     Resume,
     Speed(Speed),
@@ -361,12 +371,7 @@ impl Listener for Wishes {
         let Message::Text(text) = message else {
             return Err(ApiError::bad_request("control frames are text"));
         };
-        let wish = match crate::extract::parse_object(text.as_bytes())? {
-            Control::Pause => Wish::Pause,
-            Control::Resume => Wish::Resume,
-            Control::Speed { speed } => Wish::Speed(speed.read()?),
-            Control::Seek { position } => Wish::Seek(position),
-        };
+        let wish = wish(&text)?;
         // A player that has stopped has played everything.
         let _ = self.0.send(wish).await;
         Ok(())

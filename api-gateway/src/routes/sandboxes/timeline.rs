@@ -102,7 +102,7 @@ pub struct TimelineExec {
 }
 
 impl TimelineQuery {
-    fn read(&self) -> Result<(Position, u32), ApiError> {
+    pub(crate) fn read(&self) -> Result<(Position, u32), ApiError> {
         let after = Position(self.after.unwrap_or(0));
         if after.0 > i64::MAX.unsigned_abs() {
             return Err(ApiError::bad_request("after must be a position"));

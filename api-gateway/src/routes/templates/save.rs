@@ -119,7 +119,10 @@ pub(super) async fn put(
     Ok((Template::of(template, gateway, &caller.tenant), before.is_none()))
 }
 
-fn checked(request: SaveRequest, limits: &SandboxLimits) -> Result<(events::Template, Variables), ApiError> {
+pub(crate) fn checked(
+    request: SaveRequest,
+    limits: &SandboxLimits,
+) -> Result<(events::Template, Variables), ApiError> {
     let variables = Variables::read(request.env, request.secrets)?;
     let name = request.name.unwrap_or_default();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);

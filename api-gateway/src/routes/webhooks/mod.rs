@@ -12,17 +12,27 @@ pub mod update;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{EventFilter, SandboxId, StoreError, TenantId, WebhookId, WebhookPhase, WebhookState};
+use events::{EventFilter, Position, SandboxId, StoreError, TenantId, WebhookId, WebhookPhase, WebhookState};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
+use crate::config::WebhookLimits;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
 /// How long a change may take to be recorded, and how often that is looked for.
 const RECORD_PATIENCE: Duration = Duration::from_secs(20);
 const RECORD_PAUSE: Duration = Duration::from_millis(2);
+
+/// Whether a request is in order, as far as it can be seen without looking at anything.
+pub(crate) fn reads(
+    request: Result<spec::WebhookRequest, ApiError>,
+    limits: &WebhookLimits,
+    head: Position,
+) -> bool {
+    request.and_then(|request| spec::Spec::read(request, limits, head)).is_ok()
+}
 
 /// A webhook and how it is doing.
 #[derive(Debug, Serialize, ToSchema)]
