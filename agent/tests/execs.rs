@@ -243,6 +243,38 @@ async fn nothing_is_lost_when_nobody_acks() {
 }
 
 #[tokio::test]
+async fn all_files_of_output_share_one_limit_and_what_is_acked_makes_room() {
+    let total = 3 << 20;
+    let limits =
+        ["--spool-memory-bytes", "65536", "--spool-file-bytes", "4000000", "--spool-total-bytes", "3145728"];
+    let agent = Running::start_with(&limits).await;
+    let (script, expected) = counted(800_000);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut connection = agent.client.start_exec(shell(&script)).await.unwrap();
+        let mut received = Vec::new();
+        while let Ok(event) = tokio::time::timeout(Duration::from_millis(500), connection.next()).await {
+            match event.unwrap().unwrap() {
+                ExecEvent::Output { bytes, .. } => received.extend_from_slice(&bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+        held.push((connection, received));
+    }
+    // What is in memory, and what was read last, comes on top.
+    let sum: usize = held.iter().map(|(_, received)| received.len()).sum();
+    assert!(sum > total && sum < total + 4 * (256 << 10), "{sum}");
+    // Whoever came first has most of the room, and gives it back.
+    for (connection, mut received) in held {
+        connection.writer().ack(Stream::Stdout, received.len() as u64).await.unwrap();
+        received.extend_from_slice(&collect(connection).await.stdout);
+        assert!(received == expected);
+    }
+    let output = agent.shell(&script).await;
+    assert!(output.stdout == expected);
+}
+
+#[tokio::test]
 async fn a_dropped_connection_goes_on_at_its_offset() {
     let agent = Running::start().await;
     let (script, expected) = counted(400_000);

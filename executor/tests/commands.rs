@@ -41,6 +41,15 @@ fn agent() -> std::path::PathBuf {
     std::fs::canonicalize(path).expect("the agent is there")
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        // What sandboxes that are left share with the executor.
+        for entry in std::fs::read_dir(self._dir.path().join("docker")).into_iter().flatten().flatten() {
+            let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
 impl World {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();

@@ -182,7 +182,7 @@ impl Exec {
     }
 
     pub fn push_output(&self, stream: Stream, bytes: &[u8], directory: &Path) {
-        self.state.borrow_mut().spools[stream.index()].push(bytes, self.limits, directory);
+        self.state.borrow_mut().spools[stream.index()].push(bytes, &self.limits, directory);
         self.changed.notify_waiters();
     }
 
@@ -198,7 +198,7 @@ impl Exec {
                 let state = self.state.borrow();
                 let spool = &state.spools[stream.index()];
                 let unsent = spool.end().saturating_sub(state.sent[stream.index()]);
-                (spool.has_room(self.limits), state.attached && unsent >= AHEAD)
+                (spool.has_room(&self.limits), state.attached && unsent >= AHEAD)
             };
             match (has_room, ahead) {
                 (true, false) => return,

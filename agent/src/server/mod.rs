@@ -56,6 +56,8 @@ struct Agent {
     image_environment: environment::ImageEnvironment,
     /// Every read of output goes through this one buffer: an idle exec needs none of its own.
     scratch: RefCell<Vec<u8>>,
+    /// On the disk, for the output of all execs.
+    spool_room: Rc<spool::Room>,
     /// Told whenever a connection ends.
     calmed: Notify,
     /// What children get back; the agent raises its own.
@@ -108,6 +110,7 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
             if options.keep_environment { environment::ImageEnvironment::own() } else { Default::default() };
         let agent = Rc::new(Agent {
             image_environment,
+            spool_room: spool::Room::new(options.spool_total_bytes),
             options,
             began: clock::boot(),
             execs: execs::Execs::default(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 pub const USAGE: &str =
     "usage: stacyvm-agent --socket PATH --run-dir DIR [--deadline-seconds N] [--workspace DIR]
                      [--default-user USER] [--give DIR] [--keep-environment]
-                     [--spool-memory-bytes N] [--spool-file-bytes N] [--any-peer]";
+                     [--spool-memory-bytes N] [--spool-file-bytes N] [--spool-total-bytes N]
+                     [--any-peer]";
 
 pub struct Options {
     pub socket: PathBuf,
@@ -24,6 +25,8 @@ pub struct Options {
     pub spool_memory_bytes: usize,
     /// Unacked output kept in a file beyond that, per stream.
     pub spool_file_bytes: u64,
+    /// What all such files may take together.
+    pub spool_total_bytes: u64,
     /// Serve processes of the agent's own pid namespace too.
     pub any_peer: bool,
 }
@@ -53,6 +56,7 @@ impl Options {
             deadline: None,
             spool_memory_bytes: 256 * 1024,
             spool_file_bytes: 64 * 1024 * 1024,
+            spool_total_bytes: 256 * 1024 * 1024,
             any_peer: false,
         };
         while let Some(argument) = arguments.next() {
@@ -77,6 +81,10 @@ impl Options {
                 }
                 Some("--spool-file-bytes") => {
                     options.spool_file_bytes = number("--spool-file-bytes", &value("--spool-file-bytes")?)?;
+                }
+                Some("--spool-total-bytes") => {
+                    options.spool_total_bytes =
+                        number("--spool-total-bytes", &value("--spool-total-bytes")?)?;
                 }
                 Some("--any-peer") => options.any_peer = true,
                 _ => return Err(OptionsError::Unknown(argument)),

@@ -1,8 +1,10 @@
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,10 +12,34 @@ use bytes::{Bytes, BytesMut};
 const SMALL: usize = 8 * 1024;
 const GATHERED: usize = 16 * 1024;
 
-#[derive(Clone, Copy)]
+/// Files this large are cut short when they are empty, so that others have the room.
+const LARGE_FILE: u64 = 1024 * 1024;
+
+#[derive(Clone)]
 pub struct Limits {
     pub memory_bytes: usize,
     pub file_bytes: u64,
+    /// What all files of the agent may still take together.
+    pub room: Rc<Room>,
+}
+
+/// Bytes on the disk that are left for spools, whoever takes them.
+pub struct Room(Cell<u64>);
+
+impl Room {
+    pub fn new(bytes: u64) -> Rc<Self> {
+        Rc::new(Self(Cell::new(bytes)))
+    }
+
+    fn take(&self, bytes: u64) -> io::Result<()> {
+        let left = self.0.get().checked_sub(bytes).ok_or(io::ErrorKind::StorageFull)?;
+        self.0.set(left);
+        Ok(())
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.0.set(self.0.get().saturating_add(bytes));
+    }
 }
 
 /// The unacked bytes of one stream: the first in memory, what does not fit there in an unlinked file
@@ -85,7 +111,7 @@ impl Spool {
     }
 
     /// Whether one more read may be pushed.
-    pub fn has_room(&self, limits: Limits) -> bool {
+    pub fn has_room(&self, limits: &Limits) -> bool {
         if self.in_memory < limits.memory_bytes {
             return true;
         }
@@ -94,7 +120,7 @@ impl Spool {
     }
 
     /// Keeps bytes. Never loses any: what the file refuses stays in memory, and there is no room then.
-    pub fn push(&mut self, bytes: &[u8], limits: Limits, directory: &Path) {
+    pub fn push(&mut self, bytes: &[u8], limits: &Limits, directory: &Path) {
         if self.in_memory + bytes.len() <= limits.memory_bytes {
             self.ring_failed = false;
             self.keep_in_memory(bytes);
@@ -121,10 +147,10 @@ impl Spool {
         }
     }
 
-    fn file(&mut self, bytes: &[u8], limits: Limits, directory: &Path) -> io::Result<()> {
+    fn file(&mut self, bytes: &[u8], limits: &Limits, directory: &Path) -> io::Result<()> {
         let ring = match &mut self.ring {
             Some(ring) => ring,
-            none => none.insert(Ring::create(directory, limits.file_bytes)?),
+            none => none.insert(Ring::create(directory, limits)?),
         };
         let at = ring.append(bytes)?;
         let len = bytes.len() as u64;
@@ -208,10 +234,14 @@ struct Ring {
     capacity: u64,
     first: u64,
     next: u64,
+    /// How far it was ever written, and what of the room it has taken.
+    extent: u64,
+    room: Rc<Room>,
 }
 
 impl Ring {
-    fn create(directory: &Path, capacity: u64) -> io::Result<Self> {
+    fn create(directory: &Path, limits: &Limits) -> io::Result<Self> {
+        let capacity = limits.file_bytes;
         if capacity == 0 {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -225,7 +255,7 @@ impl Ring {
             std::fs::remove_file(&path)?;
             Ok::<_, io::Error>(file)
         })?;
-        Ok(Self { file, capacity, first: 0, next: 0 })
+        Ok(Self { file, capacity, first: 0, next: 0, extent: 0, room: Rc::clone(&limits.room) })
     }
 
     fn used(&self) -> u64 {
@@ -236,11 +266,13 @@ impl Ring {
         if self.used() == 0 {
             // Back to the front: a stream that is acked in time stays within a few warm pages.
             (self.first, self.next) = (0, 0);
+            self.shrink();
         }
         if self.used() + bytes.len() as u64 > self.capacity {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let at = self.next;
+        self.extend((at + bytes.len() as u64).min(self.capacity))?;
         let (head, tail) = bytes.split_at(self.until_wrap(at, bytes.len()));
         self.file.write_all_at(head, at % self.capacity)?;
         self.file.write_all_at(tail, 0)?;
@@ -258,10 +290,35 @@ impl Ring {
 
     fn release(&mut self, to: u64) {
         self.first = to;
+        if self.used() == 0 {
+            self.shrink();
+        }
+    }
+
+    fn extend(&mut self, to: u64) -> io::Result<()> {
+        if let Some(more) = to.checked_sub(self.extent) {
+            self.room.take(more)?;
+            self.extent = to;
+        }
+        Ok(())
+    }
+
+    /// Of an empty file nothing is needed any more.
+    fn shrink(&mut self) {
+        if self.extent > LARGE_FILE && self.file.set_len(0).is_ok() {
+            self.room.give_back(self.extent);
+            self.extent = 0;
+        }
     }
 
     fn until_wrap(&self, at: u64, count: usize) -> usize {
         usize::try_from(self.capacity - at % self.capacity).unwrap_or(usize::MAX).min(count)
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.room.give_back(self.extent);
     }
 }
 

@@ -31,8 +31,11 @@ pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefu
     if agent.execs.is_full() {
         return refused(StartErrorKind::Resources, "too many execs are running or hold unread output");
     }
-    let limits =
-        Limits { memory_bytes: agent.options.spool_memory_bytes, file_bytes: agent.options.spool_file_bytes };
+    let limits = Limits {
+        memory_bytes: agent.options.spool_memory_bytes,
+        file_bytes: agent.options.spool_file_bytes,
+        room: Rc::clone(&agent.spool_room),
+    };
     // On a busy machine the process can have run for a while before we do again: its time counts from before it.
     let (began, oom_kills) = (clock::boot(), agent.oom.now());
     match spawn(agent, start) {

@@ -241,17 +241,8 @@ impl Drop for Deployment {
             process.signal(SIGCONT);
             process.kill();
         }
-        let boxes = self.boxes();
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
-            let line = String::from_utf8_lossy(&line);
-            let pid =
-                entry.file_name().to_string_lossy().parse().ok().and_then(rustix::process::Pid::from_raw);
-            if let Some(pid) = pid
-                && boxes.iter().any(|name| line.contains(&format!("--hostname\0{name}\0")))
-            {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
+        for owner in ["executor", "serve"] {
+            crate::support::leavings::remove(&self.path.join(owner));
         }
         if std::thread::panicking() {
             self.keep_files();

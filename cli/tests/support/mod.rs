@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod dockerd;
+pub mod leavings;
 pub mod nats;
 pub mod process;
 pub mod receiver;

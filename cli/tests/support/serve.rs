@@ -100,6 +100,7 @@ impl Drop for Serve {
         let installation = self.installation();
         self.process.kill();
         remove_containers(&installation);
+        super::leavings::remove(self.dir.path());
     }
 }
 

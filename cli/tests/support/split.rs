@@ -130,6 +130,7 @@ impl Drop for Split {
         let installation = self.installation();
         self.kill_control_plane();
         remove_containers(&installation);
+        super::leavings::remove(self.dir.path());
     }
 }
 

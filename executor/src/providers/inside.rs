@@ -1,6 +1,7 @@
 //! Where things are in a box, whoever made it.
 
 use super::image::ImageConfig;
+use super::run_dir;
 use crate::provider::BoxOrder;
 
 /// The agent, read-only.
@@ -17,6 +18,7 @@ pub(super) const WORKSPACE: &str = "/workspace";
 pub(super) fn agent_command(order: &BoxOrder, image: &ImageConfig, users_can_change: bool) -> Vec<String> {
     // Rounded down: the box may end early by a second, never late.
     let seconds = order.time_left.as_secs().max(1);
+    let room = run_dir::size(order.spec.memory_mib);
     let mut command = vec![
         AGENT.to_owned(),
         "--socket".to_owned(),
@@ -31,6 +33,11 @@ pub(super) fn agent_command(order: &BoxOrder, image: &ImageConfig, users_can_cha
         "--keep-environment".to_owned(),
         "--deadline-seconds".to_owned(),
         seconds.to_string(),
+        // One exec leaves something for the others.
+        "--spool-file-bytes".to_owned(),
+        (room / 2).to_string(),
+        "--spool-total-bytes".to_owned(),
+        (room / 4 * 3).to_string(),
     ];
     if let Some(user) = image.user().filter(|_| users_can_change) {
         command.extend(["--default-user".to_owned(), user.to_owned()]);
@@ -48,13 +55,15 @@ pub(super) struct InMemory {
 }
 
 impl InMemory {
-    /// Shares out half of the memory limit. `taken` bytes belong to something else that can be written, whose size is not
-    /// ours to choose; with a limit that is hardly above it an eighth remains.
+    /// Shares out half of the memory limit. `taken` bytes belong to something else that can be written, beside the directory
+    /// that is shared with the executor, whose size is not ours to choose; with a limit that is hardly above it an eighth
+    /// remains.
     pub(super) fn of(memory_mib: u32, taken: u64) -> Option<Self> {
         /// What processes are left in any case.
         const SPARE: u64 = 32 << 20;
         const LARGEST_SHM: u64 = 64 << 20;
         let limit = u64::from(memory_mib) << 20;
+        let taken = taken + run_dir::size(memory_mib);
         let all = (limit / 2).min(limit.saturating_sub(taken + SPARE)).max(limit / 8);
         (limit > 0).then(|| Self { workspace: all / 2, tmp: all / 8 * 3, shm: (all / 8).min(LARGEST_SHM) })
     }
@@ -72,7 +81,7 @@ mod tests {
                 let (sum, limit) = (sizes.workspace + sizes.tmp + sizes.shm, u64::from(mib) << 20);
                 assert!(sum <= limit / 2, "{mib} {sizes:?}");
                 if mib >= 112 {
-                    assert!(sum + taken < limit, "{mib} {sizes:?}");
+                    assert!(sum + taken + run_dir::size(mib) < limit, "{mib} {sizes:?}");
                 }
                 assert!(sizes.shm >= limit / 64 || sizes.shm == 64 << 20, "{mib} {sizes:?}");
             }

@@ -7,4 +7,5 @@ mod arrival;
 mod image;
 mod inside;
 mod privileges;
+mod run_dir;
 mod seccomp;

@@ -1,3 +1,4 @@
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use agent::client::Client;
@@ -89,4 +90,33 @@ pub async fn the_agent_serves_when_processes_run_out(rig: &Rig) {
         client.ping().await.expect("the agent is alive");
     }
     assert!(rig.listed(handle.id).await.is_some_and(|found| found.running));
+}
+
+pub async fn what_is_shared_with_the_executor_is_small_and_apart(rig: &Rig) {
+    let handle = rig.any_box().await;
+    let (run, data) = (handle.socket.parent().expect("it is in a directory"), rig.data_dir());
+    let device = |path: &std::path::Path| std::fs::metadata(path).expect("look at it").dev();
+    assert_ne!(device(run), device(data), "it lies on the disk");
+    let options = "while read -r a b c d place options rest; do
+        test $place = /.stacyvm/run && echo $options; done </proc/self/mountinfo";
+    let options = shell(&handle, options).await.stdout;
+    for expected in ["rw", "nosuid", "nodev", "noexec"] {
+        assert!(options.trim().split(',').any(|option| option == expected), "{expected}: {options}");
+    }
+    // Full of bytes, and full of files.
+    let ran = shell(&handle, "head -c 1G /dev/zero >/.stacyvm/run/fill; stat -c %s /.stacyvm/run/fill").await;
+    assert!(ran.stderr.contains("No space left"), "{ran:?}");
+    let size: u64 = ran.stdout.trim().parse().expect("a number");
+    assert!(size > 1 << 20 && size <= 16 << 20, "{size}");
+    let ran = shell(&handle, "i=0; while : >/.stacyvm/run/$i; do i=$((i + 1)); done").await;
+    assert!(ran.code() != 0 && ran.stderr.contains("No space left"), "{ran:?}");
+    // Output waits in memory then, and all of it comes.
+    let line = "head -c 20000000 /dev/zero | tr '\\0' x";
+    for _ in 0..2 {
+        assert_eq!(shell(&handle, line).await.stdout.len(), 20_000_000);
+        shell(&handle, "rm -rf /.stacyvm/run/fill /.stacyvm/run/[0-9]*").await;
+    }
+    rig.provider.destroy(handle.id).await.expect("destroy it");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("read the mounts");
+    assert!(!mounts.contains(data.to_str().expect("UTF-8")), "a mount stays: {mounts}");
 }

@@ -21,7 +21,7 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, CreateError, DestroyError, ListError, Source, StatsError,
 };
 use crate::providers::arrival::agent_answers;
-use crate::providers::inside;
+use crate::providers::{inside, run_dir};
 
 /// Where the boxes are in the data directory.
 pub(super) const DIRECTORY: &str = "boxes";
@@ -98,7 +98,7 @@ impl BubblewrapProvider {
         if mode == launch::RootMode::Copy {
             launch::copy_root(&image.root, &files, outside.as_ref()).await.map_err(failed)?;
         }
-        launch::prepare(&files, outside.as_ref()).map_err(failed)?;
+        launch::prepare(&files, outside.as_ref(), order.spec.memory_mib).map_err(failed)?;
         let (cgroups, groups) = match &*self.cgroups {
             Ok(cgroups) => {
                 let entries = cgroups.create(order.id, Limits::of(&order.spec)).map_err(failed)?;
@@ -173,6 +173,7 @@ impl BubblewrapProvider {
             if let Ok(cgroups) = &*cgroups {
                 cgroups.destroy(id)?;
             }
+            run_dir::release(&files.run())?;
             match keep {
                 Keep::Directory => empty(files.path()),
                 Keep::Nothing => discard(files.path(), &trash),

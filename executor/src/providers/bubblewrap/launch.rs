@@ -14,7 +14,7 @@ use super::record::BoxDir;
 use super::{BubblewrapConfig, ids, kernel, names};
 use crate::provider::BoxOrder;
 use crate::providers::inside::InMemory;
-use crate::providers::{inside, privileges, seccomp};
+use crate::providers::{inside, privileges, run_dir, seccomp};
 
 /// How a box gets a root file system of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) enum RootMode {
 }
 
 /// Makes the files of a box that bwrap needs. Where the image's root is copied it is there already.
-pub(super) fn prepare(files: &BoxDir, outside: Option<&Outside>) -> io::Result<()> {
+pub(super) fn prepare(files: &BoxDir, outside: Option<&Outside>, memory_mib: u32) -> io::Result<()> {
     let own = |path: &Path, mode: u32| {
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
         match outside {
@@ -52,7 +52,7 @@ pub(super) fn prepare(files: &BoxDir, outside: Option<&Outside>) -> io::Result<(
     own(&private.join("agent"), 0o755)?;
     std::fs::create_dir(files.work())?;
     own(&files.work(), 0o700)?;
-    std::fs::create_dir(files.run())?;
+    run_dir::make(&files.run(), 0o700, memory_mib, outside.is_some() && run_dir::may_mount())?;
     own(&files.run(), 0o700)
 }
 

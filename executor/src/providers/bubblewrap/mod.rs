@@ -35,6 +35,7 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
     Provider, PullProgress, StatsError,
 };
+use crate::providers::run_dir;
 
 /// Makes boxes with bubblewrap.
 pub struct BubblewrapProvider {
@@ -223,6 +224,9 @@ impl Provider for BubblewrapProvider {
         let mut warnings = Vec::new();
         if let Err(reason) = &*self.cgroups {
             warnings.push(format!("sandboxes have no limits on memory, processes and CPU time: {reason}"));
+        }
+        if self.outside.is_none() || !run_dir::may_mount() {
+            warnings.push(run_dir::NOT_APART.to_owned());
         }
         Ok(Health { latency: began.elapsed(), version, warnings })
     }

@@ -1,4 +1,3 @@
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use super::{DockerProvider, PullPolicy, body};
 use crate::provider::{BoxHandle, BoxOrder, CreateError, PullCause, PullProgress, Source};
 use crate::providers::arrival::agent_answers;
 use crate::providers::image::ImageConfig;
+use crate::providers::run_dir;
 
 /// How long to wait for another create or removal of the same box to get out of the way.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -106,7 +106,10 @@ impl DockerProvider {
         let give_up_at = Instant::now() + PATIENCE;
         let mut pulled = false;
         loop {
-            make_run_dir(&run_dir).map_err(CreateError::here)?;
+            let mount = self.mounts_are_seen().await;
+            // Writable for whatever user of the host is root in the box, who is not known; nobody else's files can be
+            // taken away.
+            run_dir::make(&run_dir, 0o1777, order.spec.memory_mib, mount).map_err(CreateError::here)?;
             // Until the engine says otherwise: if the answer gets lost, the container may be there.
             made.store(true, Ordering::Relaxed);
             let error = match self.ask(engine, &name, &run_dir, order).await {
@@ -234,13 +237,4 @@ async fn image_config(engine: &Docker, image: &str) -> Result<ImageConfig, bolla
     let config = engine.inspect_image(image).await?.config.unwrap_or_default();
     // Variables come to the agent by way of the engine.
     Ok(ImageConfig::new(None, config.working_dir, config.user))
-}
-
-/// Writable for whatever user of the host is root in the box, who is not known; nobody else's files can be taken away.
-fn make_run_dir(path: &Path) -> std::io::Result<()> {
-    match std::fs::create_dir(path) {
-        Ok(()) => std::fs::set_permissions(path, PermissionsExt::from_mode(0o1777)),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
 }

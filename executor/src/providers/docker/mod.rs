@@ -14,7 +14,7 @@ mod remove;
 mod stats;
 mod version;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
     Provider, PullProgress, StatsError,
 };
-use crate::providers::{inside, seccomp};
+use crate::providers::{inside, run_dir, seccomp};
 
 /// How long the engine may take to begin its answer, in seconds. Starting a box on a machine under heavy load takes
 /// many.
@@ -40,6 +40,8 @@ pub struct DockerProvider {
     config: DockerConfig,
     seccomp: String,
     engine: OnceCell<Docker>,
+    /// Whether the engine sees what this process mounts.
+    mounts_seen: OnceCell<bool>,
     pulls: Arc<pull::Pulls>,
 }
 
@@ -117,7 +119,13 @@ impl DockerProvider {
             Some(path) => std::fs::read_to_string(path)
                 .map_err(|source| DockerSetupError::Seccomp { path: path.clone(), source })?,
         };
-        Ok(Self { config, seccomp, engine: OnceCell::new(), pulls: Arc::default() })
+        Ok(Self {
+            config,
+            seccomp,
+            engine: OnceCell::new(),
+            mounts_seen: OnceCell::new(),
+            pulls: Arc::default(),
+        })
     }
 
     /// The engine, with its API version agreed on.
@@ -130,6 +138,12 @@ impl DockerProvider {
                     .await
             })
             .await
+    }
+
+    /// Whether this process may mount, and the engine will find what it mounted.
+    async fn mounts_are_seen(&self) -> bool {
+        let look = async || run_dir::may_mount() && shares_mounts(&self.config.socket).await;
+        *self.mounts_seen.get_or_init(look).await
     }
 
     fn container_name(&self, id: SandboxId) -> String {
@@ -207,6 +221,22 @@ impl Provider for DockerProvider {
             .map_err(failed)?
             .version
             .unwrap_or_default();
-        Ok(Health { latency: began.elapsed(), warnings: version::warnings(&version), version })
+        let mut warnings = version::warnings(&version);
+        if !self.mounts_are_seen().await {
+            warnings.push(run_dir::NOT_APART.to_owned());
+        }
+        Ok(Health { latency: began.elapsed(), warnings, version })
     }
+}
+
+/// Whether whoever listens on the engine's socket has the mounts that this process has. It does not when one of them is
+/// in a container.
+async fn shares_mounts(socket: &Path) -> bool {
+    let Ok(stream) = tokio::net::UnixStream::connect(socket).await else { return false };
+    // 0 is somebody outside of our processes.
+    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 0) else {
+        return false;
+    };
+    let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    mounts("self").is_some_and(|ours| mounts(&pid.to_string()) == Some(ours))
 }

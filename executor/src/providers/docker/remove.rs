@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::DockerProvider;
 use super::errors::{Meaning, destroy_error, meaning};
 use crate::provider::DestroyError;
+use crate::providers::run_dir;
 
 /// How long a removal that somebody else began may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,6 +20,7 @@ impl DockerProvider {
         let engine = self.engine().await.map_err(destroy_error)?;
         self.remove_container(engine, id).await.map_err(destroy_error)?;
         // Last: while it is there, the box is listed, and a destroy that was interrupted is taken up again.
+        run_dir::release(&self.run_dir(id)).map_err(|error| DestroyError::Failed(Box::new(error)))?;
         match tokio::fs::remove_dir_all(self.run_dir(id)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(DestroyError::Failed(Box::new(error)))
@@ -64,6 +66,7 @@ impl DockerProvider {
 
     /// For a box that never had a container. Best effort: `list` shows what stays.
     pub(super) async fn drop_run_dir(&self, id: SandboxId) {
+        let _ = run_dir::release(&self.run_dir(id));
         let _ = tokio::fs::remove_dir(self.run_dir(id)).await;
     }
 }

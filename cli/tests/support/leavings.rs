@@ -1,0 +1,36 @@
+use std::path::Path;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Ends what bubblewrap runs of sandboxes whose files are in this directory, and takes away what is mounted there: they outlive
+/// the servers that made them.
+pub fn remove(dir: &Path) {
+    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    end_boxes(&dir);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut places: Vec<&Path> = places.map(Path::new).filter(|place| place.starts_with(&dir)).collect();
+    // Those within others first.
+    places.sort_unstable();
+    for place in places.iter().rev() {
+        let _ = rustix::mount::unmount(*place, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+fn end_boxes(dir: &Path) {
+    let boxes = std::fs::read_dir(dir.join("bubblewrap/boxes")).into_iter().flatten().flatten();
+    let boxes: Vec<_> = boxes.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if boxes.is_empty() {
+        return;
+    }
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line);
+        let pid = entry.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && boxes.iter().any(|name| line.contains(&format!("--hostname\0{name}\0")))
+        {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
