@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::{HeaderMap, header, request::Parts};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use events::{Actor, ApiKeyId, RequestId, TenantId};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -14,6 +14,7 @@ use crate::config::ApiKey;
 use crate::denied::{Denial, Peer};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
+use crate::share::visit::Visit;
 use crate::ticket::Ticket;
 use crate::viewer::ViewerLink;
 
@@ -93,6 +94,11 @@ impl Caller {
         Err(ApiError::forbidden("this is for the operator: a key with admin: true, or auth.admin_api_key"))
     }
 
+    /// Whether a key shows that it is the operator. Where authentication is off nobody shows anything.
+    pub const fn is_operator_by_key(&self) -> bool {
+        self.operator && self.key.is_some()
+    }
+
     /// The tenant of this name, if its record may be looked at; `None` is everybody's (`*`). Whoever is no operator is not
     /// told which tenants there are.
     pub fn tenant_named(&self, name: &str) -> Result<Option<TenantId>, ApiError> {
@@ -154,6 +160,16 @@ pub async fn require(
     let caller = Caller { tenant, key, operator, user, viewer: None, request_id, source };
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
+}
+
+/// The layer that lets in as many of each tenant as there may be.
+pub async fn admit(State(gateway): State<Gateway>, caller: Caller, request: Request, next: Next) -> Response {
+    if let Some(visit) = request.extensions().get::<Visit>()
+        && let Err(error) = gateway.shares().admit(&caller, visit)
+    {
+        return error.into_response();
+    }
+    next.run(request).await
 }
 
 /// Reads the name of a user, from the header or from a body. Empty means nobody.

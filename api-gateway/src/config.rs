@@ -10,6 +10,7 @@ use events::{
     TenantId,
 };
 
+use crate::limits::Limits;
 use crate::origin::Origin;
 
 /// A key that clients may present, known by its hash only.
@@ -44,6 +45,8 @@ pub struct GatewayConfig {
     pub disk: DiskFloor,
     /// What the audit log asks.
     pub audit: AuditLimits,
+    /// What others may take.
+    pub limits: Limits,
     /// What a spawn gets that does not say otherwise, and what it may ask for.
     pub sandboxes: SandboxLimits,
     /// The same for execs.
@@ -219,6 +222,7 @@ impl Default for GatewayConfig {
             redaction: RedactionRules::default(),
             disk: DiskFloor::default(),
             audit: AuditLimits::default(),
+            limits: Limits::default(),
             sandboxes: SandboxLimits::default(),
             execs: ExecLimits::default(),
             webhooks: WebhookLimits::default(),

@@ -12,6 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::denied::{Denial, Denied};
+use crate::share::Limit;
 
 /// The kinds of errors that clients tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -110,6 +111,10 @@ pub struct ApiError {
     go_on: Option<(&'static str, u64)>,
     /// That somebody is turned away, which is counted.
     denied: Option<Box<Denied>>,
+    /// Which limit was reached.
+    limit: Option<Limit>,
+    /// The connection is not to be used again.
+    closing: bool,
 }
 
 impl ApiError {
@@ -121,6 +126,8 @@ impl ApiError {
             retry_after: None,
             go_on: None,
             denied: None,
+            limit: None,
+            closing: false,
         }
     }
 
@@ -201,6 +208,18 @@ impl ApiError {
         // Rounded up: too early would be refused again.
         let seconds = retry_after.as_secs_f64().ceil().max(1.0);
         Self { retry_after: Some(seconds as u32), ..Self::new(ErrorCode::ResourceLimit, message) }
+    }
+
+    /// 429 of a limit that the operator has set. Trying again helps after a while.
+    pub fn limited(limit: Limit, message: impl Into<Cow<'static, str>>, retry_after: Duration) -> Self {
+        metrics::counter!(crate::metrics::LIMITED, "limit" => limit.as_str()).increment(1);
+        Self { limit: Some(limit), ..Self::resource_limit(message, retry_after) }
+    }
+
+    /// The connection ends with this answer.
+    pub const fn closing(mut self) -> Self {
+        self.closing = true;
+        self
     }
 
     /// 500. The client gets a fixed text, the log gets the error with all its causes.
@@ -292,6 +311,7 @@ impl Error for ApiError {}
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (exec, retry_after, go_on) = (self.exec, self.retry_after, self.go_on);
+        let (limit, closing) = (self.limit, self.closing);
         let denied = self.denied.clone();
         let body = self.into_body();
         let mut response = json_response(body.code.status(), "application/json", &body);
@@ -302,6 +322,12 @@ impl IntoResponse for ApiError {
         }
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(limit) = limit {
+            response.headers_mut().insert("x-limit", HeaderValue::from_static(limit.as_str()));
+        }
+        if closing {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some((name, value)) = go_on {
             response.headers_mut().insert(name, value.into());

@@ -1,5 +1,7 @@
 //! Input from outside, parsed once into types that cannot be wrong. Every refusal is a typed 4xx.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::{HeaderMap, header, request::Parts};
@@ -7,10 +9,14 @@ use bytes::{Bytes, BytesMut};
 use events::{ExecId, SandboxId, WebhookId};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::linger::BodyError;
+use crate::patience::Patience;
+use crate::share::visit::Visit;
 use crate::strict::Unread;
 
 /// A JSON object, whatever Content-Type says, of at most the configured size.
@@ -42,7 +48,7 @@ pub struct RawJsonBody<T> {
 impl<T: DeserializeOwned> FromRequest<Gateway> for JsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
-        let (unread, bytes) = take(request, gateway.config().max_body_bytes).await?;
+        let (unread, bytes) = take(request, gateway, gateway.config().max_body_bytes).await?;
         unread.body(&bytes).map(Self)
     }
 }
@@ -50,7 +56,7 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for JsonBody<T> {
 impl<T: DeserializeOwned> FromRequest<Gateway> for FileJsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
-        let (unread, bytes) = take(request, gateway.config().max_file_body_bytes).await?;
+        let (unread, bytes) = take(request, gateway, gateway.config().max_file_body_bytes).await?;
         unread.body(&bytes).map(Self)
     }
 }
@@ -58,7 +64,7 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for FileJsonBody<T> {
 impl<T: DeserializeOwned> FromRequest<Gateway> for OptionalJsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
-        let (unread, bytes) = take(request, gateway.config().max_body_bytes).await?;
+        let (unread, bytes) = take(request, gateway, gateway.config().max_body_bytes).await?;
         let empty = bytes.iter().all(u8::is_ascii_whitespace);
         let bytes = if empty { Bytes::from_static(b"{}") } else { bytes };
         Ok(Self { value: unread.body(&bytes)?, bytes })
@@ -68,50 +74,94 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for OptionalJsonBody<T> {
 impl<T: DeserializeOwned> FromRequest<Gateway> for RawJsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
-        let (unread, bytes) = take(request, gateway.config().max_body_bytes).await?;
+        let (unread, bytes) = take(request, gateway, gateway.config().max_body_bytes).await?;
         Ok(Self { value: unread.body(&bytes)?, bytes })
     }
 }
 
 /// The body, and the place for what of it nothing reads.
-async fn take(request: Request, limit: usize) -> Result<(Unread, Bytes), ApiError> {
+async fn take(request: Request, gateway: &Gateway, limit: usize) -> Result<(Unread, Bytes), ApiError> {
     let unread = request.extensions().get::<Unread>().cloned().unwrap_or_default();
-    Ok((unread, read_body(request, limit).await?))
+    let caller = request.extensions().get::<Caller>().cloned();
+    let visit = request.extensions().get::<Visit>().cloned();
+    let room = caller.zip(visit).map(|(caller, visit)| Room { gateway, caller, visit, taken: FREE_BYTES });
+    Ok((unread, read_body(request, limit, room).await?))
+}
+
+/// A body of so many bytes counts for nothing: there are no more of them than there are connections.
+const FREE_BYTES: usize = 16 << 10;
+/// What a body of unknown length takes in advance.
+const STEP_BYTES: usize = 256 << 10;
+/// A body that comes more slowly than this, in bytes a second, is given up, after a grace.
+const SLOWEST: u64 = 16 << 10;
+
+/// Where the bytes of a body are counted.
+struct Room<'a> {
+    gateway: &'a Gateway,
+    caller: Caller,
+    visit: Visit,
+    taken: usize,
+}
+
+impl Room<'_> {
+    /// Makes sure that so many bytes are taken. They come and are parsed, so each is there twice.
+    async fn make(&mut self, bytes: usize, now: bool) -> Result<(), ApiError> {
+        if bytes > self.taken {
+            let more = (bytes - self.taken).saturating_mul(2);
+            self.visit.hold(self.gateway.shares().memory(&self.caller, more, now).await?);
+            self.taken = bytes;
+        }
+        Ok(())
+    }
 }
 
 /// Reads a whole body, and refuses one that says it is too long before any of it was sent.
-async fn read_body(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+async fn read_body(request: Request, limit: usize, mut room: Option<Room<'_>>) -> Result<Bytes, ApiError> {
     plain(request.headers())?;
     let too_large = || ApiError::too_large(format!("the body is over the limit of {limit} bytes"));
-    if declared_length(request.headers()).is_some_and(|length| length > limit as u64) {
+    let declared = declared_length(request.headers());
+    if declared.is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
+    let declared = declared.and_then(|length| usize::try_from(length).ok());
+    if let (Some(room), Some(length)) = (&mut room, declared) {
+        room.make(length, false).await?;
+    }
+    let grace = request.extensions().get::<Patience>().map(Patience::limit);
+    let began = Instant::now();
     let mut body: Body = request.into_body();
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| incomplete(&error))?;
         let Ok(data) = frame.into_data() else { continue };
-        let have = first.as_ref().map_or(0, Bytes::len) + rest.len();
-        if have + data.len() > limit {
+        let have = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
+        if have > limit {
             return Err(too_large());
         }
-        match first {
+        if let Some(room) = &mut room
+            && have > room.taken
+        {
+            // Whoever waits here holds what others wait for.
+            room.make(have.saturating_add(STEP_BYTES).min(limit), true).await?;
+        }
+        if grace.is_some_and(|grace| began.elapsed() > grace + Duration::from_secs(have as u64 / SLOWEST)) {
+            return Err(ApiError::timeout("the body comes too slowly"));
+        }
+        match first.take() {
             // Nearly every body is one frame, which is then not copied.
-            None => first = Some(data),
-            Some(_) => rest.extend_from_slice(&data),
+            None if rest.is_empty() => first = Some(data),
+            before => {
+                if let Some(before) = before {
+                    // As much as is announced, and no room for more: growing would have it twice.
+                    rest.reserve(declared.unwrap_or(0).max(before.len() + data.len()));
+                    rest.extend_from_slice(&before);
+                }
+                rest.extend_from_slice(&data);
+            }
         }
     }
-    match first {
-        None => Ok(Bytes::new()),
-        Some(first) if rest.is_empty() => Ok(first),
-        Some(first) => {
-            let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-            whole.extend_from_slice(&first);
-            whole.extend_from_slice(&rest);
-            Ok(whole.freeze())
-        }
-    }
+    Ok(first.unwrap_or_else(|| rest.freeze()))
 }
 
 /// Refuses a body that is something other than its bytes: taken as it comes, it would be what nobody meant.
@@ -263,7 +313,7 @@ mod tests {
             futures::stream::iter((0..5).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(b"123"))));
         let streamed = Request::post("/").body(Body::from_stream(chunks)).unwrap();
         for request in [declared, streamed] {
-            let error = read_body(request, 14).await.unwrap_err();
+            let error = read_body(request, 14, None).await.unwrap_err();
             assert_eq!(error.code(), ErrorCode::TooLarge);
         }
     }
@@ -278,12 +328,12 @@ mod tests {
         ];
         for (name, value) in refused {
             let request = Request::post("/").header(name, value).body(Body::from("{}")).unwrap();
-            let error = read_body(request, 5).await.unwrap_err();
+            let error = read_body(request, 5, None).await.unwrap_err();
             assert_eq!(error.code(), ErrorCode::UnsupportedMediaType, "{name}: {value}");
         }
         for (name, value) in [("content-encoding", "Identity"), ("content-type", "text/x-multipart/")] {
             let request = Request::post("/").header(name, value).body(Body::from("{}")).unwrap();
-            assert_eq!(read_body(request, 5).await.unwrap(), "{}");
+            assert_eq!(read_body(request, 5, None).await.unwrap(), "{}");
         }
     }
 
@@ -293,7 +343,7 @@ mod tests {
             ["ab", "", "cd", "e"].map(|part| Ok::<_, std::io::Error>(Bytes::from(part))),
         );
         let request = Request::post("/").body(Body::from_stream(chunks)).unwrap();
-        assert_eq!(read_body(request, 5).await.unwrap(), "abcde");
+        assert_eq!(read_body(request, 5, None).await.unwrap(), "abcde");
     }
 
     proptest! {

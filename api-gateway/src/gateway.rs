@@ -21,6 +21,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::presence::Comings;
 use crate::readiness::Readiness;
+use crate::share::Shares;
 
 /// How long a request waits for a sandbox that is still being made.
 const READY_WAIT: Duration = Duration::from_secs(25);
@@ -47,6 +48,7 @@ struct Inner {
     sessions: TaskTracker,
     denials: Denials,
     comings: Comings,
+    shares: Shares,
 }
 
 /// What a tenant is told of a sandbox that does not exist or is another's: the same of both.
@@ -107,6 +109,7 @@ impl Gateway {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let keys = KeyRing::new(config.keys.clone());
+        let shares = Shares::new(config.limits.clone());
         Self {
             inner: Arc::new(Inner {
                 config,
@@ -124,6 +127,7 @@ impl Gateway {
                 sessions: TaskTracker::new(),
                 denials: Denials::default(),
                 comings: Comings::default(),
+                shares,
             }),
         }
     }
@@ -184,6 +188,11 @@ impl Gateway {
     /// Viewers that came lately.
     pub(crate) fn comings(&self) -> &Comings {
         &self.inner.comings
+    }
+
+    /// Who takes how much.
+    pub(crate) fn shares(&self) -> &Shares {
+        &self.inner.shares
     }
 
     /// Cancelled when the gateway is about to stop: endless answers end then.

@@ -6,6 +6,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::denied::Denial;
 use crate::gateway::Gateway;
+use crate::share::Limit;
 
 /// Upper bounds of request times, in seconds: fine where execs are, coarse where image pulls are.
 const BUCKETS: [f64; 14] =
@@ -17,6 +18,10 @@ pub const EXEC_VIEWERS: &str = "stacyvm_exec_viewers";
 pub const SLOW_READERS_CLOSED: &str = "stacyvm_slow_readers_closed_total";
 /// HTTP connections that were closed because their client took nothing of an answer, or sent nothing of a body.
 pub const STALLED_CLIENTS_CLOSED: &str = "stacyvm_stalled_clients_closed_total";
+/// Connections that had to go, or were not let in.
+pub const CONNECTIONS_CLOSED: &str = "stacyvm_connections_closed_total";
+/// Requests over a limit, by the key that sets it.
+pub const LIMITED: &str = "stacyvm_limited_total";
 /// Requests that were turned away.
 pub const ACCESS_DENIED: &str = "stacyvm_access_denied_total";
 /// Requests by method, route and status.
@@ -68,6 +73,17 @@ fn describe() {
     metrics::describe_counter!(STALLED_CLIENTS_CLOSED, "Connections cut off because their client stopped");
     for of in ["answer", "body"] {
         metrics::counter!(STALLED_CLIENTS_CLOSED, "of" => of).increment(0);
+    }
+    metrics::describe_counter!(
+        CONNECTIONS_CLOSED,
+        "Connections closed or refused because there were too many"
+    );
+    for why in ["silent", "refused"] {
+        metrics::counter!(CONNECTIONS_CLOSED, "why" => why).increment(0);
+    }
+    metrics::describe_counter!(LIMITED, "Requests over a limit, by the key that sets it");
+    for limit in Limit::ALL {
+        metrics::counter!(LIMITED, "limit" => limit.as_str()).increment(0);
     }
     metrics::describe_counter!(ACCESS_DENIED, "Requests that were turned away, by reason");
     for denial in Denial::ALL {

@@ -18,6 +18,7 @@ use crate::routes::{
     audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, snapshots, system,
     templates, tickets, webhooks,
 };
+use crate::share::visit;
 use crate::strict::{Parameters, watch};
 use crate::{audited, auth, denied, observe, openapi};
 
@@ -113,6 +114,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     let keyed: Router<Gateway> = Router::from(keyed())
         .route_layer(from_fn_with_state(parameters.clone(), watch))
         .route_layer(from_fn_with_state(gateway.clone(), audited::require))
+        .route_layer(from_fn_with_state(gateway.clone(), auth::admit))
         .route_layer(from_fn_with_state(gateway.clone(), auth::require))
         .route_layer(from_fn_with_state(gateway.clone(), denied::watch));
     let open: Router<Gateway> = Router::from(open())
@@ -125,6 +127,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .method_not_allowed_fallback(|| std::future::ready(ApiError::method_not_allowed().into_response()))
         .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(from_fn(observe::observe))
+        .layer(from_fn(visit::receive))
         .with_state(gateway);
     match cors {
         Some(cors) => router.layer(cors),
@@ -166,6 +169,7 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
                     "x-output-bytes",
                     "accept-ranges",
                     "content-range",
+                    "x-limit",
                     "x-unknown-fields",
                     "preference-applied",
                 ]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -18,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::linger::Lingering;
 use crate::patience::{Impatient, Patience};
 use crate::router::{normalise, router};
+use crate::share::connections::Connection;
 
 /// The largest head of a request, in bytes, and the most headers.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -50,10 +52,14 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
         };
         match accepted {
             Ok((stream, peer)) => {
+                let Some(connection) = gateway.shares().connections().open(peer.ip()) else {
+                    continue;
+                };
                 let (service, gateway, cut) = (service.clone(), gateway.clone(), cut.clone());
                 connections.spawn(async move {
                     tokio::select! {
-                        () = serve_connection((stream, peer), service, &gateway) => {}
+                        () = serve_connection((stream, peer), &connection, service, &gateway) => {}
+                        () = connection.cut().cancelled() => {}
                         () = cut.cancelled() => {}
                     }
                 });
@@ -84,8 +90,12 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
     Ok(())
 }
 
-async fn serve_connection<S>((stream, peer): (TcpStream, SocketAddr), service: S, gateway: &Gateway)
-where
+async fn serve_connection<S>(
+    (stream, peer): (TcpStream, SocketAddr),
+    connection: &Arc<Connection>,
+    service: S,
+    gateway: &Gateway,
+) where
     S: Service<axum::extract::Request, Response = axum::response::Response, Error = std::convert::Infallible>
         + Clone
         + Send
@@ -98,9 +108,11 @@ where
     }
     let patience = Patience::new(gateway.config().stalled_client_limit);
     let stream = Impatient::new(stream, &patience);
+    let opened = Arc::clone(connection);
     let service = service.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         let expects_continue = request.headers().contains_key(hyper::header::EXPECT);
         request.extensions_mut().insert(Peer(peer.ip()));
+        request.extensions_mut().insert(Arc::clone(&opened));
         patience.begin_request();
         request.extensions_mut().insert(patience.clone());
         request.map(|body| axum::body::Body::new(Lingering::new(body, expects_continue, &patience)))

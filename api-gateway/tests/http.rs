@@ -24,6 +24,7 @@ mod http {
     mod presence;
     mod repeated;
     mod sandboxes;
+    mod shares;
     mod shutdown;
     mod sockets;
     mod stalled;

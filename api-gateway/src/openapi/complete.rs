@@ -9,13 +9,17 @@ const VIEWED: [&str; 4] =
     ["/execs/{id}", "/execs/{id}/output", "/execs/{id}/recording", "/execs/{id}/attach"];
 
 /// Statuses that come from what stands in front of the endpoints, or from what each of them stands on.
-const EVERYWHERE: [(&str, &str); 5] = [
+const EVERYWHERE: [(&str, &str); 6] = [
     (
         "400",
         "An unknown field or query parameter, where `Prefer: handling=strict` is sent; or what is said for itself",
     ),
     ("401", "No key, a wrong key, or a ticket or link that is not good any more"),
     ("403", "A foreign origin; or a `Host` other than loopback on a server without keys"),
+    (
+        "429",
+        "A limit is reached, which `X-Limit` names, or a queue is full; `Retry-After` says when to come again",
+    ),
     ("500", "Our fault; the server's log has the detail under the request's id"),
     ("503", "Something that this needs does not answer: trying again can help"),
 ];
@@ -30,9 +34,6 @@ pub fn complete(document: &mut OpenApi, prefix: &str) {
                 if !open || matches!(status, "400") {
                     respond(operation, status, description);
                 }
-            }
-            if changes && !open {
-                respond(operation, "429", "A queue is full; `Retry-After` says when to come again");
             }
             if operation.request_body.is_some() {
                 respond(operation, "413", "The body is over its limit");

@@ -69,7 +69,7 @@ async fn admission_says_yes_and_makes_nothing() {
     assert_eq!(
         decision,
         json!({
-            "allowed": true, "queueable": false, "reason": "", "active_sandboxes": 1, "max_sandboxes": 0,
+            "allowed": true, "queueable": false, "reason": "", "active_sandboxes": 1, "max_sandboxes": 100,
             "active_owner_sandboxes": 0, "max_owner_sandboxes": 0, "max_ttl": "24h0m0s"
         })
     );

@@ -5,6 +5,7 @@
 
 mod environment;
 mod foreign;
+mod limits;
 mod read;
 mod schema;
 mod tree;

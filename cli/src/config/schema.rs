@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use events::{CapabilitySet, Network};
 use serde::{Deserialize, Serialize};
 
+use super::limits::LimitsConfig;
 use super::values::{AllowedOrigin, Bytes, GoDuration, ImageAlias, KeptFor};
 
 /// All of it.
@@ -33,6 +34,7 @@ pub struct Config {
     pub redaction: RedactionConfig,
     pub audit: AuditConfig,
     pub disk: DiskConfig,
+    pub limits: LimitsConfig,
     pub webhooks: WebhooksConfig,
     pub logging: LoggingConfig,
     /// The file that was read.
@@ -395,6 +397,7 @@ impl Default for Config {
             redaction: RedactionConfig::default(),
             audit: AuditConfig::default(),
             disk: DiskConfig { min_free: Bytes(128 << 20) },
+            limits: LimitsConfig::default(),
             webhooks: WebhooksConfig {
                 allow_http: false,
                 allow_networks: Vec::new(),
@@ -476,6 +479,7 @@ impl Config {
         if !matches!(self.logging.level.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace") {
             bail!("logging.level: {:?} is none of off, error, warn, info, debug, trace", self.logging.level);
         }
+        self.limits.limits(None)?;
         if self.node.capacity == 0 {
             bail!("node.capacity: must be at least 1");
         }

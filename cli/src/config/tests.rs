@@ -173,8 +173,11 @@ fn every_key_has_its_variable() {
             Some(tree.get(&key) != default.get(&key)).filter(|changed| *changed)
         });
         // Lists of sections are written as in YAML.
-        let lists =
-            [r#"[{"id": "a", "tenant": "b", "sha256": "c"}]"#, r#"[{name: digits, pattern: "[0-9]+"}]"#];
+        let lists = [
+            r#"[{"id": "a", "tenant": "b", "sha256": "c"}]"#,
+            r#"[{name: digits, pattern: "[0-9]+"}]"#,
+            "[{tenant: red}]",
+        ];
         let found = found.or_else(|| {
             lists.iter().find_map(|list| {
                 let config = load("", &[(&name, list)]).ok()?;

@@ -70,6 +70,7 @@ pub fn gateway_config(
         allowed_origins: config.server.allowed_origins.iter().map(|origin| origin.0.clone()).collect(),
         preview_domain: Some(config.server.preview_domain.clone()).filter(|domain| !domain.is_empty()),
         disk: super::disk_floor(config, []),
+        limits: config.limits.limits(executor::raise_descriptor_limit())?,
         audit: AuditLimits {
             max_lag: config.audit.max_lag.0,
             public_key_file: Some(super::audit::public_keys(config)?),

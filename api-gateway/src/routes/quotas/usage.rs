@@ -18,7 +18,7 @@ pub struct Usage {
     /// Live sandboxes of the owner.
     pub active_sandboxes: usize,
     /// How many the owner may have; 0 for any number.
-    pub max_sandboxes: usize,
+    pub max_sandboxes: u64,
     /// The greatest time to live, as a Go duration.
     pub max_ttl: String,
     /// The greatest time of an exec, as a Go duration.
@@ -50,7 +50,7 @@ pub(crate) async fn usage(
         .filter(|state| state.tenant == caller.tenant && state.spec.owner.as_ref() == Some(&owner));
     Ok(Json(Usage {
         active_sandboxes: owned.count(),
-        max_sandboxes: 0,
+        max_sandboxes: gateway.config().limits.of(&caller.tenant).sandboxes_per_owner,
         max_ttl: format_go_duration(gateway.config().sandboxes.max_ttl),
         max_exec_timeout: format_go_duration(gateway.config().execs.max_timeout),
         quota_configured: false,

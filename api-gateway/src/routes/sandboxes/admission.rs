@@ -12,6 +12,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::OptionalJsonBody;
 use crate::gateway::Gateway;
 use crate::readiness;
+use crate::share::Limit;
 
 /// Whether a spawn would be let in. Exactly these fields: the SDK takes no other. A maximum of 0 means that there is none.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,17 +21,17 @@ pub struct Admission {
     pub allowed: bool,
     /// Whether it would wait in a queue instead.
     pub queueable: bool,
-    /// Why not: `max_ttl`, `max_sandboxes`, `max_sandboxes_per_owner`, `worker_unavailable`,
+    /// Why not: `max_ttl`, `max_sandboxes`, `max_sandboxes_per_owner`, `max_vcpus`, `max_memory`, `worker_unavailable`,
     /// `disk_low`, or what `/ready` says of the transport and the recorder; else empty.
     pub reason: &'static str,
     /// Live sandboxes of the tenant.
-    pub active_sandboxes: usize,
+    pub active_sandboxes: u64,
     /// How many it may have.
-    pub max_sandboxes: usize,
+    pub max_sandboxes: u64,
     /// Live sandboxes of the owner.
-    pub active_owner_sandboxes: usize,
+    pub active_owner_sandboxes: u64,
     /// How many the owner may have.
-    pub max_owner_sandboxes: usize,
+    pub max_owner_sandboxes: u64,
     /// The greatest time to live, as a Go duration.
     pub max_ttl: String,
 }
@@ -54,18 +55,26 @@ pub(crate) async fn admission(
 ) -> Result<Json<Admission>, ApiError> {
     let limits = &gateway.config().sandboxes;
     let plan = plan(body.value, None, caller.user.as_deref(), limits)?;
-    let mut live = gateway.view().live_sandboxes();
-    live.retain(|state| state.tenant == caller.tenant);
-    let owned = match &plan.spec.owner {
-        None => 0,
-        owner @ Some(_) => live.iter().filter(|state| state.spec.owner == *owner).count(),
-    };
+    let full = gateway.shares().fullness(gateway.view(), &caller.tenant, &plan.spec);
     let served = gateway.view().pool_is_served(&plan.spec.provider);
     let places = gateway.view().places(&plan.spec.provider);
     let reason = if check_ttl(plan.ttl, limits).is_err() {
         "max_ttl"
     } else if let Some(refusal) = readiness::refusal(&gateway).or_else(|| readiness::disk_low(&gateway)) {
         refusal.code
+    } else if let Some(limit) = full.reached {
+        match limit {
+            Limit::OwnerSandboxes => "max_sandboxes_per_owner",
+            Limit::TenantVcpus => "max_vcpus",
+            Limit::TenantMemory => "max_memory",
+            Limit::Sandboxes
+            | Limit::TenantSandboxes
+            | Limit::Connections
+            | Limit::RequestsPerKey
+            | Limit::Memory
+            | Limit::TenantRequests
+            | Limit::TenantBodies => "max_sandboxes",
+        }
     } else if !served || places == 0 {
         "worker_unavailable"
     } else {
@@ -76,10 +85,10 @@ pub(crate) async fn admission(
         // What may wait for room gets it in its turn.
         queueable: served && places == 0 && reason == "worker_unavailable",
         reason,
-        active_sandboxes: live.len(),
-        max_sandboxes: 0,
-        active_owner_sandboxes: owned,
-        max_owner_sandboxes: 0,
+        active_sandboxes: full.sandboxes,
+        max_sandboxes: full.most,
+        active_owner_sandboxes: full.of_owner,
+        max_owner_sandboxes: full.most_of_owner,
         max_ttl: format_go_duration(limits.max_ttl),
     }))
 }

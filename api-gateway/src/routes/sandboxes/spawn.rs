@@ -21,6 +21,7 @@ use crate::gateway::{Gateway, ended};
 use crate::idempotency::{IdempotencyKey, Idempotent};
 use crate::readiness;
 use crate::routes::templates;
+use crate::share::Asked;
 use crate::variables::fingerprints;
 
 /// Makes a sandbox and answers when it runs. After two minutes it answers with state `creating`. When the client goes
@@ -36,6 +37,7 @@ use crate::variables::fingerprints;
         (status = 400, description = "A field is wrong, or the image cannot be had", body = ErrorBody),
         (status = 404, description = "No such provider or template", body = ErrorBody),
         (status = 409, description = "The key was used with another body", body = ErrorBody),
+        (status = 429, description = "A limit of sandboxes, CPUs or memory is reached: `X-Limit` names it", body = ErrorBody),
         (status = 503, description = "No executor of the provider lives", body = ErrorBody),
     )
 )]
@@ -104,7 +106,9 @@ pub(crate) async fn run(
     }
     await_provider(gateway, &plan.spec.provider).await?;
     // In a task of its own: a client that goes away must not leave a request that nobody carries out.
-    let asked = tokio::spawn(ask(gateway.clone(), caller.clone(), id, plan.clone(), idempotent.clone()));
+    let place = gateway.shares().sandbox(gateway.view(), &caller.tenant, id, &plan.spec)?;
+    let asked =
+        tokio::spawn(ask(gateway.clone(), caller.clone(), id, plan.clone(), idempotent.clone(), place));
     asked.await.map_err(ApiError::internal)??;
     let waited = tokio::select! {
         waited = wait(gateway, id) => waited,
@@ -164,6 +168,7 @@ async fn ask(
     id: SandboxId,
     plan: Plan,
     idempotent: Option<Idempotent>,
+    place: Asked,
 ) -> Result<(), ApiError> {
     let Plan { mut spec, env, ttl } = plan;
     let limits = &gateway.config().sandboxes;
@@ -187,8 +192,17 @@ async fn ask(
     gateway.publish_redacted(&caller, Some(id), event, now, requested, &redaction).await?;
     let provider = spec.provider.clone();
     let create = Command::CreateSandbox { spec, env, expires_at, term: Some(term) };
-    gateway.send(Destination::Pool(&provider), &caller, id, command, create).await
+    gateway.send(Destination::Pool(&provider), &caller, id, command, create).await?;
+    tokio::spawn(async move {
+        // Until the log counts it.
+        gateway.view().wait(id, |_| true, COUNTED_IN).await;
+        drop(place);
+    });
+    Ok(())
 }
+
+/// How long a sandbox that was asked for counts before the log knows of it.
+const COUNTED_IN: Duration = Duration::from_secs(30);
 
 /// Sends the command of a request that is recorded once more.
 async fn send_create(

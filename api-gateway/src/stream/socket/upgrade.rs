@@ -18,6 +18,7 @@ use super::PROTOCOL;
 use super::conversation::Socket;
 use crate::error::ApiError;
 use crate::patience::Patience;
+use crate::share::visit::Visit;
 
 /// A request that wants to become a WebSocket.
 pub struct Upgrade {
@@ -25,6 +26,7 @@ pub struct Upgrade {
     offered: Vec<HeaderValue>,
     connection: OnUpgrade,
     patience: Option<Patience>,
+    visit: Option<Visit>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Upgrade {
@@ -57,7 +59,8 @@ impl<S: Sync> FromRequestParts<S> for Upgrade {
             .extensions
             .remove::<OnUpgrade>()
             .ok_or_else(|| wrong("this connection cannot become anything else"))?;
-        Ok(Self { accept_key, offered, connection, patience: parts.extensions.get::<Patience>().cloned() })
+        let (patience, visit) = (parts.extensions.get().cloned(), parts.extensions.get().cloned());
+        Ok(Self { accept_key, offered, connection, patience, visit })
     }
 }
 
@@ -84,8 +87,10 @@ impl Upgrade {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        let Self { accept_key, offered, connection, patience } = self;
+        let Self { accept_key, offered, connection, patience, visit } = self;
         let session = async move {
+            // What the request holds, the session holds.
+            let _visit = visit;
             match connection.await {
                 Ok(upgraded) => {
                     // From here on the conversation says how long a client may take nothing.

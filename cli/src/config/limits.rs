@@ -1,0 +1,182 @@
+//! The keys that say how much others may take. 0 is no limit.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use api_gateway::{Limits, TenantLimits};
+use serde::{Deserialize, Serialize};
+
+use super::values::Bytes;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Open connections in all. None: as many as half of the descriptors, 8192 at most.
+    pub connections: Option<u32>,
+    /// Open connections of one address. None: three quarters of all.
+    pub connections_per_address: Option<u32>,
+    /// Connections beyond both, for health routes and operators.
+    pub reserved_connections: u32,
+    /// Requests of one key that are under way.
+    pub requests_per_key: u32,
+    /// How much of bodies may be in memory at once.
+    pub bodies: Bytes,
+    /// Sandboxes of all tenants together.
+    pub sandboxes: u32,
+    /// What each tenant may take.
+    pub tenant: TenantLimitsConfig,
+    /// What these may take instead.
+    pub tenants: Vec<TenantConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantLimitsConfig {
+    /// Sandboxes that have not ended.
+    pub sandboxes: u32,
+    /// Those of one owner.
+    pub sandboxes_per_owner: u32,
+    /// Their CPUs together.
+    pub vcpus: u32,
+    /// Their memory together, in MiB.
+    pub memory_mb: u32,
+    /// Requests that are under way.
+    pub requests: u32,
+    /// How much of bodies may be in memory at once.
+    pub bodies: Bytes,
+}
+
+/// A tenant that may take something else than the others. What is not said is as for them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantConfig {
+    pub tenant: String,
+    pub sandboxes: Option<u32>,
+    pub sandboxes_per_owner: Option<u32>,
+    pub vcpus: Option<u32>,
+    pub memory_mb: Option<u32>,
+    pub requests: Option<u32>,
+    pub bodies: Option<Bytes>,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            connections: None,
+            connections_per_address: None,
+            reserved_connections: number(limits.reserved_connections),
+            requests_per_key: number(limits.requests_per_key),
+            bodies: Bytes(limits.memory_bytes as u64),
+            sandboxes: 0,
+            tenant: TenantLimitsConfig::default(),
+            tenants: Vec::new(),
+        }
+    }
+}
+
+impl Default for TenantLimitsConfig {
+    fn default() -> Self {
+        let limits = TenantLimits::default();
+        Self {
+            sandboxes: number(limits.sandboxes),
+            sandboxes_per_owner: number(limits.sandboxes_per_owner),
+            vcpus: number(limits.cpu_millis / 1000),
+            memory_mb: number(limits.memory_mib),
+            requests: number(limits.requests),
+            bodies: Bytes(limits.memory_bytes as u64),
+        }
+    }
+}
+
+fn number<T: TryInto<u32>>(number: T) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
+fn bytes(bytes: Bytes) -> usize {
+    usize::try_from(bytes.0).unwrap_or(usize::MAX)
+}
+
+impl LimitsConfig {
+    /// What the gateway is told, in a process that may have so many files open.
+    pub fn limits(&self, descriptors: Option<u64>) -> anyhow::Result<Limits> {
+        let most = Limits::default().connections;
+        let half = descriptors.map_or(most, |all| usize::try_from(all / 2).unwrap_or(most));
+        let connections = self.connections.map_or(most.min(half), |connections| connections as usize);
+        let of_address = self.connections_per_address.map_or(connections * 3 / 4, |most| most as usize);
+        let mut tenants = BTreeMap::new();
+        for tenant in &self.tenants {
+            let name = tenant
+                .tenant
+                .parse()
+                .with_context(|| format!("limits.tenants: {:?} is no tenant", tenant.tenant))?;
+            if tenants.insert(name, self.tenant.with(tenant).limits()).is_some() {
+                bail!("limits.tenants: {:?} is there twice", tenant.tenant);
+            }
+        }
+        Ok(Limits {
+            connections,
+            connections_per_address: of_address,
+            reserved_connections: self.reserved_connections as usize,
+            requests_per_key: self.requests_per_key as usize,
+            memory_bytes: bytes(self.bodies),
+            sandboxes: self.sandboxes.into(),
+            tenant: self.tenant.limits(),
+            tenants,
+        })
+    }
+}
+
+impl TenantLimitsConfig {
+    fn with(&self, own: &TenantConfig) -> Self {
+        Self {
+            sandboxes: own.sandboxes.unwrap_or(self.sandboxes),
+            sandboxes_per_owner: own.sandboxes_per_owner.unwrap_or(self.sandboxes_per_owner),
+            vcpus: own.vcpus.unwrap_or(self.vcpus),
+            memory_mb: own.memory_mb.unwrap_or(self.memory_mb),
+            requests: own.requests.unwrap_or(self.requests),
+            bodies: own.bodies.unwrap_or(self.bodies),
+        }
+    }
+
+    fn limits(&self) -> TenantLimits {
+        TenantLimits {
+            sandboxes: self.sandboxes.into(),
+            sandboxes_per_owner: self.sandboxes_per_owner.into(),
+            cpu_millis: u64::from(self.vcpus) * 1000,
+            memory_mib: self.memory_mb.into(),
+            requests: self.requests as usize,
+            memory_bytes: bytes(self.bodies),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tenant_is_not_given_it_has_as_the_others() {
+        let own = serde_json::json!({"tenant": "red", "sandboxes": 7, "vcpus": 0});
+        let config =
+            LimitsConfig { tenants: vec![serde_json::from_value(own).unwrap()], ..LimitsConfig::default() };
+        let limits = config.limits(Some(512)).unwrap();
+        assert_eq!((limits.connections, limits.connections_per_address), (256, 192));
+        let red = limits.of(&"red".parse().unwrap());
+        assert_eq!((red.sandboxes, red.cpu_millis), (7, 0));
+        assert_eq!(red.memory_mib, TenantLimits::default().memory_mib);
+        assert_eq!(*limits.of(&"blue".parse().unwrap()), TenantLimits::default());
+        assert_eq!(LimitsConfig::default().limits(None).unwrap().connections, Limits::default().connections);
+    }
+
+    #[test]
+    fn a_tenant_is_named_once_and_well() {
+        let twice = |names: [&str; 2]| {
+            let own = |name: &str| serde_json::from_value(serde_json::json!({ "tenant": name })).unwrap();
+            LimitsConfig { tenants: names.map(own).to_vec(), ..LimitsConfig::default() }.limits(None)
+        };
+        assert!(twice(["red", "red"]).unwrap_err().to_string().contains("limits.tenants"));
+        assert!(twice(["red", "a b"]).is_err());
+        assert!(twice(["red", "blue"]).is_ok());
+    }
+}
