@@ -1,16 +1,21 @@
 //! What this executor has right now: a picture of boxes and agents, rebuilt at every start.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::client::Client;
+use chrono::{DateTime, Utc};
 use dashmap::{DashMap, DashSet};
 use events::{Actor, EndCause, ExecId, Redaction, SandboxId, TenantId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::provider::Provider;
+
+/// Requests of gateways to one sandbox that are served at once.
+const MOST_REQUESTS: usize = 256;
 
 /// A sandbox of this node.
 pub struct Hosted {
@@ -32,6 +37,14 @@ pub struct Hosted {
     ended_by: Mutex<Option<Actor>>,
     /// Who asked for the end of an exec.
     kills: DashMap<ExecId, Actor>,
+    /// Places for what gateways ask of it.
+    pub requests: Arc<Semaphore>,
+    /// Its box is gone: whatever still waits for its agent waits in vain.
+    gone: CancellationToken,
+    /// Until when it may live, as far as is known here.
+    deadline: Mutex<Option<DateTime<Utc>>>,
+    /// Whether this executor is ending it because it is overdue.
+    ending: AtomicBool,
 }
 
 impl Hosted {
@@ -54,6 +67,10 @@ impl Hosted {
             closing: AtomicBool::new(false),
             ended_by: Mutex::default(),
             kills: DashMap::new(),
+            requests: Arc::new(Semaphore::new(MOST_REQUESTS)),
+            gone: CancellationToken::new(),
+            deadline: Mutex::default(),
+            ending: AtomicBool::new(false),
         }
     }
 
@@ -100,6 +117,32 @@ impl Hosted {
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
+
+    /// Its box is gone.
+    pub fn set_gone(&self) {
+        self.gone.cancel();
+    }
+
+    /// Waits until its box is gone.
+    pub async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    /// It has this long. What is heard later may be older: a deadline only moves away.
+    pub fn may_live_until(&self, deadline: DateTime<Utc>) {
+        let mut known = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(known.map_or(deadline, |known| known.max(deadline)));
+    }
+
+    /// Until when it may live.
+    pub fn deadline(&self) -> Option<DateTime<Utc>> {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks it as being ended for being overdue; `false` when it is already.
+    pub fn begin_ending(&self) -> bool {
+        !self.ending.swap(true, Ordering::AcqRel)
+    }
 }
 
 /// All sandboxes of this node.
@@ -108,12 +151,22 @@ pub struct Registry {
     hosted: DashMap<SandboxId, Arc<Hosted>>,
     /// Boxes that are being made: not hosted yet, and not strays either.
     creating: DashSet<SandboxId>,
-    /// Those that went while a round of reconciliation is under way: what the round was told of them is old.
-    left: Mutex<HashSet<SandboxId>>,
+    /// The round of reconciliation that began last.
+    round: AtomicU64,
+    /// Those that went, and the round that was the last when they did: what that round and those before were told of them is
+    /// old.
+    left: Mutex<HashMap<SandboxId, Round>>,
     /// Execs whose command did not come in time. They are in the log as failed, and must not begin any more.
     given_up: DashSet<ExecId>,
     freed: Notify,
 }
+
+/// Rounds of reconciliation are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Round(u64);
+
+/// For how many rounds is remembered who left: longer than a look at a sandbox takes.
+const REMEMBERED: u64 = 64;
 
 /// Marks a box as being made, until it is dropped.
 pub struct Creating {
@@ -131,9 +184,9 @@ impl Registry {
     }
 
     /// Takes up a sandbox that was found, unless it has left since the round began that found it.
-    pub fn insert_found(&self, hosted: &Arc<Hosted>) -> bool {
+    pub fn insert_found(&self, hosted: &Arc<Hosted>, round: Round) -> bool {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if left.contains(&hosted.id) {
+        if left.get(&hosted.id).is_some_and(|at| *at >= round) {
             return false;
         }
         self.insert(Arc::clone(hosted));
@@ -141,18 +194,22 @@ impl Registry {
     }
 
     /// A round of reconciliation begins, before it learns anything.
-    pub fn begin_round(&self) {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    pub fn begin_round(&self) -> Round {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let round = self.round.fetch_add(1, Ordering::AcqRel) + 1;
+        left.retain(|_, at| at.0 + REMEMBERED > round);
+        Round(round)
     }
 
-    /// Whether it has left since the round began.
-    pub fn left_in_round(&self, id: SandboxId) -> bool {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    /// Whether it has left since this round began.
+    pub fn has_left_since(&self, id: SandboxId, round: Round) -> bool {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.get(&id).is_some_and(|at| *at >= round)
     }
 
     pub fn remove(&self, id: SandboxId) {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        left.insert(id);
+        left.insert(id, Round(self.round.load(Ordering::Acquire)));
         self.hosted.remove(&id);
         drop(left);
         self.freed.notify_waiters();
@@ -233,15 +290,17 @@ mod tests {
         for id in [left, stays] {
             registry.insert(hosted(id));
         }
-        registry.begin_round();
+        let round = registry.begin_round();
         registry.remove(left);
         // The round was told of both before.
-        assert!(registry.left_in_round(left) && !registry.left_in_round(stays));
-        assert!(!registry.insert_found(&hosted(left)));
-        assert!(registry.insert_found(&hosted(stays)));
+        assert!(registry.has_left_since(left, round) && !registry.has_left_since(stays, round));
+        assert!(!registry.insert_found(&hosted(left), round));
+        assert!(registry.insert_found(&hosted(stays), round));
         assert_eq!(registry.used(), 1);
-        registry.begin_round();
+        let next = registry.begin_round();
+        // A look of the round before may still be under way.
+        assert!(!registry.insert_found(&hosted(left), round));
         // The next round asks anew: what it is told of is there.
-        assert!(registry.insert_found(&hosted(left)));
+        assert!(registry.insert_found(&hosted(left), next));
     }
 }

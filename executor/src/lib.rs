@@ -10,6 +10,7 @@ mod descriptors;
 mod exec;
 mod hosted;
 mod link;
+mod overdue;
 pub mod provider;
 pub mod providers;
 mod reconcile;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::client::{Peer, UnixConnect};
 use async_trait::async_trait;
 use events::{FailureCode, ProviderName, SandboxId, SandboxSpec};
 use serde::Serialize;
@@ -84,10 +85,19 @@ pub struct BoxHandle {
     pub runtime_id: String,
     /// Where its agent listens. May be longer than a socket address holds; `agent::client` copes.
     pub socket: PathBuf,
+    /// Who must be listening there, as far as the provider can tell.
+    pub peer: Peer,
     /// Whether it runs. Of a dead one only remains are left; destroy it.
     pub running: bool,
     /// Its address on the provider's bridge, where it has one and the provider knows.
     pub address: Option<IpAddr>,
+}
+
+impl BoxHandle {
+    /// The way to its agent, and to nobody else.
+    pub fn connect(&self) -> UnixConnect {
+        UnixConnect::to(&self.socket, self.peer)
+    }
 }
 
 /// Hears how an image pull gets on. Called often; throttle before you publish.

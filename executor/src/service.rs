@@ -15,10 +15,12 @@ use crate::hosted::Registry;
 use crate::provider::Provider;
 use crate::reconcile::{self, Waiting};
 use crate::recorded::Recorded;
-use crate::{commands, link};
+use crate::{commands, link, overdue};
 
 /// How long commands that are being carried out get to finish.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long pumps have then to publish what they have read.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How long to wait before trying again to take commands.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long one question for a command stands. One that is lost with a NATS server is asked again after twice as long.
@@ -109,13 +111,16 @@ impl Executor {
         let shared = &self.shared;
         let news = shared.log.progress().await?;
         tokio::spawn(Arc::clone(&shared.recorded).listen(news, shared.shutdown.clone()));
-        let mut waiting = Waiting::default();
-        while let Err(error) = reconcile::reconcile(shared, &mut waiting).await {
-            tracing::warn!(error = %ErrorChain(&error), "waiting to learn what is on this node");
-            tokio::select! {
-                () = shared.shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(PAUSE) => {}
+        let waiting = Arc::new(Waiting::default());
+        let learned = async {
+            while let Err(error) = reconcile::reconcile(shared, &waiting).await {
+                tracing::warn!(error = %ErrorChain(&error), "waiting to learn what is on this node");
+                tokio::time::sleep(PAUSE).await;
             }
+        };
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            () = learned => {}
         }
         let server = LinkServer::listen(&shared.log, &shared.config.node).await?;
         tokio::spawn(link::serve(Arc::clone(shared), server));
@@ -127,19 +132,22 @@ impl Executor {
         .await;
         let mut consumers = tokio::task::JoinSet::new();
         consumers.spawn(heartbeats(Arc::clone(shared)));
+        consumers.spawn(overdue::watch(Arc::clone(shared)));
         consumers.spawn(node_commands(Arc::clone(shared), self.tasks.clone()));
         for provider in &shared.providers {
             consumers.spawn(pool_commands(Arc::clone(shared), provider.name().clone(), self.tasks.clone()));
         }
-        loop {
-            tokio::select! {
-                () = shared.shutdown.cancelled() => break,
-                () = tokio::time::sleep(reconcile::PERIOD) => {
-                    if let Err(error) = reconcile::reconcile(shared, &mut waiting).await {
-                        tracing::debug!(error = %ErrorChain(&error), "reconciliation will run again");
-                    }
+        let again = async {
+            loop {
+                tokio::time::sleep(reconcile::PERIOD).await;
+                if let Err(error) = reconcile::reconcile(shared, &waiting).await {
+                    tracing::debug!(error = %ErrorChain(&error), "reconciliation will run again");
                 }
             }
+        };
+        tokio::select! {
+            () = shared.shutdown.cancelled() => {}
+            () = again => {}
         }
         self.drain(consumers).await;
         Ok(())
@@ -153,10 +161,12 @@ impl Executor {
         if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
             tracing::warn!("some commands were not finished; they will be delivered again");
         }
-        for hosted in self.shared.registry.all() {
+        // All of them together: what one agent does not take or say is no reason to wait for it.
+        let settled = self.shared.registry.all().into_iter().map(|hosted| async move {
             hosted.pumps.close();
-            let _ = tokio::time::timeout(Duration::from_secs(3), hosted.pumps.wait()).await;
-        }
+            hosted.pumps.wait().await;
+        });
+        let _ = tokio::time::timeout(SETTLE, futures::future::join_all(settled)).await;
         self.shared.log.flush().await;
     }
 

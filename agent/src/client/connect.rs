@@ -2,13 +2,18 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::CallError;
-use crate::protocol::{FrameError, FrameReader, FrameWriter, Hello, Refusal, Reply, Request};
+use super::bounds::{Kind, Pace, STALL, Shares, sane};
+use crate::protocol::{FrameError, FrameReader, FrameWriter, Hello, Input, Message, Refusal, Reply, Request};
 
 /// Any byte stream to an agent.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -21,14 +26,32 @@ pub trait Connect: Send + Sync + 'static {
     fn connect(&self) -> ConnectFuture<'_>;
 }
 
+/// Who is expected behind a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Whoever listens.
+    Anybody,
+    /// This process, which is PID 1 of the sandbox, by its number here.
+    Process(i32),
+}
+
 /// Reaches an agent over its unix socket.
 pub struct UnixConnect {
     path: PathBuf,
+    peer: Peer,
 }
+
+/// While an agent has more connections waiting than the kernel keeps for it, it is asked again this often.
+const AGAIN: Duration = Duration::from_millis(5);
 
 impl UnixConnect {
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_path_buf() }
+        Self { path: path.as_ref().to_path_buf(), peer: Peer::Anybody }
+    }
+
+    /// The same, where nobody but `peer` is spoken to.
+    pub fn to(path: impl AsRef<Path>, peer: Peer) -> Self {
+        Self { peer, ..Self::new(path) }
     }
 }
 
@@ -36,16 +59,37 @@ impl Connect for UnixConnect {
     fn connect(&self) -> ConnectFuture<'_> {
         Box::pin(async move {
             let stream = connect_unix(&self.path).await?;
+            check(&stream, self.peer)?;
             Ok(Box::new(stream) as Box<dyn Connection>)
         })
     }
 }
 
-/// The sandbox can write to the socket's directory. It may have put a link there, to a socket of the host; that is not
-/// followed, and what is connected to is what was opened. Paths may be longer than the 107 bytes of a socket address.
+/// The sandbox may be able to write to the socket's directory. It may have put a link there, to a socket of the host; that
+/// is not followed, and what is connected to is what was opened. Paths may be longer than the 107 bytes of a socket address.
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    UnixStream::connect(Path::new("/proc/self/fd").join(socket.as_raw_fd().to_string())).await
+    let opened = Path::new("/proc/self/fd").join(socket.as_raw_fd().to_string());
+    loop {
+        match UnixStream::connect(&opened).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
+            connected => return connected,
+        }
+    }
+}
+
+/// Who listens is told by the kernel: it is whoever called `listen`. It shows pid 0 for a process that cannot be seen from
+/// here, as from within a container of our own: then nothing can be told.
+fn check(stream: &UnixStream, expected: Peer) -> io::Result<()> {
+    let Peer::Process(expected) = expected else { return Ok(()) };
+    match stream.peer_cred()?.pid() {
+        None | Some(0) => Ok(()),
+        Some(pid) if pid == expected => Ok(()),
+        Some(pid) => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("process {pid} listens in the place of the agent, which is process {expected}"),
+        )),
+    }
 }
 
 pub(super) type Reader = FrameReader<ReadHalf<Box<dyn Connection>>>;
@@ -56,17 +100,39 @@ pub(super) struct Call {
     pub(super) operation: &'static str,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
+    pub(super) place: OwnedSemaphorePermit,
+    pace: Pace,
 }
 
 impl Call {
+    /// Connects and asks, all within the time that this kind of operation has until its first reply.
     pub(super) async fn open<E>(
-        connect: &dyn Connect,
+        (connect, shares): (&dyn Connect, &Arc<Shares>),
+        (operation, kind, limit): (&'static str, Kind, Duration),
+        request: &Request,
+    ) -> Result<Self, CallError<E>> {
+        let silent = || CallError::Silent { operation, after: limit };
+        let give_up_at = Instant::now() + limit;
+        let opened = async {
+            let place = shares.place(kind).await.ok_or(CallError::Crowded { operation })?;
+            Self::ask((connect, shares), operation, place, request).await
+        };
+        let mut call = tokio::time::timeout_at(give_up_at, opened).await.map_err(|_| silent())??;
+        call.pace = Pace::until(give_up_at);
+        Ok(call)
+    }
+
+    async fn ask<E>(
+        (connect, shares): (&dyn Connect, &Arc<Shares>),
         operation: &'static str,
+        place: OwnedSemaphorePermit,
         request: &Request,
     ) -> Result<Self, CallError<E>> {
         let stream = connect.connect().await.map_err(|source| CallError::Transport { operation, source })?;
         let (read, write) = tokio::io::split(stream);
-        let mut call = Self { operation, reader: FrameReader::new(read), writer: FrameWriter::new(write) };
+        let reader = FrameReader::with_budget(read, Arc::clone(&shares.frames));
+        let pace = Pace::default();
+        let mut call = Self { operation, reader, writer: FrameWriter::new(write), place, pace };
         let sent = call.send_request(request).await;
         if let Err(error @ (FrameError::TooLarge(_) | FrameError::Malformed(_))) = sent {
             return Err(CallError::from_frame(operation, error));
@@ -93,9 +159,28 @@ impl Call {
         self.writer.flush().await
     }
 
-    /// The next reply; a refusal is an error.
+    /// The next reply; a refusal is an error. Whoever lets us wait for longer than it may, or sends so slowly that it comes
+    /// to the same, is given up.
     pub(super) async fn reply<E: TryFrom<Refusal>>(&mut self) -> Result<Reply, CallError<E>> {
-        reply(self.operation, &mut self.reader).await
+        let Self { operation, reader, pace, .. } = self;
+        let received = pace.keep(reply(operation, reader)).await;
+        let reply = received.map_err(|after| CallError::Silent { operation, after })??;
+        self.pace.earn(reply.payload().map_or(0, bytes::Bytes::len));
+        Ok(reply)
+    }
+
+    /// Sends one message more. Not cancel safe, and after an error the call is over.
+    pub(super) async fn send(&mut self, input: &Input) -> Result<(), SendError> {
+        bounded(async {
+            self.writer.send(input).await?;
+            self.writer.flush().await
+        })
+        .await
+    }
+
+    /// From now on the agent has this long for its next reply.
+    pub(super) fn allow(&mut self, limit: Duration) {
+        self.pace = Pace::until(Instant::now() + limit);
     }
 
     pub(super) async fn done<E: TryFrom<Refusal>>(mut self) -> Result<(), CallError<E>> {
@@ -109,8 +194,27 @@ impl Call {
         unexpected(self.operation, reply)
     }
 
+    pub(super) fn violation<E>(&self, detail: impl Into<String>) -> CallError<E> {
+        CallError::Violation { operation: self.operation, detail: detail.into() }
+    }
+
     fn closed<E>(&self) -> CallError<E> {
         closed(self.operation)
+    }
+}
+
+/// Why something more was not sent.
+pub(super) enum SendError {
+    Frame(FrameError),
+    /// The agent does not take it.
+    Silent(Duration),
+}
+
+/// Sends within the time in which an agent has to read.
+pub(super) async fn bounded(send: impl Future<Output = Result<(), FrameError>>) -> Result<(), SendError> {
+    match tokio::time::timeout(STALL, send).await {
+        Ok(sent) => sent.map_err(SendError::Frame),
+        Err(_) => Err(SendError::Silent(STALL)),
     }
 }
 
@@ -119,7 +223,7 @@ pub(super) async fn reply<E: TryFrom<Refusal>>(
     reader: &mut Reader,
 ) -> Result<Reply, CallError<E>> {
     match reader.receive::<Reply>().await {
-        Ok(Some(Reply::Refused(refusal))) => Err(refused(operation, refusal)),
+        Ok(Some(Reply::Refused(refusal))) => Err(refused(operation, sane(refusal))),
         Ok(Some(reply)) => Ok(reply),
         Ok(None) => Err(closed(operation)),
         Err(error) => Err(CallError::from_frame(operation, error)),

@@ -1,4 +1,5 @@
 use std::io;
+use std::time::Duration;
 
 use crate::protocol::{FrameError, PROTOCOL_VERSION};
 
@@ -13,6 +14,13 @@ pub enum CallError<E> {
         #[source]
         source: io::Error,
     },
+    /// The agent did not answer in time, or so slowly that it comes to the same. Another try may work; whether the operation
+    /// had its effect is unknown.
+    #[error("{operation}: the agent did not answer within {after:?}")]
+    Silent { operation: &'static str, after: Duration },
+    /// As many calls to this agent are under way as may be. Nothing was asked; another try may work.
+    #[error("{operation}: too many calls to the agent are under way")]
+    Crowded { operation: &'static str },
     /// The agent understood and said no. The same call will fail again.
     #[error("refused by the agent: {0}")]
     Refused(E),
@@ -31,7 +39,7 @@ pub enum CallError<E> {
 impl<E> CallError<E> {
     /// Whether the same call may work on another connection.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Transport { .. })
+        matches!(self, Self::Transport { .. } | Self::Silent { .. } | Self::Crowded { .. })
     }
 
     pub(super) fn from_frame(operation: &'static str, error: FrameError) -> Self {

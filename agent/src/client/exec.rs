@@ -1,12 +1,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit};
 
 use super::CallError;
-use super::connect::{Call, Reader, Writer, reply, unexpected};
+use super::bounds::is_possible;
+use super::connect::{Call, Reader, SendError, Writer, bounded, reply, unexpected};
 use crate::protocol::{
     AttachRefusal, ExecOutcome, Input, MAX_CHUNK, Refusal, Reply, STDIN_WINDOW, Started, Stream, TerminalSize,
 };
@@ -24,7 +26,8 @@ impl ExecConnection {
         offsets: [u64; 2],
     ) -> Result<Self, CallError<E>> {
         let started = match call.reply().await? {
-            Reply::Started(started) => started,
+            // No process of a sandbox has taken so much.
+            Reply::Started(started) if started.stdin_offset < u64::MAX / 2 => started,
             other => return Err(call.unexpected(&other)),
         };
         let stdin = Arc::new(StdinWindow {
@@ -32,8 +35,16 @@ impl ExecConnection {
             closed: AtomicBool::new(false),
             changed: Notify::new(),
         });
-        let reader = ExecReader { reader: call.reader, offsets, stdin: Arc::clone(&stdin), over: false };
-        let sending = Sending { writer: call.writer, stdin_sent: started.stdin_offset };
+        // From here on nothing is longer than a piece of output and what stands before it.
+        call.reader.limit(MAX_CHUNK + 64);
+        let reader = ExecReader {
+            reader: call.reader,
+            offsets,
+            stdin: Arc::clone(&stdin),
+            over: false,
+            _place: call.place,
+        };
+        let sending = Sending { writer: call.writer, stdin_sent: started.stdin_offset, broken: false };
         let writer = ExecWriter { sending: Arc::new(Mutex::new(sending)), stdin };
         Ok(Self { started, reader, writer })
     }
@@ -68,6 +79,7 @@ pub struct ExecReader {
     offsets: [u64; 2],
     stdin: Arc<StdinWindow>,
     over: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl ExecReader {
@@ -75,6 +87,10 @@ impl ExecReader {
     /// written: the agent's word that it took stdin comes this way.
     pub async fn next(&mut self) -> Result<Option<ExecEvent>, CallError<AttachRefusal>> {
         const OPERATION: &str = "read exec";
+        /// News of stdin in a row, from which on they are taken slowly.
+        const MOST_TOLD: u32 = 64;
+        const PAUSE: Duration = Duration::from_millis(10);
+        let mut told = 0;
         if self.over {
             return Ok(None);
         }
@@ -92,8 +108,18 @@ impl ExecReader {
                     *expected = end;
                     return Ok(Some(ExecEvent::Output { stream, offset, bytes }));
                 }
-                Reply::StdinTaken { offset } => self.stdin.advance(offset),
+                Reply::StdinTaken { offset } => {
+                    self.stdin.advance(offset);
+                    told += 1;
+                    if told > MOST_TOLD {
+                        // Nobody types so fast: it is not worth more of our time than this.
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
                 Reply::Exited(outcome) => {
+                    if !is_possible(&outcome) {
+                        return Err(self.violation("an end that no process has".to_owned()));
+                    }
                     if [outcome.stdout_len, outcome.stderr_len] != self.offsets {
                         return Err(self.violation("exit before the end of output".to_owned()));
                     }
@@ -107,6 +133,7 @@ impl ExecReader {
                     return Ok(Some(ExecEvent::Superseded));
                 }
                 other => {
+                    self.over = true;
                     self.stdin.close();
                     return Err(unexpected(OPERATION, &other));
                 }
@@ -143,6 +170,8 @@ pub struct ExecWriter {
 struct Sending {
     writer: Writer,
     stdin_sent: u64,
+    /// A message was sent in part, or not taken: nothing can follow it.
+    broken: bool,
 }
 
 impl ExecWriter {
@@ -196,14 +225,22 @@ impl ExecWriter {
 
 impl Sending {
     async fn send(&mut self, input: Input) -> io::Result<()> {
-        let sent = async {
+        if std::mem::replace(&mut self.broken, true) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let sent = bounded(async {
             self.writer.send(&input).await?;
             self.writer.flush().await
-        };
-        sent.await.map_err(|error| match error {
-            crate::protocol::FrameError::Io(error) => error,
-            other => io::Error::new(io::ErrorKind::InvalidInput, other),
-        })
+        });
+        match sent.await {
+            Ok(()) => {
+                self.broken = false;
+                Ok(())
+            }
+            Err(SendError::Silent(_)) => Err(io::ErrorKind::TimedOut.into()),
+            Err(SendError::Frame(crate::protocol::FrameError::Io(error))) => Err(error),
+            Err(SendError::Frame(other)) => Err(io::Error::new(io::ErrorKind::InvalidInput, other)),
+        }
     }
 }
 

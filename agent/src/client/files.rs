@@ -1,9 +1,10 @@
 use bytes::Bytes;
 use futures::Stream as FuturesStream;
 
-use super::connect::Call;
-use super::{CallError, Client};
-use crate::protocol::{Entry, FileRefusal, MAX_CHUNK, MAX_LISTED, Reply, Request};
+use super::bounds::{is_entry, is_file, is_match};
+use super::connect::{Call, SendError};
+use super::{CallError, Client, WORK};
+use crate::protocol::{Entry, FileRefusal, Input, MAX_CHUNK, MAX_LISTED, MAX_LISTED_BYTES, Reply, Request};
 
 /// Where and how to write a file. Build it with [`WriteFile::new`] and set what differs.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ impl Client {
         let mut call =
             self.call("read file", &Request::ReadFile { path: path.into(), offset, limit }).await?;
         match call.reply().await? {
-            Reply::File(entry) => Ok(FileDownload { entry, call, over: false }),
+            Reply::File(entry) if is_file(&entry) => Ok(FileDownload { entry, call, over: false }),
             other => Err(call.unexpected(&other)),
         }
     }
@@ -62,25 +63,27 @@ impl Client {
 
     /// The same as it comes. A refusal comes before the first entry.
     pub async fn open_list(&self, path: impl Into<String>, recursive: bool) -> FileResult<Listing<Entry>> {
-        Listing::begin(self.call("list", &Request::List { path: path.into(), recursive }).await?).await
+        let path = path.into();
+        let call = self.work_call("list", &Request::List { path: path.clone(), recursive }).await?;
+        Listing::begin(call, path).await
     }
 
     pub async fn stat(&self, path: impl Into<String>) -> FileResult<Entry> {
         let mut call = self.call("stat", &Request::Stat { path: path.into() }).await?;
         match call.reply().await? {
-            Reply::File(entry) => Ok(entry),
+            Reply::File(entry) if is_file(&entry) => Ok(entry),
             other => Err(call.unexpected(&other)),
         }
     }
 
     /// Removes a file, a symlink, or (`recursive`) a directory with all that is in it.
     pub async fn delete(&self, path: impl Into<String>, recursive: bool) -> FileResult<()> {
-        self.call("delete", &Request::Delete { path: path.into(), recursive }).await?.done().await
+        self.work_call("delete", &Request::Delete { path: path.into(), recursive }).await?.done().await
     }
 
     /// Renames, across file systems too; the target's parent directories are created.
     pub async fn move_path(&self, from: impl Into<String>, to: impl Into<String>) -> FileResult<()> {
-        self.call("move", &Request::Move { from: from.into(), to: to.into() }).await?.done().await
+        self.work_call("move", &Request::Move { from: from.into(), to: to.into() }).await?.done().await
     }
 
     pub async fn chmod(&self, path: impl Into<String>, mode: u32) -> FileResult<()> {
@@ -94,7 +97,9 @@ impl Client {
 
     /// The same as it comes. A refusal comes before the first path.
     pub async fn open_glob(&self, pattern: impl Into<String>) -> FileResult<Listing<String>> {
-        Listing::begin(self.call("glob", &Request::Glob { pattern: pattern.into() }).await?).await
+        let pattern = pattern.into();
+        let call = self.work_call("glob", &Request::Glob { pattern: pattern.clone() }).await?;
+        Listing::begin(call, pattern).await
     }
 
     /// Creates a directory and its parents; one that exists is fine.
@@ -106,8 +111,12 @@ impl Client {
 /// Entries or paths on their way out of the sandbox.
 pub struct Listing<T> {
     call: Call,
+    /// The directory or pattern.
+    asked: String,
     first: Option<Vec<T>>,
     count: usize,
+    /// Of paths.
+    bytes: usize,
     /// Set at the end: whether there was more.
     over: Option<bool>,
 }
@@ -116,11 +125,17 @@ pub struct Listing<T> {
 pub trait Listed: Sized {
     /// The items of a message that has some.
     fn of(reply: Reply) -> Result<Vec<Self>, Reply>;
+    /// How long its path is, in bytes; nothing for what cannot be in the answer to this.
+    fn length(&self, asked: &str) -> Option<usize>;
 }
 
 impl Listed for Entry {
     fn of(reply: Reply) -> Result<Vec<Self>, Reply> {
         if let Reply::Entries(entries) = reply { Ok(entries) } else { Err(reply) }
+    }
+
+    fn length(&self, asked: &str) -> Option<usize> {
+        is_entry(self, asked).then_some(self.path.len())
     }
 }
 
@@ -128,11 +143,15 @@ impl Listed for String {
     fn of(reply: Reply) -> Result<Vec<Self>, Reply> {
         if let Reply::Paths(paths) = reply { Ok(paths) } else { Err(reply) }
     }
+
+    fn length(&self, _: &str) -> Option<usize> {
+        is_match(self).then_some(self.len())
+    }
 }
 
 impl<T: Listed> Listing<T> {
-    async fn begin(call: Call) -> FileResult<Self> {
-        let mut listing = Self { call, first: None, count: 0, over: None };
+    async fn begin(call: Call, asked: String) -> FileResult<Self> {
+        let mut listing = Self { call, asked, first: None, count: 0, bytes: 0, over: None };
         listing.first = listing.receive().await?;
         Ok(listing)
     }
@@ -157,14 +176,20 @@ impl<T: Listed> Listing<T> {
             self.over = Some(truncated);
             return Ok(None);
         }
-        match T::of(reply) {
-            Ok(batch) if self.count + batch.len() <= MAX_LISTED => {
-                self.count += batch.len();
-                Ok(Some(batch))
-            }
-            Ok(_) => Err(self.call.unexpected(&Reply::Done)),
-            Err(other) => Err(self.call.unexpected(&other)),
+        let batch = T::of(reply).map_err(|other| self.call.unexpected(&other))?;
+        if batch.is_empty() {
+            return Err(self.call.violation("an empty part of a listing"));
         }
+        for item in &batch {
+            let length = item.length(&self.asked);
+            self.bytes += length.ok_or_else(|| self.call.violation("a name that is none"))?;
+        }
+        self.count += batch.len();
+        // Paths are counted here as they are shown, which is longer where they are no UTF-8, and with what is above them.
+        if self.count > MAX_LISTED || self.bytes > 3 * MAX_LISTED_BYTES {
+            return Err(self.call.violation("a listing without an end"));
+        }
+        Ok(Some(batch))
     }
 
     async fn collect(mut self) -> FileResult<(Vec<T>, bool)> {
@@ -229,7 +254,7 @@ impl FileUpload {
     pub async fn send(&mut self, mut bytes: Bytes) -> FileResult<()> {
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(MAX_CHUNK));
-            if let Err(error) = self.call.writer.send(&crate::protocol::Input::Chunk { bytes: chunk }).await {
+            if let Err(error) = self.call.send(&Input::Chunk { bytes: chunk }).await {
                 return Err(self.reason(error).await);
             }
         }
@@ -238,13 +263,10 @@ impl FileUpload {
 
     /// Puts the file in place and answers its size.
     pub async fn commit(mut self) -> FileResult<u64> {
-        let sent = async {
-            self.call.writer.send(&crate::protocol::Input::Commit).await?;
-            self.call.writer.flush().await
-        };
-        if let Err(error) = sent.await {
+        if let Err(error) = self.call.send(&Input::Commit).await {
             return Err(self.reason(error).await);
         }
+        self.call.allow(WORK);
         match self.call.reply().await? {
             Reply::Written { size } => Ok(size),
             other => Err(self.call.unexpected(&other)),
@@ -252,10 +274,14 @@ impl FileUpload {
     }
 
     /// An agent that refuses an upload stops reading: its reason is worth more than the failed write.
-    async fn reason(&mut self, error: crate::protocol::FrameError) -> CallError<FileRefusal> {
-        match self.call.reply::<FileRefusal>().await {
-            Err(refused @ CallError::Refused(_)) => refused,
-            _ => CallError::from_frame(self.call.operation, error),
+    async fn reason(&mut self, error: SendError) -> CallError<FileRefusal> {
+        let operation = self.call.operation;
+        match error {
+            SendError::Silent(after) => CallError::Silent { operation, after },
+            SendError::Frame(error) => match self.call.reply::<FileRefusal>().await {
+                Err(refused @ CallError::Refused(_)) => refused,
+                _ => CallError::from_frame(operation, error),
+            },
         }
     }
 }

@@ -1,17 +1,20 @@
 //! The caller's side of the protocol.
 //!
-//! Everything from the agent is taken as hostile: frames are bounded, replies out of place and
-//! offsets that do not fit are [`CallError::Violation`], never a panic or unbounded memory.
+//! Everything from the agent is taken as hostile: each wait has an end ([`CallError::Silent`]), frames, texts, listings and
+//! what all calls to one agent may take together are bounded, and replies out of place and offsets that do not fit are
+//! [`CallError::Violation`], never a panic or unbounded memory.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "every reply out of place is the same violation")]
 
+mod bounds;
 mod connect;
 mod error;
 mod exec;
 mod files;
 mod tunnel;
 
-pub use connect::{Connect, ConnectFuture, Connection, UnixConnect};
+pub use bounds::{PROMPT, STALL, WORK};
+pub use connect::{Connect, ConnectFuture, Connection, Peer, UnixConnect};
 pub use error::CallError;
 pub use exec::{ExecConnection, ExecEvent, ExecReader, ExecWriter};
 pub use files::{FileDownload, FileUpload, Listed, Listing, WriteFile};
@@ -28,12 +31,21 @@ use crate::protocol::{
     Attach, AttachRefusal, ExecId, ExecRefusal, ExecSummary, Reply, Request, StartExec, StartRefusal, Stats,
     TerminalSize, TunnelRefusal,
 };
+use bounds::{Kind, Shares};
 use connect::Call;
 
-/// Speaks to one agent. Cheap to clone; every call opens its own connection.
+/// Secrets of one exec.
+const MOST_SECRETS: usize = 1000;
+/// For waits that the caller ends: a century.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Speaks to one agent. Cheap to clone; every call opens its own connection, and all clones share their bounds.
 #[derive(Clone)]
 pub struct Client {
     connect: Arc<dyn Connect>,
+    shares: Arc<Shares>,
+    /// How long the agent has for its first reply, where that is for the caller to say.
+    within: Option<Duration>,
 }
 
 impl Client {
@@ -44,7 +56,13 @@ impl Client {
 
     /// For an agent that is reached in another way.
     pub fn with(connect: impl Connect) -> Self {
-        Self { connect: Arc::new(connect) }
+        Self { connect: Arc::new(connect), shares: Arc::default(), within: None }
+    }
+
+    /// The same, where the agent has this long from connecting to its first reply: otherwise it has [`PROMPT`], or [`WORK`]
+    /// where it has work to do on files.
+    pub fn within(&self, limit: Duration) -> Self {
+        Self { within: Some(limit), ..self.clone() }
     }
 
     /// [`new`](Self::new), and checks that an agent of this protocol version answers.
@@ -84,7 +102,7 @@ impl Client {
     /// Starts an exec, or attaches to it if it was started before.
     pub async fn start_exec(&self, start: StartExec) -> Result<ExecConnection, CallError<StartRefusal>> {
         let offsets = [start.stdout_offset, start.stderr_offset];
-        let call = self.call("start exec", &Request::StartExec(start)).await?;
+        let call = self.long_call("start exec", &Request::StartExec(start)).await?;
         ExecConnection::begin(call, offsets).await
     }
 
@@ -95,7 +113,7 @@ impl Client {
         secret_names: Vec<String>,
     ) -> Result<ExecConnection, CallError<StartRefusal>> {
         let offsets = [start.stdout_offset, start.stderr_offset];
-        let call = self.call("start exec", &Request::StartSecretExec { start, secret_names }).await?;
+        let call = self.long_call("start exec", &Request::StartSecretExec { start, secret_names }).await?;
         ExecConnection::begin(call, offsets).await
     }
 
@@ -105,9 +123,12 @@ impl Client {
         exec_id: Option<ExecId>,
         names: Vec<String>,
     ) -> Result<Vec<String>, CallError<ExecRefusal>> {
+        // An exec has as many as it was started with, which may not be known here.
+        let most = if names.is_empty() { MOST_SECRETS } else { names.len() };
         let mut call = self.call("ask for secrets", &Request::Secrets { exec_id, names }).await?;
         match call.reply().await? {
-            Reply::Secrets(values) => Ok(values.0),
+            // Each costs whoever looks for it in all output.
+            Reply::Secrets(values) if values.0.len() <= most => Ok(values.0),
             other => Err(call.unexpected(&other)),
         }
     }
@@ -115,7 +136,7 @@ impl Client {
     /// Goes on with an exec's output from the given offsets and cuts off whoever was attached.
     pub async fn attach_exec(&self, attach: Attach) -> Result<ExecConnection, CallError<AttachRefusal>> {
         let offsets = [attach.stdout_offset, attach.stderr_offset];
-        let call = self.call("attach exec", &Request::AttachExec(attach)).await?;
+        let call = self.long_call("attach exec", &Request::AttachExec(attach)).await?;
         ExecConnection::begin(call, offsets).await
     }
 
@@ -130,8 +151,9 @@ impl Client {
         self.call("kill exec", &Request::KillExec { exec_id, grace }).await?.done().await
     }
 
-    /// Writes to an exec's stdin, any amount; returns once all was taken. With an offset (that of
-    /// the first byte in the exec's stdin) a repeated write writes nothing twice.
+    /// Writes to an exec's stdin, any amount; returns once all was taken, which takes as long as the exec lets it wait: it
+    /// is for the caller to give up. With an offset (that of the first byte in the exec's stdin) a repeated write writes
+    /// nothing twice.
     pub async fn write_stdin(
         &self,
         exec_id: ExecId,
@@ -142,7 +164,9 @@ impl Client {
             let chunk = bytes.split_to(bytes.len().min(crate::protocol::MAX_CHUNK));
             let next = offset.map(|at| at.saturating_add(chunk.len() as u64));
             let request = Request::WriteStdin { exec_id, offset, bytes: chunk };
-            self.call("write stdin", &request).await?.done().await?;
+            // The process may be asleep: there is no telling it from an agent that is.
+            let call = self.within(FOR_EVER);
+            call.long_call("write stdin", &request).await?.done().await?;
             offset = next;
         }
         Ok(())
@@ -168,7 +192,9 @@ impl Client {
         let mut execs = Vec::new();
         loop {
             match call.reply().await? {
-                Reply::Execs(batch) if execs.len() + batch.len() <= MOST => execs.extend(batch),
+                Reply::Execs(batch) if !batch.is_empty() && execs.len() + batch.len() <= MOST => {
+                    execs.extend(batch);
+                }
                 Reply::Done => return Ok(execs),
                 other => return Err(call.unexpected(&other)),
             }
@@ -177,7 +203,7 @@ impl Client {
 
     /// Connects to a port on the sandbox's loopback.
     pub async fn open_tcp(&self, port: u16) -> Result<Tunnel, CallError<TunnelRefusal>> {
-        let mut call = self.call("open tunnel", &Request::OpenTcp { port }).await?;
+        let mut call = self.long_call("open tunnel", &Request::OpenTcp { port }).await?;
         match call.reply().await? {
             Reply::Connected => Ok(Tunnel::new(call)),
             other => Err(call.unexpected(&other)),
@@ -185,6 +211,25 @@ impl Client {
     }
 
     async fn call<E>(&self, operation: &'static str, request: &Request) -> Result<Call, CallError<E>> {
-        Call::open(&*self.connect, operation, request).await
+        self.open((operation, Kind::Short, PROMPT), request).await
+    }
+
+    /// For an operation that lasts as long as an exec does.
+    async fn long_call<E>(&self, operation: &'static str, request: &Request) -> Result<Call, CallError<E>> {
+        self.open((operation, Kind::Long, PROMPT), request).await
+    }
+
+    /// For an operation that is answered when work on any number of files is done.
+    async fn work_call<E>(&self, operation: &'static str, request: &Request) -> Result<Call, CallError<E>> {
+        self.open((operation, Kind::Short, WORK), request).await
+    }
+
+    async fn open<E>(
+        &self,
+        (operation, kind, limit): (&'static str, Kind, Duration),
+        request: &Request,
+    ) -> Result<Call, CallError<E>> {
+        let asked = (operation, kind, self.within.unwrap_or(limit));
+        Call::open((&*self.connect, &self.shares), asked, request).await
     }
 }

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Connection;
 use super::connect::Call;
@@ -13,12 +14,13 @@ pub struct Tunnel {
     /// Arrived together with the agent's answer.
     early: Bytes,
     stream: Box<dyn Connection>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Tunnel {
     pub(super) fn new(call: Call) -> Self {
         let (read, early) = call.reader.into_parts();
-        Self { early, stream: read.unsplit(call.writer.into_inner()) }
+        Self { early, stream: read.unsplit(call.writer.into_inner()), _place: call.place }
     }
 }
 

@@ -1,11 +1,11 @@
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{MAX_FRAME, Message};
 
@@ -13,6 +13,12 @@ use super::{MAX_FRAME, Message};
 const INLINE: usize = 8 * 1024;
 /// Small messages are gathered up to this many bytes before a write is forced.
 const GATHER: usize = 32 * 1024;
+/// Bytes of a frame before its message: its length.
+const PREFIX: usize = 4;
+/// Room for what comes next, while its length is unknown.
+const READ_AHEAD: usize = 4096;
+/// Frames up to this many bytes are not counted against a budget.
+const UNCOUNTED: usize = 16 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -68,31 +74,87 @@ fn encode_header<M: Message + Serialize>(message: &M, buffer: &mut BytesMut) -> 
 
 /// Receiving side of a connection.
 pub struct FrameReader<R> {
-    frames: FramedRead<R, LengthDelimitedCodec>,
+    stream: R,
+    buffer: BytesMut,
+    /// Longest frame, in bytes.
+    most: usize,
+    budget: Option<Budget>,
+}
+
+/// What frames that have come in half may take, over all connections that share it.
+struct Budget {
+    bytes: Arc<Semaphore>,
+    /// For the frame that is coming in.
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> Self {
-        let codec = LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME).new_codec();
-        Self { frames: FramedRead::with_capacity(stream, codec, 4096) }
+        Self { stream, buffer: BytesMut::with_capacity(READ_AHEAD), most: MAX_FRAME, budget: None }
+    }
+
+    /// The same for a peer that is not trusted. Long frames that have come in half take no more than `bytes` together, one
+    /// permit a byte and at least [`MAX_FRAME`]: the next one waits.
+    pub fn with_budget(stream: R, bytes: Arc<Semaphore>) -> Self {
+        Self { budget: Some(Budget { bytes, held: None }), ..Self::new(stream) }
+    }
+
+    /// Takes no frame that is longer than this, in bytes.
+    pub fn limit(&mut self, most: usize) {
+        self.most = most.min(MAX_FRAME);
     }
 
     /// The next message, or `None` when the peer closed between two. Cancel safe.
     pub async fn receive<M: Message + DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
-        match self.frames.next().await {
-            None => Ok(None),
-            Some(Ok(frame)) => decode(&frame.freeze()).map(Some),
-            Some(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(FrameError::Malformed("frame too long"))
+        loop {
+            let ahead = match self.length()? {
+                Some(length) if self.buffer.len() >= PREFIX + length => {
+                    self.buffer.advance(PREFIX);
+                    let frame = self.buffer.split_to(length).freeze();
+                    if let Some(budget) = &mut self.budget {
+                        budget.held = None;
+                    }
+                    return decode(&frame).map(Some);
+                }
+                Some(length) => {
+                    self.afford(length).await;
+                    PREFIX + length - self.buffer.len()
+                }
+                None => READ_AHEAD,
+            };
+            self.buffer.reserve(ahead);
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into()))
+                };
             }
-            Some(Err(error)) => Err(FrameError::Io(error)),
+        }
+    }
+
+    /// How long the next frame is, once that is known.
+    fn length(&self) -> Result<Option<usize>, FrameError> {
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Ok(None) };
+        match usize::try_from(u32::from_be_bytes(*prefix)) {
+            Ok(length) if length <= self.most => Ok(Some(length)),
+            Ok(_) | Err(_) => Err(FrameError::Malformed("frame too long")),
+        }
+    }
+
+    async fn afford(&mut self, length: usize) {
+        if let Some(budget) =
+            self.budget.as_mut().filter(|budget| length > UNCOUNTED && budget.held.is_none())
+        {
+            let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+            // Nobody closes it.
+            budget.held = Arc::clone(&budget.bytes).acquire_many_owned(bytes).await.ok();
         }
     }
 
     /// Gives back the stream and what was read from it beyond the last message.
     pub fn into_parts(self) -> (R, Bytes) {
-        let parts = self.frames.into_parts();
-        (parts.io, parts.read_buf.freeze())
+        (self.stream, self.buffer.freeze())
     }
 }
 

@@ -163,7 +163,8 @@ impl SandboxState {
                     | DestroyReason::Lifetime
                     | DestroyReason::JobDone
                     | DestroyReason::NodeLost
-                    | DestroyReason::Shutdown => destroyed.reason,
+                    | DestroyReason::Shutdown
+                    | DestroyReason::AgentLost => destroyed.reason,
                 };
                 self.phase = SandboxPhase::Destroyed { reason, at };
             }

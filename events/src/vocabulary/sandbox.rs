@@ -271,6 +271,8 @@ pub enum DestroyReason {
     Shutdown,
     /// The box ended by itself, or somebody removed it behind our back.
     Vanished,
+    /// Its agent could not be reached for so long that nothing can be done with it any more.
+    AgentLost,
 }
 
 impl DestroyReason {
@@ -285,6 +287,7 @@ impl DestroyReason {
             Self::NodeLost => "node_lost",
             Self::Shutdown => "shutdown",
             Self::Vanished => "vanished",
+            Self::AgentLost => "agent_lost",
         }
     }
 }

@@ -117,7 +117,7 @@ async fn create(
         Err(_) if wanted == Wanted::HadHere => return Ok(()),
         Err(error) => return failed(shared, context, &error, attempt).await,
     };
-    let agent = Client::new(&handle.socket);
+    let agent = Client::with(handle.connect());
     if !env.0.is_empty() {
         // The agent keeps it: an executor that takes over has it from nowhere else.
         let environment = env.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -139,6 +139,7 @@ async fn create(
         shared.registry.insert(Arc::clone(&hosted));
         hosted
     });
+    hosted.may_live_until(now + (time_left + began.elapsed()));
     match setup::run(shared, context, &hosted, &spec.setup, time_left, attempt).await? {
         SetupOutcome::Done => {}
         // Who destroys it tells of it.
@@ -164,6 +165,9 @@ async fn create(
             shared.registry.remove(id);
             return Err(Outcome::Retry(Duration::from_secs(1)));
         }
+    }
+    if let Some((expires_at, _)) = ends {
+        hosted.may_live_until(expires_at);
     }
     let running = SandboxRunning {
         node: shared.config.node.clone(),

@@ -9,6 +9,8 @@ use crate::hosted::Hosted;
 use crate::reconcile::never_began;
 use crate::service::Shared;
 
+/// How long an agent has to agree to an end. Without its word the box goes all the same.
+const ASK: Duration = Duration::from_secs(1);
 /// How long execs get to tell their end.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -58,6 +60,7 @@ pub(crate) async fn destroy(
         }
     }
     if let Some(hosted) = &hosted {
+        hosted.set_gone();
         hosted.pumps.close();
         if tokio::time::timeout(LAST_WORDS, hosted.pumps.wait()).await.is_err() {
             tracing::warn!(sandbox.id = %id, "an exec did not tell its end in time");
@@ -93,12 +96,15 @@ async fn end_pending(shared: &Shared, context: &Context) -> Result<(), Outcome> 
 
 /// Ends all execs through the agent, so that their last output and their end are in the log before the box goes.
 async fn end_execs(hosted: &Hosted) {
-    if hosted.agent.shutdown(Duration::ZERO).await.is_ok() {
+    if hosted.agent.within(ASK).shutdown(Duration::ZERO).await.is_ok() {
         let told = async {
             while !hosted.execs.is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let _ = tokio::time::timeout(LAST_WORDS, told).await;
+        tokio::select! {
+            _ = tokio::time::timeout(LAST_WORDS, told) => {}
+            () = hosted.gone() => {}
+        }
     }
 }

@@ -21,6 +21,7 @@ pub(super) async fn run(shared: &Shared, context: &Context, expires_at: DateTime
         tracing::warn!(sandbox.id = %context.sandbox, error = %error, "the deadline was not moved");
         return if hosted.is_closing() { Outcome::Done } else { Outcome::Retry(Duration::from_secs(1)) };
     }
+    hosted.may_live_until(expires_at);
     match tell(shared, &[context.event_once("extended", SandboxTtlExtended { expires_at })]).await {
         Ok(()) => Outcome::Done,
         Err(outcome) => outcome,

@@ -14,11 +14,13 @@ use events::{Command, Delivery};
 use crate::context::Context;
 use crate::service::Shared;
 
+pub(crate) use destroy_sandbox::destroy;
+
 /// How often a command that takes long shows that it is being worked on.
 const PROGRESS: Duration = Duration::from_millis(1_200);
 
 /// What becomes of a command.
-enum Outcome {
+pub(crate) enum Outcome {
     /// Its effect is durable, or it can have none.
     Done,
     /// Deliver it again later.

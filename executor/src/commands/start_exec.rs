@@ -16,6 +16,8 @@ use crate::service::Shared;
 const ACK_PAUSE: Duration = Duration::from_millis(20);
 /// How often a start with secrets is tried with an agent that breaks the connection.
 const SECRET_ATTEMPTS: i64 = 5;
+/// How often an agent that does not answer is asked to start it.
+const SILENT_ATTEMPTS: i64 = 2;
 const GONE: &str = "the sandbox is gone";
 
 pub(super) async fn run(
@@ -70,12 +72,22 @@ async fn start(
         // Delivered again while it runs: the first delivery acknowledges it.
         return Err(Outcome::Retry(Duration::from_secs(5)));
     }
-    let connection = match connect(&hosted, exec, spec, env).await {
+    let connection = tokio::select! {
+        connection = connect(&hosted, exec, spec, env) => connection,
+        () = hosted.gone() => {
+            hosted.execs.remove(&exec);
+            let exec = (exec, spec.request_digest.clone());
+            return fail(shared, context, exec, FailureCode::SandboxGone, GONE.to_owned()).await;
+        }
+    };
+    let connection = match connection {
         Ok(connection) => connection,
         Err(error) => {
             hosted.execs.remove(&exec);
             // An agent from before secrets does not know such a start and breaks the connection, every time.
             let give_up = !spec.secret_names.is_empty() && attempt >= SECRET_ATTEMPTS;
+            let give_up =
+                give_up || (attempt >= SILENT_ATTEMPTS && matches!(error, CallError::Silent { .. }));
             let digest = spec.request_digest.clone();
             return refused(shared, context, (exec, digest), &hosted, error, give_up).await;
         }
@@ -161,6 +173,16 @@ async fn refused(
             }
             (FailureCode::SandboxGone, GONE.to_owned())
         }
+        // The same id starts it once, so it may be asked for again; whether it ever began stays open if that fails too.
+        CallError::Silent { .. } if !give_up && !hosted.is_closing() => {
+            return Err(Outcome::Retry(Duration::from_millis(500)));
+        }
+        CallError::Silent { .. } => {
+            shared.registry.give_up(exec);
+            let message = "the agent of the sandbox does not answer: whether the command began is not known";
+            (FailureCode::AgentUnreachable, message.to_owned())
+        }
+        error @ CallError::Crowded { .. } => (FailureCode::ResourceLimit, error.to_string()),
         CallError::InvalidCall { reason, .. } => (FailureCode::Invalid, reason),
         CallError::Violation { .. } | CallError::Version { .. } => {
             (FailureCode::AgentUnreachable, "the agent of the sandbox does not answer".to_owned())

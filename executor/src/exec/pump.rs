@@ -23,9 +23,13 @@ use crate::recorded::{Following, Recorded};
 
 /// How long the news of a start waits for company: a short exec is one message.
 const COMPANY: Duration = Duration::from_millis(2);
-/// How often a lost connection to an agent is tried again before its sandbox counts as gone.
-const RETRIES: u32 = 20;
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// For how long, and how often, a lost connection to an agent is tried again before its sandbox counts as gone. The pause
+/// grows: where one agent is gone, hundreds of pumps may be waiting for it.
+const RETRY_FOR: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+/// How long the agent has for each try.
+const RETRY_ASK: Duration = Duration::from_secs(5);
 /// How long what may be the beginning of a secret is held back. Who prints a part of one and pauses for longer has told
 /// it; a prompt that looks like one comes this much later.
 const HOLD: Duration = Duration::from_millis(200);
@@ -300,8 +304,13 @@ impl Pump {
                 if ended { self.read[index] } else { safe.saturating_sub(self.masking.lookbehind()) };
             if offset > self.released[index] {
                 self.released[index] = offset;
-                // An agent that is gone has nothing to release; the reader will notice.
-                let _ = writer.ack(stream, offset).await;
+                tokio::select! {
+                    // An agent that is gone has nothing to release; the reader will notice.
+                    _ = writer.ack(stream, offset) => {}
+                    // One that does not read is not waited for.
+                    () = self.exec.shutdown.cancelled() => {}
+                    () = self.exec.hosted.gone() => {}
+                }
             }
         }
     }
@@ -370,7 +379,7 @@ impl Pump {
         let ended = ExecEnded {
             stdout_bytes: self.gathered[0],
             stderr_bytes: self.gathered[1],
-            truncated_bytes: (outcome.stdout_len + outcome.stderr_len).saturating_sub(recorded),
+            truncated_bytes: outcome.stdout_len.saturating_add(outcome.stderr_len).saturating_sub(recorded),
             duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
             oom: matches!(outcome.end, protocol::ExecEnd::OutOfMemory { .. }),
         };
@@ -433,7 +442,9 @@ impl Pump {
 
     /// Finds the agent again after its connection broke; `None` when it is gone for good.
     async fn attach_again(&mut self) -> Option<ExecConnection> {
-        for _ in 0..RETRIES {
+        let give_up_at = Instant::now() + RETRY_FOR;
+        let mut pause = RETRY_PAUSE;
+        while Instant::now() < give_up_at {
             if self.exec.shutdown.is_cancelled() {
                 return None;
             }
@@ -442,7 +453,13 @@ impl Pump {
                 stdout_offset: self.read[0],
                 stderr_offset: self.read[1],
             };
-            match self.exec.hosted.agent.attach_exec(attach).await {
+            let agent = self.exec.hosted.agent.within(RETRY_ASK);
+            let attached = tokio::select! {
+                attached = agent.attach_exec(attach) => attached,
+                () = self.exec.shutdown.cancelled() => return None,
+                () = self.exec.hosted.gone() => break,
+            };
+            match attached {
                 Ok(connection) => return Some(connection),
                 Err(CallError::Refused(AttachRefusal::UnknownExec(_))) => break,
                 Err(CallError::Refused(AttachRefusal::Released { stream, retained_from })) => {
@@ -456,7 +473,8 @@ impl Pump {
                 }
                 Err(error) => {
                     tracing::debug!(error = %error, exec.id = %self.exec.id, "cannot attach again");
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_LONGEST);
                 }
             }
         }

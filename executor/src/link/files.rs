@@ -229,9 +229,11 @@ fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
             LinkFault::new(code, refusal.to_string())
         }
         CallError::InvalidCall { reason, .. } => LinkFault::new(FaultCode::InvalidPath, reason),
-        error @ (CallError::Transport { .. } | CallError::Violation { .. } | CallError::Version { .. }) => {
-            unanswered(hosted, &error, "a file operation failed")
-        }
+        error @ (CallError::Transport { .. }
+        | CallError::Silent { .. }
+        | CallError::Crowded { .. }
+        | CallError::Violation { .. }
+        | CallError::Version { .. }) => unanswered(hosted, &error, "a file operation failed"),
     }
 }
 

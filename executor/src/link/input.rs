@@ -48,7 +48,7 @@ pub(super) async fn stream(
     Ok(LinkValue::Done)
 }
 
-/// Waits until the agent has taken a piece, however long the process lets it wait.
+/// Waits until the agent has taken a piece, however long the process lets it wait, as long as the agent itself answers.
 async fn write(
     hosted: &Hosted,
     exec: ExecId,
@@ -63,6 +63,9 @@ async fn write(
             () = tokio::time::sleep(KEEP_ALIVE) => {
                 // A gateway that is gone is noticed by the next read.
                 let _ = incoming.keep_alive().await;
+                hosted.agent.ping().await.map_err(|error| {
+                    unanswered(hosted, &error, "input was not passed on: its agent does not answer")
+                })?;
             }
         }
     }
@@ -122,6 +125,8 @@ fn fault(hosted: &Hosted, error: CallError<ExecRefusal>) -> LinkFault {
             LinkFault::new(code, refusal.to_string())
         }
         error @ (CallError::Transport { .. }
+        | CallError::Silent { .. }
+        | CallError::Crowded { .. }
         | CallError::InvalidCall { .. }
         | CallError::Violation { .. }
         | CallError::Version { .. }) => unanswered(hosted, &error, "input was not passed on"),

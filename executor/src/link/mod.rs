@@ -6,7 +6,9 @@ mod recording;
 
 use std::sync::Arc;
 
-use events::{ErrorChain, FaultCode, LinkFault, LinkIncoming, LinkOp, LinkServer, LinkValue, SandboxStats};
+use events::{
+    ErrorChain, FaultCode, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer, LinkValue, SandboxStats,
+};
 
 use crate::context::Context;
 use crate::hosted::Hosted;
@@ -39,35 +41,53 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
             return;
         }
     };
-    let context = Context::of_link(&request, &hosted.redaction, &shared.clock);
-    let answer = match &request.op {
-        LinkOp::ReadFile { path } => files::read(shared, &context, &hosted, path, &mut incoming).await,
-        LinkOp::WriteFile { path, mode, keep_mode } => {
-            let mode = files::Mode { bits: *mode, keep: *keep_mode };
-            files::write(shared, &context, &hosted, path, mode, &mut incoming).await
-        }
-        LinkOp::ListFiles { path } => files::list(&hosted, path, &mut incoming).await,
-        LinkOp::StatFile { path } => files::stat(&hosted, path).await,
-        LinkOp::DeleteFile { path, recursive } => {
-            files::delete(shared, &context, &hosted, path, *recursive).await
-        }
-        LinkOp::MoveFile { from, to } => files::rename(shared, &context, &hosted, from, to).await,
-        LinkOp::ChangeMode { path, mode } => files::change_mode(shared, &context, &hosted, path, *mode).await,
-        LinkOp::Glob { pattern } => files::glob(&hosted, pattern, &mut incoming).await,
-        LinkOp::Stats => stats(&hosted).await,
-        LinkOp::Input { exec, close } => {
-            let recording = Recording::start(shared, &context, &hosted, *exec);
-            input::stream(&hosted, *exec, *close, recording, &mut incoming).await
-        }
-        LinkOp::Signal { exec, signal } => input::signal(shared, &context, &hosted, *exec, *signal).await,
-        LinkOp::Resize { exec, size } => input::resize(shared, &context, &hosted, *exec, *size).await,
-        LinkOp::AdjustMode { path, change } => {
-            files::adjust_mode(shared, &context, &hosted, path, change).await
-        }
-        LinkOp::Kill { exec } => input::kill(shared, &context, &hosted, *exec).await,
+    let Ok(_place) = Arc::clone(&hosted.requests).try_acquire_owned() else {
+        let message = "too many requests to this sandbox are under way: try again";
+        incoming.answer(Err(LinkFault::new(FaultCode::Unavailable, message))).await;
+        return;
+    };
+    let answer = tokio::select! {
+        answer = carry_out(shared, &hosted, &request, &mut incoming) => answer,
+        // Whatever was asked of its agent is not answered any more.
+        () = hosted.gone() => Err(gone()),
     };
     let answer = answer.map_err(|fault| explain(shared, &hosted, fault));
     incoming.answer(answer).await;
+}
+
+async fn carry_out(
+    shared: &Shared,
+    hosted: &Arc<Hosted>,
+    request: &LinkRequest,
+    incoming: &mut LinkIncoming,
+) -> Answer {
+    let context = Context::of_link(request, &hosted.redaction, &shared.clock);
+    match &request.op {
+        LinkOp::ReadFile { path } => files::read(shared, &context, hosted, path, incoming).await,
+        LinkOp::WriteFile { path, mode, keep_mode } => {
+            let mode = files::Mode { bits: *mode, keep: *keep_mode };
+            files::write(shared, &context, hosted, path, mode, incoming).await
+        }
+        LinkOp::ListFiles { path } => files::list(hosted, path, incoming).await,
+        LinkOp::StatFile { path } => files::stat(hosted, path).await,
+        LinkOp::DeleteFile { path, recursive } => {
+            files::delete(shared, &context, hosted, path, *recursive).await
+        }
+        LinkOp::MoveFile { from, to } => files::rename(shared, &context, hosted, from, to).await,
+        LinkOp::ChangeMode { path, mode } => files::change_mode(shared, &context, hosted, path, *mode).await,
+        LinkOp::Glob { pattern } => files::glob(hosted, pattern, incoming).await,
+        LinkOp::Stats => stats(hosted).await,
+        LinkOp::Input { exec, close } => {
+            let recording = Recording::start(shared, &context, hosted, *exec);
+            input::stream(hosted, *exec, *close, recording, incoming).await
+        }
+        LinkOp::Signal { exec, signal } => input::signal(shared, &context, hosted, *exec, *signal).await,
+        LinkOp::Resize { exec, size } => input::resize(shared, &context, hosted, *exec, *size).await,
+        LinkOp::AdjustMode { path, change } => {
+            files::adjust_mode(shared, &context, hosted, path, change).await
+        }
+        LinkOp::Kill { exec } => input::kill(shared, &context, hosted, *exec).await,
+    }
 }
 
 /// What fails in a sandbox that is being destroyed, or has gone meanwhile, fails because of that.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use agent::client::Client;
+use agent::client::{Client, Peer};
 use events::{Network, SandboxId};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::process::Child;
@@ -221,6 +221,7 @@ impl BubblewrapProvider {
             running: agent.as_ref().is_some_and(Process::runs),
             runtime_id: agent.as_ref().map(Process::runtime_id).unwrap_or_default(),
             socket: files.run().join(inside::SOCKET_NAME),
+            peer: Peer::Anybody,
             // There is no bridge: with `host_network` it has the host's addresses.
             address: None,
         })

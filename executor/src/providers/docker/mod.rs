@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::client::Peer;
 use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use events::{ProviderName, SandboxId};
@@ -160,6 +161,7 @@ impl DockerProvider {
             provider: self.config.name.clone(),
             runtime_id,
             socket: self.run_dir(id).join(inside::SOCKET_NAME),
+            peer: Peer::Anybody,
             running,
             address: None,
         }
