@@ -115,6 +115,10 @@ impl Frame {
         if let EventData::ExecOutput(output) = &mut data {
             output.bytes = self.body.clone();
             output.missing = self.missing;
+            // 63 bits are what every database counts in; nobody who adds up offsets need look out for more.
+            if output.offset.checked_add(output.length()).is_none_or(|end| end > i64::MAX as u64) {
+                return Err(DecodeError::Frame("output past the end of all numbers"));
+            }
         } else if let EventData::ExecInput(input) = &mut data {
             input.bytes = self.body.clone();
             input.missing = self.missing;

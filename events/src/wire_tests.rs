@@ -291,3 +291,16 @@ proptest! {
         prop_assert!(decode_batch(whole.slice(..whole.len() - cut), false).is_err());
     }
 }
+
+#[test]
+fn output_past_the_end_of_all_numbers_is_no_event() {
+    let exec = ExecId::from_bytes([4; 16]);
+    let read = |offset| {
+        let output = ExecOutput::new(exec, OutputStream::Stdout, offset, Bytes::from_static(b"hello"));
+        event(output).to_frame().unwrap().decode()
+    };
+    assert!(read(i64::MAX as u64 - 5).is_ok());
+    for offset in [i64::MAX as u64 - 4, u64::MAX - 4, u64::MAX] {
+        assert!(matches!(read(offset), Err(DecodeError::Frame(_))), "{offset}");
+    }
+}

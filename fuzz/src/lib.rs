@@ -4,6 +4,7 @@
 
 #![allow(clippy::panic, reason = "a panic is what a fuzz target says no with")]
 
+mod agent_calls;
 mod agent_frames;
 mod audit_files;
 mod durations;
@@ -14,7 +15,9 @@ mod request_bodies;
 mod request_values;
 mod socket_frames;
 mod subjects;
+mod terminal;
 
+pub use agent_calls::agent_calls;
 pub use agent_frames::agent_frames;
 pub use audit_files::audit_files;
 pub use durations::durations;
@@ -25,12 +28,14 @@ pub use request_bodies::request_bodies;
 pub use request_values::request_values;
 pub use socket_frames::socket_frames;
 pub use subjects::subjects;
+pub use terminal::terminal;
 
 /// What is fed with bytes.
 pub type Target = fn(&[u8]);
 
 /// The targets by their names, for the test of the corpora.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
+    ("agent_calls", agent_calls),
     ("agent_frames", agent_frames),
     ("audit_files", audit_files),
     ("durations", durations),
@@ -41,6 +46,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("request_values", request_values),
     ("socket_frames", socket_frames),
     ("subjects", subjects),
+    ("terminal", terminal),
 ];
 
 /// What was read and written is the same when it is read and written again.

@@ -115,7 +115,9 @@ impl Asciicast {
             }
             EventData::ExecExited(exited) => self.end(event.time, Some(exited.code), out),
             EventData::ExecTimedOut(_) => self.end(event.time, Some(124), out),
-            EventData::ExecKilled(killed) => self.end(event.time, Some(128 + killed.signal), out),
+            EventData::ExecKilled(killed) => {
+                self.end(event.time, Some(128_i32.saturating_add(killed.signal)), out)
+            }
             EventData::ExecFailed(failed) => {
                 self.line(event.time, "m", &failed.message, out);
                 self.end(event.time, None, out);

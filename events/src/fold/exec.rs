@@ -263,7 +263,7 @@ impl ExecEnd {
         match self {
             Self::Exited { code, .. } => Some(*code),
             Self::TimedOut { .. } => Some(124),
-            Self::Killed { signal, .. } => Some(128 + *signal),
+            Self::Killed { signal, .. } => Some(128_i32.saturating_add(*signal)),
             Self::Failed { .. } | Self::OutcomeUnknown { .. } => None,
         }
     }

@@ -387,9 +387,14 @@ impl Pump {
             protocol::ExecEnd::Exited { code } => {
                 ExecExited { exec, code, signal: None, asked: None, ended }.into()
             }
-            protocol::ExecEnd::Signaled { signal } => {
-                ExecExited { exec, code: 128 + signal, signal: Some(signal), asked: None, ended }.into()
+            protocol::ExecEnd::Signaled { signal } => ExecExited {
+                exec,
+                code: 128_i32.saturating_add(signal),
+                signal: Some(signal),
+                asked: None,
+                ended,
             }
+            .into(),
             protocol::ExecEnd::OutOfMemory { left } => {
                 let signal = if let Left::Signal(signal) = left { Some(signal) } else { None };
                 ExecExited { exec, code: left.exit_code(), signal, asked: None, ended }.into()

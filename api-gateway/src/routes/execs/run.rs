@@ -250,7 +250,7 @@ fn respond(exec: ExecId, collected: Collected) -> Result<Response, ApiError> {
     };
     let reply = match &collected.end {
         ExecEnd::Exited { code, signal, ended, .. } => reply(*code, *signal, ended),
-        ExecEnd::Killed { signal, ended, .. } => reply(128 + *signal, Some(*signal), ended),
+        ExecEnd::Killed { signal, ended, .. } => reply(128_i32.saturating_add(*signal), Some(*signal), ended),
         ExecEnd::TimedOut { .. } => return Err(timed_out(exec)),
         ExecEnd::Failed { code, message, .. } => return Err(failure(*code, message).with_exec(exec)),
         ExecEnd::OutcomeUnknown { message, .. } => return Err(outcome_unknown(message).with_exec(exec)),

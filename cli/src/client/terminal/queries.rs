@@ -4,33 +4,104 @@
 //! program has long had its answers when its output is shown again: asked once more, our terminal would type them into
 //! whatever runs now. So questions are left out, and so are bells, notifications and what sets the clipboard.
 
-use super::sequences::{Piece, Sequences};
+use super::sequences::{Piece, Sequences, is_control};
 
+const ESC: u8 = 0x1b;
 const BEL: u8 = 0x07;
 const ENQ: u8 = 0x05;
+/// Ends whatever sequence a terminal is in.
+const CAN: u8 = 0x18;
+/// In UTF-8 what begins with it and goes on below 0xa0 is a control character that may stand for ESC and another one.
+const C1: u8 = 0xc2;
+/// In place of a character that is none, as terminals show it.
+const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 
 /// Takes out of past output what only had a meaning at its time.
 #[derive(Debug, Default)]
 pub struct Scrollback {
     sequences: Sequences,
+    filter: Filter,
+}
+
+#[derive(Debug, Default)]
+struct Filter {
+    /// The terminal may be inside a sequence that did not end. What is left out ends it, or the rest would stand for a new one.
+    is_open: bool,
+    /// The first byte of a character that may be a control character waits for the second.
+    is_waiting: bool,
 }
 
 impl Scrollback {
     /// What of the output is to be shown.
     pub fn filter(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len());
+        let filter = &mut self.filter;
         self.sequences.feed(bytes, |piece| match piece {
-            Piece::Text(text) => out.extend(text.iter().filter(|byte| !matches!(**byte, BEL | ENQ))),
-            Piece::Sequence(sequence) if is_for_its_time(sequence) => {}
-            Piece::Sequence(sequence) => out.extend_from_slice(sequence),
+            Piece::Text(text) => filter.text(text, &mut out),
+            Piece::Sequence(sequence) if is_for_its_time(&heard(sequence)) => filter.leave_out(&mut out),
+            Piece::Sequence(sequence) => {
+                filter.settle(&mut out);
+                out.extend_from_slice(sequence);
+                filter.is_open = false;
+            }
         });
         out
     }
 
     /// What was held back, because it is not whole yet.
     pub fn finish(mut self) -> Vec<u8> {
-        self.sequences.finish()
+        let mut out = Vec::new();
+        if self.filter.is_waiting {
+            out.push(C1);
+        }
+        out.extend(self.sequences.finish());
+        out
     }
+}
+
+impl Filter {
+    fn text(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        if text.first() == Some(&ESC) {
+            self.is_open = true;
+        }
+        for byte in text.iter().copied() {
+            match byte {
+                0xa0..=0xbf if std::mem::take(&mut self.is_waiting) => out.extend([C1, byte]),
+                0x80..=0x9f if self.is_waiting => {
+                    self.leave_out(out);
+                }
+                BEL | ENQ => self.leave_out(out),
+                byte => {
+                    self.settle(out);
+                    if byte == C1 {
+                        self.is_waiting = true;
+                    } else {
+                        out.push(byte);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What waited is no whole character. It does not go out as it is: what follows could complete it once something between is
+    /// left out.
+    fn settle(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.is_waiting) {
+            out.extend_from_slice(REPLACEMENT);
+        }
+    }
+
+    fn leave_out(&mut self, out: &mut Vec<u8>) {
+        self.settle(out);
+        if std::mem::take(&mut self.is_open) {
+            out.push(CAN);
+        }
+    }
+}
+
+/// What a terminal takes a sequence for: without the control characters in it, but for those that frame it.
+fn heard(sequence: &[u8]) -> Vec<u8> {
+    sequence.iter().copied().filter(|byte| *byte == ESC || !is_control(*byte)).collect()
 }
 
 fn is_for_its_time(sequence: &[u8]) -> bool {
@@ -126,6 +197,21 @@ mod tests {
         ] {
             assert_eq!(shown(&format!("a{question}b")), "ab", "{question:?}");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_leaves_no_question_behind() {
+        // The rest of a sequence that another one interrupted is text, and not its end.
+        assert_eq!(shown("\x1b[6\x1b[>cn"), "\x1b[6\x18n");
+        assert_eq!(shown("\x1b[6\x1b[>c\x1b[>cn"), "\x1b[6\x18n");
+        // What a terminal does at once does not hide the question around it.
+        assert_eq!(shown("a\x1b[1\r8tb\x1b\rZ\x1b[\x7f6nc"), "abc");
+        // ESC and another character, as one.
+        assert_eq!(shown("a\u{9b}6n\u{9d}52;c;?\u{9c}b"), "a\u{fffd}6n\u{fffd}52;c;?\u{fffd}b");
+        assert_eq!(shown("é © \u{85}"), "é © \u{fffd}");
+        // A title that is too long to be kept together still ends.
+        let title = format!("\x1b]0;{}", "x".repeat(10_000));
+        assert_eq!(shown(&format!("{title}\x07b")), format!("{title}\x18b"));
     }
 
     #[test]

@@ -90,7 +90,9 @@ impl Sequences {
         }
         self.held.push(byte);
         let is_whole = match self.state {
-            State::Escape if self.held.len() == 2 => match byte {
+            // A terminal does at once what a control character says, and goes on with the sequence that it stands in.
+            State::Escape if is_control(byte) => false,
+            State::Escape if self.held.iter().filter(|byte| !is_control(**byte)).count() == 1 => match byte {
                 b'[' => {
                     self.state = State::Control;
                     false
@@ -138,6 +140,11 @@ impl Sequences {
             each(Piece::Text(again));
         }
     }
+}
+
+/// Whether a terminal looks at it apart from the sequence that it stands in.
+pub fn is_control(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7f
 }
 
 fn is_intermediate(byte: u8) -> bool {
