@@ -1,15 +1,20 @@
 //! PID 1 of a sandbox: runs processes, keeps their output until it is safe elsewhere, serves files,
-//! and ends the sandbox at its deadline. See `agent::protocol` for what it understands.
+//! and ends the sandbox at its deadline. On the host it removes what sandboxes leave. See `agent::protocol` for what it understands.
 
+mod removal;
 mod server;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let options = match server::Options::parse(std::env::args_os().skip(1)) {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|argument| argument == "--remove").is_some() {
+        return removal::run(arguments);
+    }
+    let options = match server::Options::parse(arguments) {
         Ok(options) => options,
         Err(error) => {
-            eprintln!("stacyvm-agent: {error}\n{}", server::USAGE);
+            eprintln!("stacyvm-agent: {error}\n{}\n{}", server::USAGE, removal::USAGE);
             return ExitCode::from(2);
         }
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::eventually;
-use support::serve::{Serve, containers};
+use support::serve::{Serve, running_containers};
 use support::split::Split;
 
 #[tokio::test]
@@ -17,12 +17,12 @@ async fn a_sandbox_ends_at_its_ttl_with_the_whole_control_plane_dead() {
     let sandbox = split.api.spawn(json!({"image": "alpine:latest", "ttl": "8s"})).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(8);
     let installation = split.installation();
-    assert_eq!(containers(&installation), std::slice::from_ref(&sandbox));
+    assert_eq!(running_containers(&installation), std::slice::from_ref(&sandbox));
     split.kill_control_plane();
     split.nats.kill();
     let patience = deadline + Duration::from_secs(5) - tokio::time::Instant::now();
-    eventually("the container is gone", patience, async || {
-        containers(&installation).is_empty().then_some(())
+    eventually("nothing runs in the container", patience, async || {
+        running_containers(&installation).is_empty().then_some(())
     })
     .await;
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::eventually;
 use support::nats::Nats;
 use support::process::{SIGCONT, SIGSTOP, kill};
-use support::serve::Serve;
+use support::serve::{Serve, running_containers};
 use support::tmpfs::Tmpfs;
 
 /// A refusal that takes longer was waited for. The first one takes a second or two: somebody has to find out.
@@ -123,7 +123,7 @@ async fn a_full_data_directory_is_left_behind_when_there_is_room_again() {
     .await;
     serve.wait_unready(&["disk_low"]).await;
     eventually("the short one is past its deadline", Duration::from_secs(60), async || {
-        (!serve.containers().contains(&short)).then_some(())
+        (!running_containers(&serve.installation()).contains(&short)).then_some(())
     })
     .await;
 

@@ -48,7 +48,8 @@ pub trait Provider: Send + Sync + 'static {
     /// On an error nothing that this call made is left; a box that was there before stays.
     async fn create(&self, order: &BoxOrder, progress: &dyn PullProgress) -> Result<BoxHandle, CreateError>;
 
-    /// Ends everything in the box and removes every trace of it. Returns when it is gone.
+    /// Ends everything in the box and takes it away. Returns when it is gone. Removing what work in it left is bounded here:
+    /// what takes long, or cannot be removed now, goes on beside all else, and is no box that [`list`](Self::list) shows.
     async fn destroy(&self, id: SandboxId) -> Result<(), DestroyError>;
 
     /// Every box of this node and deployment, running or dead, whoever made it.

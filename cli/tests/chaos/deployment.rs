@@ -139,7 +139,9 @@ impl Deployment {
         let Ok(entries) = std::fs::read_dir(self.path.join(owner).join("bubblewrap/boxes")) else {
             return Vec::new();
         };
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        // What is being removed is no box any more.
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 
     /// Leaves all files where they are.

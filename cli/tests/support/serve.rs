@@ -134,6 +134,15 @@ pub fn containers(installation: &str) -> Vec<String> {
         .collect()
 }
 
+/// Those in which something runs. One that ended by itself is there until an executor removes it.
+pub fn running_containers(installation: &str) -> Vec<String> {
+    let filter = format!("label=stacyvm.deployment={installation}");
+    docker(&["ps", "--filter", &filter, "--format", "{{.Label \"stacyvm.sandbox\"}}"])
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
 pub fn remove_containers(installation: &str) {
     if installation.is_empty() {
         return;

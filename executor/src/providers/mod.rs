@@ -7,5 +7,7 @@ mod arrival;
 mod image;
 mod inside;
 mod privileges;
+mod remover;
 mod run_dir;
 mod seccomp;
+mod trash;

@@ -120,3 +120,39 @@ pub async fn what_is_shared_with_the_executor_is_small_and_apart(rig: &Rig) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("read the mounts");
     assert!(!mounts.contains(data.to_str().expect("UTF-8")), "a mount stays: {mounts}");
 }
+
+/// Deep, with long names, wide, closed, and of every kind.
+const LEAVINGS: &str = r#"
+import os, socket
+def nest(at, name, levels):
+    os.makedirs(at); os.chdir(at)
+    for _ in range(levels):
+        os.mkdir(name); os.chdir(name)
+nest("/deep", "d", 1500)
+nest("/long", "n" * 255, 100)
+os.makedirs("/wide"); os.chdir("/wide")
+for number in range(3000): os.mkdir(str(number))
+for number in range(100): os.mkdir(f"{number}/inner")
+os.makedirs("/kinds/closed/closed"); os.chdir("/kinds")
+os.mkfifo("fifo"); os.symlink("/", "link"); socket.socket(socket.AF_UNIX).bind("socket")
+os.chmod("closed/closed", 0); os.chmod("closed", 0)
+print("made")
+"#;
+
+pub async fn whatever_work_leaves_is_removed(rig: &Rig) {
+    let handle = rig.any_box().await;
+    assert_eq!(python(&handle, LEAVINGS).await.stdout, "made\n");
+    leave_running(
+        &handle,
+        "while :; do for i in 1 2 3 4 5 6 7 8; do mkdir -p /grows/$i/$i; echo >/grows/$i/f; done; done",
+    )
+    .await;
+    rig.provider.destroy(handle.id).await.expect("destroy it");
+    assert_eq!(rig.listed(handle.id).await, None);
+    rig.provider.destroy(handle.id).await.expect("destroy it again");
+    let began = std::time::Instant::now();
+    while let Some(left) = rig.left_of(handle.id) {
+        assert!(began.elapsed() < Duration::from_secs(90), "{left} stays");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

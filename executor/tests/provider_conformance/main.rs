@@ -78,7 +78,8 @@ conformance! {
         memory_is_limited_and_the_agent_survives,
         processes_are_limited,
         the_agent_serves_when_processes_run_out,
-        what_is_shared_with_the_executor_is_small_and_apart;
+        what_is_shared_with_the_executor_is_small_and_apart,
+        whatever_work_leaves_is_removed;
     confinement:
         a_read_only_root_leaves_tmp_and_workspace,
         a_socket_of_the_host_cannot_be_passed_off_as_the_agent,

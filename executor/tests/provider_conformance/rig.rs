@@ -169,6 +169,23 @@ impl Rig {
         self.data.path()
     }
 
+    /// Something of a box that is still on this machine, though nobody lists it any more.
+    pub fn left_of(&self, id: SandboxId) -> Option<String> {
+        let trash = [self.data_dir().join("boxes/.trash"), self.data_dir().join(".trash")];
+        let left = trash.iter().filter_map(|trash| std::fs::read_dir(trash).ok()).flatten().flatten().next();
+        if let Some(left) = left {
+            return Some(left.path().display().to_string());
+        }
+        if matches!(self.shelf, Shelf::Tar(..)) {
+            return None;
+        }
+        let filter = format!("label=stacyvm.sandbox={id}");
+        let list =
+            Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output().expect("ask docker");
+        let container = String::from_utf8_lossy(&list.stdout).trim().to_owned();
+        (!container.is_empty()).then_some(container)
+    }
+
     pub fn spec(&self) -> SandboxSpec {
         // As it comes out of the log: what this suite does not care about takes its default.
         serde_json::from_value(serde_json::json!({

@@ -1,4 +1,4 @@
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, CreateError, DestroyError, ListError, Source, StatsError,
 };
 use crate::providers::arrival::agent_answers;
+use crate::providers::trash::Trash;
 use crate::providers::{inside, run_dir};
 
 /// Where the boxes are in the data directory.
@@ -29,8 +30,11 @@ pub(super) const DIRECTORY: &str = "boxes";
 const STATS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a killed agent may take to go. It takes milliseconds, unless the disk hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer waits for the files of a box to be gone. It takes milliseconds, unless the work in it left a great many:
+/// those go by themselves.
+const NOTICEABLE: Duration = Duration::from_secs(1);
 /// How much of what bwrap said goes into an error.
-const LOG_EXCERPT: usize = 500;
+const LOG_EXCERPT: u64 = 500;
 
 impl BubblewrapProvider {
     pub(super) async fn create_box(&self, order: &BoxOrder) -> Result<BoxHandle, CreateError> {
@@ -98,7 +102,7 @@ impl BubblewrapProvider {
         if mode == launch::RootMode::Copy {
             launch::copy_root(&image.root, &files, outside.as_ref()).await.map_err(failed)?;
         }
-        launch::prepare(&files, outside.as_ref(), order.spec.memory_mib).map_err(failed)?;
+        launch::prepare(&files, outside.as_ref(), &self.trash, order.spec.memory_mib).map_err(failed)?;
         let (cgroups, groups) = match &*self.cgroups {
             Ok(cgroups) => {
                 let entries = cgroups.create(order.id, Limits::of(&order.spec)).map_err(failed)?;
@@ -164,8 +168,7 @@ impl BubblewrapProvider {
     async fn clear(&self, id: SandboxId, keep: Keep) -> io::Result<()> {
         let files = self.files(id);
         let agent = files.record()?.map(|record| record.agent).or_else(|| files.agent().ok());
-        let cgroups = self.cgroups.clone();
-        let trash = self.boxes_dir().join(format!("trash-{}", uuid::Uuid::now_v7().simple()));
+        let (cgroups, trash) = (self.cgroups.clone(), self.trash.clone());
         let work = move || {
             if let Some(agent) = agent {
                 end(&agent)?;
@@ -175,14 +178,20 @@ impl BubblewrapProvider {
             }
             run_dir::release(&files.run())?;
             match keep {
-                Keep::Directory => empty(files.path()),
-                Keep::Nothing => discard(files.path(), &trash),
+                Keep::Directory => empty(files.path(), &trash).map(|()| None),
+                // At once: a box must not show up half removed, and its files may take a while.
+                Keep::Nothing => trash.throw(files.path()),
             }
         };
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+        if let Some(thrown) = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?? {
+            thrown.gone(NOTICEABLE).await;
+        }
+        Ok(())
     }
 
     pub(super) fn list_boxes(&self) -> Result<Vec<BoxHandle>, ListError> {
+        // What a former process left half removed.
+        self.trash.go_on();
         let failed = |error: io::Error| ListError(Box::new(error));
         let mut boxes = Vec::new();
         for entry in std::fs::read_dir(self.boxes_dir()).map_err(failed)? {
@@ -298,47 +307,13 @@ fn end(agent: &Process) -> io::Result<()> {
     Ok(())
 }
 
-fn empty(directory: &Path) -> io::Result<()> {
+fn empty(directory: &Path, trash: &Trash) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
+            trash.throw(&entry.path())?;
         } else {
             std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Out of sight first: removing many files takes a while, and a box must not show up half removed.
-fn discard(directory: &Path, trash: &Path) -> io::Result<()> {
-    match std::fs::rename(directory, trash) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => remove_tree(trash),
-    }
-}
-
-/// Removes a directory with all that is in it, directories without permissions too.
-pub(super) fn remove_tree(directory: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Root is never refused; others may have to open a directory that work in the box closed.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(directory)?;
-            std::fs::remove_dir_all(directory)
-        }
-        outcome => outcome,
-    }
-}
-
-fn open_up(directory: &Path) -> io::Result<()> {
-    std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        // A link is not a directory here, whatever it points to.
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
         }
     }
     Ok(())
@@ -359,7 +334,11 @@ fn over(status: ExitStatus, files: &BoxDir) -> Source {
 }
 
 fn with_log(error: io::Error, files: &BoxDir) -> Source {
-    let log = std::fs::read(files.log()).unwrap_or_default();
-    let said = String::from_utf8_lossy(&log[..log.len().min(LOG_EXCERPT)]).into_owned();
+    let mut log = Vec::new();
+    if let Ok(file) = std::fs::File::open(files.log()) {
+        // What cannot be read is not said.
+        let _ = file.take(LOG_EXCERPT).read_to_end(&mut log);
+    }
+    let said = String::from_utf8_lossy(&log).into_owned();
     if said.is_empty() { Box::new(error) } else { format!("{error}: {}", said.trim_end()).into() }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::process::Command;
 
@@ -13,6 +14,10 @@ use super::confine::{Confinement, Outside};
 use super::{BubblewrapConfig, RootfsSource, ids};
 use crate::provider::{CreateError, PullCause, Source};
 use crate::providers::image::ImageConfig;
+use crate::providers::remover::{Removed, Remover};
+
+/// How long removing what was half unpacked may take.
+const PARTIAL_REMOVAL: Duration = Duration::from_secs(60);
 
 /// What a box is made from.
 pub(super) struct Image {
@@ -60,13 +65,21 @@ impl Images {
                 })?;
                 let said = ImageConfig::beside(tar).map_err(failed)?;
                 let directory = config.image_dir.join(key(tar, &file, outside).map_err(failed)?);
-                self.unpack_once(&directory, file, outside).await.map_err(failed)?;
+                self.unpack_once(&directory, file, outside, &Remover::new(&config.agent_path))
+                    .await
+                    .map_err(failed)?;
                 Ok(Image { root: directory, config: said })
             }
         }
     }
 
-    async fn unpack_once(&self, directory: &Path, tar: File, outside: Option<&Outside>) -> io::Result<()> {
+    async fn unpack_once(
+        &self,
+        directory: &Path,
+        tar: File,
+        outside: Option<&Outside>,
+        remover: &Remover,
+    ) -> io::Result<()> {
         if directory.is_dir() {
             return Ok(());
         }
@@ -86,7 +99,11 @@ impl Images {
                 outcome => outcome,
             });
         if partial.exists() {
-            let _ = tokio::fs::remove_dir_all(&partial).await;
+            // An image is somebody's too. What stays half unpacked is of no use, and in nobody's way.
+            let removed = remover.remove(&partial, PARTIAL_REMOVAL).await;
+            if let Removed::Stays(error) = removed {
+                tracing::warn!(path = %partial.display(), error = %error, "what was unpacked was not removed");
+            }
         }
         outcome
     }

@@ -14,6 +14,8 @@ use super::record::BoxDir;
 use super::{BubblewrapConfig, ids, kernel, names};
 use crate::provider::BoxOrder;
 use crate::providers::inside::InMemory;
+use crate::providers::remover::{Removed, Remover};
+use crate::providers::trash::Trash;
 use crate::providers::{inside, privileges, run_dir, seccomp};
 
 /// How a box gets a root file system of its own.
@@ -27,8 +29,16 @@ pub(super) enum RootMode {
     Copy,
 }
 
+/// How long removing a handful of files may take.
+const TRIAL_REMOVAL: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Makes the files of a box that bwrap needs. Where the image's root is copied it is there already.
-pub(super) fn prepare(files: &BoxDir, outside: Option<&Outside>, memory_mib: u32) -> io::Result<()> {
+pub(super) fn prepare(
+    files: &BoxDir,
+    outside: Option<&Outside>,
+    trash: &Trash,
+    memory_mib: u32,
+) -> io::Result<()> {
     let own = |path: &Path, mode: u32| {
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
         match outside {
@@ -39,7 +49,7 @@ pub(super) fn prepare(files: &BoxDir, outside: Option<&Outside>, memory_mib: u32
     let private = files.upper().join(".stacyvm");
     // Whatever the image has there. Nobody works in the box yet: what was looked at stays what it is.
     match std::fs::symlink_metadata(&private) {
-        Ok(found) if found.is_dir() => super::boxes::remove_tree(&private)?,
+        Ok(found) if found.is_dir() => drop(trash.throw(&private)?),
         Ok(_) => std::fs::remove_file(&private)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -240,7 +250,11 @@ async fn try_overlay(config: &BubblewrapConfig, outside: &Outside, mode: RootMod
         Ok(command.status().await?.success())
     };
     let outcome = outcome.await;
-    let _ = std::fs::remove_dir_all(&image);
-    let _ = std::fs::remove_dir_all(&changes);
+    let remover = Remover::new(&config.agent_path);
+    for left in [&image, &changes] {
+        if let Removed::Stays(error) = remover.remove(left, TRIAL_REMOVAL).await {
+            tracing::warn!(path = %left.display(), error = %error, "a trial was not removed");
+        }
+    }
     outcome
 }

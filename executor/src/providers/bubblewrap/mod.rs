@@ -35,7 +35,9 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
     Provider, PullProgress, StatsError,
 };
+use crate::providers::remover::Remover;
 use crate::providers::run_dir;
+use crate::providers::trash::Trash;
 
 /// Makes boxes with bubblewrap.
 pub struct BubblewrapProvider {
@@ -46,6 +48,7 @@ pub struct BubblewrapProvider {
     /// Or why there are no limits.
     cgroups: Arc<Result<cgroup::Cgroups, String>>,
     root_mode: OnceCell<launch::RootMode>,
+    trash: Trash,
 }
 
 /// Why the provider cannot work as configured.
@@ -132,27 +135,17 @@ impl BubblewrapProvider {
         } else {
             None
         };
-        let provider = Self {
+        let boxes = config.data_dir.join(boxes::DIRECTORY);
+        let trash = Trash::new(&boxes, Remover::new(&config.agent_path))
+            .map_err(|source| BubblewrapSetupError::Directory { path: boxes, source })?;
+        Ok(Self {
             outside,
             images: images::Images::default(),
             cgroups: Arc::new(cgroup::Cgroups::find(&config.cgroup_parent)),
             root_mode: OnceCell::new(),
+            trash,
             config,
-        };
-        provider.take_out_trash();
-        Ok(provider)
-    }
-
-    /// What an interrupted destroy left behind.
-    fn take_out_trash(&self) {
-        let Ok(entries) = std::fs::read_dir(self.boxes_dir()) else {
-            return;
-        };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with("trash-") {
-                let _ = boxes::remove_tree(&entry.path());
-            }
-        }
+        })
     }
 
     async fn bwrap_version(&self) -> io::Result<String> {

@@ -50,7 +50,8 @@ pub(super) fn create_body(
     let memory = i64::from(spec.memory_mib) * MIB;
     let in_memory = InMemory::of(spec.memory_mib, ENGINES_DEV);
     let host = HostConfig {
-        auto_remove: Some(true),
+        // What work in it has written is not the engine's to remove.
+        auto_remove: Some(false),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,

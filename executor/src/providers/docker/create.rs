@@ -36,7 +36,8 @@ impl DockerProvider {
     /// Only what this call made: a box that was there before is not ours to take away.
     async fn take_back(&self, id: SandboxId, made: bool) {
         if !made {
-            self.drop_run_dir(id).await;
+            // What stays is listed.
+            let _ = self.drop_run_dir(id).await;
         } else if let Err(error) = self.remove_box(id).await {
             tracing::warn!(
                 sandbox.id = %id,

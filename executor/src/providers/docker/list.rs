@@ -11,9 +11,12 @@ use crate::provider::{BoxHandle, ListError};
 
 impl DockerProvider {
     pub(super) async fn list_boxes(&self) -> Result<Vec<BoxHandle>, ListError> {
+        // What a former process left half removed.
+        self.trash.go_on();
         // The directories first: a box that comes up meanwhile is then in the engine's list, not among the remains.
         let directories = self.run_dirs().map_err(|error| ListError(Box::new(error)))?;
         let mut boxes = self.containers().await.map_err(|error| ListError(Box::new(error)))?;
+        boxes.retain(|found| !self.is_set_aside(found.id));
         let known: HashSet<_> = boxes.iter().map(|found| found.id).collect();
         let remains = directories.into_iter().filter(|id| !known.contains(id));
         boxes.extend(remains.map(|id| self.handle(id, self.container_name(id), false)));

@@ -30,6 +30,8 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
     Provider, PullProgress, StatsError,
 };
+use crate::providers::remover::Remover;
+use crate::providers::trash::Trash;
 use crate::providers::{inside, run_dir, seccomp};
 
 /// How long the engine may take to begin its answer, in seconds. Starting a box on a machine under heavy load takes
@@ -43,6 +45,9 @@ pub struct DockerProvider {
     engine: OnceCell<Docker>,
     /// Whether the engine sees what this process mounts.
     mounts_seen: OnceCell<bool>,
+    remover: Remover,
+    trash: Trash,
+    set_aside: remove::SetAside,
     pulls: Arc<pull::Pulls>,
 }
 
@@ -120,11 +125,17 @@ impl DockerProvider {
             Some(path) => std::fs::read_to_string(path)
                 .map_err(|source| DockerSetupError::Seccomp { path: path.clone(), source })?,
         };
+        let remover = Remover::new(&config.agent_path);
+        let trash = Trash::new(&config.data_dir, remover.clone())
+            .map_err(|source| DockerSetupError::DataDir { path: config.data_dir.clone(), source })?;
         Ok(Self {
             config,
             seccomp,
             engine: OnceCell::new(),
             mounts_seen: OnceCell::new(),
+            remover,
+            trash,
+            set_aside: remove::SetAside::default(),
             pulls: Arc::default(),
         })
     }
