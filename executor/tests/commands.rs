@@ -2,236 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
 
-use std::process::{Child, Command as Process, Stdio};
-use std::sync::Arc;
+mod world;
+
 use std::time::{Duration, Instant};
 
-use events::recorder::{self, JetStreamTransport};
 use events::*;
-use executor::provider::Provider;
-use executor::providers::docker::{DockerConfig, DockerProvider};
-use executor::{Executor, ExecutorConfig};
-use tokio_util::sync::CancellationToken;
-
-/// What `scripts/setup` makes.
-const IMAGE: &str = "stacyvm/base:local";
-
-struct Nats(Child);
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-struct World {
-    log: Log,
-    feed: Feed,
-    node: NodeId,
-    docker: Arc<dyn Provider>,
-    executor: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
-    _dir: tempfile::TempDir,
-    _nats: Nats,
-}
-
-fn agent() -> std::path::PathBuf {
-    let path =
-        std::env::var("STACYVM_AGENT").expect("STACYVM_AGENT names the static agent; run `make agent`");
-    std::fs::canonicalize(path).expect("the agent is there")
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        // What sandboxes that are left share with the executor.
-        for entry in std::fs::read_dir(self._dir.path().join("docker")).into_iter().flatten().flatten() {
-            let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH);
-        }
-    }
-}
-
-impl World {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = dir.path().join("nats.conf");
-        let text = format!(
-            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n",
-            dir.path().join("nats").display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let nats = Process::new("nats-server")
-            .arg("--config")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nats-server is installed; run scripts/setup");
-        let nats = Nats(nats);
-        let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}"))).await.unwrap();
-        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display())).await.unwrap();
-        tokio::spawn(serve_queries_forever(log.clone(), store.clone()));
-        tokio::spawn(recorder::run(JetStreamTransport::new(&log), store.clone(), CancellationToken::new()));
-        let feed = Feed::start(&log, store).await.unwrap();
-        let node: NodeId = "node-1".parse().unwrap();
-        let mut docker = DockerConfig::new(dir.path().join("docker"), agent(), node.clone()).unwrap();
-        docker.deployment = format!("test-{port}-{}", std::process::id());
-        let docker: Arc<dyn Provider> = Arc::new(DockerProvider::new(docker).unwrap());
-        let mut world = Self { log, feed, node, docker, executor: None, _dir: dir, _nats: nats };
-        world.start_executor();
-        world
-    }
-
-    fn start_executor(&mut self) {
-        let stop = CancellationToken::new();
-        let config = ExecutorConfig {
-            node: self.node.clone(),
-            capacity: 10,
-            max_output_bytes: 1 << 30,
-            redaction: events::RedactionRules::default(),
-            record_input: false,
-            disk: events::DiskFloor::default(),
-        };
-        let executor = Executor::new(
-            config,
-            self.log.clone(),
-            vec![Arc::clone(&self.docker)],
-            Arc::new(SystemClock),
-            stop.clone(),
-        );
-        let task = tokio::spawn(async move { executor.run().await.unwrap() });
-        self.executor = Some((stop, task));
-    }
-
-    async fn stop_executor(&mut self) {
-        let (stop, task) = self.executor.take().unwrap();
-        stop.cancel();
-        task.await.unwrap();
-    }
-
-    fn envelope(&self, sandbox: SandboxId, command: Command) -> CommandEnvelope {
-        CommandEnvelope {
-            id: CommandId::new(),
-            tenant: TenantId::default_tenant(),
-            actor: Actor::Client { key: None, user: None },
-            request_id: None,
-            traceparent: None,
-            sandbox,
-            command,
-        }
-    }
-
-    async fn create(&self, image: &str) -> SandboxId {
-        self.create_with(image, SecretMap::default()).await
-    }
-
-    async fn create_with(&self, image: &str, env: SecretMap) -> SandboxId {
-        let sandbox = SandboxId::new();
-        let spec = SandboxSpec {
-            provider: "docker".parse().unwrap(),
-            image: image.to_owned(),
-            memory_mib: 128,
-            cpu_millis: 1000,
-            pids_limit: 64,
-            network: Network::None,
-            read_only_root: false,
-            capabilities: None,
-            runtime: None,
-            owner: None,
-            template: None,
-            metadata: Default::default(),
-            env_names: env.names(),
-            env_hmac: Default::default(),
-            secret_names: Vec::new(),
-            request_digest: None,
-            setup: Vec::new(),
-        };
-        let now = SystemClock.now();
-        let expires_at = now + chrono::TimeDelta::minutes(5);
-        let requested = SandboxRequested {
-            spec: spec.clone(),
-            expires_at,
-            lifetime_ends_at: now + chrono::TimeDelta::hours(1),
-            term: None,
-        };
-        let event = Event {
-            id: EventId::new(),
-            tenant: TenantId::default_tenant(),
-            sandbox: Some(sandbox),
-            time: now,
-            actor: Actor::Client { key: None, user: None },
-            cause: None,
-            request_id: None,
-            traceparent: None,
-            data: requested.into(),
-        };
-        self.log.publish(&[event]).await.unwrap();
-        let command = self
-            .envelope(sandbox, Command::CreateSandbox { spec: spec.clone(), env, expires_at, term: None });
-        self.log.send(Destination::Pool(&spec.provider), &command).await.unwrap();
-        sandbox
-    }
-
-    async fn start_exec(&self, sandbox: SandboxId, script: &str) -> ExecId {
-        let exec = ExecId::new();
-        let spec = ExecSpec {
-            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            cwd: None,
-            user: None,
-            tty: None,
-            stdin: false,
-            timeout_ms: None,
-            env_hmac: Default::default(),
-            secret_names: Vec::new(),
-            request_digest: None,
-        };
-        let command = self.envelope(sandbox, Command::StartExec { exec, spec, env: SecretMap::default() });
-        self.log.send(Destination::Node(&self.node), &command).await.unwrap();
-        exec
-    }
-
-    /// Reads the sandbox's events until one is of the type.
-    async fn until(&self, sandbox: SandboxId, type_name: &str) -> Vec<Arc<Recorded>> {
-        let mut reader = self.feed.subscribe(Topic::Sandbox(sandbox), After::Position(Position::ZERO));
-        let mut seen = Vec::new();
-        let read = async {
-            loop {
-                let recorded = reader.next().await.unwrap();
-                let found = recorded.event.data.type_name() == type_name;
-                seen.push(recorded);
-                if found {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(30), read).await.is_err() {
-            let types: Vec<_> = seen.iter().map(|recorded| format!("{:?}", recorded.event.data)).collect();
-            panic!("no {type_name} in {types:#?}");
-        }
-        seen
-    }
-
-    async fn output(&self, exec: ExecId) -> (Vec<u8>, ExecEnd) {
-        let mut reader = self.feed.exec_output(exec, 0, 0).await.unwrap();
-        let mut stdout = Vec::new();
-        loop {
-            match reader.next().await.unwrap().unwrap() {
-                OutputItem::Output { bytes, .. } => stdout.extend_from_slice(&bytes),
-                OutputItem::Gone { .. } => panic!("output is gone"),
-                OutputItem::Started | OutputItem::Resized(_) => {}
-                OutputItem::Ended(end) => return (stdout, end),
-            }
-        }
-    }
-}
-
-async fn serve_queries_forever(log: Log, store: Arc<dyn EventStore>) {
-    serve_queries(&log, store, CancellationToken::new()).await;
-}
-
-fn types(events: &[Arc<Recorded>]) -> Vec<&'static str> {
-    events.iter().map(|recorded| recorded.event.data.type_name()).collect()
-}
+use world::{IMAGE, World, types};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_lives_from_its_request_to_its_end() {
@@ -271,7 +47,7 @@ async fn a_sandbox_lives_from_its_request_to_its_end() {
         panic!("{killed:?}")
     };
     assert_eq!((asked.cause, &asked.by), (EndCause::Sandbox, &Some(destroy.actor.clone())));
-    assert!(world.docker.list().await.unwrap().is_empty());
+    assert!(world.provider.list().await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,7 +63,7 @@ async fn output_goes_on_when_the_executor_is_replaced() {
     let (stdout, end) = world.output(exec).await;
     assert_eq!(String::from_utf8_lossy(&stdout), "1\n2\n3\n4\n5\n6\n7\n8\n9\n");
     assert_eq!(end.exit_code(), Some(0));
-    world.docker.destroy(sandbox).await.unwrap();
+    world.provider.destroy(sandbox).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,7 +105,7 @@ async fn a_command_that_comes_twice_has_one_effect() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let started = world.until(sandbox, "exec.exited").await;
     assert_eq!(types(&started).iter().filter(|name| **name == "exec.started").count(), 1);
-    world.docker.destroy(sandbox).await.unwrap();
+    world.provider.destroy(sandbox).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,7 +123,7 @@ async fn the_environment_outlives_the_executor_and_is_in_no_event() {
         let header = String::from_utf8_lossy(&recorded.frame.header).into_owned();
         assert!(!header.contains("s3cr3t"), "{header}");
     }
-    world.docker.destroy(sandbox).await.unwrap();
+    world.provider.destroy(sandbox).await.unwrap();
 }
 
 impl World {
@@ -408,7 +184,7 @@ async fn an_exec_is_recorded_as_it_ended_and_that_it_was_asked_to() {
     let own = world.ended(world.start_exec(sandbox, "kill -9 $$").await).await;
     assert!(matches!(own.end, Some(ExecEnd::Exited { code: 137, signal: Some(9), .. })), "{own:?}");
     assert_eq!(own.asked, None);
-    world.docker.destroy(sandbox).await.unwrap();
+    world.provider.destroy(sandbox).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -430,7 +206,7 @@ async fn who_destroyed_a_sandbox_is_told_though_its_executor_died_over_it() {
         traceparent: None,
         data: SandboxDestroying { reason: DestroyReason::User }.into(),
     };
-    world.docker.destroy(sandbox).await.unwrap();
+    world.provider.destroy(sandbox).await.unwrap();
     world.log.publish(&[begun]).await.unwrap();
     world.start_executor();
     let all = world.until(sandbox, "sandbox.destroyed").await;
@@ -444,7 +220,7 @@ async fn a_box_that_went_by_itself_has_vanished() {
     let world = World::start().await;
     let sandbox = world.create(IMAGE).await;
     world.until(sandbox, "sandbox.running").await;
-    world.docker.destroy(sandbox).await.unwrap();
+    world.provider.destroy(sandbox).await.unwrap();
     let all = world.until(sandbox, "sandbox.destroyed").await;
     let last = &all.last().unwrap().event;
     assert_eq!(last.data, SandboxDestroyed { reason: DestroyReason::Vanished }.into());
@@ -472,7 +248,7 @@ async fn a_sandbox_whose_command_comes_again_begins_to_run_once() {
     world.log.send(Destination::Node(&world.node), &destroy).await.unwrap();
     let all = types(&world.until(sandbox, "sandbox.destroyed").await);
     assert_eq!(all.iter().filter(|name| **name == "sandbox.running").count(), 1, "{all:?}");
-    world.docker.destroy(other).await.unwrap();
+    world.provider.destroy(other).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -524,6 +300,6 @@ async fn a_time_to_live_counts_from_when_it_runs_and_waiting_has_an_end() {
     let EventData::SandboxFailed(failed) = &all.last().unwrap().event.data else { panic!("{all:?}") };
     assert_eq!(failed.code, FailureCode::QueueTimeout, "{failed:?}");
     for sandbox in [first, patient] {
-        world.docker.destroy(sandbox).await.unwrap();
+        world.provider.destroy(sandbox).await.unwrap();
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::CallError;
-use super::bounds::{Kind, Pace, STALL, Shares, sane};
+use super::bounds::{Kind, PROMPT, Pace, STALL, Shares, WORK, sane};
 use crate::protocol::{FrameError, FrameReader, FrameWriter, Hello, Input, Message, Refusal, Reply, Request};
 
 /// Any byte stream to an agent.
@@ -78,6 +78,12 @@ async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
+/// The pid of whoever listens on this socket; nothing for a process that cannot be seen from here.
+pub async fn listener(path: &Path) -> io::Result<Option<i32>> {
+    let stream = tokio::time::timeout(PROMPT, connect_unix(path)).await.map_err(io::Error::from)??;
+    Ok(stream.peer_cred()?.pid().filter(|pid| *pid > 0))
+}
+
 /// Who listens is told by the kernel: it is whoever called `listen`. It shows pid 0 for a process that cannot be seen from
 /// here, as from within a container of our own: then nothing can be told.
 fn check(stream: &UnixStream, expected: Peer) -> io::Result<()> {
@@ -111,13 +117,17 @@ impl Call {
         (operation, kind, limit): (&'static str, Kind, Duration),
         request: &Request,
     ) -> Result<Self, CallError<E>> {
-        let silent = || CallError::Silent { operation, after: limit };
+        // An agent greets at once, also where its answer takes longer. One of before may not greet whoever writes to a process
+        // until the process has read.
+        let greeting = if limit > WORK { limit } else { limit.min(PROMPT) };
         let give_up_at = Instant::now() + limit;
         let opened = async {
             let place = shares.place(kind).await.ok_or(CallError::Crowded { operation })?;
             Self::ask((connect, shares), operation, place, request).await
         };
-        let mut call = tokio::time::timeout_at(give_up_at, opened).await.map_err(|_| silent())??;
+        let mut call = tokio::time::timeout(greeting, opened)
+            .await
+            .map_err(|_| CallError::Silent { operation, after: greeting })??;
         call.pace = Pace::until(give_up_at);
         Ok(call)
     }

@@ -14,7 +14,7 @@ mod files;
 mod tunnel;
 
 pub use bounds::{PROMPT, STALL, WORK};
-pub use connect::{Connect, ConnectFuture, Connection, Peer, UnixConnect};
+pub use connect::{Connect, ConnectFuture, Connection, Peer, UnixConnect, listener};
 pub use error::CallError;
 pub use exec::{ExecConnection, ExecEvent, ExecReader, ExecWriter};
 pub use files::{FileDownload, FileUpload, Listed, Listing, WriteFile};
@@ -60,7 +60,7 @@ impl Client {
     }
 
     /// The same, where the agent has this long from connecting to its first reply: otherwise it has [`PROMPT`], or [`WORK`]
-    /// where it has work to do on files.
+    /// where it has work to do on files and greets within [`PROMPT`].
     pub fn within(&self, limit: Duration) -> Self {
         Self { within: Some(limit), ..self.clone() }
     }

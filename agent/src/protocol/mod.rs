@@ -9,7 +9,7 @@
 //! [`MAX_FRAME`] long.
 //!
 //! Both sides first send [`Hello`]. The caller need not wait for the agent's: it sends its
-//! [`Request`] at once, so an operation costs one round trip. If the versions differ, both sides
+//! [`Request`] at once, so an operation costs one round trip. The agent's comes at once too where its answer may take a while. If the versions differ, both sides
 //! close. Garbage closes the connection and nothing else.
 //!
 //! ```text

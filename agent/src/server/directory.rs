@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Agent;
 use super::users::User;
 
 /// Why there is no default directory to work in.
@@ -16,11 +15,10 @@ pub struct NoDirectory {
 }
 
 /// The default working directory, made again if the work has removed it: an exec must not end up in another.
-pub fn default(agent: &Agent) -> Result<PathBuf, NoDirectory> {
-    let path = &agent.options.workspace;
-    let failed = |what: String| NoDirectory { path: path.clone(), what };
+pub fn default(path: &Path, user: Option<&str>) -> Result<PathBuf, NoDirectory> {
+    let failed = |what: String| NoDirectory { path: path.to_owned(), what };
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => Ok(path.clone()),
+        Ok(metadata) if metadata.is_dir() => Ok(path.to_owned()),
         Ok(_) => Err(failed("is not a directory".to_owned())),
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(failed(format!("cannot be entered: {error}")))
@@ -28,8 +26,8 @@ pub fn default(agent: &Agent) -> Result<PathBuf, NoDirectory> {
         Err(_) if fs::symlink_metadata(path).is_ok() => {
             Err(failed("is a link that leads nowhere".to_owned()))
         }
-        Err(_) => match make(path, agent.options.default_user.as_deref()) {
-            Ok(()) => Ok(path.clone()),
+        Err(_) => match make(path, user) {
+            Ok(()) => Ok(path.to_owned()),
             Err(error) => Err(failed(format!("is gone and cannot be made again: {error}"))),
         },
     }

@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::watch::{Watched, watch};
@@ -69,16 +70,8 @@ impl Deadline {
     }
 
     pub fn set(&self, remaining: Duration) -> io::Result<()> {
-        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A timer of zero would be disarmed, not due.
-        let remaining = remaining.max(Duration::from_nanos(1));
-        let value = Timespec {
-            tv_sec: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX).min(i64::from(u32::MAX)),
-            tv_nsec: i64::from(remaining.subsec_nanos()),
-        };
-        let spec = Itimerspec { it_interval: none, it_value: value };
-        timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &spec)?;
-        Ok(())
+        arm(self.timer.get_ref(), remaining.max(Duration::from_nanos(1)), Duration::ZERO)
     }
 
     pub fn remaining(&self) -> Option<Duration> {
@@ -101,6 +94,16 @@ impl Deadline {
             }
         }
     }
+}
+
+/// Has a timer go off after this long, and then again after each interval; zero: never.
+pub fn arm(timer: &OwnedFd, after: Duration, interval: Duration) -> io::Result<()> {
+    let time = |time: Duration| Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX).min(i64::from(u32::MAX)),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    };
+    let spec = Itimerspec { it_interval: time(interval), it_value: time(after) };
+    Ok(timerfd_settime(timer, TimerfdTimerFlags::empty(), &spec).map(|_| ())?)
 }
 
 /// Waits for the end and carries it out: when this returns nothing else of the sandbox lives.

@@ -26,6 +26,7 @@ mod terminal;
 mod tunnel;
 mod users;
 mod watch;
+mod watchdog;
 
 pub use ending::Ending;
 pub use options::{Options, USAGE};
@@ -41,6 +42,9 @@ use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
+/// For work that may wait for a disk.
+const BLOCKING_THREADS: usize = 8;
+
 /// What all tasks of the agent share. Everything runs on one thread; blocking file work goes to a few more.
 struct Agent {
     options: Options,
@@ -50,6 +54,7 @@ struct Agent {
     oom: oom::OomKills,
     ending: ending::Control,
     deadline: ending::Deadline,
+    watchdog: watchdog::Watchdog,
     /// What execs get beneath their own environment.
     environment: RefCell<Vec<(String, String)>>,
     /// And beneath that.
@@ -91,10 +96,11 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
     let descriptor_limit = rustix::process::getrlimit(Resource::Nofile);
     prepare_process(&options, descriptor_limit).map_err(RunError::Prepare)?;
     let signal_mask = signals::block().map_err(RunError::Prepare)?;
+    let watchdog = watchdog::Watchdog::start(options.deadline).map_err(RunError::Prepare)?;
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
-        .max_blocking_threads(8)
+        .max_blocking_threads(BLOCKING_THREADS)
         // Kept, and the first one made now: when the processes of the box are used up no other can be had, and
         // without any the runtime panics.
         .thread_keep_alive(Duration::from_secs(365 * 24 * 60 * 60))
@@ -117,6 +123,7 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
             oom: oom::OomKills::find(),
             ending: ending::Control::default(),
             deadline,
+            watchdog,
             environment: RefCell::default(),
             scratch: RefCell::default(),
             calmed: Notify::new(),

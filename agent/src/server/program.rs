@@ -236,7 +236,8 @@ pub fn interpreter(program: &str, directory: &Path, path: &[u8]) -> Option<Strin
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC)
         .open(file)
-        .ok()?;
+        .ok()
+        .filter(|opened| opened.metadata().is_ok_and(|metadata| metadata.is_file()))?;
     let mut sample = Vec::new();
     opened.take(SAMPLE_BYTES as u64).read_to_end(&mut sample).ok()?;
     let line = sample.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;

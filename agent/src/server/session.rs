@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use agent::protocol::{
     Attach, AttachRefusal, ExecRefusal, FrameError, FrameReader, FrameWriter, Hello, KillCause,
-    PROTOCOL_VERSION, Refusal, Reply, Request, SecretValues, StartExec,
+    PROTOCOL_VERSION, Refusal, Reply, Request, SecretValues, StartExec, StartRefusal,
 };
 use rustix::process::Signal;
 use tokio::net::UnixStream;
@@ -11,7 +11,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::ending::Ending;
 use super::execs::Known;
-use super::{Agent, attach, files, kill, stats, supervise, tunnel};
+use super::{Agent, attach, files, kill, spawn, stats, supervise, tunnel};
 
 pub type Reader = FrameReader<OwnedReadHalf>;
 pub type Writer = FrameWriter<OwnedWriteHalf>;
@@ -57,6 +57,10 @@ async fn answer(
     mut reader: Reader,
     mut writer: Writer,
 ) -> Result<(), FrameError> {
+    if takes_long(&request) {
+        // Whoever asks hears at once that there is somebody.
+        writer.flush().await?;
+    }
     let reply = match request {
         Request::StartExec(mut start) => {
             agent.complete_environment(&mut start.env);
@@ -101,6 +105,7 @@ async fn answer(
         Request::Stats => Reply::Stats(stats::collect(agent)),
         Request::SetDeadline { remaining } => {
             agent.deadline.set(remaining).map_err(FrameError::Io)?;
+            agent.watchdog.set(remaining).map_err(FrameError::Io)?;
             Reply::Done
         }
         Request::SetEnvironment { env } => {
@@ -142,6 +147,18 @@ async fn answer(
     writer.flush().await
 }
 
+/// Whether the answer may be a while in coming.
+fn takes_long(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::List { .. }
+            | Request::Glob { .. }
+            | Request::Delete { .. }
+            | Request::Move { .. }
+            | Request::WriteStdin { .. }
+    )
+}
+
 fn done(result: Result<(), ExecRefusal>) -> Reply {
     match result {
         Ok(()) => Reply::Done,
@@ -162,9 +179,19 @@ async fn start_exec(
     writer: &mut Writer,
 ) -> Result<(), FrameError> {
     let offsets = [start.stdout_offset, start.stderr_offset];
-    let (known, fresh) = match agent.execs.find(start.exec_id) {
-        Some(known) => (known, false),
-        None => match supervise::start(agent, start) {
+    let who = match agent.execs.find(start.exec_id) {
+        Some(_) => None,
+        None => Some(spawn::look_up(agent, start).await),
+    };
+    // Another start of the same exec may have come while this one was looked up.
+    let (known, fresh) = match (agent.execs.find(start.exec_id), who) {
+        (Some(known), _) => (known, false),
+        (None, None) => {
+            let refusal = AttachRefusal::UnknownExec(start.exec_id);
+            writer.send(&Reply::Refused(StartRefusal::Attach(refusal).into())).await?;
+            return writer.flush().await;
+        }
+        (None, Some(who)) => match supervise::start(agent, start, who) {
             Ok(exec) => {
                 exec.keep_secrets(secrets);
                 (Known::Held(exec), true)

@@ -2,7 +2,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::watch::{Watched, watch};
@@ -39,21 +39,44 @@ pub enum SpawnError {
     },
 }
 
-pub fn spawn(agent: &Agent, start: &StartExec) -> Result<Spawned, SpawnError> {
+/// Whom an exec runs as, and where: what the files of the sandbox say of it.
+pub struct Who {
+    /// Nobody else than the agent when absent.
+    user: Option<User>,
+    home: String,
+    directory: PathBuf,
+}
+
+/// Looks it up on another thread: these files are the sandbox's, and may be as large and on disks as slow as it likes.
+pub async fn look_up(agent: &Agent, start: &StartExec) -> Result<Who, SpawnError> {
+    let named = start.user.clone();
+    let default_user = agent.options.default_user.clone();
+    let (workspace, cwd) = (agent.options.workspace.clone(), start.cwd.clone());
+    let work = move || {
+        let user = user_of(named, default_user.clone())?;
+        let directory = match cwd {
+            Some(cwd) => workspace.join(cwd),
+            None => directory::default(&workspace, default_user.as_deref())
+                .map_err(|error| refused(StartErrorKind::WorkingDirectory, error.to_string()))?,
+        };
+        let home = match &user {
+            Some(user) => user.home.clone(),
+            None => users::home_of(rustix::process::geteuid().as_raw()),
+        };
+        Ok(Who { user, home, directory })
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(who) => who,
+        Err(_) => Err(refused(StartErrorKind::Other, "the sandbox is ending".to_owned())),
+    }
+}
+
+pub fn spawn(agent: &Agent, start: &StartExec, who: Who) -> Result<Spawned, SpawnError> {
     let Some(program) = start.argv.first().filter(|program| !program.is_empty()) else {
         return Err(refused(StartErrorKind::InvalidArgument, "nothing to run".to_owned()));
     };
     check_environment(start)?;
-    let user = user_of(agent, start)?;
-    let directory = match &start.cwd {
-        Some(cwd) => agent.options.workspace.join(cwd),
-        None => directory::default(agent)
-            .map_err(|error| refused(StartErrorKind::WorkingDirectory, error.to_string()))?,
-    };
-    let home = match &user {
-        Some(user) => user.home.clone(),
-        None => users::home_of(rustix::process::geteuid().as_raw()),
-    };
+    let Who { user, home, directory } = who;
     let circumstances =
         Circumstances { home: &home, user_was_named: start.user.is_some(), terminal: start.tty.is_some() };
     let environment::Complete { variables, path } =
@@ -80,21 +103,22 @@ pub fn spawn(agent: &Agent, start: &StartExec) -> Result<Spawned, SpawnError> {
         mark,
     };
     child.prepare(&mut command);
-    let child = command.spawn().map_err(|error| explain(&error, &directory, &path, start))?;
+    let child =
+        agent.watchdog.over(|| command.spawn()).map_err(|error| explain(&error, &directory, &path, start))?;
     let (stdin, outputs, terminal) = streams;
     // The child is reaped by pid, with all others.
     Ok(Spawned { pid: child.id(), mark, stdin, outputs, terminal })
 }
 
 /// Whom it runs as; nothing for the agent's own user.
-fn user_of(agent: &Agent, start: &StartExec) -> Result<Option<User>, SpawnError> {
+fn user_of(named: Option<String>, default_user: Option<String>) -> Result<Option<User>, SpawnError> {
     let unknown = |message: String| refused(StartErrorKind::UnknownUser, message);
-    match (&start.user, &agent.options.default_user) {
-        (Some(name), _) => match User::find(name) {
+    match (named, default_user) {
+        (Some(name), _) => match User::find(&name) {
             Some(user) => Ok(Some(user)),
             None => Err(unknown(format!("no user {name:?} in the sandbox"))),
         },
-        (None, Some(name)) => match User::find(name) {
+        (None, Some(name)) => match User::find(&name) {
             Some(user) => Ok(Some(user)),
             None => Err(unknown(format!(
                 "the image's user {name:?} is not in its account files; name another user"

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::clock;
 use super::exec::Exec;
 use super::execs::Reaped;
-use super::spawn::{Output, SpawnError, Spawned, spawn};
+use super::spawn::{Output, SpawnError, Spawned, Who, spawn};
 use super::spool::Limits;
 use super::stdin::Stdin;
 use super::{Agent, kill};
@@ -23,7 +23,11 @@ const QUIET: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(10);
 
 /// Starts an exec that is not known yet.
-pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefusal> {
+pub fn start(
+    agent: &Rc<Agent>,
+    start: &StartExec,
+    who: Result<Who, SpawnError>,
+) -> Result<Rc<Exec>, StartRefusal> {
     let refused = |kind, message: &str| Err(StartRefusal::NotStarted { kind, message: message.to_owned() });
     if agent.ending.is_requested() {
         return refused(StartErrorKind::Other, "the sandbox is ending");
@@ -38,7 +42,7 @@ pub fn start(agent: &Rc<Agent>, start: &StartExec) -> Result<Rc<Exec>, StartRefu
     };
     // On a busy machine the process can have run for a while before we do again: its time counts from before it.
     let (began, oom_kills) = (clock::boot(), agent.oom.now());
-    match spawn(agent, start) {
+    match who.and_then(|who| spawn(agent, start, who)) {
         Ok(Spawned { pid, mark, stdin, outputs, terminal }) => {
             let mut exec = Exec::new(start.exec_id, pid, limits, Stdin::new(stdin.is_some()), terminal);
             (exec.began, exec.mark, exec.oom_kills) = (began, mark, oom_kills);

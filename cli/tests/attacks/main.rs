@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agents;
 mod kernel;
 
 /// Makes a test for each provider out of a function that takes a provider's name.

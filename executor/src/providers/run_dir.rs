@@ -5,10 +5,13 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use agent::client::Peer;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
+
+use super::inside;
 
 /// The most that it holds, in bytes: output that waits to be recorded, and whatever else the box puts there. It counts as
 /// memory of the box.
@@ -27,6 +30,45 @@ pub(super) fn size(memory_mib: u32) -> u64 {
     }
 }
 
+/// The part of it that the box sees. What lies beside it the box cannot reach.
+const SHARED: &str = "shared";
+/// The agent's socket in the box's part, and where it is moved to once the agent answers.
+const SOCKET: &str = inside::SOCKET_NAME;
+/// Holds the pid of whoever listened on the socket when nothing but the agent ran in the box.
+const LISTENER: &str = "listener";
+
+/// What of the directory is shown in the box.
+pub(super) fn shared(path: &Path) -> PathBuf {
+    path.join(SHARED)
+}
+
+/// Where the agent is reached: where nothing in the box can remove its socket or put another one, once it is there. Of a box
+/// that was made before there was such a place, it is the same name.
+pub(super) fn socket(path: &Path) -> PathBuf {
+    let own = path.join(SOCKET);
+    if own.symlink_metadata().is_ok() || !shared(path).is_dir() { own } else { shared(path).join(SOCKET) }
+}
+
+/// Moves the socket of an agent that has just answered out of the box's reach: a socket is what it is under any name. Nothing
+/// but the agent has run in the box until then, so it is the agent's. Nothing happens when it was moved before.
+pub(super) async fn keep_socket(path: &Path) -> io::Result<()> {
+    let own = path.join(SOCKET);
+    if own.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let within = shared(path).join(SOCKET);
+    if let Some(pid) = agent::client::listener(&within).await? {
+        std::fs::write(path.join(LISTENER), pid.to_string())?;
+    }
+    std::fs::rename(within, own)
+}
+
+/// Who listens on the socket, where that could be told.
+pub(super) fn listener(path: &Path) -> Peer {
+    let read = std::fs::read_to_string(path.join(LISTENER)).ok();
+    read.and_then(|pid| pid.parse().ok()).map_or(Peer::Anybody, Peer::Process)
+}
+
 /// Whether the directory has a file system of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Apart {
@@ -35,33 +77,43 @@ pub(super) enum Apart {
     No,
 }
 
-/// Makes the directory with this mode, if it is not there yet. The caller has checked that whoever makes the box sees the
+/// Makes the directory, and the box's part of it with this mode, if it is not there yet. The caller has checked that whoever makes the box sees the
 /// mounts of this process, or asks for none.
 pub(super) fn make(path: &Path, mode: u32, memory_mib: u32, mount: bool) -> io::Result<Apart> {
     match std::fs::create_dir(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if !shared(path).exists() && !path.join(SOCKET).exists() {
+                // Whoever made it was interrupted.
+                make_shared(path, mode)?;
+            }
             return Ok(if is_apart(path)? { Apart::Yes } else { Apart::No });
         }
         Err(error) => return Err(error),
     }
-    let apart = if mount { mount_at(path, mode, size(memory_mib)) } else { Ok(Apart::No) };
+    let apart = if mount { mount_at(path, size(memory_mib)) } else { Ok(Apart::No) };
     let apart = apart.and_then(|apart| {
-        if apart == Apart::No {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+        make_shared(path, mode)?;
         Ok(apart)
     });
     if apart.is_err() {
-        // Empty still.
+        // As good as empty still.
+        let _ = std::fs::remove_dir(shared(path));
+        let _ = release(path);
         let _ = std::fs::remove_dir(path);
     }
     apart
 }
 
-fn mount_at(path: &Path, mode: u32, bytes: u64) -> io::Result<Apart> {
+fn make_shared(path: &Path, mode: u32) -> io::Result<()> {
+    std::fs::create_dir(shared(path))?;
+    std::fs::set_permissions(shared(path), std::fs::Permissions::from_mode(mode))
+}
+
+fn mount_at(path: &Path, bytes: u64) -> io::Result<Apart> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let options = CString::new(format!("mode={mode:o},size={bytes},nr_inodes={MOST_FILES}"))?;
+    let options = CString::new(format!("mode=700,size={bytes},nr_inodes={MOST_FILES}"))?;
     let target = CString::new(path.as_os_str().as_bytes())?;
     match rustix::mount::mount(c"stacyvm-run", target.as_c_str(), c"tmpfs", flags, Some(options.as_c_str())) {
         Ok(()) => Ok(Apart::Yes),
@@ -128,7 +180,29 @@ mod tests {
         assert_eq!(make(&path, 0o700, 8, true).unwrap(), Apart::No);
         std::fs::remove_dir(&path).unwrap();
         assert_eq!(make(&path, 0o700, 8, false).unwrap(), Apart::No);
-        std::fs::remove_dir(&path).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
         release(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_moved_once_and_leads_to_whoever_listened() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("run");
+        make(&path, 0o700, 8, false).unwrap();
+        let within = shared(&path).join(SOCKET);
+        let _agent = std::os::unix::net::UnixListener::bind(&within).unwrap();
+        assert_eq!((socket(&path), listener(&path)), (within.clone(), Peer::Anybody));
+        keep_socket(&path).await.unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert_eq!((socket(&path), listener(&path)), (path.join(SOCKET), Peer::Process(own)));
+        assert!(std::os::unix::net::UnixStream::connect(socket(&path)).is_ok() && !within.exists());
+        // Whatever is put there later is nobody's.
+        let _other = std::os::unix::net::UnixListener::bind(&within).unwrap();
+        keep_socket(&path).await.unwrap();
+        assert_eq!(socket(&path), path.join(SOCKET));
+        // A box of before.
+        let old = place.path().join("old");
+        std::fs::create_dir(&old).unwrap();
+        assert_eq!((socket(&old), listener(&old)), (old.join(SOCKET), Peer::Anybody));
     }
 }

@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// while.
 const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 /// How long there may be nobody to be connected to, or somebody else. That does not pass.
-const LONGEST_ABSENCE: Duration = Duration::from_secs(20);
+const LONGEST_ABSENCE: Duration = Duration::from_secs(10);
 
 /// An agent as it was when it was last asked.
 pub(super) enum Silence {

@@ -1,4 +1,5 @@
-use agent::client::Client;
+use agent::client::{Client, Peer};
+use executor::provider::BoxHandle;
 
 use crate::rig::{Rig, leave_running, python, run, shell};
 
@@ -102,11 +103,39 @@ pub async fn a_socket_of_the_host_cannot_be_passed_off_as_the_agent(rig: &Rig) {
     let target = rig.data_dir().join("host.sock");
     let host = std::os::unix::net::UnixListener::bind(&target).expect("listen");
     host.set_nonblocking(true).expect("do not wait");
-    let line = format!("rm /.stacyvm/run/agent.sock && ln -s {} /.stacyvm/run/agent.sock", target.display());
+    let line = format!("ln -sf {} /.stacyvm/run/agent.sock", target.display());
     assert_eq!(shell(&handle, &line).await.code(), 0);
-    assert!(Client::new(&handle.socket).ping().await.is_err());
+    reaches_its_agent(rig, &handle).await;
     let nobody = host.accept().expect_err("the link was followed");
     assert_eq!(nobody.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+/// Whatever the box does where the agent made its socket, the agent is reached, now and by whoever finds the box later.
+pub async fn the_agents_socket_is_out_of_the_boxs_reach(rig: &Rig) {
+    let handle = rig.any_box().await;
+    let listed = shell(&handle, "rm -rf /.stacyvm/run/*; ls -A /.stacyvm/run").await;
+    assert_eq!(listed.stdout, "", "{listed:?}");
+    for line in
+        ["mkdir /.stacyvm/run/agent.sock", "rmdir /.stacyvm/run/agent.sock; touch /.stacyvm/run/agent.sock"]
+    {
+        assert_eq!(shell(&handle, line).await.code(), 0, "{line}");
+        reaches_its_agent(rig, &handle).await;
+    }
+    let listen = "import os, socket, time\nos.unlink('/.stacyvm/run/agent.sock')\ns = socket.socket(socket.AF_UNIX)\n\
+                  s.bind('/.stacyvm/run/agent.sock')\ns.listen()\nopen('/tmp/listens', 'w')\ntime.sleep(60)";
+    leave_running(&handle, &format!("exec python3 -c \"{}\"", listen.replace('\n', ";"))).await;
+    shell(&handle, "while ! test -e /tmp/listens; do sleep 0.05; done").await;
+    reaches_its_agent(rig, &handle).await;
+}
+
+async fn reaches_its_agent(rig: &Rig, handle: &BoxHandle) {
+    let found = rig.provider.list().await.expect("list");
+    let found = found.iter().find(|found| found.id == handle.id).expect("it is there");
+    for handle in [handle, found] {
+        assert_ne!(handle.peer, Peer::Anybody);
+        let agent = Client::with(handle.connect());
+        assert!(agent.ping().await.is_ok() && !agent.list_execs().await.expect("list execs").is_empty());
+    }
 }
 
 pub async fn the_host_is_out_of_sight(rig: &Rig) {

@@ -87,6 +87,7 @@ conformance! {
         calls_of_another_abi_end_the_process,
         dangerous_calls_are_refused,
         the_agent_is_out_of_reach,
+        the_agents_socket_is_out_of_the_boxs_reach,
         the_host_is_out_of_sight,
         without_network_there_is_loopback_only;
     privileges:

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use agent::protocol::{FileRefusal, FrameError, Input, MAX_CHUNK, Reply};
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::Agent;
 use super::session::{Reader, Writer};
@@ -29,11 +30,16 @@ pub use upload::Write;
 /// Longest message of a listing, in bytes of names; well below the longest frame.
 const BATCH_BYTES: usize = 128 * 1024;
 
+/// Threads that work on files at once: fewer than there are, so that an exec still finds one.
+static WORKERS: Semaphore = Semaphore::const_new(super::BLOCKING_THREADS - 1);
+
 /// Runs file work on another thread, so that a slow disk holds up nobody else.
 async fn blocking<T: Send + 'static>(
     path: &str,
     work: impl FnOnce() -> Result<T, FileRefusal> + Send + 'static,
 ) -> Result<T, FileRefusal> {
+    // Nobody closes it.
+    let _worker = WORKERS.acquire().await;
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(_) => Err(refusal(path, &io::Error::other("the operation was given up"))),
@@ -158,7 +164,7 @@ async fn receive(
         Ok(full) => full,
         Err(refusal) => return Ok(Err(refusal)),
     };
-    let owner = Owner::of_new(agent);
+    let owner = Owner::of_new(agent).await;
     let mut upload = match blocking(&path, move || upload::Upload::begin(write, &full, owner)).await {
         Ok(upload) => upload,
         Err(refusal) => return Ok(Err(refusal)),
@@ -284,7 +290,7 @@ pub async fn move_path(agent: &Agent, from: String, to: String) -> Reply {
         Ok(target) => target,
         Err(refusal) => return Reply::Refused(refusal.into()),
     };
-    let owner = Owner::of_new(agent);
+    let owner = Owner::of_new(agent).await;
     let moved = on_path(agent, &from, move |source| {
         fs::symlink_metadata(source)?;
         if let Some(parent) = target.parent() {
@@ -309,7 +315,7 @@ pub async fn chmod(agent: &Agent, path: String, mode: u32) -> Reply {
 }
 
 pub async fn mkdir(agent: &Agent, path: String, mode: u32) -> Reply {
-    let owner = Owner::of_new(agent);
+    let owner = Owner::of_new(agent).await;
     let made = on_path(agent, &path, move |full| {
         if full.is_dir() {
             return Ok(());

@@ -18,8 +18,10 @@ use crate::server::users::User;
 pub struct Owner(Option<(Uid, Gid)>);
 
 impl Owner {
-    pub fn of_new(agent: &Agent) -> Self {
-        let user = agent.options.default_user.as_deref().and_then(User::find);
+    /// Looked up on another thread: the account file is the sandbox's.
+    pub async fn of_new(agent: &Agent) -> Self {
+        let Some(name) = agent.options.default_user.clone() else { return Self(None) };
+        let user = tokio::task::spawn_blocking(move || User::find(&name)).await.ok().flatten();
         Self(user.map(|user| (Uid::from_raw(user.uid), Gid::from_raw(user.gid))))
     }
 

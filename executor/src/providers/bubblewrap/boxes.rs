@@ -21,8 +21,8 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, CreateError, DestroyError, ListError, Source, StatsError,
 };
 use crate::providers::arrival::agent_answers;
+use crate::providers::run_dir;
 use crate::providers::trash::Trash;
-use crate::providers::{inside, run_dir};
 
 /// Where the boxes are in the data directory.
 pub(super) const DIRECTORY: &str = "boxes";
@@ -85,7 +85,7 @@ impl BubblewrapProvider {
         if !handle.running {
             return Ok(None);
         }
-        match Client::connect(&handle.socket).await {
+        match Client::with(handle.connect()).ping().await {
             Ok(_) => Ok(Some(handle)),
             Err(error) => Err(CreateError::AgentUnreachable(Box::new(error))),
         }
@@ -120,10 +120,11 @@ impl BubblewrapProvider {
             }
         })?;
         let ended = watch_child(child);
-        let socket = files.run().join(inside::SOCKET_NAME);
+        let socket = run_dir::socket(&files.run());
         let look = || std::future::ready(ended.borrow().map(|status| over(status, &files)));
         agent_answers(&socket, look).await.map_err(CreateError::AgentUnreachable)?;
         let agent = files.agent().map_err(failed)?;
+        run_dir::keep_socket(&files.run()).await.map_err(failed)?;
         if outside.is_some() && order.spec.network == Network::None {
             agent.open_low_ports().map_err(failed)?;
         }
@@ -229,8 +230,8 @@ impl BubblewrapProvider {
             provider: self.config.name.clone(),
             running: agent.as_ref().is_some_and(Process::runs),
             runtime_id: agent.as_ref().map(Process::runtime_id).unwrap_or_default(),
-            socket: files.run().join(inside::SOCKET_NAME),
-            peer: Peer::Anybody,
+            socket: run_dir::socket(&files.run()),
+            peer: agent.as_ref().map_or(Peer::Anybody, Process::peer),
             // There is no bridge: with `host_network` it has the host's addresses.
             address: None,
         })

@@ -63,7 +63,7 @@ pub(super) fn prepare(
     std::fs::create_dir(files.work())?;
     own(&files.work(), 0o700)?;
     run_dir::make(&files.run(), 0o700, memory_mib, outside.is_some() && run_dir::may_mount())?;
-    own(&files.run(), 0o700)
+    own(&run_dir::shared(&files.run()), 0o700)
 }
 
 /// Makes the directory of what the box changes, which is its root where it cannot be laid over the image.
@@ -113,7 +113,7 @@ pub(super) fn launch(
         RootMode::Overlay => confinement.overlay(&image.root, &files.upper(), &files.work(), "root")?,
         RootMode::Copy => confinement.bind(&files.upper(), "root")?,
     };
-    let run = confinement.bind(&files.run(), "run")?;
+    let run = confinement.bind(&run_dir::shared(&files.run()), "run")?;
     let agent = confinement.bind(&config.agent_path, "agent")?;
     let filter = memory_file("seccomp", &seccomp::filter())?;
     let info = OwnedFd::from(File::create(files.info())?);

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use agent::client::Peer;
 use events::SandboxSpec;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,11 @@ impl Process {
     /// Lets everybody in the box listen on every port.
     pub(super) fn open_low_ports(&self) -> io::Result<()> {
         super::ports::open_low_ports(self.pid)
+    }
+
+    /// Who must be listening on the box's socket.
+    pub(super) fn peer(&self) -> Peer {
+        Peer::Process(self.pid)
     }
 
     /// The name that the API shows.

@@ -11,7 +11,7 @@ use super::DockerConfig;
 use crate::provider::BoxOrder;
 use crate::providers::image::ImageConfig;
 use crate::providers::inside::{self, InMemory};
-use crate::providers::privileges;
+use crate::providers::{privileges, run_dir};
 
 pub(super) const SANDBOX_LABEL: &str = "stacyvm.sandbox";
 pub(super) const NODE_LABEL: &str = "stacyvm.node";
@@ -40,7 +40,7 @@ pub(super) fn own_labels(config: &DockerConfig) -> [(&'static str, String); 2] {
 pub(super) fn create_body(
     config: &DockerConfig,
     seccomp: &str,
-    run_dir: &Path,
+    shared_dir: &Path,
     order: &BoxOrder,
     image: &ImageConfig,
 ) -> ContainerCreateBody {
@@ -73,7 +73,7 @@ pub(super) fn create_body(
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         mounts: Some(vec![
             bind(&config.agent_path, inside::AGENT, true),
-            bind(run_dir, inside::RUN_DIR, false),
+            bind(&run_dir::shared(shared_dir), inside::RUN_DIR, false),
         ]),
         network_mode: Some(network_mode(config, spec.network)),
         readonly_rootfs: Some(spec.read_only_root),

@@ -36,8 +36,10 @@ impl DockerProvider {
     /// Only what this call made: a box that was there before is not ours to take away.
     async fn take_back(&self, id: SandboxId, made: bool) {
         if !made {
-            // What stays is listed.
-            let _ = self.drop_run_dir(id).await;
+            if self.has_no_container(id).await {
+                // What stays is listed.
+                let _ = self.drop_run_dir(id).await;
+            }
         } else if let Err(error) = self.remove_box(id).await {
             tracing::warn!(
                 sandbox.id = %id,
@@ -45,6 +47,14 @@ impl DockerProvider {
                 "a half-made sandbox could not be removed"
             );
         }
+    }
+
+    /// Whether the engine says so: a box that is there is reached through its directory.
+    async fn has_no_container(&self, id: SandboxId) -> bool {
+        let Ok(engine) = self.engine().await else { return false };
+        let found =
+            engine.inspect_container(&self.container_name(id), None::<InspectContainerOptions>).await;
+        found.is_err_and(|error| meaning(&error) == Meaning::NoSuchContainer)
     }
 
     fn check(&self, order: &BoxOrder) -> Result<(), CreateError> {
@@ -84,6 +94,8 @@ impl DockerProvider {
         let handle = self.handle(order.id, runtime_id, true);
         match timeout_at(deadline, agent_answers(&handle.socket, || self.ended(engine, order.id))).await {
             Ok(Ok(())) => {
+                run_dir::keep_socket(&self.run_dir(order.id)).await.map_err(CreateError::here)?;
+                let handle = self.handle(order.id, handle.runtime_id, true);
                 let address = self.address(engine, order.id, order.spec.network).await;
                 Ok(BoxHandle { address, ..handle })
             }

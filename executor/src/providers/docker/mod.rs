@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::client::Peer;
 use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use events::{ProviderName, SandboxId};
@@ -32,7 +31,7 @@ use crate::provider::{
 };
 use crate::providers::remover::Remover;
 use crate::providers::trash::Trash;
-use crate::providers::{inside, run_dir, seccomp};
+use crate::providers::{run_dir, seccomp};
 
 /// How long the engine may take to begin its answer, in seconds. Starting a box on a machine under heavy load takes
 /// many.
@@ -171,8 +170,8 @@ impl DockerProvider {
             id,
             provider: self.config.name.clone(),
             runtime_id,
-            socket: self.run_dir(id).join(inside::SOCKET_NAME),
-            peer: Peer::Anybody,
+            socket: run_dir::socket(&self.run_dir(id)),
+            peer: run_dir::listener(&self.run_dir(id)),
             running,
             address: None,
         }
