@@ -1,16 +1,20 @@
 //! Log lines of the server processes, on stderr.
 
 mod lines;
+mod shares;
 
 use std::io::IsTerminal;
 
 use anyhow::Context;
+use tracing::subscriber::set_global_default;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 
 pub use lines::{flush, say};
 
 use crate::config::Config;
 use lines::Lines;
+use shares::Shares;
 
 /// Starts to write log lines. `RUST_LOG`, where set, is over the configuration.
 pub fn start(config: &Config) -> anyhow::Result<()> {
@@ -30,8 +34,14 @@ pub fn start(config: &Config) -> anyhow::Result<()> {
         .with_ansi(ansi)
         // It would say so on stderr itself, and panic when it cannot.
         .log_internal_errors(false);
-    let started = if json { builder.json().try_init() } else { builder.try_init() };
+    let shares = Shares::default();
+    let started = if json {
+        set_global_default(builder.json().finish().with(shares.clone()))
+    } else {
+        set_global_default(builder.finish().with(shares.clone()))
+    };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
+    shares.tell().context("cannot start the thread that tells what is not logged")?;
     // The usual one writes to stderr, and waits for whoever reads it.
     std::panic::set_hook(Box::new(|panic| tracing::error!(panic = %panic, "a bug: a task ended by a panic")));
     match &config.file {
