@@ -178,7 +178,7 @@ mod tests {
         release(&path).unwrap();
         release(&path).unwrap();
         assert_eq!(make(&path, 0o700, 8, true).unwrap(), Apart::No);
-        std::fs::remove_dir(&path).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
         assert_eq!(make(&path, 0o700, 8, false).unwrap(), Apart::No);
         std::fs::remove_dir_all(&path).unwrap();
         release(&path).unwrap();
