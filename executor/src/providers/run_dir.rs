@@ -52,15 +52,32 @@ pub(super) fn socket(path: &Path) -> PathBuf {
 /// Moves the socket of an agent that has just answered out of the box's reach: a socket is what it is under any name. Nothing
 /// but the agent has run in the box until then, so it is the agent's. Nothing happens when it was moved before.
 pub(super) async fn keep_socket(path: &Path) -> io::Result<()> {
-    let own = path.join(SOCKET);
+    let (own, within) = (path.join(SOCKET), shared(path).join(SOCKET));
     if own.symlink_metadata().is_ok() {
         return Ok(());
     }
-    let within = shared(path).join(SOCKET);
-    if let Some(pid) = agent::client::listener(&within).await? {
-        std::fs::write(path.join(LISTENER), pid.to_string())?;
+    let moved = async {
+        if let Some(pid) = agent::client::listener(&within).await? {
+            std::fs::write(path.join(LISTENER), pid.to_string())?;
+        }
+        std::fs::rename(&within, &own)
+    };
+    match moved.await {
+        // Somebody else has just done it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && own.symlink_metadata().is_ok() => Ok(()),
+        moved => moved,
     }
-    std::fs::rename(within, own)
+}
+
+/// Forgets the socket of a box that is over, before another one is made in the same place.
+pub(super) fn forget_socket(path: &Path) -> io::Result<()> {
+    for name in [SOCKET, LISTENER] {
+        match std::fs::remove_file(path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Who listens on the socket, where that could be told.
@@ -200,6 +217,8 @@ mod tests {
         let _other = std::os::unix::net::UnixListener::bind(&within).unwrap();
         keep_socket(&path).await.unwrap();
         assert_eq!(socket(&path), path.join(SOCKET));
+        forget_socket(&path).unwrap();
+        assert_eq!((socket(&path), listener(&path)), (within.clone(), Peer::Anybody));
         // A box of before.
         let old = place.path().join("old");
         std::fs::create_dir(&old).unwrap();

@@ -120,9 +120,8 @@ impl BubblewrapProvider {
             }
         })?;
         let ended = watch_child(child);
-        let socket = run_dir::socket(&files.run());
         let look = || std::future::ready(ended.borrow().map(|status| over(status, &files)));
-        agent_answers(&socket, look).await.map_err(CreateError::AgentUnreachable)?;
+        agent_answers(|| run_dir::socket(&files.run()), look).await.map_err(CreateError::AgentUnreachable)?;
         let agent = files.agent().map_err(failed)?;
         run_dir::keep_socket(&files.run()).await.map_err(failed)?;
         if outside.is_some() && order.spec.network == Network::None {

@@ -92,7 +92,8 @@ impl DockerProvider {
             self.start_container(engine, order.id).await.map_err(failed)?;
         }
         let handle = self.handle(order.id, runtime_id, true);
-        match timeout_at(deadline, agent_answers(&handle.socket, || self.ended(engine, order.id))).await {
+        let socket = || run_dir::socket(&self.run_dir(order.id));
+        match timeout_at(deadline, agent_answers(socket, || self.ended(engine, order.id))).await {
             Ok(Ok(())) => {
                 run_dir::keep_socket(&self.run_dir(order.id)).await.map_err(CreateError::here)?;
                 let handle = self.handle(order.id, handle.runtime_id, true);
@@ -126,7 +127,11 @@ impl DockerProvider {
             // Until the engine says otherwise: if the answer gets lost, the container may be there.
             made.store(true, Ordering::Relaxed);
             let error = match self.ask(engine, &name, &run_dir, order).await {
-                Ok(id) => return Ok(id),
+                Ok(id) => {
+                    // Of a box of that name that died: nobody listens there, and the new one has yet to begin.
+                    run_dir::forget_socket(&run_dir).map_err(CreateError::here)?;
+                    return Ok(id);
+                }
                 Err(error) => error,
             };
             match meaning(&error) {
