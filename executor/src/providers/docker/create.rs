@@ -52,8 +52,7 @@ impl DockerProvider {
     /// Whether the engine says so: a box that is there is reached through its directory.
     async fn has_no_container(&self, id: SandboxId) -> bool {
         let Ok(engine) = self.engine().await else { return false };
-        let found =
-            engine.inspect_container(&self.container_name(id), None::<InspectContainerOptions>).await;
+        let found = engine.inspect_container(&self.container_name(id), None::<InspectContainerOptions>).await;
         found.is_err_and(|error| meaning(&error) == Meaning::NoSuchContainer)
     }
 
