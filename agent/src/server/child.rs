@@ -15,9 +15,6 @@ use super::mark::Mark;
 use super::program::Program;
 use super::users::User;
 
-/// The highest there is, whatever the agent's own: when memory runs out the workload goes first.
-const OOM_SCORE: &[u8] = b"1000";
-
 /// The agent's own capability, to take others away with. Nothing that it runs has it.
 const OWN: CapabilitySet = CapabilitySet::SETPCAP;
 
@@ -173,10 +170,10 @@ fn unblock_signals() {
     }
 }
 
-/// Best effort: `/proc` may be missing or not ours.
+/// Whatever the agent's own: when memory runs out the workload goes first. Best effort: `/proc` may be missing or not ours.
 fn raise_oom_score() {
     use rustix::fs::{Mode, OFlags, open};
     if let Ok(file) = open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::io::write(&file, OOM_SCORE);
+        let _ = rustix::io::write(&file, super::oom_score::WORKLOAD);
     }
 }

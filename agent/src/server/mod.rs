@@ -12,6 +12,7 @@ mod listen;
 mod mark;
 mod memory;
 mod oom;
+mod oom_score;
 mod options;
 mod processes;
 mod program;
@@ -131,6 +132,7 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
         });
         tokio::task::spawn_local(listener.serve(Rc::clone(&agent)));
         tokio::task::spawn_local(memory::trim_when_quiet(Rc::clone(&agent)));
+        tokio::task::spawn_local(oom_score::keep_up(Rc::clone(&agent)));
         tokio::task::spawn_local(signals.serve(Rc::clone(&agent)));
         Ok(ending::wait(&agent).await)
     })
@@ -146,6 +148,7 @@ fn close_inherited() {
 fn prepare_process(options: &Options, limit: Rlimit) -> io::Result<()> {
     use rustix::process::{DumpableBehavior, set_child_subreaper, set_dumpable_behavior, umask};
     umask(rustix::fs::Mode::from_raw_mode(0o022));
+    oom_score::lower_own();
     // Nobody in the sandbox may trace the agent or look at its descriptors.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Where something else is PID 1, orphans still come here to be reaped and killed.

@@ -11,3 +11,4 @@ mod remover;
 mod run_dir;
 mod seccomp;
 mod trash;
+mod ulimits;

@@ -45,6 +45,36 @@ for number, *arguments in ((165, b"none", b"/tmp", b"tmpfs", 0, 0), (272, 0x1000
     assert_eq!((ran.code(), ran.stdout.as_str()), (0, ""), "{ran:?}");
 }
 
+pub async fn what_the_host_has_for_all_is_limited(rig: &Rig) {
+    let handle = rig.any_box().await;
+    let program = r#"
+import ctypes, errno, resource
+libc = ctypes.CDLL(None, use_errno=True)
+context = ctypes.c_ulong(0)
+print(libc.syscall(206, 128, ctypes.byref(context)), errno.errorcode[ctypes.get_errno()])
+for limit in (resource.RLIMIT_CORE, resource.RLIMIT_NOFILE, 11, 12):
+    print(*resource.getrlimit(limit))
+try:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100000, 100000))
+    print("raised")
+except ValueError: pass
+"#;
+    let ran = python(&handle, program).await;
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines, ["-1 ENOSYS", "0 0", "16384 16384", "4096 4096", "409600 409600"], "{ran:?}");
+    // No device of the host, and no set-uid program, wherever it may be put.
+    let ran = shell(&handle, "cat /proc/self/mountinfo").await;
+    for line in ran.stdout.lines() {
+        let mut words = line.split(' ').skip(4);
+        let (place, options) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let ours = rig.provider.name().as_str() == "bubblewrap" && !place.starts_with("/dev/")
+            || ["/tmp", "/workspace", "/.stacyvm/run", "/dev/shm"].contains(&place);
+        for expected in ["nosuid", "nodev"] {
+            assert!(!ours || options.split(',').any(|option| option == expected), "{expected}: {line}");
+        }
+    }
+}
+
 pub async fn calls_of_another_abi_end_the_process(rig: &Rig) {
     let handle = rig.any_box().await;
     // getpid, the 32-bit way: mov eax, 20; int 0x80; ret.

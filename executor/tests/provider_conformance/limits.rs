@@ -37,6 +37,14 @@ pub async fn memory_is_limited_and_the_agent_survives(rig: &Rig) {
     assert_eq!(ran.outcome.end, ExecEnd::Signaled { signal: 9 });
     let ran = python(&handle, "x = b'x' * (20 << 20); print(len(x))").await;
     assert_eq!(ran.code(), 0, "{ran:?}");
+    // Nor does it go when the workload makes itself as dear as it can, and not for long is it that.
+    let low = "echo 0 >/proc/self/oom_score_adj; exec python3 -c 'x = bytearray(400 << 20)'";
+    assert_eq!(shell(&handle, low).await.code(), 137);
+    Client::new(&handle.socket).ping().await.expect("the agent is alive");
+    let low = "echo 0 >/proc/self/oom_score_adj; i=0
+        while [ $i -lt 150 ] && [ $(cat /proc/$$/oom_score_adj) != 1000 ]; do sleep 0.1; i=$((i + 1)); done
+        cat /proc/$$/oom_score_adj";
+    assert_eq!(shell(&handle, low).await.stdout, "1000\n");
     // The agent is the last to go: even a small process goes before it.
     let scores = shell(&handle, "cat /proc/1/oom_score_adj /proc/self/oom_score_adj").await.stdout;
     let scores: Vec<i32> = scores.lines().map(|line| line.parse().expect("a number")).collect();

@@ -89,6 +89,7 @@ conformance! {
         the_agent_is_out_of_reach,
         the_agents_socket_is_out_of_the_boxs_reach,
         the_host_is_out_of_sight,
+        what_the_host_has_for_all_is_limited,
         without_network_there_is_loopback_only;
     privileges:
         a_capability_reaches_nothing_beyond_the_box,

@@ -20,6 +20,7 @@ use tokio::process::Command;
 
 use super::ids::{Ids, become_user};
 use crate::descriptors;
+use crate::providers::ulimits;
 
 /// Where a confined process may find what was mounted for it: directories of the file system standard, one of which
 /// holds nothing that we need. The process gets its own instance.
@@ -174,6 +175,7 @@ impl Confinement {
 
     fn enter(&self, limit: Option<Rlimit>) -> io::Result<()> {
         descriptors::restore(limit).map_err(|error| failed(b"limit open files", error))?;
+        ulimits::apply().map_err(|error| failed(b"limit resources", error))?;
         rustix::process::setsid().map_err(|error| failed(b"setsid", error))?;
         for cgroup in &self.cgroups {
             rustix::io::write(cgroup, b"0").map_err(|error| failed(b"enter a control group", error))?;

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 use events::{Network, SandboxId};
 
@@ -11,6 +11,7 @@ use super::DockerConfig;
 use crate::provider::BoxOrder;
 use crate::providers::image::ImageConfig;
 use crate::providers::inside::{self, InMemory};
+use crate::providers::ulimits::ULIMITS;
 use crate::providers::{privileges, run_dir};
 
 pub(super) const SANDBOX_LABEL: &str = "stacyvm.sandbox";
@@ -70,6 +71,7 @@ pub(super) fn create_body(
         cpu_period: limit(i64::from(spec.cpu_millis)).map(|_| CPU_PERIOD_US),
         cpu_quota: limit(i64::from(spec.cpu_millis)).map(|millis| millis * CPU_PERIOD_US / 1000),
         oom_score_adj: Some(OOM_SCORE_ADJ),
+        ulimits: Some(ulimits()),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         mounts: Some(vec![
             bind(&config.agent_path, inside::AGENT, true),
@@ -111,6 +113,14 @@ fn network_mode(config: &DockerConfig, network: Network) -> String {
         Network::None => "none".to_owned(),
         Network::Bridge => config.bridge_network.clone(),
     }
+}
+
+fn ulimits() -> Vec<ResourcesUlimits> {
+    let limit = |(_, name, most): (_, &str, u64)| {
+        let most = i64::try_from(most).ok();
+        ResourcesUlimits { name: Some(name.to_owned()), soft: most, hard: most }
+    };
+    ULIMITS.map(limit).into()
 }
 
 fn limit(value: i64) -> Option<i64> {

@@ -4,7 +4,8 @@ use libc::{
 };
 
 use super::syscalls::{
-    ALLOWED, AUDIT, CLONE, CLONE3, FAMILIES, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET, Syscall,
+    ALLOWED, AUDIT, CLONE, CLONE3, FAMILIES, IO_SETUP, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET,
+    Syscall,
 };
 
 /// `AUDIT_ARCH_X86_64`, which libc does not have.
@@ -76,7 +77,8 @@ fn program() -> Vec<Instruction> {
         jump(BPF_JSET, NAMESPACE_FLAGS, 0, 1),
         answer(REFUSE),
         answer(SECCOMP_RET_ALLOW),
-        jump(BPF_JEQ, number(CLONE3), 0, 1),
+        jump(BPF_JEQ, number(CLONE3), 1, 0),
+        jump(BPF_JEQ, number(IO_SETUP), 0, 1),
         answer(SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
     ]);
     for (first, last) in ranges() {
@@ -165,7 +167,8 @@ mod tests {
     fn allowed_calls_are_allowed_and_no_others() {
         for call in 0..600 {
             let listed = ALLOWED.iter().any(|syscall| number(*syscall) == call);
-            let special = [SOCKET, PERSONALITY, CLONE, CLONE3].iter().any(|syscall| number(*syscall) == call);
+            let special =
+                [SOCKET, PERSONALITY, CLONE, CLONE3, IO_SETUP].iter().any(|syscall| number(*syscall) == call);
             if !special {
                 assert_eq!(
                     verdict(ARCHITECTURE, call, 0),
@@ -195,7 +198,9 @@ mod tests {
         let clone = |flags: i32| verdict(ARCHITECTURE, number(CLONE), flags as u32);
         assert_eq!(clone(libc::CLONE_VM | libc::CLONE_THREAD), SECCOMP_RET_ALLOW);
         assert_eq!(clone(libc::CLONE_VM | libc::CLONE_NEWUSER), REFUSE);
-        assert_eq!(verdict(ARCHITECTURE, number(CLONE3), 0), SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+        for unknown in [CLONE3, IO_SETUP] {
+            assert_eq!(verdict(ARCHITECTURE, number(unknown), 0), SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+        }
         assert_eq!(verdict(ARCHITECTURE, number(PERSONALITY), 0xffff_ffff), SECCOMP_RET_ALLOW);
         assert_eq!(verdict(ARCHITECTURE, number(PERSONALITY), 8), REFUSE);
     }

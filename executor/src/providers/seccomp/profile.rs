@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
 
 use super::syscalls::{
-    ALLOWED, AUDIT, CLONE, CLONE3, FAMILIES, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET, Syscall,
-    name,
+    ALLOWED, AUDIT, CLONE, CLONE3, FAMILIES, IO_SETUP, NAMESPACE_FLAGS, PERSONALITIES, PERSONALITY, SOCKET,
+    Syscall, name,
 };
 
 /// The profile in the Docker engine's form.
@@ -22,7 +22,7 @@ pub(crate) fn profile() -> String {
         "action": "SCMP_ACT_ALLOW",
         "args": [{ "index": 0, "value": NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }],
     }));
-    rules.push(json!({ "names": [name(CLONE3)], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
+    rules.push(json!({ "names": [name(CLONE3), name(IO_SETUP)], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS }));
     json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": libc::EPERM,

@@ -28,7 +28,7 @@ pub(super) const ALLOWED: &[Syscall] = syscalls! {
     // Waiting.
     SYS_poll SYS_ppoll SYS_select SYS_pselect6 SYS_epoll_create SYS_epoll_create1 SYS_epoll_ctl
     SYS_epoll_wait SYS_epoll_pwait SYS_epoll_pwait2 SYS_eventfd SYS_eventfd2 SYS_signalfd SYS_signalfd4
-    SYS_timerfd_create SYS_timerfd_settime SYS_timerfd_gettime SYS_pipe SYS_pipe2 SYS_io_setup
+    SYS_timerfd_create SYS_timerfd_settime SYS_timerfd_gettime SYS_pipe SYS_pipe2
     SYS_io_destroy SYS_io_submit SYS_io_cancel SYS_io_getevents
     // Memory.
     SYS_mmap SYS_munmap SYS_mremap SYS_mprotect SYS_msync SYS_mincore SYS_madvise SYS_process_madvise
@@ -95,6 +95,8 @@ pub(super) const NAMESPACE_FLAGS: u32 = (CLONE_NEWNS
 
 /// Refused as if the kernel did not know it.
 pub(super) const CLONE3: Syscall = ("SYS_clone3", SYS_clone3);
+/// The same: what it makes is counted for the whole host (`fs.aio-max-nr`), so that one box could leave none to others.
+pub(super) const IO_SETUP: Syscall = ("SYS_io_setup", SYS_io_setup);
 
 /// The name without libc's prefix.
 pub(super) fn name(syscall: Syscall) -> &'static str {
@@ -130,6 +132,7 @@ mod tests {
             "init_module",
             "finit_module",
             "delete_module",
+            "io_setup",
             "io_uring_setup",
             "io_uring_enter",
             "io_uring_register",
