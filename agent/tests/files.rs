@@ -360,6 +360,28 @@ async fn moves_across_file_systems_copy() {
 }
 
 #[tokio::test]
+async fn a_move_of_a_tree_of_any_depth_costs_no_stack() {
+    let agent = Running::start().await;
+    let nest = async |name: &str, levels: usize| {
+        // In memory: the way out is the disk.
+        let script = "import os, sys\nos.mkdir(sys.argv[1]); os.chdir(sys.argv[1])\nfor _ in range(int(sys.argv[2])):\n os.mkdir('d'); os.chdir('d')";
+        let made = agent.run(["python3", "-c", script, name, &levels.to_string()]).await;
+        assert_eq!(made.code(), 0, "{}", made.stderr());
+    };
+    let place = tempfile::TempDir::new_in("/dev/shm").unwrap();
+    let (source, deeper) = (place.path().join("tree"), place.path().join("deeper"));
+    nest(source.to_str().unwrap(), 1500).await;
+    agent.client.move_path(source.to_str().unwrap(), "moved").await.unwrap();
+    assert!(!source.exists());
+    assert!(agent.workspace().join("moved").join("d/".repeat(1500)).is_dir());
+    nest(deeper.to_str().unwrap(), 30_000).await;
+    let refused = agent.client.move_path(deeper.to_str().unwrap(), "deeper").await.unwrap_err();
+    assert!(refused.to_string().contains("name too long"), "{refused}");
+    assert!(deeper.exists() && !agent.workspace().join("deeper").exists());
+    agent.client.delete(deeper.to_str().unwrap(), true).await.unwrap();
+}
+
+#[tokio::test]
 async fn globs_find_what_a_shell_would() {
     let agent = Running::start().await;
     for path in ["a.py", "b.txt", "src/c.py", "src/deep/er/d.py", "src/deep/e.rs", ".hidden.py"] {

@@ -9,6 +9,8 @@ use super::list::Names;
 
 /// Paths looked at before giving up: `/**` in a big image must end in time.
 const MOST_VISITED: usize = 1_000_000;
+/// Bytes of paths that wait to be looked at: so many in one directory that their names alone would take all memory.
+const MOST_WAITING: usize = 64 << 20;
 
 /// Absolute paths that match, sorted. `*` and `?` stop at a `/`, `**` does not; symlinks match, but are not
 /// descended into.
@@ -40,8 +42,10 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn visit(&mut self, base: PathBuf) -> Result<(), FileRefusal> {
+        let mut waiting = base.as_os_str().len();
         let mut open = vec![base];
         while let Some(path) = open.pop() {
+            waiting = waiting.saturating_sub(path.as_os_str().len());
             let Ok(metadata) = fs::symlink_metadata(&path) else {
                 continue;
             };
@@ -50,12 +54,15 @@ impl Walk<'_> {
             let inside = descends.then(|| fs::read_dir(&path)).into_iter().flatten().flatten().flatten();
             for found in inside {
                 self.seen += 1;
-                if self.seen > MOST_VISITED {
-                    let message = format!("the pattern leads past more than {MOST_VISITED} paths");
+                let found = found.path();
+                waiting += found.as_os_str().len();
+                if self.seen > MOST_VISITED || waiting > MOST_WAITING {
+                    let message =
+                        format!("the pattern leads past more than {MOST_VISITED} paths, or too long ones");
                     let path = self.shown.to_owned();
                     return Err(FileRefusal { kind: FileErrorKind::TooMany, path, message });
                 }
-                open.push(found.path());
+                open.push(found);
             }
             if self.matcher.is_match(&path) {
                 self.names.add(path, self.shown)?;
