@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{FromRequestParts, Request, State};
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use events::{Actor, ApiKeyId, RequestId, TenantId};
@@ -164,12 +164,43 @@ pub async fn require(
 
 /// The layer that lets in as many of each tenant as there may be.
 pub async fn admit(State(gateway): State<Gateway>, caller: Caller, request: Request, next: Next) -> Response {
-    if let Some(visit) = request.extensions().get::<Visit>()
-        && let Err(error) = gateway.shares().admit(&caller, visit)
+    let Some(visit) = request.extensions().get::<Visit>().cloned() else {
+        return next.run(request).await;
+    };
+    let shares = gateway.shares();
+    if let Err(error) = shares.admit(&caller, &visit) {
+        return error.into_response();
+    }
+    let is_read = request.method() == Method::GET;
+    let turn = match request.extensions().get::<MatchedPath>() {
+        Some(path) if is_read && READS_MUCH.iter().any(|route| path.as_str().ends_with(route)) => {
+            match shares.reading(&caller).await {
+                Ok(turn) => Some(turn),
+                Err(error) => return error.into_response(),
+            }
+        }
+        Some(_) | None => None,
+    };
+    let response = next.run(request).await;
+    drop(turn);
+    // What only watches has done nothing yet. What does something says itself that it is a stream, before it does it.
+    if is_read
+        && is_stream(&response)
+        && let Err(error) = shares.stream(&caller, &visit)
     {
         return error.into_response();
     }
-    next.run(request).await
+    response
+}
+
+/// Routes that look through much of the record before they answer.
+const READS_MUCH: [&str; 5] = ["/audit", "/audit/checkpoints", "/timeline", "/logs", "/execs"];
+
+/// Whether an answer is one that goes on.
+fn is_stream(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+        || matches!(kind, Some(b"text/event-stream" | b"application/x-ndjson" | b"application/octet-stream"))
 }
 
 /// Reads the name of a user, from the header or from a body. Empty means nobody.
@@ -198,8 +229,6 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
     use crate::error::ErrorCode;
 

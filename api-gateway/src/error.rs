@@ -108,11 +108,13 @@ pub struct ApiError {
     /// When trying again makes sense, in seconds.
     retry_after: Option<u32>,
     /// Where to go on from, after what is gone: the name of a header and its value.
-    go_on: Option<(&'static str, u64)>,
+    go_on: Option<Box<(&'static str, u64)>>,
     /// That somebody is turned away, which is counted.
     denied: Option<Box<Denied>>,
     /// Which limit was reached.
     limit: Option<Limit>,
+    /// How many requests a minute there may be.
+    rate: Option<u32>,
     /// The connection is not to be used again.
     closing: bool,
 }
@@ -127,6 +129,7 @@ impl ApiError {
             go_on: None,
             denied: None,
             limit: None,
+            rate: None,
             closing: false,
         }
     }
@@ -216,6 +219,12 @@ impl ApiError {
         Self { limit: Some(limit), ..Self::resource_limit(message, retry_after) }
     }
 
+    /// Says how many requests a minute there may be, of which none is left.
+    pub const fn rated(mut self, a_minute: u32) -> Self {
+        self.rate = Some(a_minute);
+        self
+    }
+
     /// The connection ends with this answer.
     pub const fn closing(mut self) -> Self {
         self.closing = true;
@@ -261,11 +270,12 @@ impl ApiError {
             StoreError::Unfit { .. } | StoreError::Refused { .. } | StoreError::Damaged { .. } => {
                 Self::internal(error)
             }
-            StoreError::Gone { next_offset, .. } => {
-                Self { go_on: Some(("x-next-offset", next_offset)), ..Self::gone(error.to_string()) }
-            }
+            StoreError::Gone { next_offset, .. } => Self {
+                go_on: Some(Box::new(("x-next-offset", next_offset))),
+                ..Self::gone(error.to_string())
+            },
             StoreError::Trimmed { floor } => {
-                Self { go_on: Some(("x-log-floor", floor.0)), ..Self::gone(error.to_string()) }
+                Self { go_on: Some(Box::new(("x-log-floor", floor.0))), ..Self::gone(error.to_string()) }
             }
         }
     }
@@ -310,8 +320,8 @@ impl Error for ApiError {}
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (exec, retry_after, go_on) = (self.exec, self.retry_after, self.go_on);
-        let (limit, closing) = (self.limit, self.closing);
+        let (exec, retry_after, go_on) = (self.exec, self.retry_after, self.go_on.as_deref().copied());
+        let (limit, rate, closing) = (self.limit, self.rate, self.closing);
         let denied = self.denied.clone();
         let body = self.into_body();
         let mut response = json_response(body.code.status(), "application/json", &body);
@@ -325,6 +335,10 @@ impl IntoResponse for ApiError {
         }
         if let Some(limit) = limit {
             response.headers_mut().insert("x-limit", HeaderValue::from_static(limit.as_str()));
+        }
+        if let Some(a_minute) = rate {
+            response.headers_mut().insert("x-ratelimit-limit", a_minute.into());
+            response.headers_mut().insert("x-ratelimit-remaining", 0.into());
         }
         if closing {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

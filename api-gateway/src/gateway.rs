@@ -21,7 +21,7 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::presence::Comings;
 use crate::readiness::Readiness;
-use crate::share::Shares;
+use crate::share::{Counted, Shares};
 
 /// How long a request waits for a sandbox that is still being made.
 const READY_WAIT: Duration = Duration::from_secs(25);
@@ -338,6 +338,7 @@ impl Gateway {
         op: LinkOp,
     ) -> Result<Result<LinkValue, LinkError>, ApiError> {
         let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
+        let _counted = self.shares().call(sandbox)?;
         let request = self.link_request(caller, sandbox, op);
         let answer = self.inner.link.call(&node, &request).await;
         self.unless_ended(sandbox, answer)
@@ -349,7 +350,7 @@ impl Gateway {
         caller: &Caller,
         sandbox: SandboxId,
         op: LinkOp,
-    ) -> Result<LinkStream, ApiError> {
+    ) -> Result<OpenCall, ApiError> {
         self.try_open(caller, sandbox, op).await?.map_err(link_failed)
     }
 
@@ -359,10 +360,12 @@ impl Gateway {
         caller: &Caller,
         sandbox: SandboxId,
         op: LinkOp,
-    ) -> Result<Result<LinkStream, LinkError>, ApiError> {
+    ) -> Result<Result<OpenCall, LinkError>, ApiError> {
         let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
+        let counted = self.shares().call(sandbox)?;
         let request = self.link_request(caller, sandbox, op);
         let answer = self.inner.link.open(&node, &request).await;
+        let answer = answer.map(|stream| OpenCall { stream, _counted: counted });
         self.unless_ended(sandbox, answer)
     }
 
@@ -385,6 +388,33 @@ impl Gateway {
             sandbox,
             op,
         }
+    }
+}
+
+/// Bytes to or from a sandbox, and that they are under way.
+pub(crate) struct OpenCall {
+    stream: LinkStream,
+    _counted: Counted<SandboxId>,
+}
+
+impl OpenCall {
+    /// Says that all bytes are sent, and waits for the outcome.
+    pub(crate) async fn finish(self) -> Result<LinkValue, LinkError> {
+        self.stream.finish().await
+    }
+}
+
+impl std::ops::Deref for OpenCall {
+    type Target = LinkStream;
+
+    fn deref(&self) -> &LinkStream {
+        &self.stream
+    }
+}
+
+impl std::ops::DerefMut for OpenCall {
+    fn deref_mut(&mut self) -> &mut LinkStream {
+        &mut self.stream
     }
 }
 

@@ -37,7 +37,7 @@ mod viewer;
 
 pub use config::{ApiKey, AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 pub use gateway::Gateway;
-pub use limits::{Limits, TenantLimits};
+pub use limits::{Limits, RateBy, RateLimit, TenantLimits};
 pub use openapi::document as openapi_document;
 pub use origin::{Origin, OriginError};
 pub use server::serve;

@@ -26,6 +26,7 @@ mod secret;
 mod steady_clock;
 mod store;
 mod subjects;
+mod usage;
 mod view;
 mod vocabulary;
 mod webhook_secret;
@@ -55,7 +56,7 @@ pub use link::{
 };
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,
-    Heartbeats, Lease, Log, NatsConfig, PendingPublish, ProbeError, ProbeFailure, ProgressNews,
+    Heartbeats, Lease, Log, Machine, NatsConfig, PendingPublish, ProbeError, ProbeFailure, ProgressNews,
     ProviderHealth, PublishError, SourceError, SourceMessage, TransportTrouble,
 };
 pub use nearest::nearest;
@@ -74,6 +75,7 @@ pub use store::{
     WebhookChange, open_store, open_store_with,
 };
 pub use subjects::Subjects;
+pub use usage::Usage;
 pub use view::{NodeStatus, View};
 pub use vocabulary::*;
 pub use webhook_secret::{SecretFormatError, WebhookSecret};

@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     After, EventData, Feed, FeedError, Heartbeat, Log, NodeId, ProviderName, Recorded, SandboxId,
-    SandboxPhase, SandboxState, Template, TenantId, Topic, WebhookId, WebhookState, Webhooks,
+    SandboxPhase, SandboxState, Template, TenantId, Topic, Usage, WebhookId, WebhookState, Webhooks,
 };
 
 /// A node that has been silent for longer is not counted on.
@@ -33,6 +33,7 @@ struct Inner {
     sandboxes: DashMap<SandboxId, Slot>,
     templates: DashMap<(TenantId, String), Template>,
     webhooks: Mutex<Webhooks>,
+    usage: Mutex<Usage>,
     nodes: DashMap<NodeId, (Heartbeat, Instant)>,
     ended: Mutex<std::collections::VecDeque<(Instant, SandboxId)>>,
     _tasks: DropGuard,
@@ -52,6 +53,8 @@ impl View {
     pub async fn start(log: &Log, feed: &Feed) -> Result<Self, FeedError> {
         let mut beats = log.heartbeats().await.map_err(|_| FeedError::Disconnected)?;
         let (position, live) = feed.store().live_sandboxes().await?;
+        // Later than the position: what happened in between is counted again, which changes nothing.
+        let running = feed.store().live_execs().await?;
         let templates = feed.store().all_templates().await?;
         let (_, webhooks) = Webhooks::load(&**feed.store()).await?;
         let mut reader = feed.subscribe(Topic::All, After::Position(position));
@@ -64,6 +67,7 @@ impl View {
                     .map(|(tenant, item)| ((tenant, item.name.clone()), item))
                     .collect(),
                 webhooks: Mutex::new(webhooks),
+                usage: Mutex::new(Usage::with(running)),
                 nodes: DashMap::new(),
                 ended: Mutex::default(),
                 _tasks: stop.clone().drop_guard(),
@@ -137,6 +141,11 @@ impl View {
         // An id that the log never spoke of leaves nothing behind.
         self.inner.sandboxes.remove_if(&id, |_, slot| slot.receiver_count() == 0 && slot.borrow().is_none());
         found
+    }
+
+    /// Looks at what tenants use.
+    pub fn usage<T>(&self, look: impl FnOnce(&Usage) -> T) -> T {
+        look(&self.inner.usage.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The nodes that have shown a sign of life lately.
@@ -226,6 +235,7 @@ fn slot(state: SandboxState) -> Slot {
 impl Inner {
     fn apply(&self, recorded: &Recorded) {
         let event = &recorded.event;
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
         if let EventData::TemplateSaved(saved) = &event.data {
             let key = (event.tenant.clone(), saved.template.name.clone());
             self.templates.insert(key, saved.template.clone());

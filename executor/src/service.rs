@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::{
-    Actor, Clock, DiskFloor, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, NodeDraining, NodeId,
-    NodeJoined, ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
+    Actor, Clock, DiskFloor, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, Machine, NodeDraining,
+    NodeId, NodeJoined, ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -234,6 +234,7 @@ async fn heartbeats(shared: Arc<Shared>) {
     let mut providers = Vec::new();
     let mut checked: Option<Instant> = None;
     let mut warned = HashSet::new();
+    let machine = machine();
     loop {
         if checked.is_none_or(|at| at.elapsed() >= HEALTH_PERIOD) {
             providers = health(&shared, &mut warned).await;
@@ -248,6 +249,7 @@ async fn heartbeats(shared: Arc<Shared>) {
                 capacity: shared.config.capacity,
                 used: u32::try_from(used).unwrap_or(u32::MAX),
                 draining: shared.shutdown.is_cancelled(),
+                machine,
             })
             .await;
         // Whoever asks for room is told of it at once, and not more often than a host can make sandboxes.
@@ -257,6 +259,14 @@ async fn heartbeats(shared: Arc<Shared>) {
             let _ = tokio::time::timeout(rest, shared.registry.freed()).await;
         }
     }
+}
+
+/// What this machine has, as far as it says.
+fn machine() -> Option<Machine> {
+    let cpus = std::thread::available_parallelism().ok()?.get();
+    let memory = rustix::system::sysinfo();
+    let memory_bytes = u64::from(memory.mem_unit).saturating_mul(memory.totalram);
+    Some(Machine { cpus: u32::try_from(cpus).ok()?, memory_mib: memory_bytes >> 20 })
 }
 
 /// Asks all providers. What they warn of is logged once.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use events::{ExecId, LinkError, LinkOp, LinkStream, LinkValue, SandboxId};
+use events::{ExecId, LinkError, LinkOp, LinkValue, SandboxId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::gateway::{Gateway, link_failed};
+use crate::gateway::{Gateway, OpenCall, link_failed};
 
 /// Input that waits for the process, in frames. After that the socket is not read.
 const QUEUE: usize = 16;
@@ -71,7 +71,7 @@ impl InputQueue {
 
 struct Pump {
     target: Target,
-    link: Option<LinkStream>,
+    link: Option<OpenCall>,
 }
 
 impl Pump {
@@ -131,7 +131,7 @@ impl Pump {
 
 impl Target {
     /// A stream into stdin.
-    pub async fn input(&self, close: bool) -> Result<LinkStream, ApiError> {
+    pub async fn input(&self, close: bool) -> Result<OpenCall, ApiError> {
         let mut patience = Patience::new();
         loop {
             let op = LinkOp::Input { exec: self.exec, close };
@@ -171,7 +171,7 @@ impl Patience {
 }
 
 /// Why the link broke. Waits for ever without a link, and while it is well.
-async fn watch(link: &mut Option<LinkStream>) -> ApiError {
+async fn watch(link: &mut Option<OpenCall>) -> ApiError {
     match link {
         Some(link) => link_failed(link.watch().await),
         None => std::future::pending().await,

@@ -13,6 +13,7 @@ use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::idempotency::Idempotent;
+use crate::share::AskedExec;
 use crate::variables::fingerprints;
 
 /// How long a detached exec's answer waits for the record. It is durable before that.
@@ -24,6 +25,8 @@ pub struct Started {
     pub exec: ExecId,
     /// What it writes, and how it ends.
     pub output: OutputReader,
+    /// That it counts until something is heard of it; none where it was asked for before.
+    pub asked: Option<AskedExec>,
 }
 
 /// Asks for an exec with a fresh id.
@@ -33,11 +36,11 @@ pub async fn start_fresh(
     (sandbox, node): (&SandboxState, &NodeId),
     exec: ExecId,
     runnable: Runnable,
-) -> Result<OutputReader, ApiError> {
+) -> Result<(OutputReader, AskedExec), ApiError> {
     tracing::Span::current().record("exec.id", tracing::field::display(exec));
     let output = OutputReader::fresh(gateway.feed(), exec);
-    ask(gateway, caller, (sandbox.id, node), CommandId::new(), exec, runnable).await?;
-    Ok(output)
+    let asked = ask(gateway, caller, (sandbox.id, node), CommandId::new(), exec, runnable).await?;
+    Ok((output, asked))
 }
 
 /// Where an exec is to run: its sandbox, and the node that has it.
@@ -72,21 +75,22 @@ pub async fn start(
     };
     let started = async {
         let (Some((sandbox, node)), None) = (&place, known) else {
-            return read(gateway, exec, 0, 0).await;
+            return Ok((read(gateway, exec, 0, 0).await?, None));
         };
         let Some(idempotent) = idempotent else {
-            return start_fresh(gateway, caller, (sandbox, node), exec, runnable).await;
+            let (output, asked) = start_fresh(gateway, caller, (sandbox, node), exec, runnable).await?;
+            return Ok((output, Some(asked)));
         };
         let command = command_of(idempotent);
         runnable.spec.request_digest = Some(idempotent.digest.clone());
         // Another request with the same key may be ahead of this one: read from the beginning.
         let output = read(gateway, exec, 0, 0).await?;
-        ask(gateway, caller, (sandbox.id, node), command, exec, runnable).await?;
-        Ok(output)
+        let asked = ask(gateway, caller, (sandbox.id, node), command, exec, runnable).await?;
+        Ok((output, Some(asked)))
     };
     // Whatever became of the question: if it runs after all, this is where it is found.
-    let output = started.await.map_err(|error| error.with_exec(exec))?;
-    Ok(Started { exec, output })
+    let (output, asked) = started.await.map_err(|error: ApiError| error.with_exec(exec))?;
+    Ok(Started { exec, output, asked })
 }
 
 /// Asks for an exec that nobody waits for. It is in the record before its command is on its way, so that there is an end
@@ -130,6 +134,8 @@ async fn ask_detached(
     mut runnable: Runnable,
     idempotent: Option<&Idempotent>,
 ) -> Result<(), ApiError> {
+    // Before it is in the record: what is refused has left nothing behind.
+    let asked = count(gateway, caller, sandbox.id, exec)?;
     let mut events = gateway.feed().subscribe(Topic::Exec(exec), After::Now);
     runnable.spec.request_digest = idempotent.map(|idempotent| idempotent.digest.clone());
     let mut spec = runnable.spec.clone();
@@ -143,7 +149,7 @@ async fn ask_detached(
     let redaction = gateway.redaction().with_secrets(runnable.env.of(&runnable.spec.secret_names));
     let now = gateway.clock().now();
     gateway.publish_redacted(caller, Some(sandbox.id), id, now, requested, &redaction).await?;
-    ask(gateway, caller, (sandbox.id, node), command, exec, runnable).await?;
+    send(gateway, caller, (sandbox.id, node), command, exec, runnable, asked).await?.settle();
     // A client that asks for the exec right after this answer finds it.
     if !is_recorded && tokio::time::timeout(RECORD_PATIENCE, events.next()).await.is_ok() {
         verify(gateway, exec, idempotent).await?;
@@ -187,16 +193,48 @@ pub async fn read(
     gateway.feed().exec_output(exec, stdout, stderr).await.map_err(ApiError::unavailable)
 }
 
+/// Asks for an exec that is not in the record yet.
 async fn ask(
+    gateway: &Gateway,
+    caller: &Caller,
+    place: (SandboxId, &NodeId),
+    command: CommandId,
+    exec: ExecId,
+    runnable: Runnable,
+) -> Result<AskedExec, ApiError> {
+    let asked = count(gateway, caller, place.0, exec)?;
+    send(gateway, caller, place, command, exec, runnable, asked).await
+}
+
+/// Lets the tenant have one more exec.
+fn count(
+    gateway: &Gateway,
+    caller: &Caller,
+    sandbox: SandboxId,
+    exec: ExecId,
+) -> Result<AskedExec, ApiError> {
+    let now = gateway.clock().now();
+    gateway.shares().exec(gateway.view(), (&caller.tenant, sandbox, exec), now)
+}
+
+/// Sends the command. What is given back says that the exec counts until something is heard of it.
+async fn send(
     gateway: &Gateway,
     caller: &Caller,
     (sandbox, node): (SandboxId, &NodeId),
     command: CommandId,
     exec: ExecId,
     runnable: Runnable,
-) -> Result<(), ApiError> {
+    asked: AskedExec,
+) -> Result<AskedExec, ApiError> {
     let Runnable { mut spec, env } = runnable;
     spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &env);
     let start = Command::StartExec { exec, spec, env };
-    gateway.send(Destination::Node(node), caller, sandbox, command, start).await
+    match gateway.send(Destination::Node(node), caller, sandbox, command, start).await {
+        Ok(()) => Ok(asked),
+        Err(error) => {
+            asked.settle();
+            Err(error)
+        }
+    }
 }

@@ -7,84 +7,43 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use events::{ApiKeyId, SandboxId, SandboxSpec, TenantId, View};
+use chrono::{DateTime, Utc};
+use events::{ApiKeyId, ExecId, SandboxId, SandboxSpec, TenantId, View};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::Caller;
+use crate::denied::source_name;
 use crate::error::ApiError;
-use crate::limits::{Limits, TenantLimits};
+use crate::limits::{Limits, RateBy, TenantLimits};
 
 pub mod connections;
 mod count;
+mod execs;
+mod limit;
 pub mod memory;
+mod rate;
 mod sandboxes;
+mod turns;
 pub mod visit;
 
 use connections::Connections;
-use count::{Counter, Each};
+use count::{Counts, Each};
+use execs::AskedExecs;
 use memory::{Budget, Held};
+use rate::{Rate, Rates};
+use turns::Turns;
 use visit::Visit;
 
+pub use count::Counted;
+pub use execs::AskedExec;
+pub use limit::Limit;
 pub use sandboxes::{Asked, Taken};
+pub use turns::Turn;
 
 /// When it makes sense to come again: others end their requests all the time.
 const SOON: Duration = Duration::from_secs(1);
-
-/// Which limit was reached. Its name is that of the key that sets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// Connections in all, or of one address.
-    Connections,
-    /// Requests of one key.
-    RequestsPerKey,
-    /// Bytes of bodies, in all.
-    Memory,
-    /// Sandboxes of all.
-    Sandboxes,
-    /// A tenant's sandboxes.
-    TenantSandboxes,
-    /// Those of one owner.
-    OwnerSandboxes,
-    /// Their CPUs.
-    TenantVcpus,
-    /// Their memory.
-    TenantMemory,
-    /// A tenant's requests.
-    TenantRequests,
-    /// Bytes of a tenant's bodies.
-    TenantBodies,
-}
-
-impl Limit {
-    /// All there are.
-    pub const ALL: [Self; 10] = [
-        Self::Connections,
-        Self::RequestsPerKey,
-        Self::Memory,
-        Self::Sandboxes,
-        Self::TenantSandboxes,
-        Self::OwnerSandboxes,
-        Self::TenantVcpus,
-        Self::TenantMemory,
-        Self::TenantRequests,
-        Self::TenantBodies,
-    ];
-
-    /// The key that sets it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connections => "limits.connections",
-            Self::RequestsPerKey => "limits.requests_per_key",
-            Self::Memory => "limits.bodies",
-            Self::Sandboxes => "limits.sandboxes",
-            Self::TenantSandboxes => "limits.tenant.sandboxes",
-            Self::OwnerSandboxes => "limits.tenant.sandboxes_per_owner",
-            Self::TenantVcpus => "limits.tenant.vcpus",
-            Self::TenantMemory => "limits.tenant.memory_mb",
-            Self::TenantRequests => "limits.tenant.requests",
-            Self::TenantBodies => "limits.tenant.bodies",
-        }
-    }
-}
+/// What takes long.
+const LATER: Duration = Duration::from_secs(5);
 
 /// Who takes how much.
 #[derive(Debug)]
@@ -94,7 +53,16 @@ pub struct Shares {
     bodies: Budget,
     /// As many as there are tenants with keys.
     tenants: Each<TenantId, Share>,
-    keys: Each<ApiKeyId, Counter>,
+    requests: Counts<TenantId>,
+    requests_of_keys: Counts<ApiKeyId>,
+    streams: Counts<TenantId>,
+    calls: Counts<SandboxId>,
+    execs: AskedExecs,
+    rates: Rates,
+    /// Whoever walks the whole log.
+    verifying: Turns,
+    /// Whoever reads much of it.
+    reading: Turns,
     /// Sandboxes that were asked for here and have not come back from the log.
     asked: Arc<Mutex<HashMap<SandboxId, Taken>>>,
 }
@@ -103,8 +71,9 @@ pub struct Shares {
 #[derive(Debug, Clone)]
 struct Share {
     limits: TenantLimits,
-    requests: Counter,
     bodies: Budget,
+    rate: Rate,
+    spawns: Arc<Semaphore>,
 }
 
 impl Shares {
@@ -114,7 +83,14 @@ impl Shares {
             connections: Connections::new(&limits),
             bodies: Budget::new(limits.memory_bytes),
             tenants: Each::default(),
-            keys: Each::default(),
+            requests: Counts::default(),
+            requests_of_keys: Counts::default(),
+            streams: Counts::default(),
+            calls: Counts::default(),
+            execs: AskedExecs::default(),
+            rates: Rates::new(limits.rate),
+            verifying: Turns::new(2, 1),
+            reading: Turns::new(3, 2),
             asked: Arc::default(),
             limits,
         }
@@ -127,7 +103,13 @@ impl Shares {
     fn of(&self, tenant: &TenantId) -> Share {
         self.tenants.of(tenant, || {
             let limits = self.limits.of(tenant).clone();
-            Share { requests: Counter::default(), bodies: Budget::new(limits.memory_bytes), limits }
+            let spawns = if limits.spawns == 0 { Semaphore::MAX_PERMITS } else { limits.spawns };
+            Share {
+                bodies: Budget::new(limits.memory_bytes),
+                rate: Rate::new(limits.requests_per_minute, limits.burst),
+                spawns: Arc::new(Semaphore::new(spawns)),
+                limits,
+            }
         })
     }
 
@@ -141,8 +123,27 @@ impl Shares {
             return Err(ApiError::limited(Limit::Connections, message, SOON).closing());
         }
         let share = self.of(&caller.tenant);
-        let Some(counted) = share.requests.enter(share.limits.requests) else {
-            let (tenant, most) = (&caller.tenant, share.limits.requests);
+        let tenant = &caller.tenant;
+        if let Err(after) = share.rate.take() {
+            let message = format!(
+                "tenant {tenant} asks more often than the {} times a minute that it may",
+                share.rate.a_minute()
+            );
+            return Err(ApiError::limited(Limit::TenantRate, message, after).rated(share.rate.a_minute()));
+        }
+        let client = match self.rates.by() {
+            RateBy::Key => format!("{:?}", caller.key),
+            RateBy::Owner => format!("{tenant} {:?}", caller.user),
+            RateBy::Address => caller.source.map_or_else(String::new, source_name),
+        };
+        if let Err(after) = self.rates.take(client) {
+            let a_minute = self.rates.a_minute();
+            let message =
+                format!("this client asks more often than the {a_minute} times a minute that it may");
+            return Err(ApiError::limited(Limit::Rate, message, after).rated(a_minute));
+        }
+        let most = share.limits.requests;
+        let Some(counted) = self.requests.enter(tenant, most) else {
             let message =
                 format!("tenant {tenant} has {most} requests under way, which is as many as it may");
             return Err(ApiError::limited(Limit::TenantRequests, message, SOON));
@@ -150,13 +151,75 @@ impl Shares {
         visit.keep(counted);
         if let Some(key) = &caller.key {
             let most = self.limits.requests_per_key;
-            let Some(counted) = self.keys.of(key, Counter::default).enter(most) else {
+            let Some(counted) = self.requests_of_keys.enter(key, most) else {
                 let message = format!("key {key} has {most} requests under way, which is as many as it may");
                 return Err(ApiError::limited(Limit::RequestsPerKey, message, SOON));
             };
             visit.keep(counted);
         }
         Ok(())
+    }
+
+    /// Lets an answer be a stream, or says why not.
+    pub fn stream(&self, caller: &Caller, visit: &Visit) -> Result<(), ApiError> {
+        if caller.is_operator_by_key() {
+            return Ok(());
+        }
+        let (tenant, most) = (&caller.tenant, self.limits.of(&caller.tenant).streams);
+        let Some(counted) = self.streams.enter(tenant, most) else {
+            let message = format!("tenant {tenant} has {most} streams open, which is as many as it may");
+            return Err(ApiError::limited(Limit::TenantStreams, message, SOON));
+        };
+        visit.keep(counted);
+        Ok(())
+    }
+
+    /// Counts a call into a sandbox as long as it is under way, or says why it may not be.
+    pub fn call(&self, sandbox: SandboxId) -> Result<Counted<SandboxId>, ApiError> {
+        let most = self.limits.calls_per_sandbox;
+        self.calls.enter(&sandbox, most).ok_or_else(|| {
+            let message = format!("sandbox {sandbox} has {most} calls under way, which is as many as it may");
+            ApiError::limited(Limit::SandboxCalls, message, SOON)
+        })
+    }
+
+    /// Lets a tenant have one more exec open, or says why not.
+    pub fn exec(
+        &self,
+        view: &View,
+        (tenant, sandbox, exec): (&TenantId, SandboxId, ExecId),
+        now: DateTime<Utc>,
+    ) -> Result<AskedExec, ApiError> {
+        self.execs.ask(view, self.limits.of(tenant), (tenant, sandbox, exec), now)
+    }
+
+    /// Waits until fewer of the tenant's sandboxes are being made, so that they are not all before another's.
+    pub async fn spawn_turn(
+        &self,
+        tenant: &TenantId,
+        patience: Duration,
+    ) -> Result<OwnedSemaphorePermit, ApiError> {
+        let share = self.of(tenant);
+        let turn = tokio::time::timeout(patience, Arc::clone(&share.spawns).acquire_owned()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| {
+            let message = format!(
+                "{} sandboxes of tenant {tenant} are being made already, and none was done in time",
+                share.limits.spawns
+            );
+            ApiError::limited(Limit::TenantSpawns, message, LATER)
+        })
+    }
+
+    /// Waits for a turn to walk the whole log.
+    pub async fn verifying(&self, caller: &Caller) -> Result<Turn, ApiError> {
+        let turn = self.verifying.take(&caller.tenant, caller.is_operator_by_key()).await;
+        turn.ok_or_else(|| ApiError::limited(Limit::Turns, "others are verifying already", LATER))
+    }
+
+    /// Waits for a turn to read much of the log.
+    pub async fn reading(&self, caller: &Caller) -> Result<Turn, ApiError> {
+        let turn = self.reading.take(&caller.tenant, caller.is_operator_by_key()).await;
+        turn.ok_or_else(|| ApiError::limited(Limit::Turns, "others are reading already", SOON))
     }
 
     /// Takes memory for a body of so many bytes. With `now` nothing is waited for.

@@ -1,32 +1,33 @@
 //! One request, and what it holds until its answer has ended.
 
+use std::any::Any;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Body as _, Frame, SizeHint};
 
 use super::connections::{Busy, Connection};
-use super::count::Counted;
 use super::memory::Held;
 
 /// A request under way. Rides on it; whatever goes on after the answer has begun keeps it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Visit(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     busy: Option<Busy>,
     held: Mutex<Holdings>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Holdings {
-    counted: Vec<Counted>,
+    counted: Vec<Box<dyn Any + Send>>,
     bodies: Option<Held>,
 }
 
@@ -41,13 +42,23 @@ impl Visit {
     }
 
     /// Counts until the answer has ended.
-    pub fn keep(&self, counted: Counted) {
-        self.holdings().counted.push(counted);
+    pub fn keep(&self, counted: impl Any + Send) {
+        self.holdings().counted.push(Box::new(counted));
     }
 
     /// Bytes of the request, until the answer begins.
     pub fn hold(&self, more: Held) {
         self.holdings().bodies.get_or_insert_default().add(more);
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Visit {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Without the layer nothing is counted to its end.
+        let alone = || Self(Arc::new(Inner { busy: None, held: Mutex::default() }));
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(alone))
     }
 }
 

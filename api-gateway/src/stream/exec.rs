@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::record::{EndRecord, GoneRecord, OutputRecord};
 use super::utf8::{Chunk, Utf8Splitter};
 use crate::error::ApiError;
+use crate::share::AskedExec;
 
 /// What comes next.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct ExecRecords {
     closing: CancellationToken,
     /// What has to go out before anything new is read.
     waiting: Vec<ExecRecord>,
+    /// Until something is heard of it.
+    asked: Option<AskedExec>,
     done: bool,
 }
 
@@ -49,8 +52,15 @@ impl ExecRecords {
             heartbeat,
             closing,
             waiting: Vec::new(),
+            asked: None,
             done: false,
         }
+    }
+
+    /// The same of an exec that was just asked for.
+    pub fn asked_for(mut self, asked: Option<AskedExec>) -> Self {
+        self.asked = asked;
+        self
     }
 
     /// The exec.
@@ -107,6 +117,9 @@ impl ExecRecords {
     }
 
     fn take(&mut self, item: OutputItem) -> Option<ExecRecord> {
+        if let Some(asked) = self.asked.take() {
+            asked.settle();
+        }
         match item {
             OutputItem::Output { stream, offset, bytes, .. } => {
                 let splitter = match stream {

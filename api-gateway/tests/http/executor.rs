@@ -83,6 +83,7 @@ impl Script {
                 capacity: 100,
                 used: 0,
                 draining: false,
+                machine: Some(events::Machine { cpus: 64, memory_mib: 32 << 10 }),
             };
             self.log.beat(&heartbeat).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -95,18 +96,23 @@ impl Script {
                 let message = "no registry has the image".to_owned();
                 vec![SandboxFailed { code: FailureCode::ImageNotFound, message }.into()]
             }
-            Command::CreateSandbox { .. } => vec![
-                SandboxStarting { node: self.node.clone() }.into(),
-                SandboxRunning {
-                    node: self.node.clone(),
-                    runtime_id: "r".to_owned(),
-                    took_us: 1,
-                    expires_at: None,
-                    lifetime_ends_at: None,
-                    address: None,
+            Command::CreateSandbox { spec, .. } => {
+                if spec.image == "slow:image" {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
                 }
-                .into(),
-            ],
+                vec![
+                    SandboxStarting { node: self.node.clone() }.into(),
+                    SandboxRunning {
+                        node: self.node.clone(),
+                        runtime_id: "r".to_owned(),
+                        took_us: 1,
+                        expires_at: None,
+                        lifetime_ends_at: None,
+                        address: None,
+                    }
+                    .into(),
+                ]
+            }
             Command::StartExec { exec, spec, env } => {
                 if spec.argv.last().unwrap().starts_with("slow") {
                     tokio::time::sleep(Duration::from_millis(700)).await;
@@ -165,6 +171,12 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
         }
         "split" => {
             facts.extend([b"a\xf0\x9f", &b"\x98\x80b\xff"[..]].map(|part| write(OutputStream::Stdout, part)))
+        }
+        // Each of them is six characters of JSON, and a character in two pieces.
+        "nuls" => {
+            facts.extend((0..3).map(|_| write(OutputStream::Stdout, &[0; 40_000])));
+            facts.extend([b"\xf0\x9f", &b"\x98\x80\xff"[..]].map(|part| write(OutputStream::Stdout, part)));
+            facts.push(write(OutputStream::Stderr, b"\"stdout\":\"\n"));
         }
         "flood" => facts.extend((0..20).map(|_| write(OutputStream::Stdout, &[b'x'; 20_000]))),
         // More than all buffers between two sockets hold.

@@ -217,3 +217,207 @@ async fn bodies_of_one_tenant_leave_room_for_those_of_another() {
     let waited = world.ask(Method::POST, &path).body(whole).send().await.unwrap();
     assert_eq!(waited.status(), 400, "what is given back is there again");
 }
+
+#[tokio::test]
+async fn a_long_reply_is_the_same_as_a_short_one_and_is_not_collected() {
+    let world = World::start().await;
+    let sandbox = world.sandbox().await;
+    let reply = world.exec(&sandbox, "nuls", 200).await;
+    let expected = format!("{}\u{1f600}\u{fffd}", "\0".repeat(120_000));
+    assert!(reply["stdout"] == expected.as_str(), "{} characters", reply["stdout"].as_str().unwrap().len());
+    assert_eq!(
+        (&reply["stderr"], &reply["exit_code"], &reply["duration"]),
+        (&json!("\"stdout\":\"\n"), &json!(0), &json!("1.5ms"))
+    );
+    assert!(reply["exec_id"].as_str().unwrap().starts_with("ex-"));
+    let body = json!({"command": "nuls"});
+    let request = world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body);
+    let answer = request.send().await.unwrap();
+    assert!(answer.headers().get("content-length").is_none(), "it was put together before it was sent");
+    assert_eq!(answer.headers()["content-type"], "application/json");
+}
+
+#[tokio::test]
+async fn execs_are_counted_until_they_end_also_those_that_never_begin() {
+    let world = World::with(
+        |config| (config.limits.tenant.execs, config.limits.tenant.execs_per_sandbox) = (5, 3),
+        true,
+    )
+    .await;
+    let (first, second) = (world.sandbox().await, world.sandbox().await);
+    let detach = async |sandbox: &str| {
+        let body = json!({"command": "hang", "detach": true});
+        world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body).send().await.unwrap()
+    };
+    for _ in 0..3 {
+        assert_eq!(detach(&first).await.status(), 202);
+        world.exec(&second, "hello", 200).await;
+    }
+    let body = limited(detach(&first).await, "limits.tenant.execs_per_sandbox").await;
+    assert!(body["message"].as_str().unwrap().contains("has 3 execs"), "{body}");
+    // What has ended does not count, however often it is run.
+    for _ in 0..20 {
+        world.exec(&second, "hello", 200).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(detach(&second).await.status(), 202);
+    }
+    limited(detach(&second).await, "limits.tenant.execs").await;
+    let blue = spawn(&world, BLUE, json!({})).await.json::<Value>().await.unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let request = world.ask_as(BLUE, Method::POST, &format!("/sandboxes/{blue}/exec"));
+    assert_eq!(request.json(&json!({"command": "hello"})).send().await.unwrap().status(), 200);
+    world.delete(&format!("/sandboxes/{first}")).await;
+    assert_eq!(detach(&second).await.status(), 202, "with a sandbox its execs end");
+    // Nobody waits for these any more, and their commands are on their way all the same.
+    let world = World::with(|config| config.limits.tenant.execs = 4, true).await;
+    let sandbox = world.sandbox().await;
+    for _ in 0..4 {
+        let body = json!({"command": "slow slow", "stream": true});
+        let path = format!("/sandboxes/{sandbox}/exec");
+        let asked = world.ask(Method::POST, &path).json(&body);
+        let answer = asked.timeout(Duration::from_millis(100)).send().await;
+        drop(answer);
+    }
+    let body = json!({"command": "hello"});
+    let answer =
+        world.ask(Method::POST, &format!("/sandboxes/{sandbox}/exec")).json(&body).send().await.unwrap();
+    limited(answer, "limits.tenant.execs").await;
+}
+
+#[tokio::test]
+async fn who_writes_too_much_begins_nothing_more_for_a_while() {
+    let world = World::with(|config| config.limits.tenant.log_bytes = 300_000, true).await;
+    let sandbox = world.sandbox().await;
+    world.exec(&sandbox, "flood", 200).await;
+    let path = format!("/sandboxes/{sandbox}/exec");
+    for n in 0.. {
+        let answer = world.ask(Method::POST, &path).json(&json!({"command": "hello"})).send().await.unwrap();
+        if answer.status() == 429 {
+            limited(answer, "limits.tenant.log_per_hour").await;
+            break;
+        }
+        // The end of the flood comes from the record to the one that counts.
+        assert!(n < 100, "{}", answer.status());
+    }
+}
+
+#[tokio::test]
+async fn streams_have_a_limit_below_that_of_requests() {
+    let world = World::with(|config| config.limits.tenant.streams = 2, true).await;
+    let sandbox = world.sandbox().await;
+    let _socket = Raw::open(&world, "/events/ws", None, "").await;
+    let mut events = Raw::connect(&world, None).await;
+    events.ask("GET", "/events", "", b"").await;
+    assert!(events.head.starts_with("HTTP/1.1 200"), "{}", events.head);
+    limited(world.ask(Method::GET, "/events").send().await.unwrap(), "limits.tenant.streams").await;
+    let body = json!({"command": "hello", "stream": true});
+    let path = format!("/sandboxes/{sandbox}/exec");
+    limited(world.ask(Method::POST, &path).json(&body).send().await.unwrap(), "limits.tenant.streams").await;
+    assert_eq!(
+        world.get(&format!("/sandboxes/{sandbox}/execs")).await["execs"],
+        json!([]),
+        "nothing was run"
+    );
+    world.exec(&sandbox, "hello", 200).await;
+    let blue = world.ask_as(BLUE, Method::GET, "/events").send().await.unwrap();
+    assert_eq!(blue.status(), 200);
+}
+
+#[tokio::test]
+async fn rates_are_of_a_tenant_and_of_a_client() {
+    let world = World::with(
+        |config| (config.limits.tenant.requests_per_minute, config.limits.tenant.burst) = (1, 5),
+        false,
+    )
+    .await;
+    for _ in 0..5 {
+        world.get("/sandboxes").await;
+    }
+    let refused = world.ask(Method::GET, "/sandboxes").send().await.unwrap();
+    let headers = refused.headers().clone();
+    assert_eq!(
+        (&headers["x-ratelimit-limit"], &headers["x-ratelimit-remaining"]),
+        (&"1".parse().unwrap(), &"0".parse().unwrap())
+    );
+    limited(refused, "limits.tenant.requests_per_minute").await;
+    for key in [BLUE, OPERATOR, OPERATOR, OPERATOR, OPERATOR, OPERATOR, OPERATOR] {
+        assert_eq!(world.ask_as(key, Method::GET, "/sandboxes").send().await.unwrap().status(), 200);
+    }
+    let rate = api_gateway::RateLimit { by: api_gateway::RateBy::Owner, a_minute: 1, burst: 2 };
+    let world = World::with(|config| config.limits.rate = rate, false).await;
+    let ask = async |user: &str| {
+        world.ask(Method::GET, "/sandboxes").header("X-User-ID", user).send().await.unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(ask("alice").await.status(), 200);
+    }
+    limited(ask("alice").await, "limits.rate.requests_per_minute").await;
+    assert_eq!(ask("bob").await.status(), 200);
+}
+
+#[tokio::test]
+async fn one_tenants_verifications_leave_the_operator_and_others_their_turn() {
+    let world = std::sync::Arc::new(World::start().await);
+    let sandbox = world.sandbox().await;
+    for _ in 0..20 {
+        world.exec(&sandbox, "flood", 200).await;
+    }
+    let loops: Vec<_> = (0..8)
+        .map(|_| {
+            let world = std::sync::Arc::clone(&world);
+            tokio::spawn(async move {
+                loop {
+                    let answer = world.ask(Method::GET, "/audit/verify").send().await.unwrap();
+                    let _ = answer.bytes().await;
+                }
+            })
+        })
+        .collect();
+    for key in [OPERATOR, BLUE] {
+        for _ in 0..5 {
+            let report = super::world::json(world.ask_as(key, Method::GET, "/audit/verify"), 200).await;
+            assert_eq!(report["ok"], true, "{report}");
+        }
+    }
+    let exported = world.ask_as(BLUE, Method::GET, "/audit/export").send().await.unwrap();
+    assert!(exported.text().await.unwrap().contains("\"end\""), "it is whole");
+    loops.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_box_that_no_machine_has_room_for_is_refused_with_the_numbers() {
+    let world = World::start().await;
+    for body in [json!({"memory_mb": 65536}), json!({"memory_mb": 65536, "vcpus": 64})] {
+        let answer = spawn(&world, RED, body).await;
+        let (status, body) = (answer.status(), answer.json::<Value>().await.unwrap());
+        assert_eq!((status.as_u16(), &body["code"]), (400, &json!("BAD_REQUEST")), "{body}");
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains("memory_mb 65536") && message.contains("up to 32768 and 64"), "{message}");
+    }
+    assert_eq!(spawn(&world, RED, json!({"memory_mb": 32768, "vcpus": 64})).await.status(), 201);
+    assert_eq!(world.get("/sandboxes").await.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn spawns_of_one_tenant_are_not_all_before_anothers() {
+    let world = std::sync::Arc::new(World::with(|config| config.limits.tenant.spawns = 2, true).await);
+    let reds: Vec<_> = (0..20)
+        .map(|_| {
+            let world = std::sync::Arc::clone(&world);
+            tokio::spawn(async move { spawn(&world, RED, json!({"image": "slow:image"})).await.status() })
+        })
+        .collect();
+    let has = async || world.get("/sandboxes").await.as_array().unwrap().len();
+    while has().await == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(spawn(&world, BLUE, json!({})).await.status(), 201);
+    let made = has().await;
+    assert!(made < 12, "{made} of 20 were before the other tenant's one");
+    for red in reds {
+        assert_eq!(red.await.unwrap(), 201, "each has its turn");
+    }
+}

@@ -3,7 +3,7 @@
 //! What means the same is taken. What changes nothing here is named in the log. What asks for something that this server
 //! does not do stops the start: nobody should believe in a limit that nobody keeps.
 
-use super::tree::{Node, Problem, Value};
+use super::tree::{Node, Origin, Problem, Value};
 
 /// What becomes of a key.
 enum Fate {
@@ -15,16 +15,25 @@ enum Fate {
     Only(&'static [&'static str], &'static str),
     /// The network of sandboxes: two keys of ours.
     Network,
+    /// It is ours under this name while `rate_limit.enabled` is true.
+    Rate(&'static str),
+    /// By what requests are told apart.
+    RateKey,
 }
 
-use Fate::{Idle, Is, Network, Only};
+use Fate::{Idle, Is, Network, Only, Rate, RateKey};
 
 const OFF: &[&str] = &["", "false", "0"];
 const PROVIDERS: &str = "this server has the providers docker and bubblewrap";
 const WORKERS: &str = "executors need no address and no port: they take their work from NATS (nats.url)";
 const POOL: &str = "there are no machines that users share: each sandbox is one of its own";
 const QUEUE: &str = "a spawn waits for a node with room";
-const RATE: &str = "there are no rate limits: put a proxy in front that has them, or set it to false";
+const RATE: &str = "limits.rate says how often clients may ask, and limits.tenant how often each tenant";
+const RATE_BY: &str = "limits.rate.by";
+/// By what the Go server tells clients apart, and we.
+const RATE_KEYS: [(&str, &str); 4] = [("", "key"), ("ip", "address"), ("api_key", "key"), ("owner", "owner")];
+/// Those of the Go server, where it is on and says no others.
+const RATES: [(&str, i64); 2] = [("limits.rate.requests_per_minute", 120), ("limits.rate.burst", 30)];
 
 const FATES: &[(&str, Fate)] = &[
     ("server.cors_allowed_origins", Is("server.allowed_origins")),
@@ -63,14 +72,8 @@ const FATES: &[(&str, Fate)] = &[
     ("defaults.disk_size_mb", Idle("the size of a sandbox's disk is the engine's matter")),
     ("defaults.pool_size", Only(OFF, "there are no warm sandboxes kept ready: set it to 0")),
     ("defaults.pool_template", Idle("there are no warm sandboxes kept ready")),
-    (
-        "defaults.max_sandboxes",
-        Only(OFF, "there is no such limit: node.capacity limits each node; set this to 0 or remove it"),
-    ),
-    (
-        "defaults.max_sandboxes_per_owner",
-        Only(OFF, "there are no limits of owners: set it to 0 or remove it"),
-    ),
+    ("defaults.max_sandboxes", Is("limits.sandboxes")),
+    ("defaults.max_sandboxes_per_owner", Is("limits.tenant.sandboxes_per_owner")),
     ("defaults.spawn_overflow", Idle(QUEUE)),
     ("defaults.spawn_queue_timeout", Is("defaults.max_queue_wait")),
     ("defaults.max_spawn_queue", Idle(QUEUE)),
@@ -80,10 +83,10 @@ const FATES: &[(&str, Fate)] = &[
         Idle("only auth.admin_api_key and keys with `admin: true` are the operator's"),
     ),
     ("auth.admin_audit_retention", Idle("the audit trail is the log, which retention.lifecycle keeps")),
-    ("rate_limit.enabled", Only(OFF, RATE)),
-    ("rate_limit.requests_per_minute", Idle(RATE)),
-    ("rate_limit.burst", Idle(RATE)),
-    ("rate_limit.key_by", Idle(RATE)),
+    ("rate_limit.enabled", Idle(RATE)),
+    ("rate_limit.requests_per_minute", Rate("limits.rate.requests_per_minute")),
+    ("rate_limit.burst", Rate("limits.rate.burst")),
+    ("rate_limit.key_by", RateKey),
     ("rate_limit.bucket_ttl", Idle(RATE)),
     ("rate_limit.cleanup_interval", Idle(RATE)),
     ("pool.enabled", Only(OFF, POOL)),
@@ -108,6 +111,7 @@ pub(super) fn adopt(
     remarks: &mut Vec<Problem>,
     problems: &mut Vec<Problem>,
 ) {
+    let rated = said.get("rate_limit.enabled").is_some_and(|node| words(&node.value) == "true");
     for (key, fate) in FATES {
         // A key that has become ours is none of these any more.
         if default.get(key).is_some() {
@@ -124,12 +128,49 @@ pub(super) fn adopt(
                 remarks.push(about(format!("is called {ours} here, and taken for it")));
                 said.set(ours, node.clone());
             }
+            Rate(_) if !rated => {
+                remarks.push(about("has no effect while rate_limit.enabled is not true".to_owned()))
+            }
+            Rate(ours) if value.is_empty() || said.get(ours).is_some() => {
+                remarks.push(about(format!("is called {ours} here, which counts")));
+            }
+            Rate(ours) => {
+                remarks.push(about(format!("is called {ours} here, and taken for it")));
+                said.set(ours, node.clone());
+            }
+            RateKey if !rated => {
+                remarks.push(about("has no effect while rate_limit.enabled is not true".to_owned()))
+            }
+            RateKey => match RATE_KEYS.iter().find(|(theirs, _)| *theirs == value) {
+                Some((_, ours)) => {
+                    remarks.push(about(format!("is called {RATE_BY} here: {ours}")));
+                    if said.get(RATE_BY).is_none() {
+                        said.set(RATE_BY, Node::text(node.origin.clone(), *ours));
+                    }
+                }
+                None => {
+                    problems.push(about(format!("{value:?} cannot be had here: it is ip, api_key or owner")))
+                }
+            },
             Idle(why) => remarks.push(about(format!("has no effect: {why}"))),
             Only(inert, why) if inert.contains(&value.as_str()) => {
                 remarks.push(about(format!("has no effect, as it is: {why}")));
             }
             Only(_, why) => problems.push(about(format!("{value:?} cannot be had here: {why}"))),
             Network => network(said, default, &node, &value, &about, remarks, problems),
+        }
+    }
+    if rated {
+        for (ours, theirs) in RATES {
+            if said.get(ours).is_none() {
+                let origin = Origin::Default;
+                said.set(ours, Node { origin, value: Value::Whole(theirs) });
+                remarks.push(Problem {
+                    origin: Origin::Default,
+                    key: "rate_limit.enabled".to_owned(),
+                    what: format!("{ours} is {theirs}, as in the Go server"),
+                });
+            }
         }
     }
     // A section of which nothing is left was one of theirs.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use api_gateway::{Limits, TenantLimits};
+use api_gateway::{Limits, RateBy, RateLimit, TenantLimits};
 use serde::{Deserialize, Serialize};
 
 use super::values::Bytes;
@@ -21,12 +21,31 @@ pub struct LimitsConfig {
     pub requests_per_key: u32,
     /// How much of bodies may be in memory at once.
     pub bodies: Bytes,
+    /// Calls that are under way in one sandbox.
+    pub calls_per_sandbox: u32,
+    /// The greatest memory of one sandbox, in MiB.
+    pub max_memory_mb: u32,
+    /// The most CPUs of one sandbox.
+    pub max_vcpus: u32,
     /// Sandboxes of all tenants together.
     pub sandboxes: u32,
+    /// How often clients may ask.
+    pub rate: RateConfig,
     /// What each tenant may take.
     pub tenant: TenantLimitsConfig,
     /// What these may take instead.
     pub tenants: Vec<TenantConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateConfig {
+    /// By what clients are told apart: `key`, `owner` or `address`.
+    pub by: RateBy,
+    /// Requests a minute.
+    pub requests_per_minute: u32,
+    /// Requests that may come at once after a rest.
+    pub burst: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +59,20 @@ pub struct TenantLimitsConfig {
     pub vcpus: u32,
     /// Their memory together, in MiB.
     pub memory_mb: u32,
+    /// Sandboxes that are being made at once.
+    pub spawns: u32,
+    /// Execs that have not ended.
+    pub execs: u32,
+    /// Those in one sandbox.
+    pub execs_per_sandbox: u32,
+    /// Requests whose answers are streams.
+    pub streams: u32,
+    /// Requests a minute.
+    pub requests_per_minute: u32,
+    /// Requests that may come at once after a rest.
+    pub burst: u32,
+    /// How much may be added to its log within an hour before no more is begun.
+    pub log_per_hour: Bytes,
     /// Requests that are under way.
     pub requests: u32,
     /// How much of bodies may be in memory at once.
@@ -55,6 +88,13 @@ pub struct TenantConfig {
     pub sandboxes_per_owner: Option<u32>,
     pub vcpus: Option<u32>,
     pub memory_mb: Option<u32>,
+    pub spawns: Option<u32>,
+    pub execs: Option<u32>,
+    pub execs_per_sandbox: Option<u32>,
+    pub streams: Option<u32>,
+    pub requests_per_minute: Option<u32>,
+    pub burst: Option<u32>,
+    pub log_per_hour: Option<Bytes>,
     pub requests: Option<u32>,
     pub bodies: Option<Bytes>,
 }
@@ -68,7 +108,11 @@ impl Default for LimitsConfig {
             reserved_connections: number(limits.reserved_connections),
             requests_per_key: number(limits.requests_per_key),
             bodies: Bytes(limits.memory_bytes as u64),
+            calls_per_sandbox: number(limits.calls_per_sandbox),
+            max_memory_mb: api_gateway::SandboxLimits::default().max_memory_mib,
+            max_vcpus: api_gateway::SandboxLimits::default().max_cpu_millis / 1000,
             sandboxes: 0,
+            rate: RateConfig { by: RateBy::Key, requests_per_minute: 0, burst: 30 },
             tenant: TenantLimitsConfig::default(),
             tenants: Vec::new(),
         }
@@ -83,6 +127,13 @@ impl Default for TenantLimitsConfig {
             sandboxes_per_owner: number(limits.sandboxes_per_owner),
             vcpus: number(limits.cpu_millis / 1000),
             memory_mb: number(limits.memory_mib),
+            spawns: number(limits.spawns),
+            execs: number(limits.execs),
+            execs_per_sandbox: number(limits.execs_per_sandbox),
+            streams: number(limits.streams),
+            requests_per_minute: number(limits.requests_per_minute),
+            burst: number(limits.burst),
+            log_per_hour: Bytes(limits.log_bytes),
             requests: number(limits.requests),
             bodies: Bytes(limits.memory_bytes as u64),
         }
@@ -100,6 +151,9 @@ fn bytes(bytes: Bytes) -> usize {
 impl LimitsConfig {
     /// What the gateway is told, in a process that may have so many files open.
     pub fn limits(&self, descriptors: Option<u64>) -> anyhow::Result<Limits> {
+        if self.max_memory_mb < 8 || self.max_vcpus == 0 {
+            bail!("limits.max_memory_mb: must be at least 8, and limits.max_vcpus at least 1");
+        }
         let most = Limits::default().connections;
         let half = descriptors.map_or(most, |all| usize::try_from(all / 2).unwrap_or(most));
         let connections = self.connections.map_or(most.min(half), |connections| connections as usize);
@@ -120,7 +174,13 @@ impl LimitsConfig {
             reserved_connections: self.reserved_connections as usize,
             requests_per_key: self.requests_per_key as usize,
             memory_bytes: bytes(self.bodies),
+            calls_per_sandbox: self.calls_per_sandbox as usize,
             sandboxes: self.sandboxes.into(),
+            rate: RateLimit {
+                by: self.rate.by,
+                a_minute: self.rate.requests_per_minute,
+                burst: self.rate.burst,
+            },
             tenant: self.tenant.limits(),
             tenants,
         })
@@ -134,6 +194,13 @@ impl TenantLimitsConfig {
             sandboxes_per_owner: own.sandboxes_per_owner.unwrap_or(self.sandboxes_per_owner),
             vcpus: own.vcpus.unwrap_or(self.vcpus),
             memory_mb: own.memory_mb.unwrap_or(self.memory_mb),
+            spawns: own.spawns.unwrap_or(self.spawns),
+            execs: own.execs.unwrap_or(self.execs),
+            execs_per_sandbox: own.execs_per_sandbox.unwrap_or(self.execs_per_sandbox),
+            streams: own.streams.unwrap_or(self.streams),
+            requests_per_minute: own.requests_per_minute.unwrap_or(self.requests_per_minute),
+            burst: own.burst.unwrap_or(self.burst),
+            log_per_hour: own.log_per_hour.unwrap_or(self.log_per_hour),
             requests: own.requests.unwrap_or(self.requests),
             bodies: own.bodies.unwrap_or(self.bodies),
         }
@@ -145,6 +212,13 @@ impl TenantLimitsConfig {
             sandboxes_per_owner: self.sandboxes_per_owner.into(),
             cpu_millis: u64::from(self.vcpus) * 1000,
             memory_mib: self.memory_mb.into(),
+            spawns: self.spawns as usize,
+            execs: self.execs as usize,
+            execs_per_sandbox: self.execs_per_sandbox as usize,
+            streams: self.streams as usize,
+            requests_per_minute: self.requests_per_minute,
+            burst: self.burst,
+            log_bytes: self.log_per_hour.0,
             requests: self.requests as usize,
             memory_bytes: bytes(self.bodies),
         }

@@ -162,6 +162,7 @@ fn every_key_has_its_variable() {
             "none",
             "bridge",
             "minimal",
+            "owner",
             "127.0.0.1:1",
             "1.2.3.4,::1",
             "a:1=b",
@@ -288,19 +289,20 @@ fn a_file_of_the_go_server_starts_this_one_and_says_what_became_of_each_key() {
             .ends_with("is called server.allowed_origins here, and taken for it")
     );
     assert!(said("rate_limit.burst").contains("has no effect"), "{:#?}", config.remarks);
+    assert_eq!(config.limits, Config::default().limits, "a limit of 0 is none, and the rate is off");
     assert!(said("providers.docker.runtime").starts_with("stacyvm.yaml:"));
 }
 
 #[test]
 fn what_the_go_server_does_and_this_one_does_not_is_refused_all_at_once() {
-    let yaml = "rate_limit:\n  enabled: true\npool:\n  enabled: true\ndefaults:\n  max_sandboxes: 100\n\
+    let yaml = "rate_limit:\n  enabled: true\n  key_by: moon\npool:\n  enabled: true\ndefaults:\n  pool_size: 3\n\
                 providers:\n  docker:\n    runtime: runsc\n    network_mode: host\n";
-    let lines = wrong(yaml, &[("STACYVM_DEFAULTS_MAX_SANDBOXES_PER_OWNER", "5")]);
+    let lines = wrong(yaml, &[("STACYVM_PROVIDERS_DOCKER_ADDED_CAPS", "SYS_ADMIN")]);
     for key in [
-        "rate_limit.enabled",
+        "rate_limit.key_by",
         "pool.enabled",
-        "defaults.max_sandboxes",
-        "defaults.max_sandboxes_per_owner",
+        "defaults.pool_size",
+        "providers.docker.added_caps",
         "providers.docker.runtime",
         "providers.docker.network_mode",
     ] {
@@ -308,4 +310,20 @@ fn what_the_go_server_does_and_this_one_does_not_is_refused_all_at_once() {
         assert!(line.contains("cannot be had here"), "{line}");
     }
     assert_eq!(lines.len(), 6, "{lines:#?}");
+}
+
+#[test]
+fn limits_of_the_go_server_are_ours() {
+    let yaml = "rate_limit:\n  enabled: true\n  requests_per_minute: 240\n  burst: 40\n  key_by: owner\n\
+                defaults:\n  max_sandboxes: 100\n";
+    let limits = load(yaml, &[("STACYVM_DEFAULTS_MAX_SANDBOXES_PER_OWNER", "5")]).unwrap().limits;
+    assert_eq!((limits.sandboxes, limits.tenant.sandboxes_per_owner), (100, 5));
+    let rate = &limits.rate;
+    assert_eq!((rate.by, rate.requests_per_minute, rate.burst), (api_gateway::RateBy::Owner, 240, 40));
+    // What is on and says no numbers has those of the Go server, and what is off has none.
+    let rate = load("rate_limit:\n  enabled: true\n", &[]).unwrap().limits.rate;
+    assert_eq!((rate.requests_per_minute, rate.burst), (120, 30));
+    let off = load("rate_limit:\n  enabled: false\n  requests_per_minute: 5\n", &[]).unwrap();
+    assert_eq!(off.limits.rate.requests_per_minute, 0);
+    assert!(off.remarks.iter().any(|remark| remark.contains("while rate_limit.enabled is not true")));
 }

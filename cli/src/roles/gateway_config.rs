@@ -55,6 +55,8 @@ pub fn gateway_config(
             max_lifetime: defaults.max_lifetime.0.max(defaults.max_ttl.0),
             max_queue_wait: defaults.max_queue_wait.0,
             default_memory_mib: defaults.memory_mb,
+            max_memory_mib: config.limits.max_memory_mb,
+            max_cpu_millis: config.limits.max_vcpus.saturating_mul(1000),
             default_cpu_millis: defaults.vcpus.saturating_mul(1000),
             default_pids: config.providers.docker.pids_limit,
             ..SandboxLimits::default()

@@ -19,6 +19,18 @@ pub struct Heartbeat {
     pub used: u32,
     /// Whether it takes no new ones.
     pub draining: bool,
+    /// What its machine has; not said by older nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+}
+
+/// What a machine has, and a sandbox cannot have more of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// CPUs.
+    pub cpus: u32,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
 }
 
 /// How one box-maker of a node fares.

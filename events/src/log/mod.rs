@@ -21,7 +21,7 @@ use async_nats::jetstream;
 
 pub use commands::{CommandConsumer, ConsumeError, Delivery};
 pub use condition::TransportTrouble;
-pub use heartbeat::{Heartbeat, Heartbeats, ProviderHealth};
+pub use heartbeat::{Heartbeat, Heartbeats, Machine, ProviderHealth};
 pub use lease::Lease;
 pub(crate) use probe::reads as read_answer;
 pub use probe::{ProbeError, ProbeFailure};

@@ -72,16 +72,29 @@ pub(crate) async fn export(
                     "an ndjson export takes no filters, because a chain with gaps cannot be verified: use csv or cloudevents",
                 ));
             }
-            let export = Chained::open(gateway, query.filter.tenant, bodies).await?;
+            let export = Chained::open(gateway, caller, query.filter.tenant, bodies).await?;
             let body = futures::stream::try_unfold(export, |mut export| async move {
-                Ok::<_, StoreError>(export.next().await.inspect_err(broken)?.map(|bytes| (bytes, export)))
+                // A turn for each piece: one that is read slowly is in nobody's way.
+                let turn = export.gateway.shares().reading(&export.caller).await?;
+                let bytes = export.next().await.inspect_err(broken)?;
+                drop(turn);
+                Ok::<_, ExportError>(bytes.map(|bytes| (bytes, export)))
             });
             Ok(file("application/x-ndjson", "ndjson", Body::from_stream(body)))
         }
-        "csv" => Ok(rows(gateway, query, Form::Csv)),
-        "cloudevents" => Ok(rows(gateway, query, Form::CloudEvents)),
+        "csv" => Ok(rows(gateway, caller, query, Form::Csv)),
+        "cloudevents" => Ok(rows(gateway, caller, query, Form::CloudEvents)),
         _ => Err(ApiError::bad_request("format must be ndjson, csv or cloudevents")),
     }
+}
+
+/// Why an export ends before its end.
+#[derive(Debug, thiserror::Error)]
+enum ExportError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Turn(#[from] ApiError),
 }
 
 /// The connection breaks then, so that nobody takes half an export for a whole one.
@@ -104,7 +117,7 @@ enum Form {
     CloudEvents,
 }
 
-fn rows(gateway: Gateway, mut query: AuditQuery, form: Form) -> Response {
+fn rows(gateway: Gateway, caller: Caller, mut query: AuditQuery, form: Form) -> Response {
     query.limit = ROWS;
     let heading = match form {
         Form::Csv => Some(Bytes::from_static(CSV_HEADING.as_bytes())),
@@ -112,13 +125,15 @@ fn rows(gateway: Gateway, mut query: AuditQuery, form: Form) -> Response {
     };
     // What is recorded meanwhile is not in it.
     let head = gateway.feed().head();
-    let state = (gateway, Some(query), heading);
-    let body = futures::stream::try_unfold(state, move |(gateway, query, heading)| async move {
+    let state = (gateway, caller, Some(query), heading);
+    let body = futures::stream::try_unfold(state, move |(gateway, caller, query, heading)| async move {
         if let Some(heading) = heading {
-            return Ok::<_, StoreError>(Some((heading, (gateway, query, None))));
+            return Ok::<_, ExportError>(Some((heading, (gateway, caller, query, None))));
         }
         let Some(mut query) = query else { return Ok(None) };
+        let turn = gateway.shares().reading(&caller).await?;
         let page = list(gateway.store(), &query).await.inspect_err(broken)?;
+        drop(turn);
         let mut out = BytesMut::new();
         for (row, event) in page.events.iter().filter(|(row, _)| row.position <= head) {
             match form {
@@ -135,7 +150,7 @@ fn rows(gateway: Gateway, mut query: AuditQuery, form: Form) -> Response {
             query.after = Some(after);
             query
         });
-        Ok(Some((out.freeze(), (gateway, next, None))))
+        Ok(Some((out.freeze(), (gateway, caller, next, None))))
     });
     match form {
         Form::Csv => file("text/csv; charset=utf-8", "csv", Body::from_stream(body)),
@@ -146,6 +161,7 @@ fn rows(gateway: Gateway, mut query: AuditQuery, form: Form) -> Response {
 /// The export that can be verified.
 struct Chained {
     gateway: Gateway,
+    caller: Caller,
     tenant: Option<TenantId>,
     bodies: bool,
     at: Position,
@@ -166,7 +182,12 @@ enum Part {
 }
 
 impl Chained {
-    async fn open(gateway: Gateway, tenant: Option<TenantId>, bodies: bool) -> Result<Self, ApiError> {
+    async fn open(
+        gateway: Gateway,
+        caller: Caller,
+        tenant: Option<TenantId>,
+        bodies: bool,
+    ) -> Result<Self, ApiError> {
         let head = gateway.store().head().await.map_err(ApiError::store)?.position;
         let floors = gateway.store().floors().await.map_err(ApiError::store)?;
         let floor = floors.iter().find(|floor| floor.class == RetentionClass::Lifecycle);
@@ -180,6 +201,7 @@ impl Chained {
         };
         Ok(Self {
             gateway,
+            caller,
             tenant,
             bodies,
             at: Position::ZERO,

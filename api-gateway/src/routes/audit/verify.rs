@@ -13,7 +13,6 @@ use events::audit::{
     verify as check,
 };
 use serde::Deserialize;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use utoipa::IntoParams;
 
@@ -22,9 +21,8 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::QueryOf;
 use crate::gateway::Gateway;
+use crate::share::Turn;
 
-/// It reads the whole log: more at once would be in the way of everybody else.
-static RUNNING: Semaphore = Semaphore::const_new(2);
 /// How often a line break shows that it goes on.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
@@ -57,11 +55,10 @@ pub(crate) async fn verify(
 ) -> Result<Response, ApiError> {
     let tenant = scope(query.tenant.as_deref(), &caller)?;
     let keys = public_keys(&gateway)?;
-    let permit = RUNNING
-        .try_acquire()
-        .map_err(|_| ApiError::resource_limit("others are verifying already", Duration::from_secs(5)))?;
+    // It reads the whole log: many at once would be in the way of everybody else, and one tenant's of another's.
+    let turn = gateway.shares().verifying(&caller).await?;
     // Whoever goes away ends it: the task is aborted when its answer is dropped.
-    let task = Task { handle: tokio::spawn(run(gateway, tenant, keys)), _permit: permit };
+    let task = Task { handle: tokio::spawn(run(gateway, tenant, keys)), _turn: turn };
     let body = futures::stream::try_unfold(Some(task), |task| async move {
         let Some(mut task) = task else { return Ok(None) };
         match tokio::time::timeout(SIGN_OF_LIFE, &mut task.handle).await {
@@ -89,7 +86,7 @@ pub(crate) async fn verify(
 
 struct Task {
     handle: JoinHandle<Result<Report, VerifyError>>,
-    _permit: SemaphorePermit<'static>,
+    _turn: Turn,
 }
 
 impl Drop for Task {

@@ -7,6 +7,7 @@ pub mod list;
 pub mod output;
 pub mod range;
 pub mod recording;
+mod reply;
 pub mod resize;
 pub mod run;
 pub mod signal;

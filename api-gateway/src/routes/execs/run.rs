@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use events::{
-    ExecEnd, ExecEnded, ExecId, OutputItem, OutputReader, OutputStream, StoreError, format_go_duration,
-};
+use events::{ExecEnd, ExecId, OutputItem, OutputStream, StoreError, format_go_duration};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::get::{ExecLinks, state_name};
+use super::reply::{self, Written};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::end::{failure, outcome_unknown, timed_out};
@@ -22,6 +22,7 @@ use crate::extract::{QueryOf, RawJsonBody, SandboxPath};
 use crate::gateway::Gateway;
 use crate::idempotency::IdempotencyKey;
 use crate::readiness;
+use crate::share::visit::Visit;
 use crate::stream::exec::ExecRecords;
 use crate::stream::ndjson::{self, Records, RecordsQuery};
 use crate::stream::record::is_zero;
@@ -122,6 +123,7 @@ pub(crate) async fn run(
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<RecordsQuery>,
     key: IdempotencyKey,
+    visit: Visit,
     body: RawJsonBody<ExecRequest>,
 ) -> Result<Response, ApiError> {
     let records = Records::read(query.records.as_deref(), Records::Output)?;
@@ -151,10 +153,11 @@ pub(crate) async fn run(
     }
     let mut runnable = body.value.runnable(limits)?;
     if stream {
-        let Started { exec, output } =
+        gateway.shares().stream(&caller, &visit)?;
+        let Started { exec, output, asked } =
             start(&gateway, &caller, place, known, runnable, idempotent.as_ref()).await?;
         let closing = gateway.closing().clone();
-        let source = ExecRecords::new(exec, output, gateway.config().heartbeat, closing);
+        let source = ExecRecords::new(exec, output, gateway.config().heartbeat, closing).asked_for(asked);
         return Ok(ndjson::respond(source, records));
     }
     let timeout = match runnable.spec.timeout_ms {
@@ -162,16 +165,16 @@ pub(crate) async fn run(
         None => limits.sync_timeout(),
     };
     runnable.spec.timeout_ms = Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
-    let Started { exec, output } =
-        start(&gateway, &caller, place, known, runnable, idempotent.as_ref()).await?;
+    let started = start(&gateway, &caller, place, known, runnable, idempotent.as_ref()).await?;
+    let exec = started.exec;
     let patience = timeout + limits.delivery_grace;
-    let reply = tokio::time::timeout(patience, collect(&gateway, exec, output, limits.max_sync_output_bytes))
+    let reply = tokio::time::timeout(patience, collect(&gateway, started, limits.max_sync_output_bytes))
         .await
         .unwrap_or(Err(CollectError::Late(patience)))
         .map_err(ApiError::from)
         .map_err(|error| error.with_exec(exec))?;
     verify(&gateway, exec, idempotent.as_ref()).await.map_err(|error| error.with_exec(exec))?;
-    respond(exec, reply)
+    respond(&gateway, exec, reply)
 }
 
 /// What a detached exec is answered with.
@@ -198,32 +201,32 @@ async fn detached(gateway: &Gateway, exec: ExecId) -> Result<Response, ApiError>
     Ok((StatusCode::ACCEPTED, headers, Json(reply)).into_response())
 }
 
+/// What an exec wrote and how it ended. Of what is long only the lengths are kept: the record has the rest.
 struct Collected {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
+    stdout: Written,
+    stderr: Written,
     end: ExecEnd,
 }
 
-async fn collect(
-    gateway: &Gateway,
-    exec: ExecId,
-    mut output: OutputReader,
-    limit: usize,
-) -> Result<Collected, CollectError> {
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+async fn collect(gateway: &Gateway, started: Started, limit: usize) -> Result<Collected, CollectError> {
+    let Started { exec, mut output, asked } = started;
+    let (mut stdout, mut stderr) = (Written::default(), Written::default());
     let mut next = tokio::select! {
         next = output.next() => next?,
         () = readiness::hopeless(gateway) => return Err(CollectError::Unrecorded),
     };
+    if let Some(asked) = asked {
+        asked.settle();
+    }
     loop {
         match next {
             Some(OutputItem::Output { stream, bytes, .. }) => {
-                if stdout.len() + stderr.len() + bytes.len() > limit {
+                if stdout.len() + stderr.len() + bytes.len() as u64 > limit as u64 {
                     return Err(CollectError::TooMuch { exec, limit });
                 }
                 match stream {
-                    OutputStream::Stdout => stdout.extend_from_slice(&bytes),
-                    OutputStream::Stderr => stderr.extend_from_slice(&bytes),
+                    OutputStream::Stdout => stdout.add(&bytes),
+                    OutputStream::Stderr => stderr.add(&bytes),
                 }
             }
             Some(OutputItem::Gone { next_offset, why, .. }) => {
@@ -237,89 +240,42 @@ async fn collect(
     }
 }
 
-fn respond(exec: ExecId, collected: Collected) -> Result<Response, ApiError> {
-    let reply = |exit_code: i32, signal: Option<i32>, ended: &ExecEnded| ExecReply {
+fn respond(gateway: &Gateway, exec: ExecId, collected: Collected) -> Result<Response, ApiError> {
+    let Collected { stdout, stderr, end } = collected;
+    let (exit_code, signal, ended) = match &end {
+        ExecEnd::Exited { code, signal, ended, .. } => (*code, *signal, ended),
+        ExecEnd::Killed { signal, ended, .. } => (128_i32.saturating_add(*signal), Some(*signal), ended),
+        ExecEnd::TimedOut { .. } => return Err(timed_out(exec)),
+        ExecEnd::Failed { code, message, .. } => return Err(failure(*code, message).with_exec(exec)),
+        ExecEnd::OutcomeUnknown { message, .. } => return Err(outcome_unknown(message).with_exec(exec)),
+    };
+    let reply = ExecReply {
         exec_id: exec.to_string(),
         exit_code,
-        stdout: text(collected.stdout),
-        stderr: text(collected.stderr),
+        stdout: stdout.text().unwrap_or_default(),
+        stderr: stderr.text().unwrap_or_default(),
         duration: format_go_duration(Duration::from_micros(ended.duration_us)),
         signal,
         truncated_bytes: ended.truncated_bytes,
         oom: ended.oom,
     };
-    let reply = match &collected.end {
-        ExecEnd::Exited { code, signal, ended, .. } => reply(*code, *signal, ended),
-        ExecEnd::Killed { signal, ended, .. } => reply(128_i32.saturating_add(*signal), Some(*signal), ended),
-        ExecEnd::TimedOut { .. } => return Err(timed_out(exec)),
-        ExecEnd::Failed { code, message, .. } => return Err(failure(*code, message).with_exec(exec)),
-        ExecEnd::OutcomeUnknown { message, .. } => return Err(outcome_unknown(message).with_exec(exec)),
-    };
     let id = HeaderValue::try_from(reply.exec_id.as_str()).map_err(ApiError::internal)?;
-    let body = serde_json::to_vec(&reply).map_err(ApiError::internal)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (HeaderName::from_static("x-exec-id"), id),
     ];
+    let body = if stdout.is_whole() && stderr.is_whole() {
+        Body::from(serde_json::to_vec(&reply).map_err(ApiError::internal)?)
+    } else {
+        reply::stream(gateway.clone(), exec, &reply, [stdout, stderr]).map_err(ApiError::internal)?
+    };
     Ok((headers, body).into_response())
-}
-
-/// Text is not copied; the rest is made text.
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
-    use events::FailureCode;
-
     use super::*;
     use crate::error::ErrorCode;
-
-    fn collected(end: ExecEnd) -> Collected {
-        Collected { stdout: b"a\xffb".to_vec(), stderr: Vec::new(), end }
-    }
-
-    #[tokio::test]
-    async fn an_exit_is_a_reply_whatever_its_code() {
-        let end = ExecEnd::Exited {
-            code: 7,
-            signal: None,
-            at: DateTime::UNIX_EPOCH,
-            ended: ExecEnded { duration_us: 127_000, ..ExecEnded::default() },
-        };
-        let response = respond(ExecId::from_bytes([0; 16]), collected(end)).unwrap();
-        assert_eq!(response.headers()["x-exec-id"], "ex-00000000000000000000000000");
-        let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(
-            body,
-            serde_json::json!({
-                "exec_id": "ex-00000000000000000000000000", "exit_code": 7, "stdout": "a\u{fffd}b", "stderr": "", "duration": "127ms"
-            })
-        );
-    }
-
-    #[test]
-    fn other_endings_are_errors_that_name_the_exec() {
-        let at = DateTime::UNIX_EPOCH;
-        for (end, code) in [
-            (
-                ExecEnd::TimedOut { code: None, signal: Some(9), at, ended: ExecEnded::default() },
-                ErrorCode::Timeout,
-            ),
-            (ExecEnd::OutcomeUnknown { message: "m".to_owned(), at }, ErrorCode::Conflict),
-            (
-                ExecEnd::Failed { code: FailureCode::Invalid, message: "m".to_owned(), at },
-                ErrorCode::BadRequest,
-            ),
-        ] {
-            let error = respond(ExecId::from_bytes([0; 16]), collected(end)).unwrap_err();
-            assert_eq!(error.code(), code);
-            assert!(error.into_response().headers().contains_key("x-exec-id"));
-        }
-    }
 
     #[test]
     fn too_much_output_points_to_where_it_is() {

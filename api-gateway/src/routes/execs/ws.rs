@@ -77,11 +77,12 @@ async fn serve(
     };
     let exec = ExecId::new();
     let started = gateway.feed().subscribe(Topic::Exec(exec), After::Now);
-    let output = match start_fresh(&gateway, &caller, (&place.0, &place.1), exec, runnable).await {
-        Ok(output) => output,
+    let (output, asked) = match start_fresh(&gateway, &caller, (&place.0, &place.1), exec, runnable).await {
+        Ok(started) => started,
         Err(failure) => return socket.refuse(&terms, failure).await,
     };
-    let records = ExecRecords::new(exec, output, gateway.config().heartbeat, gateway.closing().clone());
+    let closing = gateway.closing().clone();
+    let records = ExecRecords::new(exec, output, gateway.config().heartbeat, closing).asked_for(Some(asked));
     let speaker = Records { framing, records, next: [0, 0], is_announced: false, last: Word::Done };
     let target = Target { gateway, caller, sandbox: place.0.id, exec };
     let (failures, _) = mpsc::channel(1);

@@ -6,12 +6,11 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use events::LinkStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::ApiError;
-use crate::gateway::link_failed;
+use crate::gateway::{OpenCall, link_failed};
 
 /// An array that is no longer than this is answered whole, with its length; what goes wrong with it has its status.
 const WHOLE: usize = 256 * 1024;
@@ -20,7 +19,7 @@ const LONGEST_LINE: usize = 256 * 1024;
 
 /// Answers with the items that a stream carries, one a line, each made into what clients see.
 pub async fn respond<T: DeserializeOwned + 'static, S: Serialize + 'static>(
-    lines: LinkStream,
+    lines: OpenCall,
     shown: fn(T) -> S,
 ) -> Result<Response, ApiError> {
     let mut array = Array { lines, rest: BytesMut::new(), shown, begun: false, over: false };
@@ -51,7 +50,7 @@ fn json(body: Body) -> Response {
 }
 
 struct Array<T, S> {
-    lines: LinkStream,
+    lines: OpenCall,
     /// The beginning of a line.
     rest: BytesMut,
     shown: fn(T) -> S,

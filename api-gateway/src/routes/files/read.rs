@@ -4,13 +4,13 @@ use std::io;
 
 use axum::extract::State;
 use axum::response::Response;
-use events::{LinkOp, LinkStream};
+use events::LinkOp;
 
 use super::{PathQuery, path::path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, OpenCall};
 use crate::stream::raw;
 
 /// The content of a file, as raw bytes, of any size.
@@ -34,7 +34,7 @@ pub(crate) async fn read(
     let path = path(query.path, "path")?;
     let file = gateway.open(&caller, id, LinkOp::ReadFile { path }).await?;
     // The length is not promised: the file may grow or shrink while it is read, and some (/proc) have none.
-    Ok(raw::respond(futures::stream::try_unfold(file, |mut file: LinkStream| async move {
+    Ok(raw::respond(futures::stream::try_unfold(file, |mut file: OpenCall| async move {
         let bytes = file.read().await.map_err(io::Error::other)?;
         Ok(bytes.map(|bytes| (bytes, file)))
     })))

@@ -115,6 +115,7 @@ mod tests {
                 capacity: 10,
                 used: 2,
                 draining: false,
+                machine: None,
             },
             silent_for: Duration::from_secs(1),
         }

@@ -12,7 +12,6 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::OptionalJsonBody;
 use crate::gateway::Gateway;
 use crate::readiness;
-use crate::share::Limit;
 
 /// Whether a spawn would be let in. Exactly these fields: the SDK takes no other. A maximum of 0 means that there is none.
 #[derive(Debug, Serialize, ToSchema)]
@@ -63,18 +62,7 @@ pub(crate) async fn admission(
     } else if let Some(refusal) = readiness::refusal(&gateway).or_else(|| readiness::disk_low(&gateway)) {
         refusal.code
     } else if let Some(limit) = full.reached {
-        match limit {
-            Limit::OwnerSandboxes => "max_sandboxes_per_owner",
-            Limit::TenantVcpus => "max_vcpus",
-            Limit::TenantMemory => "max_memory",
-            Limit::Sandboxes
-            | Limit::TenantSandboxes
-            | Limit::Connections
-            | Limit::RequestsPerKey
-            | Limit::Memory
-            | Limit::TenantRequests
-            | Limit::TenantBodies => "max_sandboxes",
-        }
+        limit.admission_reason()
     } else if !served || places == 0 {
         "worker_unavailable"
     } else {

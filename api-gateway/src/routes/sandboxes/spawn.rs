@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::SubsecRound;
 use events::{
-    Command, CommandId, Destination, EventId, ProviderName, SandboxId, SandboxPhase, SandboxRequested,
-    SandboxState, SecretMap, Term,
+    Command, CommandId, Destination, EventId, Machine, ProviderName, SandboxId, SandboxPhase,
+    SandboxRequested, SandboxSpec, SandboxState, SecretMap, Term,
 };
 
 use super::Sandbox;
@@ -23,6 +23,7 @@ use crate::readiness;
 use crate::routes::templates;
 use crate::share::Asked;
 use crate::variables::fingerprints;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Makes a sandbox and answers when it runs. After two minutes it answers with state `creating`. When the client goes
 /// away meanwhile, the sandbox lives on till its deadline.
@@ -106,7 +107,10 @@ pub(crate) async fn run(
     }
     await_provider(gateway, &plan.spec.provider).await?;
     // In a task of its own: a client that goes away must not leave a request that nobody carries out.
+    check_fits(gateway, &plan.spec)?;
     let place = gateway.shares().sandbox(gateway.view(), &caller.tenant, id, &plan.spec)?;
+    let turn = gateway.shares().spawn_turn(&caller.tenant, gateway.config().spawn_wait).await?;
+    let place = (place, turn);
     let asked =
         tokio::spawn(ask(gateway.clone(), caller.clone(), id, plan.clone(), idempotent.clone(), place));
     asked.await.map_err(ApiError::internal)??;
@@ -162,13 +166,35 @@ fn check_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiE
     }
 }
 
+/// Refuses what no machine can give, where the machines say what they have.
+fn check_fits(gateway: &Gateway, spec: &SandboxSpec) -> Result<(), ApiError> {
+    let nodes = gateway.view().nodes();
+    let machines: Vec<Machine> = nodes
+        .iter()
+        .filter(|node| node.heartbeat.providers.iter().any(|it| it.name == spec.provider))
+        .map(|node| node.heartbeat.machine)
+        .collect::<Option<_>>()
+        .unwrap_or_default();
+    let (cpus, memory) = (spec.cpu_millis.div_ceil(1000), u64::from(spec.memory_mib));
+    let fits = |machine: &Machine| memory <= machine.memory_mib && cpus <= machine.cpus;
+    if machines.is_empty() || machines.iter().any(fits) {
+        return Ok(());
+    }
+    let most_memory = machines.iter().map(|machine| machine.memory_mib).max().unwrap_or(0);
+    let most_cpus = machines.iter().map(|machine| machine.cpus).max().unwrap_or(0);
+    Err(ApiError::bad_request(format!(
+        "no node has so much: memory_mb {memory} and vcpus {} are asked for, and the nodes have up to {most_memory} and {most_cpus}",
+        f64::from(spec.cpu_millis) / 1000.0
+    )))
+}
+
 async fn ask(
     gateway: Gateway,
     caller: Caller,
     id: SandboxId,
     plan: Plan,
     idempotent: Option<Idempotent>,
-    place: Asked,
+    (place, turn): (Asked, OwnedSemaphorePermit),
 ) -> Result<(), ApiError> {
     let Plan { mut spec, env, ttl } = plan;
     let limits = &gateway.config().sandboxes;
@@ -197,6 +223,8 @@ async fn ask(
         // Until the log counts it.
         gateway.view().wait(id, |_| true, COUNTED_IN).await;
         drop(place);
+        wait(&gateway, id).await;
+        drop(turn);
     });
     Ok(())
 }
