@@ -19,7 +19,7 @@ use crate::ticket::Ticket;
 use crate::viewer::ViewerLink;
 
 /// The longest user id, in characters.
-const MAX_USER_CHARS: usize = 128;
+pub(crate) const MAX_USER_CHARS: usize = 128;
 
 /// The keys that open the door.
 #[derive(Debug, Default)]

@@ -65,7 +65,7 @@ impl<T: DeserializeOwned> FromRequest<Gateway> for OptionalJsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
         let (unread, bytes) = take(request, gateway, gateway.config().max_body_bytes).await?;
-        let empty = bytes.iter().all(u8::is_ascii_whitespace);
+        let empty = matches!(bytes.trim_ascii(), b"" | b"null");
         let bytes = if empty { Bytes::from_static(b"{}") } else { bytes };
         Ok(Self { value: unread.body(&bytes)?, bytes })
     }
@@ -199,6 +199,12 @@ pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
 /// Reads a JSON object of which whatever nothing reads may be left out: a control frame, of which the tag says the rest.
 pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     crate::strict::parse_object(bytes, |_| {})
+}
+
+/// A whole number as people write it: digits, without a sign.
+pub fn whole<T: std::str::FromStr>(text: &str) -> Option<T> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
 }
 
 /// The query, form-encoded.

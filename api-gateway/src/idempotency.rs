@@ -12,7 +12,7 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 
 /// The longest key, in characters.
-const MAX_KEY_CHARS: usize = 255;
+pub(crate) const MAX_KEY_CHARS: usize = 255;
 
 /// The key of a request that has one, and that under which bodies are digested: they may hold secrets, and a digest
 /// that anybody could make would tell a guess from the truth.

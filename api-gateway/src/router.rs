@@ -10,6 +10,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::config::GatewayConfig;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::openapi::Api;
@@ -99,16 +100,16 @@ fn keyed() -> OpenApiRouter<Gateway> {
 }
 
 /// The OpenAPI document.
-pub(crate) fn document() -> utoipa::openapi::OpenApi {
+pub(crate) fn document(config: &GatewayConfig) -> utoipa::openapi::OpenApi {
     let api = OpenApiRouter::<Gateway>::with_openapi(Api::openapi());
     let mut document = api.nest(PREFIX, open().merge(keyed())).into_openapi();
-    openapi::complete(&mut document, PREFIX);
+    openapi::complete(&mut document, PREFIX, config);
     document
 }
 
 /// The routes with all that stands in front of them. Paths come in normalised: see [`normalise`].
 pub(crate) fn router(gateway: Gateway) -> Router {
-    let document = document();
+    let document = document(gateway.config());
     // Without a document nothing is judged; that it has a JSON form is tested.
     let parameters = Parameters::of(&serde_json::to_value(&document).unwrap_or_default());
     let keyed: Router<Gateway> = Router::from(keyed())

@@ -16,7 +16,7 @@ use crate::gateway::Gateway;
 
 const PURPOSE: &str = "viewer-link";
 /// No token is longer.
-const MAX_LEN: usize = 1 << 10;
+pub(crate) const MAX_LEN: usize = 1 << 10;
 /// What may be watched: the exec itself, and these about it.
 const ABOUT: [&str; 3] = ["output", "recording", "attach"];
 

@@ -16,9 +16,12 @@ use crate::error::ApiError;
 use crate::variables::Variables;
 
 /// The most arguments, and the most environment variables.
-const MAX_ENTRIES: usize = 4096;
+pub(crate) const MAX_ENTRIES: usize = 4096;
 /// Linux takes no longer argument or variable (MAX_ARG_STRLEN), the closing NUL included.
-const MAX_ARG_BYTES: usize = 128 << 10;
+pub(crate) const MAX_ARG_BYTES: usize = 128 << 10;
+/// The longest working directory and the longest name of a user are shorter than this, in bytes.
+pub(crate) const MAX_WORKDIR: usize = 4096;
+pub(crate) const MAX_USER: usize = 256;
 /// The most that a request may put into one message: it must fit into 1 MiB with all that goes with it.
 const MAX_MESSAGE_BYTES: usize = 768 << 10;
 
@@ -165,8 +168,8 @@ impl ExecRequest {
         Ok(Runnable {
             spec: ExecSpec {
                 argv,
-                cwd: checked_text(self.workdir, "workdir", 4096)?,
-                user: checked_text(self.user, "user", 256)?,
+                cwd: checked_text(self.workdir, "workdir", MAX_WORKDIR)?,
+                user: checked_text(self.user, "user", MAX_USER)?,
                 tty: None,
                 stdin: false,
                 timeout_ms: timeout_ms(self.timeout.as_deref(), limits)?,

@@ -1,8 +1,12 @@
 //! What holds for all endpoints alike, put into the document once.
 
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
-use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, Required, ResponseBuilder};
+use utoipa::openapi::schema::AnyOfBuilder;
+use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, Required, ResponseBuilder, Schema};
+
+use super::limits::not_null;
+use super::values;
+use crate::config::GatewayConfig;
 
 /// Where a viewer link is as good as a key.
 const VIEWED: [&str; 4] =
@@ -25,7 +29,7 @@ const EVERYWHERE: [(&str, &str); 6] = [
 ];
 
 /// Adds them.
-pub fn complete(document: &mut OpenApi, prefix: &str) {
+pub fn complete(document: &mut OpenApi, prefix: &str, config: &GatewayConfig) {
     for (path, item) in &mut document.paths.paths {
         let path = path.strip_prefix(prefix).unwrap_or(path);
         for (changes, operation) in operations(item) {
@@ -43,8 +47,24 @@ pub fn complete(document: &mut OpenApi, prefix: &str) {
             }
             for parameter in operation.parameters.iter_mut().flatten() {
                 if let RefOr::T(parameter) = parameter {
-                    name_pattern(path, parameter);
+                    limit(path, parameter);
                 }
+            }
+        }
+    }
+    let schemas = document.components.iter_mut().flat_map(|components| &mut components.schemas);
+    for (_, schema) in schemas {
+        either_may_be_both(schema);
+    }
+    let schemas = document.components.iter_mut().flat_map(|components| &mut components.schemas);
+    for (kind, schema) in schemas.filter(|(kind, _)| kind.ends_with("Request")) {
+        let RefOr::T(Schema::Object(request)) = schema else { continue };
+        for (name, schema) in &mut request.properties {
+            let required = request.required.contains(name);
+            match values::field(kind, name, config) {
+                Some(limit) => limit.restrict(schema, required),
+                None if required => not_null(schema),
+                None => {}
             }
         }
     }
@@ -73,29 +93,23 @@ fn viewer() -> Parameter {
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
         .description(Some("The token of a viewer link, instead of a key"))
-        .schema(Some(text(None, Some(1024))))
+        .schema(Some(Schema::default()))
         .build()
 }
 
-/// What the `{id}` or `{name}` of a path looks like.
-fn name_pattern(path: &str, parameter: &mut Parameter) {
-    if parameter.parameter_in != ParameterIn::Path {
-        return;
+/// A choice without a tag is one of several forms, which may have a value in common.
+fn either_may_be_both(schema: &mut RefOr<Schema>) {
+    let RefOr::T(Schema::OneOf(one)) = schema else { return };
+    if one.discriminator.is_none() && one.items.iter().all(|item| matches!(item, RefOr::Ref(_))) {
+        let any = AnyOfBuilder::new().description(one.description.take());
+        let any = std::mem::take(&mut one.items).into_iter().fold(any, AnyOfBuilder::item);
+        *schema = RefOr::T(any.build().into());
     }
-    let pattern = match path.split('/').nth(1) {
-        Some("sandboxes") => "^sb-[0-9a-z]{26}$",
-        Some("execs") => "^ex-[0-9a-z]{26}$",
-        Some("webhooks") => "^wh-[0-9a-z]{26}$",
-        _ => return,
-    };
-    parameter.schema = Some(text(Some(pattern), None).into());
 }
 
-fn text(pattern: Option<&str>, max_length: Option<usize>) -> Schema {
-    let object: Object = ObjectBuilder::new()
-        .schema_type(SchemaType::new(Type::String))
-        .pattern(pattern)
-        .max_length(max_length)
-        .build();
-    Schema::Object(object)
+/// Puts into a parameter what it may be. One that is there is not null.
+fn limit(path: &str, parameter: &mut Parameter) {
+    if let (Some(limit), Some(schema)) = (values::parameter(path, &parameter.name), &mut parameter.schema) {
+        limit.restrict(schema, true);
+    }
 }

@@ -67,7 +67,8 @@ mod tests {
     use super::*;
 
     fn unknown(method: Method, route: &str, query: &str) -> Vec<(String, Option<String>)> {
-        let document = serde_json::to_value(crate::router::document()).unwrap();
+        let document =
+            serde_json::to_value(crate::router::document(&crate::config::GatewayConfig::default())).unwrap();
         let found = Parameters::of(&document).unknown(&method, &format!("/api/v1{route}"), query);
         found.into_iter().map(|unknown| (unknown.name, unknown.meant)).collect()
     }

@@ -8,11 +8,12 @@ use utoipa::IntoParams;
 
 use crate::auth::Caller;
 use crate::error::ApiError;
+use crate::extract::whole;
 use crate::routes::events::query::{event_types, position};
 
 /// How many events a page has that does not say, and at most.
 const PAGE: usize = 100;
-const MOST: usize = 1_000;
+pub(crate) const MOST: usize = 1_000;
 
 /// Which events.
 #[derive(Debug, Default, Clone, Deserialize, IntoParams)]
@@ -71,9 +72,7 @@ impl AuditParams {
         };
         let limit = match self.limit.as_deref() {
             None => PAGE,
-            Some(text) => text
-                .parse()
-                .ok()
+            Some(text) => whole(text)
                 .filter(|limit| (1..=MOST).contains(limit))
                 .ok_or_else(|| ApiError::bad_request("limit must be 1 to 1000"))?,
         };

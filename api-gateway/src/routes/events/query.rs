@@ -145,17 +145,21 @@ pub fn event_types(names: &str) -> Result<Vec<String>, ApiError> {
     let mut types = Vec::new();
     for name in names.split(',').map(str::trim) {
         let category = name.strip_suffix('*').filter(|category| category.ends_with('.'));
-        let before = types.len();
-        types.extend(
-            EventData::TYPES
-                .iter()
-                .filter(|known| match category {
-                    Some(category) => known.starts_with(category),
-                    None => **known == name,
-                })
-                .map(|known| (*known).to_owned()),
-        );
-        if types.len() == before {
+        let named: Vec<&str> = EventData::TYPES
+            .iter()
+            .copied()
+            .filter(|known| match category {
+                Some(category) => known.starts_with(category),
+                None => *known == name,
+            })
+            .collect();
+        // Each once, however often it is named.
+        for name in &named {
+            if !types.iter().any(|known| known == name) {
+                types.push((*name).to_owned());
+            }
+        }
+        if named.is_empty() {
             return Err(ApiError::bad_request("type has a name that is no event type"));
         }
     }

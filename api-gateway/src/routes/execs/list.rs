@@ -10,11 +10,11 @@ use super::find;
 use super::get::Exec;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::{QueryOf, SandboxPath};
+use crate::extract::{QueryOf, SandboxPath, whole};
 use crate::gateway::{Gateway, no_sandbox, of_tenant};
 
 /// How many a page has at most, and where the request does not say.
-const MAX_LIMIT: u32 = 1000;
+pub(crate) const MAX_LIMIT: u32 = 1000;
 const DEFAULT_LIMIT: u32 = 100;
 
 /// Which of them.
@@ -50,7 +50,7 @@ impl ListQuery {
     pub(crate) fn read(&self) -> Result<Wanted, ApiError> {
         let limit = match self.limit.as_deref() {
             None => Some(DEFAULT_LIMIT),
-            Some(text) => text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)),
+            Some(text) => whole(text).filter(|limit| (1..=MAX_LIMIT).contains(limit)),
         };
         Ok(Wanted {
             limit: limit.ok_or_else(|| ApiError::bad_request(format!("limit must be 1 to {MAX_LIMIT}")))?,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::running;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::{ExecPath, JsonBody};
+use crate::extract::{ExecPath, JsonBody, whole};
 use crate::gateway::Gateway;
 use crate::routes::Status;
 
@@ -32,7 +32,7 @@ pub enum SignalName {
 }
 
 /// Names and numbers as Linux has them.
-const NAMES: [(&str, i32); 19] = [
+pub(crate) const SIGNALS: [(&str, i32); 19] = [
     ("HUP", 1),
     ("INT", 2),
     ("QUIT", 3),
@@ -62,11 +62,11 @@ impl SignalName {
             Self::Name(name) => {
                 let upper = name.to_ascii_uppercase();
                 let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-                NAMES
+                SIGNALS
                     .iter()
                     .find(|(known, _)| *known == short)
                     .map(|(_, number)| *number)
-                    .or_else(|| name.parse().ok())
+                    .or_else(|| whole(name))
             }
         };
         known

@@ -5,7 +5,7 @@ use events::ModeChange;
 use crate::error::ApiError;
 
 /// Linux takes no longer ones, the closing NUL included.
-const PATH_MAX: usize = 4096;
+pub(crate) const PATH_MAX: usize = 4096;
 /// `rw-r--r--`
 pub const DEFAULT_MODE: u32 = 0o644;
 

@@ -12,12 +12,12 @@ use super::Sandbox;
 use super::past::{self, AtQuery, Shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::QueryOf;
+use crate::extract::{QueryOf, whole};
 use crate::gateway::Gateway;
 use crate::routes::execs::output::flag;
 
 /// How many ended ones a page has at most, and where the request does not say.
-const MAX_LIMIT: u32 = 1000;
+pub(crate) const MAX_LIMIT: u32 = 1000;
 const DEFAULT_LIMIT: u32 = 100;
 const NEXT_BEFORE: HeaderName = HeaderName::from_static("x-next-before");
 
@@ -44,7 +44,7 @@ impl ListQuery {
         }
         let limit = match self.limit.as_deref() {
             None => Some(DEFAULT_LIMIT),
-            Some(text) => text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)),
+            Some(text) => whole(text).filter(|limit| (1..=MAX_LIMIT).contains(limit)),
         };
         let limit = limit.ok_or_else(|| ApiError::bad_request(format!("limit must be 1 to {MAX_LIMIT}")))?;
         let before = self.before.as_deref().map(|text| {

@@ -17,7 +17,7 @@ use crate::gateway::Gateway;
 
 const PAGE: u32 = 500;
 const DEFAULT_LINES: usize = 1000;
-const MAX_LINES: usize = 10_000;
+pub(crate) const MAX_LINES: usize = 10_000;
 
 /// How much of it.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -17,13 +17,18 @@ use crate::exec::request::check_message;
 use crate::variables::Variables;
 
 /// The most labels, and the longest name and value of one, in bytes.
-const MAX_LABELS: usize = 64;
-const MAX_LABEL_NAME: usize = 128;
-const MAX_LABEL_VALUE: usize = 4096;
+pub(crate) const MAX_LABELS: usize = 64;
+pub(crate) const MAX_LABEL_NAME: usize = 128;
+pub(crate) const MAX_LABEL_VALUE: usize = 4096;
 /// The longest image name, in bytes.
-const MAX_IMAGE: usize = 512;
+pub(crate) const MAX_IMAGE: usize = 512;
+/// The longest name of a provider and of a runtime, in characters.
+pub(crate) const MAX_PROVIDER: usize = 32;
+pub(crate) const MAX_RUNTIME: usize = 64;
+/// The fewest processes and threads that an agent and a command need.
+pub(crate) const MIN_PIDS: u32 = 16;
 /// Below this, a container cannot start its own agent.
-const MIN_MEMORY_MIB: u32 = 8;
+pub(crate) const MIN_MEMORY_MIB: u32 = 8;
 
 /// What a sandbox shall be. Everything has a default; zero and empty mean the default.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -133,7 +138,7 @@ pub fn plan(
             "pids_limit",
             request.pids_limit.filter(|pids| *pids > 0),
             limits.default_pids,
-            16..=limits.max_pids,
+            MIN_PIDS..=limits.max_pids,
         )?,
         network: chosen_network(
             request.network.as_deref(),
@@ -286,7 +291,8 @@ fn chosen_network(
 
 fn runtime(name: Option<String>) -> Result<Option<String>, PlanError> {
     let good = |name: &String| {
-        name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        name.len() <= MAX_RUNTIME
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
     match name {
         Some(name) if !good(&name) => {

@@ -21,7 +21,7 @@ use crate::gateway::Gateway;
 use crate::routes::execs::get::Exec;
 
 const DEFAULT_ENTRIES: u32 = 200;
-const MAX_ENTRIES: u32 = 1000;
+pub(crate) const MAX_ENTRIES: u32 = 1000;
 /// How many execs are looked up at once.
 const LOOKUPS: usize = 4;
 /// The types that end an exec.

@@ -22,6 +22,7 @@ use crate::gateway::Gateway;
         (status = 200, description = "It is replaced", body = Template),
         (status = 201, description = "It is made", body = Template),
         (status = 400, description = "A field is wrong, or the body names another template", body = ErrorBody),
+        (status = 404, description = "No such provider", body = ErrorBody),
     )
 )]
 pub(crate) async fn replace(

@@ -19,14 +19,14 @@ use crate::routes::sandboxes::plan::{SpawnRequest, capabilities, check_ttl, netw
 use crate::variables::Variables;
 
 /// The longest name, in characters, and the longest description, in bytes.
-const MAX_NAME: usize = 64;
-const MAX_DESCRIPTION: usize = 1024;
+pub(crate) const MAX_NAME: usize = 64;
+pub(crate) const MAX_DESCRIPTION: usize = 1024;
 /// The most commands of `setup`, and how long they may be together, in bytes.
-const MAX_SETUP: usize = 64;
+pub(crate) const MAX_SETUP: usize = 64;
 const MAX_SETUP_BYTES: usize = 64 << 10;
 /// The most allowed hosts, and the longest, in bytes: that of a name in DNS, with a port.
-const MAX_HOSTS: usize = 256;
-const MAX_HOST_BYTES: usize = 260;
+pub(crate) const MAX_HOSTS: usize = 256;
+pub(crate) const MAX_HOST_BYTES: usize = 260;
 
 /// A template. Zero and empty mean the server's default.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -81,6 +81,7 @@ pub struct SaveRequest {
     responses(
         (status = 201, description = "The template", body = Template),
         (status = 400, description = "A field is wrong", body = ErrorBody),
+        (status = 404, description = "No such provider", body = ErrorBody),
     )
 )]
 pub(crate) async fn save(

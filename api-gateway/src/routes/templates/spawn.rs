@@ -25,6 +25,7 @@ use crate::routes::sandboxes::plan::SpawnRequest;
     responses(
         (status = 201, description = "It runs, or is still being made", body = Sandbox),
         (status = 404, description = "No such template", body = ErrorBody),
+        (status = 409, description = "The Idempotency-Key was already used with another body", body = ErrorBody),
         (status = 503, description = "No executor of the provider lives", body = ErrorBody),
     )
 )]

@@ -6,7 +6,7 @@ pub mod get;
 pub mod list;
 pub mod ping;
 pub mod redeliver;
-mod spec;
+pub mod spec;
 pub mod update;
 
 use std::time::Duration;

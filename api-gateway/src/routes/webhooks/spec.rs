@@ -10,9 +10,9 @@ use crate::config::WebhookLimits;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
-const MAX_URL: usize = 2048;
-const MAX_TYPES: usize = 64;
-const MAX_DESCRIPTION: usize = 1024;
+pub(crate) const MAX_URL: usize = 2048;
+pub(crate) const MAX_TYPES: usize = 64;
+pub(crate) const MAX_DESCRIPTION: usize = 1024;
 
 /// A webhook to be.
 #[derive(Debug, Default, Deserialize, ToSchema)]

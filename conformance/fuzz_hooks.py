@@ -1,0 +1,122 @@
+"""What a schema cannot say: the meaning of our formats, and what one field means for another.
+
+`conformance/fuzz` loads it. Values of a format keep to its pattern too. Only requests that are meant to be good are changed, and
+only where the document says in words what goes together.
+"""
+
+import re
+
+import schemathesis
+from hypothesis import strategies as st
+
+SECONDS = st.integers(min_value=1, max_value=24 * 3600)
+DURATIONS = st.one_of(
+    SECONDS.map(lambda s: f"{s}s"),
+    SECONDS.map(lambda s: f"{s // 3600}h{s // 60 % 60}m{s % 60}s"),
+    st.sampled_from(["1s", "24h", "1.5h", ".5h", "+5m", "3600000ms"]),
+)
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
+PATHS = st.one_of(
+    st.lists(NAMES.filter(lambda name: name != ".."), min_size=1, max_size=6).map("/".join),
+    st.sampled_from(["/", ".", "/workspace/a/../b", "/tmp/x", "/etc/hosts"]),
+)
+TYPES = ["exec.exited", "exec.*", "sandbox.destroyed", "file.*", "webhook.saved"]
+HOSTS = st.from_regex(r"[a-z][a-z0-9]{0,20}\.example", fullmatch=True)
+
+schemathesis.openapi.format("go-duration", DURATIONS)
+schemathesis.openapi.format("sandbox-path", PATHS)
+schemathesis.openapi.format("sandbox-glob", PATHS.map(lambda path: path.replace("{", "").replace("[", "") + "*"))
+schemathesis.openapi.format("event-types", st.lists(st.sampled_from(TYPES), min_size=1, max_size=5).map(",".join))
+schemathesis.openapi.format("provider", st.sampled_from(["", "bubblewrap"]))
+schemathesis.openapi.format("template", st.sampled_from(["fuzzed"]))
+schemathesis.openapi.format("runtime", st.just(""))
+schemathesis.openapi.format("byte-range", st.just("bytes=0-"))
+schemathesis.openapi.format("public-url", HOSTS.map(lambda host: f"https://{host}/hook?a=b"))
+
+
+IMAGE = "stacyvm/base:local"
+UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+
+
+def seconds(text):
+    return sum(float("0" + number) * UNITS[unit] for number, unit in re.findall(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)", text))
+
+
+def whole(value):
+    """2.0 is a whole number to a schema; our JSON has 2."""
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    if not case.meta or not case.meta.generation.mode.is_positive:
+        return
+    path, query = case.operation.path.removeprefix("/api/v1"), case.query or {}
+    if isinstance(case.body, dict):
+        case.body = whole(case.body)
+        together(path, case.method.upper(), case.body, case)
+    for name in ("type", "types"):
+        if name in query and not all(one.strip() in TYPES for one in str(query[name]).split(",")):
+            query[name] = "exec.*"
+    if path.endswith("/output"):
+        if query.get("stream") == "both" or "offset" in query or "follow" in query:
+            # Offsets count the bytes of one stream; a range goes without offset and without follow.
+            case.headers.pop("Range", None)
+        if query.get("stream") == "both":
+            query.pop("offset", None)
+    if "follow" in query:
+        query["follow"] = "false"
+    if path == "/sandboxes" and case.method.upper() == "GET":
+        # Pages are of all, and not of a moment.
+        if "limit" in query or "before" in query:
+            query["all"] = "true"
+        if "all" in query:
+            query.pop("at", None)
+
+
+def together(path, method, body, case):
+    for name in ("ttl", "timeout"):
+        text = body.get(name)
+        # More than nothing, and at most a day; a template's is of whole seconds.
+        if isinstance(text, str) and text and not (1 <= seconds(text) <= 86400 and seconds(text) % 1 == 0):
+            body[name] = "30s"
+    secrets, env = body.get("secrets"), body.get("env")
+    if isinstance(secrets, dict) and isinstance(env, dict):
+        # The same name is not both.
+        body["env"] = {name: value for name, value in env.items() if name not in secrets}
+    if path == "/sandboxes" or path.startswith("/templates") or path.endswith("/admission"):
+        # What is there.
+        if "image" in body:
+            body["image"] = IMAGE
+        if body.get("provider"):
+            body["provider"] = "bubblewrap"
+        if body.get("runtime"):
+            body["runtime"] = ""
+        if body.get("template"):
+            body["template"] = "fuzzed"
+        if body.get("allowed_hosts"):
+            # No network but those hosts.
+            body["network"] = "none"
+    if path == "/templates/{name}" and method == "PUT":
+        body["name"] = case.path_parameters["name"]
+    if path.endswith("/exec"):
+        if body.get("mode") == "argv" and not body.get("command"):
+            body["command"] = "true"
+        if body.get("tty") or body.get("stdin"):
+            # Somebody has to be able to attach.
+            body["detach"] = True
+        if body.get("detach"):
+            body.pop("stream", None)
+        else:
+            body["timeout"] = "1s"
+    if path.startswith("/webhooks"):
+        if "url" in body:
+            body["url"] = "https://receiver.example/hook?a=b"
+        if path == "/webhooks/{id}" and method == "PUT":
+            # Only a new one begins somewhere.
+            body.pop("from", None)
+        elif body.get("from", "now") != "now":
+            # Not after the end of the log.
+            body["from"] = 0
