@@ -1,11 +1,10 @@
-//! Clients that want all of the server's memory or all of its descriptors.
+//! Clients that want all of the server's memory.
 
-use std::process::Command;
 use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::serve::Serve;
@@ -87,31 +86,6 @@ async fn bodies_and_outputs_do_not_fill_the_memory() {
     let (more, lengths) = needed(&serve, futures::future::join_all((0..4).map(|_| output()))).await;
     assert!(lengths.iter().all(|length| *length > BYTES * 6), "{lengths:?}");
     assert!(more < MORE_KIB, "four outputs need {more} KiB");
-}
-
-#[tokio::test]
-async fn silent_connections_do_not_take_the_descriptors() {
-    let serve = Serve::with_config("bubblewrap", &[], "limits:\n  connections: 200\n").await;
-    let limited = Command::new("prlimit")
-        .args(["--pid", &serve.process.pid().to_string(), "--nofile=512:512"])
-        .status();
-    assert!(limited.unwrap().success());
-    let mut silent = Vec::new();
-    for n in 0..600 {
-        let mut stream = connect(&serve).await;
-        if n % 3 == 0 {
-            stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHo").await.unwrap();
-        }
-        silent.push(stream);
-        if n % 200 == 199 {
-            assert!(serve.api.ready().await, "after {n}");
-        }
-    }
-    let sandbox = serve.api.spawn(json!({"image": "alpine:latest"})).await;
-    assert_eq!(serve.api.exec(&sandbox, "echo here").await["stdout"], "here\n");
-    // The oldest has had to go.
-    let closed = tokio::time::timeout(Duration::from_secs(10), silent[0].read(&mut [0; 16])).await;
-    assert!(matches!(closed.unwrap(), Ok(0) | Err(_)));
 }
 
 #[tokio::test]
