@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use events::{
-    AddressPolicy, ApiKeyId, CapabilitySet, DiskFloor, MasterKey, Network, ProviderName, RedactionRules,
-    TenantId,
+    AddressPolicy, ApiKeyId, CapabilitySet, DiskFloor, ImagePolicy, MasterKey, Network, ProviderName,
+    RedactionRules, TenantId,
 };
 
 use crate::limits::Limits;
@@ -109,6 +109,8 @@ pub struct SandboxLimits {
     pub known_providers: BTreeSet<ProviderName>,
     /// The image of a spawn that names none.
     pub default_image: String,
+    /// Which images may be used, by whom.
+    pub images: ImagePolicy,
     /// The time to live of a spawn that names none.
     pub default_ttl: Duration,
     /// The greatest time to live.
@@ -181,6 +183,7 @@ impl Default for SandboxLimits {
             known_providers: BTreeSet::from([docker.clone()]),
             default_provider: docker,
             default_image: "alpine:latest".to_owned(),
+            images: ImagePolicy::default(),
             default_ttl: Duration::from_secs(30 * 60),
             max_ttl: Duration::from_secs(24 * 3600),
             max_lifetime: Duration::from_secs(24 * 3600),

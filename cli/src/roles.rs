@@ -24,6 +24,7 @@ use crate::{stop, telemetry};
 mod agent_providers;
 mod audit;
 mod gateway_config;
+mod images;
 mod webhooks;
 
 pub use agent_providers::Providers;

@@ -16,6 +16,7 @@ mod fold;
 #[doc(hidden)]
 pub mod fuzzing;
 mod ids;
+mod images;
 mod link;
 mod log;
 mod nearest;
@@ -49,6 +50,10 @@ pub use fold::{
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
     WebhookId,
+};
+pub use images::{
+    ImageEntry, ImageEntryError, ImageName, ImageNameError, ImagePolicy, ImageRefusal, ImageRule, OtherImages,
+    Standing,
 };
 pub use link::{
     FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use agent::client::{Peer, UnixConnect};
 use async_trait::async_trait;
-use events::{FailureCode, ProviderName, SandboxId, SandboxSpec};
+use events::{FailureCode, ProviderName, SandboxId, SandboxSpec, TenantId};
 use serde::Serialize;
 
 use crate::shortage::is_shortage;
@@ -67,6 +67,8 @@ pub trait Provider: Send + Sync + 'static {
 pub struct BoxOrder {
     /// The sandbox that the box is for.
     pub id: SandboxId,
+    /// Whose it is.
+    pub tenant: TenantId,
     /// What was asked for.
     pub spec: SandboxSpec,
     /// How long the box may live from its start on: then it must have ended itself.
@@ -256,6 +258,13 @@ pub enum PullCause {
     /// Nobody knows the registry's name.
     #[error("the name of the registry cannot be resolved")]
     UnknownHost,
+    /// It is at no address that may be called. Of a name that nobody knows the same is said: whoever asks is not told which
+    /// names there are inside.
+    #[error("the name of the registry cannot be resolved to an address that may be called")]
+    NotPublic,
+    /// What the registry sends is not what it says, or is cut off.
+    #[error("what the registry sends is broken")]
+    Broken,
     /// There is a host, and nothing listens.
     #[error("the registry refuses connections")]
     Refused,

@@ -162,6 +162,7 @@ async fn another_process() {
     });
     let order = BoxOrder {
         id: SandboxId::new(),
+        tenant: events::TenantId::default_tenant(),
         spec: serde_json::from_value(spec).unwrap(),
         time_left: Duration::from_secs(300),
         make_within: Duration::from_secs(300),

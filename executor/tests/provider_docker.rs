@@ -300,6 +300,7 @@ async fn without_an_engine_errors_say_so() {
     }));
     let order = executor::provider::BoxOrder {
         id: SandboxId::new(),
+        tenant: events::TenantId::default_tenant(),
         spec: spec.unwrap(),
         time_left: Duration::from_secs(10),
         make_within: Duration::from_secs(10),

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+#[cfg(test)]
+pub use schema::TenantImagesConfig;
 pub use schema::{AuthConfig, Config};
 use tree::{Node, Origin, Problem};
 pub use values::GoDuration;

@@ -26,6 +26,7 @@ pub struct Config {
     pub nats: NatsConfig,
     pub database: DatabaseConfig,
     pub providers: ProvidersConfig,
+    pub images: ImagesConfig,
     pub defaults: DefaultsConfig,
     pub auth: AuthConfig,
     pub secrets: SecretsConfig,
@@ -113,7 +114,7 @@ pub struct DockerConfig {
     /// None: on where the engine's socket is.
     pub enabled: Option<bool>,
     pub socket: String,
-    /// The runtimes that a sandbox may name; empty: whatever the engine has.
+    /// The runtimes that a sandbox may name, first the one of those that name none; empty: the engine's own.
     pub runtimes: Vec<String>,
     /// `default`, or a path of a profile.
     pub seccomp_profile: String,
@@ -138,6 +139,33 @@ pub struct BubblewrapConfig {
     pub images: Vec<String>,
     /// Whether sandboxes that ask for a bridge get the network of the host, its loopback included; else they are refused.
     pub host_network: bool,
+}
+
+/// Which images may be used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Those that may be, wherever their registry is: `REGISTRY/`, `REGISTRY/FOLDER/`, `REPOSITORY`, `REPOSITORY:TAG`.
+    pub allow: Vec<String>,
+    /// What of the rest: `public` or `refused`.
+    pub others: String,
+    /// The same of single tenants, for whom it stands in place of the above.
+    pub tenants: Vec<TenantImagesConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantImagesConfig {
+    /// Whose.
+    pub tenant: String,
+    #[serde(default)]
+    pub allow: Vec<String>,
+    #[serde(default = "public")]
+    pub others: String,
+}
+
+fn public() -> String {
+    "public".to_owned()
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -377,6 +405,7 @@ impl Default for Config {
                     host_network: false,
                 },
             },
+            images: ImagesConfig { allow: Vec::new(), others: public(), tenants: Vec::new() },
             defaults: DefaultsConfig {
                 ttl: minutes(30),
                 max_ttl: minutes(24 * 60),

@@ -79,6 +79,7 @@ fn make_docker(
             .iter()
             .map(|alias| (alias.name.clone(), alias.image.clone()))
             .collect(),
+        images: super::images::image_policy(config)?,
         runtimes: docker.runtimes.clone(),
         seccomp_profile: (docker.seccomp_profile != "default").then(|| docker.seccomp_profile.clone().into()),
         ..base

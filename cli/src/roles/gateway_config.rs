@@ -48,6 +48,7 @@ pub fn gateway_config(
             default_provider: configured.unwrap_or(base.default_provider),
             known_providers: known,
             default_image: defaults.image.clone(),
+            images: super::images::image_policy(config)?,
             capabilities: defaults.capabilities,
             default_network: defaults.network,
             default_ttl: defaults.ttl.0,

@@ -10,6 +10,7 @@ mod support;
 
 mod agents;
 mod hunger;
+mod images;
 mod kernel;
 
 /// Makes a test for each provider out of a function that takes a provider's name.

@@ -9,13 +9,20 @@ use super::process::Process;
 pub struct Dockerd {
     process: Process,
     dir: tempfile::TempDir,
+    more: Vec<String>,
 }
 
 impl Dockerd {
     /// Starts one that has the base image of `scripts/setup`.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One that is started with these arguments too.
+    pub fn start_with(more: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("dockerd-").tempdir_in("/tmp").unwrap();
-        let engine = Self { process: launch(dir.path()), dir };
+        let more: Vec<String> = more.iter().map(|argument| (*argument).to_owned()).collect();
+        let engine = Self { process: launch(dir.path(), &more), dir, more };
         engine.wait();
         let mut saved = Command::new("docker")
             .args(["save", "stacyvm/base:local"])
@@ -41,13 +48,26 @@ impl Dockerd {
         names
     }
 
+    /// The runtimes of all its containers.
+    pub fn runtimes(&self) -> Vec<String> {
+        let listed = self.docker().args(["ps", "--all", "--quiet"]).output().unwrap().stdout;
+        let listed = String::from_utf8(listed).unwrap();
+        let inspected = self
+            .docker()
+            .args(["inspect", "--format", "{{.HostConfig.Runtime}}"])
+            .args(listed.lines())
+            .output()
+            .unwrap();
+        String::from_utf8(inspected.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
     pub fn kill(&mut self) {
         self.process.kill();
         let _ = std::fs::remove_file(self.dir.path().join("pid"));
     }
 
     pub fn restart(&mut self) {
-        self.process = launch(self.dir.path());
+        self.process = launch(self.dir.path(), &self.more);
         self.wait();
     }
 
@@ -85,7 +105,7 @@ impl Drop for Dockerd {
     }
 }
 
-fn launch(dir: &Path) -> Process {
+fn launch(dir: &Path, more: &[String]) -> Process {
     let mut command = Command::new("dockerd");
     let under = |name: &str| dir.join(name);
     command
@@ -98,6 +118,7 @@ fn launch(dir: &Path) -> Process {
         .arg("--host")
         .arg(format!("unix://{}", under("socket").display()))
         .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
+        .args(more)
         .process_group(0);
     Process::start(command, &under("log"))
 }

@@ -201,6 +201,7 @@ impl Rig {
     pub fn order(&self, spec: SandboxSpec) -> BoxOrder {
         BoxOrder {
             id: SandboxId::new(),
+            tenant: events::TenantId::default_tenant(),
             spec,
             time_left: Duration::from_secs(300),
             make_within: Duration::from_secs(300),

@@ -6,7 +6,7 @@ use events::format_go_duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::plan::{SpawnRequest, check_ttl, plan};
+use super::plan::{SpawnRequest, check_image, check_ttl, plan};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::OptionalJsonBody;
@@ -54,6 +54,7 @@ pub(crate) async fn admission(
 ) -> Result<Json<Admission>, ApiError> {
     let limits = &gateway.config().sandboxes;
     let plan = plan(body.value, None, caller.user.as_deref(), limits)?;
+    check_image(&caller.tenant, &plan.spec.image, limits)?;
     let full = gateway.shares().fullness(gateway.view(), &caller.tenant, &plan.spec);
     let served = gateway.view().pool_is_served(&plan.spec.provider);
     let places = gateway.view().places(&plan.spec.provider);

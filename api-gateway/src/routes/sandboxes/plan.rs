@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use events::{
-    CapabilitySet, Network, ProviderName, SandboxSpec, SecretMap, Template, format_go_duration,
-    parse_go_duration,
+    CapabilitySet, ImageName, Network, ProviderName, SandboxSpec, SecretMap, Template, TenantId,
+    format_go_duration, parse_go_duration,
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -203,13 +203,19 @@ pub fn no_provider(name: &str) -> ApiError {
 
 fn image(image: Option<String>, limits: &SandboxLimits) -> Result<String, PlanError> {
     let image = image.unwrap_or_else(|| limits.default_image.clone());
-    if image.len() > MAX_IMAGE || image.starts_with('-') || !image.bytes().all(|byte| byte.is_ascii_graphic())
-    {
-        return Err(wrong(format!(
-            "image must be at most {MAX_IMAGE} printable ASCII characters without spaces"
-        )));
+    match image.parse::<ImageName>() {
+        Ok(_) => Ok(image),
+        Err(error) => Err(wrong(format!("image {image:?} {error}"))),
     }
-    Ok(image)
+}
+
+/// Refuses an image that the tenant may not use, as far as its name tells.
+pub fn check_image(tenant: &TenantId, image: &str, limits: &SandboxLimits) -> Result<(), PlanError> {
+    let judged = match image.parse::<ImageName>() {
+        Ok(name) => limits.images.judge(tenant, &name).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    judged.map(drop).map_err(|why| wrong(format!("image {image:?} {why}")))
 }
 
 fn cpu_millis(cpus: Option<f64>) -> Result<Option<u32>, PlanError> {

@@ -13,7 +13,7 @@ use events::{
 };
 
 use super::Sandbox;
-use super::plan::{Plan, SpawnRequest, check_ttl, no_provider, plan};
+use super::plan::{Plan, SpawnRequest, check_image, check_ttl, no_provider, plan};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::RawJsonBody;
@@ -95,6 +95,7 @@ pub(crate) async fn run(
     let mut plan = plan(request, template, caller.user.as_deref(), limits)?;
     plan.spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &plan.env);
     check_ttl(plan.ttl, limits)?;
+    check_image(&caller.tenant, &plan.spec.image, limits)?;
     if let (Some(idempotent), Some(state)) = (&idempotent, known) {
         // Whoever asked first may have died between the event and the command. The command's id follows from the key, so
         // it is stored once however often it is sent, and an executor makes one box of it in any case.

@@ -83,7 +83,8 @@ pub(super) fn create_body(
         shm_size: in_memory.and_then(|sizes| i64::try_from(sizes.shm).ok()),
         // On a network the engine writes the host name into /etc/hosts itself.
         extra_hosts: (spec.network == Network::None).then(|| vec![format!("{}:127.0.0.1", order.id)]),
-        runtime: spec.runtime.clone(),
+        // Left to the engine, none could be another one than those that are listed.
+        runtime: spec.runtime.clone().or_else(|| config.runtimes.first().cloned()),
         ..HostConfig::default()
     };
     ContainerCreateBody {

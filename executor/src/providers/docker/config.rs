@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use events::{IdError, NodeId, ProviderName};
+use events::{IdError, ImagePolicy, NodeId, ProviderName};
 
 /// How to reach an engine and what boxes are made of.
 #[derive(Debug, Clone)]
@@ -25,7 +25,9 @@ pub struct DockerConfig {
     /// Image names, each with its tag, and the image that the engine is asked for instead: a mirror, or one made on
     /// this machine where no registry can be reached.
     pub image_aliases: BTreeMap<String, String>,
-    /// The runtimes that a spec may name. Empty: any that the engine has.
+    /// Which images may be used, by whom. Aliases are above it.
+    pub images: ImagePolicy,
+    /// The runtimes that a spec may name; one that names none gets the first. Empty: the engine's own, and no other.
     pub runtimes: Vec<String>,
     /// A seccomp profile in the engine's JSON form, instead of the built-in one.
     pub seccomp_profile: Option<PathBuf>,
@@ -58,6 +60,7 @@ impl DockerConfig {
             bridge_network: "stacyvm".to_owned(),
             pull: PullPolicy::default(),
             image_aliases: BTreeMap::new(),
+            images: ImagePolicy::default(),
             runtimes: Vec::new(),
             seccomp_profile: None,
         })

@@ -9,6 +9,7 @@ use events::{Network, SandboxId};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::errors::{Meaning, create_error, meaning};
+use super::registry::Chosen;
 use super::{DockerProvider, PullPolicy, body};
 use crate::provider::{BoxHandle, BoxOrder, CreateError, PullCause, PullProgress, Source};
 use crate::providers::arrival::agent_answers;
@@ -22,11 +23,15 @@ impl DockerProvider {
     pub(super) async fn create_box(
         &self,
         order: &BoxOrder,
+        chosen: &Chosen,
         progress: &dyn PullProgress,
     ) -> Result<BoxHandle, CreateError> {
-        self.check(order)?;
+        if order.time_left.is_zero() {
+            return Err(CreateError::DeadlinePassed);
+        }
+        chosen.check_use().await?;
         let made = AtomicBool::new(false);
-        let outcome = self.bring_up(order, progress, &made).await;
+        let outcome = self.bring_up(order, chosen, progress, &made).await;
         if outcome.is_err() {
             self.take_back(order.id, made.into_inner()).await;
         }
@@ -56,21 +61,23 @@ impl DockerProvider {
         found.is_err_and(|error| meaning(&error) == Meaning::NoSuchContainer)
     }
 
-    fn check(&self, order: &BoxOrder) -> Result<(), CreateError> {
-        if order.time_left.is_zero() {
-            return Err(CreateError::DeadlinePassed);
-        }
-        match &order.spec.runtime {
-            Some(runtime) if !self.config.runtimes.is_empty() && !self.config.runtimes.contains(runtime) => {
-                Err(CreateError::Unsupported { what: format!("runtime {runtime:?}") })
-            }
-            Some(_) | None => Ok(()),
-        }
+    /// The runtime is what keeps a box and the host apart, so nobody chooses one that the operator has not listed. Without a
+    /// list there is the engine's own, by its name too.
+    async fn check_runtime(&self, engine: &Docker, asked: Option<&str>) -> Result<(), CreateError> {
+        let Some(asked) = asked else { return Ok(()) };
+        let known = if self.config.runtimes.is_empty() {
+            let info = engine.info().await.map_err(|error| create_error(error, None, ""))?;
+            info.default_runtime.as_deref() == Some(asked)
+        } else {
+            self.config.runtimes.iter().any(|runtime| runtime == asked)
+        };
+        if known { Ok(()) } else { Err(CreateError::Unsupported { what: format!("runtime {asked:?}") }) }
     }
 
     async fn bring_up(
         &self,
         order: &BoxOrder,
+        chosen: &Chosen,
         progress: &dyn PullProgress,
         made: &AtomicBool,
     ) -> Result<BoxHandle, CreateError> {
@@ -78,7 +85,8 @@ impl DockerProvider {
         // what it makes then would be nobody's.
         let deadline = Instant::now() + order.make_within;
         let engine = self.engine().await.map_err(|error| create_error(error, None, ""))?;
-        let mut runtime_id = self.create_container(engine, order, deadline, progress, made).await?;
+        self.check_runtime(engine, order.spec.runtime.as_deref()).await?;
+        let mut runtime_id = self.create_container(engine, order, chosen, deadline, progress, made).await?;
         if let Err(error) = self.start_container(engine, order.id).await {
             // Older engines look for the network only now, and give the container up when it is missing.
             if meaning(&error) != Meaning::NoSuchNetwork || order.spec.network != Network::Bridge {
@@ -87,7 +95,7 @@ impl DockerProvider {
             self.make_network(engine).await?;
             let failed = |error| create_error(error, order.spec.runtime.as_deref(), &order.spec.image);
             self.remove_container(engine, order.id).await.map_err(failed)?;
-            runtime_id = self.create_container(engine, order, deadline, progress, made).await?;
+            runtime_id = self.create_container(engine, order, chosen, deadline, progress, made).await?;
             self.start_container(engine, order.id).await.map_err(failed)?;
         }
         let handle = self.handle(order.id, runtime_id, true);
@@ -109,6 +117,7 @@ impl DockerProvider {
         &self,
         engine: &Docker,
         order: &BoxOrder,
+        chosen: &Chosen,
         deadline: Instant,
         progress: &dyn PullProgress,
         made: &AtomicBool,
@@ -141,6 +150,7 @@ impl DockerProvider {
                 }
                 Meaning::NoSuchImage => {
                     made.store(false, Ordering::Relaxed);
+                    chosen.check_pull().await?;
                     let pull = timeout_at(deadline, self.pulls.pull(engine, image, progress)).await;
                     pull.unwrap_or(Err(CreateError::DeadlinePassed))?;
                     pulled = true;
@@ -245,12 +255,7 @@ impl DockerProvider {
 
 /// What the image says about itself, if it is here.
 async fn image_config(engine: &Docker, image: &str) -> Result<ImageConfig, bollard::errors::Error> {
-    // It becomes part of a path of the engine's. What names no image the engine refuses when it is to make a box of it.
-    let names_one = image.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte))
-        && !image.split('/').any(|part| part.is_empty() || part.starts_with('.'));
-    if !names_one {
-        return Ok(ImageConfig::default());
-    }
+    // It becomes part of a path of the engine's, which a name cannot lead out of.
     let config = engine.inspect_image(image).await?.config.unwrap_or_default();
     // Variables come to the agent by way of the engine.
     Ok(ImageConfig::new(None, config.working_dir, config.user))

@@ -10,6 +10,7 @@ mod create;
 mod errors;
 mod list;
 mod pull;
+mod registry;
 mod remove;
 mod stats;
 mod version;
@@ -24,6 +25,7 @@ use events::{ProviderName, SandboxId};
 use tokio::sync::OnceCell;
 
 pub use config::{DockerConfig, PullPolicy};
+use registry::{ProgressAsAsked, as_asked};
 
 use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
@@ -197,15 +199,13 @@ impl Provider for DockerProvider {
     }
 
     async fn create(&self, order: &BoxOrder, progress: &dyn PullProgress) -> Result<BoxHandle, CreateError> {
-        match self.config.image_aliases.get(&order.spec.image) {
-            None => self.create_box(order, progress).await,
-            // The record keeps the name that was asked for; only the engine hears the other one.
-            Some(image) => {
-                let mut order = order.clone();
-                order.spec.image.clone_from(image);
-                self.create_box(&order, progress).await
-            }
-        }
+        let chosen = self.chosen(order)?;
+        let asked = &order.spec.image;
+        // The record keeps the name that was asked for; only the engine hears the other one.
+        let mut told = order.clone();
+        told.spec.image.clone_from(&chosen.name);
+        let progress = ProgressAsAsked { progress, asked };
+        self.create_box(&told, &chosen, &progress).await.map_err(|error| as_asked(error, asked))
     }
 
     async fn destroy(&self, id: SandboxId) -> Result<(), DestroyError> {

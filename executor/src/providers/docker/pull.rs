@@ -82,7 +82,7 @@ impl Pulls {
 }
 
 async fn fetch(engine: &Docker, image: &str, state: &watch::Sender<State>) -> Result<(), PullFailure> {
-    let options = CreateImageOptionsBuilder::new().from_image(&with_tag(image)).build();
+    let options = CreateImageOptionsBuilder::new().from_image(image).build();
     let mut messages = engine.create_image(Some(options), None, None);
     let mut layers = Layers::default();
     loop {
@@ -101,12 +101,6 @@ async fn fetch(engine: &Docker, image: &str, state: &watch::Sender<State>) -> Re
             }
         }
     }
-}
-
-/// Without a tag the engine would pull all of them.
-fn with_tag(image: &str) -> String {
-    let name = image.rsplit('/').next().unwrap_or(image);
-    if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }
 
 /// Bytes fetched and bytes in all, by layer.
@@ -161,6 +155,8 @@ fn create_error(image: &str, failure: Arc<PullFailure>) -> CreateError {
         }
         cause @ (PullCause::Unauthorized
         | PullCause::UnknownHost
+        | PullCause::NotPublic
+        | PullCause::Broken
         | PullCause::Refused
         | PullCause::NoRoute
         | PullCause::TimedOut
@@ -173,6 +169,13 @@ fn create_error(image: &str, failure: Arc<PullFailure>) -> CreateError {
 
 /// What engines say, in lower case; the first that is in a message counts. There is no field that would say it.
 const SAYINGS: &[(&str, PullCause)] = &[
+    ("verification failed", PullCause::Broken),
+    ("unexpected eof", PullCause::Broken),
+    ("unexpected end of json", PullCause::Broken),
+    ("invalid character", PullCause::Broken),
+    ("invalid checksum digest", PullCause::Broken),
+    ("invalid tar header", PullCause::Broken),
+    ("gzip: invalid", PullCause::Broken),
     ("no such host", PullCause::UnknownHost),
     ("server misbehaving", PullCause::UnknownHost),
     ("name resolution", PullCause::UnknownHost),
@@ -182,11 +185,11 @@ const SAYINGS: &[(&str, PullCause)] = &[
     ("too many requests", PullCause::RateLimited),
     ("x509:", PullCause::Tls),
     ("tls: ", PullCause::Tls),
-    ("tls handshake timeout", PullCause::TimedOut),
     ("http response to https client", PullCause::Tls),
     ("connection refused", PullCause::Refused),
     ("no route to host", PullCause::NoRoute),
     ("network is unreachable", PullCause::NoRoute),
+    ("tls handshake timeout", PullCause::TimedOut),
     ("i/o timeout", PullCause::TimedOut),
     ("deadline exceeded", PullCause::TimedOut),
     ("request canceled", PullCause::TimedOut),
@@ -213,21 +216,4 @@ fn cause(failure: &PullFailure, message: &str) -> PullCause {
     }
     let saying = SAYINGS.iter().find(|(saying, _)| message.contains(saying));
     saying.map_or(PullCause::Other, |(_, cause)| *cause)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_without_tag_means_latest() {
-        for (given, pulled) in [
-            ("alpine", "alpine:latest"),
-            ("python:3.12", "python:3.12"),
-            ("registry:5000/team/tool", "registry:5000/team/tool:latest"),
-            ("a@sha256:00", "a@sha256:00"),
-        ] {
-            assert_eq!(with_tag(given), pulled);
-        }
-    }
 }
