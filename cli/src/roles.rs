@@ -39,7 +39,7 @@ pub const LAST_EVENTS: Duration = Duration::from_millis(300);
 pub async fn gateway(config: Config) -> anyhow::Result<()> {
     begin(&config)?;
     let stop = stop::on_signal()?;
-    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let log = stop::unless_stopped(&stop, connect(&config, "gateway")).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     let (feed, view) = stop::unless_stopped(&stop, follow(&log, store)).await?;
     let listener = listen(&config).await?;
@@ -53,7 +53,8 @@ pub async fn executor(config: Config) -> anyhow::Result<()> {
     begin(&config)?;
     let installation = Installation::open(&config)?;
     let stop = stop::on_signal()?;
-    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let role = format!("node.{}", installation::node_id(&config)?);
+    let log = stop::unless_stopped(&stop, connect(&config, &role)).await?;
     let providers = Providers::find(&config, &installation).await?;
     run_executor(&config, log, providers, stop).await
 }
@@ -62,7 +63,7 @@ pub async fn executor(config: Config) -> anyhow::Result<()> {
 pub async fn reaper(config: Config) -> anyhow::Result<()> {
     begin(&config)?;
     let stop = stop::on_signal()?;
-    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let log = stop::unless_stopped(&stop, connect(&config, "reaper")).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     let (_feed, view) = stop::unless_stopped(&stop, follow(&log, store)).await?;
     tracing::info!("reaper ready");
@@ -74,7 +75,7 @@ pub async fn reaper(config: Config) -> anyhow::Result<()> {
 pub async fn record(config: Config) -> anyhow::Result<()> {
     begin(&config)?;
     let stop = stop::on_signal()?;
-    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let log = stop::unless_stopped(&stop, connect(&config, "recorder")).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     tracing::info!("recorder ready");
     let checkpointer = audit::checkpointer(&config, &log, &store)?;
@@ -142,11 +143,45 @@ pub fn clock() -> Arc<dyn Clock> {
 pub fn nats_config(config: &Config, url: &str) -> anyhow::Result<events::NatsConfig> {
     let prefix =
         config.nats.prefix.parse().with_context(|| format!("nats.prefix: {:?}", config.nats.prefix))?;
-    let credentials =
-        config.nats.user.clone().map(|user| (user, config.nats.password.clone().unwrap_or_default()));
+    let nats = &config.nats;
+    let password = match (&nats.password, &nats.password_file) {
+        (Some(_), Some(_)) => bail!("nats.password_file: nats.password is there too: set one of the two"),
+        (_, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("nats.password_file: {} cannot be read", path.display()))?;
+            Some(text.trim_end_matches(['\r', '\n']).to_owned())
+        }
+        (password, None) => password.clone(),
+    };
+    if nats.user.is_none() && password.is_some() {
+        bail!("nats.user: there is a password and nobody whose it is");
+    }
+    let credentials = nats.user.clone().map(|user| (user, password.unwrap_or_default()));
+    let ways = [credentials.is_some(), nats.credentials_file.is_some(), nats.nkey_file.is_some()];
+    if ways.iter().filter(|given| **given).count() > 1 {
+        bail!(
+            "nats.user: it, nats.credentials_file and nats.nkey_file are three ways to say the same: take one"
+        );
+    }
+    let certificate = match (&nats.certificate_file, &nats.certificate_key_file) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            bail!("nats.certificate_file: it and nats.certificate_key_file are only of use together")
+        }
+    };
+    let access = events::NatsAccess {
+        role: None,
+        credentials_file: nats.credentials_file.clone(),
+        nkey_file: nats.nkey_file.clone(),
+        ca_file: nats.ca_file.clone(),
+        certificate,
+        require_tls: nats.require_tls,
+    };
     let max_events_bytes = i64::try_from(config.nats.max_events.0).context("nats.max_events")?;
     Ok(events::NatsConfig {
         credentials,
+        access,
         prefix,
         replicas: config.nats.replicas,
         max_events_bytes,
@@ -154,12 +189,15 @@ pub fn nats_config(config: &Config, url: &str) -> anyhow::Result<events::NatsCon
     })
 }
 
-async fn connect(config: &Config) -> anyhow::Result<Log> {
+/// As this role: the server can keep it from listening to what others are answered.
+async fn connect(config: &Config, role: &str) -> anyhow::Result<Log> {
     let Some(url) = &config.nats.url else {
         bail!("nats.url is not set: name a NATS server with --nats or STACYVM_NATS_URL");
     };
     tracing::info!(nats.url = %redact(url), "connecting");
-    Log::connect(&nats_config(config, url)?).await.context("cannot use NATS")
+    let mut nats_config = nats_config(config, url)?;
+    nats_config.access.role = Some(role.to_owned());
+    Log::connect(&nats_config).await.context("cannot use NATS")
 }
 
 /// The database as configured, or in the data directory of `serve`.

@@ -52,8 +52,8 @@ pub use ids::{
     WebhookId,
 };
 pub use images::{
-    ImageEntry, ImageEntryError, ImageName, ImageNameError, ImagePolicy, ImageRefusal, ImageRule, OtherImages,
-    Standing,
+    ImageEntry, ImageEntryError, ImageName, ImageNameError, ImagePolicy, ImageRefusal, ImageRule,
+    OtherImages, Standing,
 };
 pub use link::{
     FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer,
@@ -61,8 +61,8 @@ pub use link::{
 };
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,
-    Heartbeats, Lease, Log, Machine, NatsConfig, PendingPublish, ProbeError, ProbeFailure, ProgressNews,
-    ProviderHealth, PublishError, SourceError, SourceMessage, TransportTrouble,
+    Heartbeats, Lease, Log, Machine, NatsAccess, NatsConfig, PendingPublish, ProbeError, ProbeFailure,
+    ProgressNews, ProviderHealth, PublishError, SourceError, SourceMessage, TransportTrouble,
 };
 pub use nearest::nearest;
 pub use query::{QueryError, SandboxRecord, serve_queries};

@@ -1,7 +1,8 @@
 //! Names of subjects, streams and consumers in NATS.
 //!
 //! Everything lives under one prefix, so that several deployments (and tests) can share a server:
-//! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY`, `PREFIX.feed`,
+//! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY` (and, where an executor says it,
+//! `PREFIX.evt.@.NODE.TENANT.SANDBOX.CATEGORY`: no tenant has that name, and a server can tell who may say it), `PREFIX.feed`,
 //! `PREFIX.recorded`, `PREFIX.progress`, `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
 
 use crate::{EventId, NodeId, ProviderName, SandboxId, TenantId};
@@ -96,6 +97,24 @@ impl Subjects {
         }
     }
 
+    /// The same where the executor of this node publishes them.
+    pub fn event_of_node(
+        &self,
+        node: &NodeId,
+        tenant: &TenantId,
+        sandbox: Option<SandboxId>,
+        category: &str,
+    ) -> String {
+        let sandbox = sandbox.map_or_else(|| "_".to_owned(), |sandbox| sandbox.to_string());
+        format!("{}.evt.@.{node}.{tenant}.{sandbox}.{category}", self.prefix)
+    }
+
+    /// The node whose executor published on this subject; `None` for all others.
+    pub fn node_of_event<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        let rest = subject.strip_prefix(self.prefix.as_str())?.strip_prefix(".evt.@.")?;
+        Some(rest.split_once('.').map_or(rest, |(node, _)| node))
+    }
+
     /// Recorded events with their positions, announced by the recorder.
     pub fn feed(&self) -> String {
         format!("{}.feed", self.prefix)
@@ -144,5 +163,26 @@ impl Subjects {
     /// Signs of life of all nodes.
     pub fn heartbeats(&self) -> String {
         format!("{}.beat.*", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_executor_says_can_be_told_from_what_others_say() {
+        let subjects = Subjects::new(&"test".parse().unwrap());
+        let (node, tenant) = ("node-1".parse().unwrap(), "red".parse().unwrap());
+        let of_node = subjects.event_of_node(&node, &tenant, None, "exec");
+        assert_eq!(of_node, "test.evt.@.node-1.red._.exec");
+        assert_eq!(subjects.node_of_event(&of_node), Some("node-1"));
+        for other in
+            [subjects.event(&tenant, None, "exec"), subjects.probe(), "other.evt.@.node-1.x".to_owned()]
+        {
+            assert_eq!(subjects.node_of_event(&other), None, "{other}");
+        }
+        // No tenant can be taken for it.
+        assert!("@".parse::<TenantId>().is_err());
     }
 }

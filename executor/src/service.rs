@@ -91,6 +91,7 @@ impl Executor {
         shutdown: CancellationToken,
     ) -> Self {
         let registry = Arc::new(Registry::default());
+        let log = log.on_node(&config.node);
         Self {
             shared: Arc::new(Shared {
                 redaction: Redaction::from(&config.redaction),

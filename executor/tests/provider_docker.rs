@@ -31,6 +31,7 @@ impl PullProgress for Heard {
 /// A registry on a port of its own.
 struct Registry {
     process: Child,
+    host: String,
     port: u16,
     data: tempfile::TempDir,
 }
@@ -46,6 +47,22 @@ impl Registry {
     }
 
     fn with(more: &str) -> Self {
+        Self::at("127.0.0.1", more, |_| String::new())
+    }
+
+    /// One that speaks TLS, with a certificate that nobody knows.
+    fn with_certificate(host: &str) -> Self {
+        Self::at(host, "", |data| {
+            let (key, certificate) = (data.join("key.pem"), data.join("certificate.pem"));
+            let mut openssl = Command::new("openssl");
+            openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
+            openssl.args(["-subj", "/CN=registry", "-days", "2"]);
+            docker_ok(openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate));
+            format!("  tls:\n    certificate: {}\n    key: {}\n", certificate.display(), key.display())
+        })
+    }
+
+    fn at(host: &str, more: &str, http: impl Fn(&std::path::Path) -> String) -> Self {
         let data = tempfile::tempdir().unwrap();
         let passwords = data.path().join("passwords");
         // In its form a hash; nobody knows of what.
@@ -55,8 +72,9 @@ impl Registry {
         let config = data.path().join("config.yml");
         let root = data.path().join("images");
         let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
-            root.display()
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {host}:{port}\n{}{more}",
+            root.display(),
+            http(data.path()),
         );
         std::fs::write(&config, text).unwrap();
         let process = Command::new("docker-registry")
@@ -66,9 +84,9 @@ impl Registry {
             .stderr(Stdio::null())
             .spawn()
             .expect("start docker-registry (apt-get install docker-registry)");
-        let registry = Self { process, port, data };
+        let registry = Self { process, host: host.to_owned(), port, data };
         let began = Instant::now();
-        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        while std::net::TcpStream::connect((host, port)).is_err() {
             assert!(began.elapsed() < Duration::from_secs(30), "the registry does not listen");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -76,7 +94,7 @@ impl Registry {
     }
 
     fn image(&self, name: &str) -> String {
-        format!("127.0.0.1:{}/{name}", self.port)
+        format!("{}:{}/{name}", self.host, self.port)
     }
 
     /// Makes an image that no engine has seen, pushes it, and forgets it here.
@@ -92,6 +110,66 @@ impl Registry {
         docker_ok(Command::new("docker").args(["rmi", &image]));
         image
     }
+}
+
+impl Registry {
+    /// Runs curl against it. Its last argument is a path.
+    fn curl(&self, arguments: &[&str], path: &str) -> String {
+        let url = format!("http://{}:{}/v2/{path}", self.host, self.port);
+        let output =
+            Command::new("curl").args(["-sS", "--fail", "--noproxy", "*"]).args(arguments).arg(url).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The manifest of an image, and its digest.
+    fn manifest(&self, name: &str, tag: &str) -> (String, String) {
+        let accept = ["-H", "Accept: application/vnd.docker.distribution.manifest.v2+json"];
+        let path = format!("{name}/manifests/{tag}");
+        let text = self.curl(&accept, &path);
+        let head = self.curl(&[accept.as_slice(), &["-I"]].concat(), &path).to_ascii_lowercase();
+        let digest = head.lines().find_map(|line| line.strip_prefix("docker-content-digest: ")).unwrap();
+        (text, digest.trim().to_owned())
+    }
+
+    /// Where it keeps what has this digest.
+    fn blob(&self, digest: &str) -> std::path::PathBuf {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        let blobs = self.data.path().join("images/docker/registry/v2/blobs/sha256");
+        blobs.join(&hex[..2]).join(hex).join("data")
+    }
+
+    fn layer(&self, name: &str, tag: &str) -> std::path::PathBuf {
+        let manifest: serde_json::Value = serde_json::from_str(&self.manifest(name, tag).0).unwrap();
+        self.blob(manifest["layers"][0]["digest"].as_str().unwrap())
+    }
+}
+
+/// Answers whatever is asked of it, once that is told in HTTP, with this.
+fn always(answer: &'static str) -> String {
+    use std::io::{Read, Write};
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let place = format!("{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 4096];
+            // A greeting of TLS is left unanswered: the engine tries without, on loopback.
+            if stream.read(&mut asked).is_ok_and(|count| count > 0 && asked[0] != 0x16) {
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        }
+    });
+    place
+}
+
+/// The address of this host that is not its loopback, so that the engine insists on TLS.
+fn address_on_bridge() -> String {
+    let format = "{{(index .IPAM.Config 0).Gateway}}";
+    let output =
+        Command::new("docker").args(["network", "inspect", "bridge", "--format", format]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 impl Drop for Registry {
@@ -110,8 +188,13 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-fn pulling() -> Rig {
-    Rig::docker_with(|config| config.pull = PullPolicy::Missing)
+/// One that pulls, also from these, which are inside.
+fn pulling(registries: &[String]) -> Rig {
+    let allow = registries.iter().map(|registry| registry.parse().unwrap()).collect();
+    Rig::docker_with(|config| {
+        config.pull = PullPolicy::Missing;
+        config.images.deployment.allow = allow;
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +221,7 @@ async fn an_image_is_pulled_once_for_all_who_wait() {
     let registry = Registry::start();
     let image = registry.publish("tool:1");
     let kept = image.clone();
-    pulling()
+    pulling(&[registry.image("")])
         .run(|rig| async move {
             let mut spec = rig.spec();
             spec.image = kept;
@@ -173,7 +256,7 @@ async fn a_pull_that_hangs_delays_nobody_else_and_ends_at_the_deadline() {
     // Takes connections and says nothing.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = silent.local_addr().unwrap().port();
-    pulling()
+    pulling(&[format!("127.0.0.1:{port}/")])
         .run(|rig| async move {
             let mut spec = rig.spec();
             spec.image = format!("127.0.0.1:{port}/slow:1");
@@ -207,7 +290,8 @@ async fn images_that_cannot_be_had_are_told_apart() {
     let absent_tag = registry.image("present:2");
     let private = Registry::with_password();
     let closed = private.image("thing:1");
-    pulling()
+    let nowhere = unreachable.replace("thing:1", "");
+    pulling(&[registry.image(""), private.image(""), nowhere])
         .run(|rig| async move {
             for (image, code, cause) in [
                 (unknown.as_str(), FailureCode::ImageNotFound, "the registry has no such "),
@@ -229,6 +313,84 @@ async fn images_that_cannot_be_had_are_told_apart() {
                 let said = error.to_string();
                 assert!(said.contains(cause) && said.contains(image), "{said}: {error:?}");
             }
+            assert_eq!(rig.provider.list().await.unwrap(), []);
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_is_not_well_is_told_from_others() {
+    let bridge = address_on_bridge();
+    let secret = Registry::with_certificate(&bridge);
+    let plain = Registry::at(&bridge, "", |_| String::new());
+    let silent = TcpListener::bind((bridge.as_str(), 0)).unwrap();
+    let busy = always(
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Type: application/json\r\nConnection: close\r\n\
+         Content-Length: 61\r\n\r\n{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"slow down\"}]}",
+    );
+    let rubbish = always("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 7\r\n\r\nrubbish");
+    let registry = Registry::start();
+    registry.publish("changed:1");
+    let layer = registry.layer("changed", "1");
+    let mut bytes = std::fs::read(&layer).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&layer, &bytes).unwrap();
+    registry.publish("short:1");
+    let layer = registry.layer("short", "1");
+    let bytes = std::fs::read(&layer).unwrap();
+    std::fs::write(&layer, &bytes[..bytes.len() / 2]).unwrap();
+    registry.publish("other:1");
+    let (manifest, digest) = registry.manifest("other", "1");
+    let list = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.list.v2+json",
+        "manifests": [{
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "size": manifest.len(),
+            "digest": digest,
+            "platform": {"architecture": "s390x", "os": "linux"},
+        }],
+    });
+    let kind = "Content-Type: application/vnd.docker.distribution.manifest.list.v2+json";
+    registry.curl(&["-X", "PUT", "-H", kind, "--data", &list.to_string()], "other/manifests/2");
+    // Another manifest than its digest says.
+    registry.publish("forged:1");
+    let (manifest, digest) = registry.manifest("forged", "1");
+    std::fs::write(registry.blob(&digest), format!("{manifest} ")).unwrap();
+    let quiet = silent.local_addr().unwrap();
+    let allowed = [
+        secret.image(""),
+        plain.image(""),
+        registry.image(""),
+        busy.clone(),
+        rubbish.clone(),
+        format!("{quiet}/"),
+    ];
+    pulling(&allowed)
+        .run(|rig| async move {
+            let cases = [
+                (secret.image("x:1"), "there is no secure connection to the registry"),
+                (plain.image("x:1"), "there is no secure connection to the registry"),
+                (format!("{quiet}/x:1"), "the registry does not answer in time"),
+                (format!("{busy}x:1"), "(rate limit)"),
+                (registry.image("other:2"), "the image is not there for machines of this kind"),
+                (registry.image("changed:1"), "what the registry sends is broken"),
+                (registry.image("short:1"), "what the registry sends is broken"),
+                (registry.image(&format!("forged@{digest}")), "what the registry sends is broken"),
+                (format!("{rubbish}x:1"), "what the registry sends is broken"),
+            ];
+            let rig = &rig;
+            let failures = cases.map(|(image, cause)| async move {
+                let mut spec = rig.spec();
+                spec.image.clone_from(&image);
+                let error =
+                    rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("it is broken");
+                let said = error.to_string();
+                assert_eq!(error.code(), FailureCode::ImagePullFailed, "{image}: {error:?}");
+                assert!(said.contains(cause) && said.contains(&image), "{said}: {error:?}");
+            });
+            futures::future::join_all(failures).await;
             assert_eq!(rig.provider.list().await.unwrap(), []);
         })
         .await;

@@ -52,8 +52,7 @@ const FATES: &[(&str, Fate)] = &[
         "providers.docker.runtime",
         Only(
             &["", "runc"],
-            "sandboxes that name no runtime get the engine's own: set `default-runtime` of the engine, and list in \
-             providers.docker.runtimes what requests may name",
+            "list it in providers.docker.runtimes: sandboxes that name no runtime get the first of that list",
         ),
     ),
     ("providers.docker.default_image", Idle("defaults.image is the image of sandboxes that name none")),

@@ -81,6 +81,19 @@ pub struct NatsConfig {
     pub url: Option<String>,
     pub user: Option<String>,
     pub password: Option<String>,
+    /// The password is in this file.
+    pub password_file: Option<PathBuf>,
+    /// A `.creds` file: a JWT and the seed of its key.
+    pub credentials_file: Option<PathBuf>,
+    /// The seed of a key.
+    pub nkey_file: Option<PathBuf>,
+    /// What the server's certificate must come from, in PEM; the system's certificates when not given.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that the server is shown, and its key, in PEM.
+    pub certificate_file: Option<PathBuf>,
+    pub certificate_key_file: Option<PathBuf>,
+    /// Whether only TLS will do.
+    pub require_tls: bool,
     pub prefix: String,
     pub replicas: usize,
     /// How much may wait for the recorder.
@@ -378,6 +391,13 @@ impl Default for Config {
                 url: None,
                 user: None,
                 password: None,
+                password_file: None,
+                credentials_file: None,
+                nkey_file: None,
+                ca_file: None,
+                certificate_file: None,
+                certificate_key_file: None,
+                require_tls: false,
                 prefix: "stacyvm".to_owned(),
                 replicas: 1,
                 max_events: Bytes(2 << 30),

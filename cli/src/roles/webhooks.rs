@@ -13,7 +13,7 @@ use crate::stop;
 pub async fn webhooks(config: Config) -> anyhow::Result<()> {
     super::begin(&config)?;
     let stop = stop::on_signal()?;
-    let log = stop::unless_stopped(&stop, connect(&config)).await?;
+    let log = stop::unless_stopped(&stop, connect(&config, "webhooks")).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     let feed = Feed::start(&log, store).await.context("cannot follow the log")?;
     tracing::info!("webhooks ready");

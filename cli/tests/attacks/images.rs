@@ -91,8 +91,7 @@ async fn names_that_lead_inside_reach_nothing() {
     for name in &names {
         let (status, answer) = serve.api.post("/sandboxes", json!({"image": name})).await;
         assert_eq!(status, 400, "{name}: {answer}");
-        let (status, answer) =
-            serve.api.post("/templates", json!({"name": "t", "image": name})).await;
+        let (status, answer) = serve.api.post("/templates", json!({"name": "t", "image": name})).await;
         if status < 300 {
             let (status, answer) = serve.api.post("/sandboxes", json!({"template": "t"})).await;
             assert_eq!(status, 400, "{name}: {answer}");
@@ -112,7 +111,10 @@ async fn names_that_lead_inside_reach_nothing() {
 
 #[tokio::test]
 async fn ids_of_images_are_refused_and_lists_of_tenants_hold() {
-    let key = |key: &str| format!("{:x}", Sha256::digest(key));
+    let key = |key: &str| {
+        let digest = Sha256::digest(key);
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
     let yaml = format!(
         "auth:\n  keys:\n    - {{id: red, tenant: red, sha256: {}}}\n    - {{id: blue, tenant: blue, sha256: {}}}\n\
          images:\n  tenants:\n    - tenant: red\n      allow: [\"127.0.0.1:1/red/\", \"stacyvm/base:local\"]\n      others: refused\n",
@@ -134,7 +136,10 @@ async fn ids_of_images_are_refused_and_lists_of_tenants_hold() {
         for key in ["red-key", "blue-key"] {
             let (status, answer) = spawn(key, name).await;
             assert_eq!(status, 400, "{name}: {answer}");
-            assert!(answer.contains("ids are not taken") || answer.contains("not a valid"), "{name}: {answer}");
+            assert!(
+                answer.contains("ids are not taken") || answer.contains("not a valid"),
+                "{name}: {answer}"
+            );
         }
     }
     // It is on the node: for red, and for nobody else, however it is spelt.

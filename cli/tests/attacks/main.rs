@@ -12,6 +12,7 @@ mod agents;
 mod hunger;
 mod images;
 mod kernel;
+mod nats;
 
 /// Makes a test for each provider out of a function that takes a provider's name.
 macro_rules! in_both {

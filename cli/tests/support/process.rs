@@ -50,6 +50,11 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// With which code it has ended by itself, if it has.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
+    }
+
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

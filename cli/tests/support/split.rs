@@ -20,16 +20,34 @@ pub struct Split {
     port: u16,
     nats_port: u16,
     database: String,
+    guarded: bool,
+}
+
+/// The node of the executor of a guarded deployment: that of `deploy/nats.conf`.
+pub const GUARDED_NODE: &str = "executor";
+
+/// The password of each user of a guarded one.
+pub fn password_of(user: &str) -> String {
+    format!("a-{user}-password")
 }
 
 impl Split {
     pub async fn start() -> Self {
+        Self::with(false).await
+    }
+
+    /// With the configuration of NATS that is shipped: a user for each role.
+    pub async fn guarded() -> Self {
+        Self::with(true).await
+    }
+
+    async fn with(guarded: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (port, nats_port) = (free_port(), free_port());
         let postgres = Postgres::start();
         let database = postgres.database("stacyvm");
-        let nats = nats(dir.path(), nats_port);
-        let role = |name: &str| role(name, dir.path(), port, nats_port, &database);
+        let nats = nats(dir.path(), nats_port, guarded);
+        let role = |name: &str| role(name, dir.path(), port, nats_port, &database, guarded);
         let split = Self {
             recorder: role("recorder"),
             executor: role("executor"),
@@ -42,6 +60,7 @@ impl Split {
             database: database.clone(),
             postgres,
             dir,
+            guarded,
         };
         split.wait_ready().await;
         split
@@ -65,14 +84,14 @@ impl Split {
 
     pub fn restart_nats(&mut self) {
         self.nats.kill();
-        self.nats = nats(self.dir.path(), self.nats_port);
+        self.nats = nats(self.dir.path(), self.nats_port, self.guarded);
     }
 
     /// Kills nats-server, and starts one that has nothing of what it stored.
     pub fn wipe_nats(&mut self) {
         self.nats.kill();
         std::fs::remove_dir_all(self.dir.path().join("nats")).unwrap();
-        self.nats = nats(self.dir.path(), self.nats_port);
+        self.nats = nats(self.dir.path(), self.nats_port, self.guarded);
     }
 
     pub fn nats_url(&self) -> String {
@@ -117,11 +136,11 @@ impl Split {
 
     /// One more process of a role, with a directory and a log of its own.
     pub fn another(&self, role: &str, name: &str) -> Process {
-        start(role, name, self.dir.path(), self.port, self.nats_port, &self.database)
+        start(role, name, self.dir.path(), self.port, self.nats_port, &self.database, self.guarded)
     }
 
     fn role(&self, name: &str) -> Process {
-        role(name, self.dir.path(), self.port, self.nats_port, &self.database)
+        role(name, self.dir.path(), self.port, self.nats_port, &self.database, self.guarded)
     }
 }
 
@@ -134,11 +153,19 @@ impl Drop for Split {
     }
 }
 
-fn role(name: &str, dir: &Path, port: u16, nats_port: u16, database: &str) -> Process {
-    start(name, name, dir, port, nats_port, database)
+fn role(name: &str, dir: &Path, port: u16, nats_port: u16, database: &str, guarded: bool) -> Process {
+    start(name, name, dir, port, nats_port, database, guarded)
 }
 
-fn start(role: &str, name: &str, dir: &Path, port: u16, nats_port: u16, database: &str) -> Process {
+fn start(
+    role: &str,
+    name: &str,
+    dir: &Path,
+    port: u16,
+    nats_port: u16,
+    database: &str,
+    guarded: bool,
+) -> Process {
     let mut command = stacyvm();
     command
         .arg(role)
@@ -149,18 +176,50 @@ fn start(role: &str, name: &str, dir: &Path, port: u16, nats_port: u16, database
         .env("STACYVM_SECRETS_KEY", "ab".repeat(32))
         .env("STACYVM_WEBHOOKS_ALLOW_HTTP", "true")
         .env("STACYVM_WEBHOOKS_ALLOW_NETWORKS", "127.0.0.0/8");
+    if guarded {
+        command.env("STACYVM_NATS_USER", role).env("STACYVM_NATS_PASSWORD", password_of(role));
+        command.env("STACYVM_NODE", GUARDED_NODE);
+    }
     Process::start(command, &dir.join(format!("{name}.log")))
 }
 
-fn nats(dir: &Path, port: u16) -> Process {
+fn nats(dir: &Path, port: u16, guarded: bool) -> Process {
     let config = dir.join("nats.conf");
     let store = dir.join("nats");
-    let text = format!(
-        "listen: \"127.0.0.1:{port}\"\nmax_payload: 8MB\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n",
-        store.display()
-    );
+    let text = if guarded {
+        shipped(port, &store)
+    } else {
+        format!(
+            "listen: \"127.0.0.1:{port}\"\nmax_payload: 8MB\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n",
+            store.display()
+        )
+    };
     std::fs::write(&config, text).unwrap();
     let mut command = Command::new("nats-server");
     command.arg("--config").arg(&config);
+    for user in ["gateway", "recorder", "reaper", "webhooks", GUARDED_NODE, "other"] {
+        command.env(format!("NATS_{}_PASSWORD", user.to_ascii_uppercase()), password_of(user));
+    }
     Process::start(command, &dir.join("nats.log"))
+}
+
+/// `deploy/nats.conf` at another place, with a second node, made as it says.
+fn shipped(port: u16, store: &Path) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/nats.conf");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let recipe = text.lines().find_map(|line| line.strip_prefix("#   sed ")).expect("how a node is added");
+    let recipe = format!("sed {recipe}").replace("NODE", "other").replace("nats.conf", "\"$1\"");
+    let block = Command::new("sh").args(["-c", &recipe, "sh"]).arg(&path).output().unwrap();
+    let block = String::from_utf8(block.stdout).unwrap().replace("NATS_EXECUTOR_", "NATS_OTHER_");
+    assert!(block.contains("stacyvm.evt.@.other.>") && !block.contains("node-executor"), "{block}");
+    let mut text = text.replace("        # end\n", &format!("        # end\n{block}"));
+    for (shipped, ours) in [
+        ("port: 4222", format!("listen: \"127.0.0.1:{port}\"")),
+        ("http: 127.0.0.1:8222", String::new()),
+        ("store_dir: /data", format!("store_dir: \"{}\"", store.display())),
+    ] {
+        assert!(text.contains(shipped), "{shipped}");
+        text = text.replace(shipped, &ours);
+    }
+    text
 }

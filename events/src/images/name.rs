@@ -28,7 +28,9 @@ pub struct ImageName {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ImageNameError {
     /// It breaks the rules of names.
-    #[error("is not a valid image name: write REGISTRY/REPOSITORY:TAG, REPOSITORY:TAG or REPOSITORY@sha256:DIGEST")]
+    #[error(
+        "is not a valid image name: write REGISTRY/REPOSITORY:TAG, REPOSITORY:TAG or REPOSITORY@sha256:DIGEST"
+    )]
     Malformed,
     /// It is the id of an image, or could be one. Ids are those of the engine, whoever's image it is.
     #[error("looks like the id of an image, and ids are not taken: name it with its tag or digest")]
@@ -204,9 +206,9 @@ fn is_component(component: &str) -> bool {
     let bytes = component.as_bytes();
     let word = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let ends = bytes.first().is_some_and(word) && bytes.last().is_some_and(word);
-    ends && bytes
-        .split(word)
-        .all(|between| matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-'))
+    ends && bytes.split(word).all(|between| {
+        matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|byte| *byte == b'-')
+    })
 }
 
 fn tag_of(tag: &str) -> Result<String, ImageNameError> {

@@ -50,7 +50,9 @@ pub enum ImageEntry {
 
 /// A text that is no entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no image: write REGISTRY/, REGISTRY/FOLDER/, REPOSITORY, REPOSITORY:TAG or REPOSITORY@DIGEST")]
+#[error(
+    "{0:?} names no image: write REGISTRY/, REGISTRY/FOLDER/, REPOSITORY, REPOSITORY:TAG or REPOSITORY@DIGEST"
+)]
 pub struct ImageEntryError(String);
 
 /// How an image that may be used stands.
@@ -131,8 +133,11 @@ impl ImagePolicy {
         if rule.lists(name) {
             return Ok(Standing::Listed);
         }
-        let others_list =
-            self.tenants.values().chain([&self.deployment]).any(|other| !std::ptr::eq(other, rule) && other.lists(name));
+        let others_list = self
+            .tenants
+            .values()
+            .chain([&self.deployment])
+            .any(|other| !std::ptr::eq(other, rule) && other.lists(name));
         match rule.others {
             OtherImages::Refused => Err(ImageRefusal::NotListed),
             OtherImages::Public if is_inside(name) => Err(ImageRefusal::Inside),

@@ -3,6 +3,7 @@
 //! JetStream carries, the store records. What is published here is durable on the server's disk when the call returns,
 //! and stays there until the recorder has committed it.
 
+mod access;
 mod commands;
 mod condition;
 mod heartbeat;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 
+pub use access::NatsAccess;
 pub use commands::{CommandConsumer, ConsumeError, Delivery};
 pub use condition::TransportTrouble;
 pub use heartbeat::{Heartbeat, Heartbeats, Machine, ProviderHealth};
@@ -31,7 +33,7 @@ pub use publish::{Destination, PendingPublish, PublishError};
 pub(crate) use retained::read as read_mark;
 pub use source::{EventSource, SourceError, SourceMessage};
 
-use crate::{Subjects, TenantId};
+use crate::{NodeId, Subjects, TenantId};
 
 /// Where NATS is, and how much it may hold.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub struct NatsConfig {
     pub url: String,
     /// User and password, where the URL does not carry them.
     pub credentials: Option<(String, String)>,
+    /// What else it takes to be let in.
+    pub access: NatsAccess,
     /// What all subjects and streams start with.
     pub prefix: TenantId,
     /// Copies of each stream in a cluster: 1, 3 or 5.
@@ -60,6 +64,7 @@ impl NatsConfig {
         Self {
             url: url.into(),
             credentials: None,
+            access: NatsAccess::default(),
             prefix: "stacyvm".parse().unwrap_or_else(|_| TenantId::default_tenant()),
             replicas: 1,
             max_events_bytes: 2 << 30,
@@ -81,6 +86,35 @@ pub enum ConnectError {
         /// Why.
         #[source]
         source: async_nats::ConnectError,
+    },
+    /// The server does not know who this is. Trying again does not help.
+    #[error("NATS at {url} refuses the user, the password or the key that it is given")]
+    Refused {
+        /// Where.
+        url: String,
+        /// What it said.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// There is no secure connection. Trying again does not help.
+    #[error("there is no secure connection (TLS) to NATS at {url}")]
+    Tls {
+        /// Where.
+        url: String,
+        /// Why.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// A file that it takes cannot be used.
+    #[error("{what} {path:?} cannot be used")]
+    File {
+        /// Which one: a noun phrase.
+        what: &'static str,
+        /// Where it was sought.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The server is too old: older ones lose data or drop options in silence. Trying again does not help.
     #[error("nats-server {found} is too old: {floor} or newer is needed")]
@@ -130,6 +164,18 @@ fn is_refusal(error: &async_nats::ConnectError) -> bool {
     matches!(error.kind(), ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation)
 }
 
+/// A certificate that is not trusted comes as data that make no sense, below.
+fn is_of_tls(error: &async_nats::ConnectError) -> bool {
+    let mut cause = std::error::Error::source(error);
+    let mut senseless = false;
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        senseless |= io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData);
+        cause = error.source();
+    }
+    error.kind() == async_nats::ConnectErrorKind::Tls || senseless
+}
+
 /// The servers of a URL, and the user and password that it carries: the client library takes them in its options only.
 fn split_credentials(url: &str) -> (Vec<String>, Option<(String, String)>) {
     let mut credentials = None;
@@ -153,6 +199,8 @@ pub struct Log {
     config: std::sync::Arc<NatsConfig>,
     retained: std::sync::Arc<retained::Retained>,
     condition: std::sync::Arc<condition::Condition>,
+    /// Whose executor speaks here.
+    node: Option<NodeId>,
 }
 
 impl Log {
@@ -184,13 +232,20 @@ impl Log {
         if let Some((user, password)) = config.credentials.clone().or(in_url) {
             options = options.user_and_password(user, password);
         }
+        options = config.access.apply(options)?;
         let started = tokio::time::Instant::now();
         let client = loop {
             match options.clone().connect(servers.clone()).await {
                 Ok(client) => break client,
-                // A wrong password does not become right by itself.
-                Err(error) if started.elapsed() >= config.connect_timeout || is_refusal(&error) => {
-                    return Err(ConnectError::Unreachable { url: servers.join(","), source: error });
+                // A wrong password or certificate does not become right by itself.
+                Err(source) if is_refusal(&source) => {
+                    return Err(ConnectError::Refused { url: servers.join(","), source });
+                }
+                Err(source) if is_of_tls(&source) => {
+                    return Err(ConnectError::Tls { url: servers.join(","), source });
+                }
+                Err(source) if started.elapsed() >= config.connect_timeout => {
+                    return Err(ConnectError::Unreachable { url: servers.join(","), source });
                 }
                 Err(_) => tokio::time::sleep(CONNECT_PAUSE).await,
             }
@@ -208,6 +263,7 @@ impl Log {
             config: std::sync::Arc::new(config.clone()),
             retained: std::sync::Arc::default(),
             condition,
+            node: None,
         };
         let incarnation = loop {
             match log.ensure_streams().await {
@@ -224,6 +280,13 @@ impl Log {
             tracing::warn!(error = %error, "what the transport loses will not be published again");
         }
         Ok(log)
+    }
+
+    /// The same, for the executor of a node: what it publishes can be told from what others do, and is recorded only of that
+    /// node's sandboxes.
+    pub fn on_node(mut self, node: &NodeId) -> Self {
+        self.node = Some(node.clone());
+        self
     }
 
     /// Whether the connection stands right now.

@@ -108,7 +108,7 @@ impl Log {
             return Ok(());
         };
         let frames: Vec<Frame> = events.iter().map(Event::to_frame).collect::<Result<_, _>>()?;
-        let subject = self.subjects().event(&first.tenant, first.sandbox, first.data.category());
+        let subject = self.subject_of(first);
         let message_id = format!("{}+{}", first.id, events.len());
         self.persist(Kept { subject, id: message_id, payload: encode_batch(&frames), is_command: false })
             .await
@@ -123,9 +123,17 @@ impl Log {
         first: &Event,
         batch: Bytes,
     ) -> Result<PendingPublish, PublishError> {
-        let subject = self.subjects().event(&first.tenant, first.sandbox, first.data.category());
+        let subject = self.subject_of(first);
         let ack = self.jetstream.publish(subject, batch).await.map_err(classify)?;
         Ok(self.pending(ack, Queue::Events))
+    }
+
+    fn subject_of(&self, event: &Event) -> String {
+        let (tenant, sandbox, category) = (&event.tenant, event.sandbox, event.data.category());
+        match &self.node {
+            Some(node) => self.subjects().event_of_node(node, tenant, sandbox, category),
+            None => self.subjects().event(tenant, sandbox, category),
+        }
     }
 
     /// Sends a command. Durable on return.

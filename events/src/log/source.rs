@@ -1,5 +1,6 @@
 //! What the recorder reads: every message of the stream of events, in order, from a sequence on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 
 use super::Log;
-use crate::StreamMark;
+use crate::{StreamMark, Subjects};
 
 /// Marks a message that holds no events: somebody wants to know whether what is published gets recorded. Its value is where
 /// the recorder answers, or something else when only the acknowledgement is wanted.
@@ -43,10 +44,13 @@ pub struct SourceMessage {
     pub pending: u64,
     /// Where somebody waits to hear that it is recorded.
     pub probe: Option<String>,
+    /// The node whose executor published it, where one did: the server lets nobody else.
+    pub node: Option<Arc<str>>,
 }
 
 /// A reader of the stream of events.
 pub struct EventSource {
+    subjects: Subjects,
     messages: pull::Stream,
     next_sequence: u64,
     incarnation: String,
@@ -102,7 +106,13 @@ impl Log {
             .messages()
             .await
             .map_err(|error| SourceError::new("cannot pull", error))?;
-        Ok(EventSource { messages, next_sequence, incarnation: found, gap })
+        Ok(EventSource {
+            subjects: self.subjects().clone(),
+            messages,
+            next_sequence,
+            incarnation: found,
+            gap,
+        })
     }
 
     /// Forgets what has been recorded: everything up to and including this message. A stream that was made anew counts from
@@ -170,6 +180,10 @@ impl EventSource {
         // Answers go where this deployment listens for them, and nowhere else.
         let probe = probe.map(|probe| probe.as_str()).filter(|probe| probe.starts_with("_INBOX."));
         let probe = probe.map(str::to_owned);
-        Ok(SourceMessage { sequence, payload: message.message.payload, published_us, pending, probe })
+        let node = self.subjects.node_of_event(&message.subject).map(Arc::from);
+        // Anybody may publish there: it is never an event.
+        let is_probe = *message.subject == *self.subjects.probe();
+        let payload = if is_probe { Bytes::new() } else { message.message.payload };
+        Ok(SourceMessage { sequence, payload, published_us, pending, probe, node })
     }
 }

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -7,7 +8,7 @@ use super::encoder::{Encode, EncodeError};
 use crate::audit::link;
 use crate::{
     AppendBatch, AppendBody, AppendEvent, ChainHash, ChainPoint, DecodeError, Event, EventData, EventId,
-    ExecEnded, ExecId, ExecState, Floor, Frame, Gone, Head, LogTrimmed, MissingBody, OutputMark,
+    ExecEnded, ExecId, ExecState, Floor, Frame, Gone, Head, LogTrimmed, MissingBody, NodeId, OutputMark,
     OutputStream, Position, SandboxId, SandboxPhase, SandboxState, StreamMark, TemplateChange, TenantId,
     WebhookChange, WebhookId, WebhookState,
 };
@@ -22,12 +23,14 @@ pub struct Incoming {
     pub event: Event,
     /// Its exact bytes.
     pub frame: Frame,
+    /// The node whose executor says it; `None` where somebody says it who may speak of all sandboxes.
+    pub node: Option<Arc<str>>,
 }
 
 impl Incoming {
     /// Reads a frame.
     pub fn decode(frame: Frame) -> Result<Self, DecodeError> {
-        Ok(Self { event: frame.decode()?, frame })
+        Ok(Self { event: frame.decode()?, frame, node: None })
     }
 }
 
@@ -42,6 +45,8 @@ pub enum DropReason {
     AfterEnd,
     /// It contradicts the record: an exec in another sandbox, a sandbox of another tenant.
     Contradiction,
+    /// It is not for the executor to say that says it: of another node's sandbox, or nothing that executors say.
+    Foreign,
 }
 
 /// What must be known before a batch can be drafted.
@@ -88,6 +93,8 @@ pub struct Draft {
     pub batch: AppendBatch,
     /// What is not recorded, and why.
     pub dropped: Vec<(EventId, DropReason)>,
+    /// Those of them that somebody said who had no business to.
+    pub foreign: Vec<Frame>,
 }
 
 /// Decides what is recorded, and numbers it. Pure: it is told everything it must know.
@@ -101,6 +108,8 @@ pub struct Numberer {
     sandboxes: Cache<SandboxId, Option<SandboxState>>,
     execs: Cache<ExecId, Option<ExecState>>,
     webhooks: Cache<WebhookId, Option<WebhookState>>,
+    /// Where sandboxes are, or were until their end.
+    nodes: Cache<SandboxId, NodeId>,
 }
 
 impl Numberer {
@@ -112,6 +121,7 @@ impl Numberer {
             sandboxes: Cache::new(CACHED_STATES),
             execs: Cache::new(CACHED_STATES),
             webhooks: Cache::new(CACHED_STATES),
+            nodes: Cache::new(CACHED_STATES),
         }
     }
 
@@ -128,8 +138,14 @@ impl Numberer {
         self.sandboxes.trim();
         self.execs.trim();
         self.webhooks.trim();
+        self.nodes.trim();
         let mut missing = Missing::default();
-        for Incoming { event, .. } in incoming {
+        for Incoming { event, node, .. } in incoming {
+            if let (Some(_), Some(sandbox)) = (node, event.sandbox)
+                && !self.sandboxes.contains(&sandbox)
+            {
+                missing.sandboxes.insert(sandbox);
+            }
             if !self.links.contains_key(&event.tenant) {
                 missing.tenants.insert(event.tenant.clone());
             }
@@ -198,6 +214,7 @@ impl Numberer {
                 ..AppendBatch::default()
             },
             dropped: Vec::new(),
+            foreign: Vec::new(),
         };
         let mut ids = HashSet::with_capacity(incoming.len());
         let (mut sandboxes, mut execs) = (BTreeSet::new(), BTreeSet::new());
@@ -208,16 +225,19 @@ impl Numberer {
             let judged = if recorded.contains(&id) || ids.contains(&id) {
                 Err(DropReason::Duplicate)
             } else {
-                self.judge(&incoming.event)
+                self.judge_origin(&incoming).and_then(|()| self.judge(&incoming.event))
             };
             let skip = match judged {
                 Ok(skip) => skip,
                 Err(reason) => {
+                    if reason == DropReason::Foreign {
+                        draft.foreign.push(incoming.frame);
+                    }
                     draft.dropped.push((id, reason));
                     continue;
                 }
             };
-            let Incoming { event, mut frame } = if skip == 0 { incoming } else { cut(incoming, skip)? };
+            let Incoming { event, mut frame, .. } = if skip == 0 { incoming } else { cut(incoming, skip)? };
             ids.insert(id);
             self.head = self.head.next();
             frame.position = self.head;
@@ -227,7 +247,13 @@ impl Numberer {
                 execs.insert(exec);
             } else if let Some(sandbox) = changed_sandbox(&event) {
                 let state = self.sandboxes.remove(&sandbox).flatten();
-                self.sandboxes.insert(sandbox, SandboxState::apply(state, &event));
+                // Its end forgets where it was.
+                let before = state.as_ref().and_then(SandboxState::node).cloned();
+                let state = SandboxState::apply(state, &event);
+                if let Some(node) = state.as_ref().and_then(SandboxState::node).cloned().or(before) {
+                    self.nodes.insert(sandbox, node);
+                }
+                self.sandboxes.insert(sandbox, state);
                 sandboxes.insert(sandbox);
             }
             if let Some(webhook) = changed_webhook(&event) {
@@ -282,6 +308,36 @@ impl Numberer {
         Ok(draft)
     }
 
+    /// Whether whoever says it may. The transport lets an executor speak for its own node only; which sandboxes are on that
+    /// node is in the record.
+    fn judge_origin(&mut self, incoming: &Incoming) -> Result<(), DropReason> {
+        let Incoming { event, node: Some(speaker), .. } = incoming else { return Ok(()) };
+        let named = named_node(&event.data);
+        if named.is_some_and(|node| node.as_str() != &**speaker) || !is_for_executors(&event.data) {
+            return Err(DropReason::Foreign);
+        }
+        let Some(sandbox) = event.sandbox else {
+            return if event.data.category() == "node" { Ok(()) } else { Err(DropReason::Foreign) };
+        };
+        let Some(state) = self.sandboxes.get(&sandbox).and_then(Option::as_ref) else {
+            // It comes again when the request is there.
+            return Err(DropReason::Gap);
+        };
+        if state.tenant != event.tenant {
+            return Err(DropReason::Foreign);
+        }
+        // Until it runs it is its pool's: whoever takes the command may begin, fail or end it.
+        let open = matches!(state.phase, SandboxPhase::Requested | SandboxPhase::Starting { .. });
+        if open && event.data.category() == "sandbox" {
+            return Ok(());
+        }
+        let node = state.node().or_else(|| self.nodes.get(&sandbox));
+        match node {
+            Some(node) if node.as_str() == &**speaker => Ok(()),
+            Some(_) | None => Err(DropReason::Foreign),
+        }
+    }
+
     /// How many bytes of the body are recorded already (of output; zero of everything else), or why it is dropped.
     fn judge(&mut self, event: &Event) -> Result<usize, DropReason> {
         if let Some(exec) = event.data.exec() {
@@ -294,6 +350,33 @@ impl Numberer {
         let state = self.sandboxes.get(&sandbox).and_then(Option::as_ref);
         judge_sandbox(state, event).map(|()| 0)
     }
+}
+
+/// The node that an event says that it is of.
+const fn named_node(data: &EventData) -> Option<&NodeId> {
+    if let EventData::SandboxStarting(starting) = data {
+        Some(&starting.node)
+    } else if let EventData::SandboxRunning(running) = data {
+        Some(&running.node)
+    } else if let EventData::NodeJoined(joined) = data {
+        Some(&joined.node)
+    } else if let EventData::NodeDraining(draining) = data {
+        Some(&draining.node)
+    } else {
+        None
+    }
+}
+
+/// Whether executors say such things at all.
+fn is_for_executors(data: &EventData) -> bool {
+    let others = matches!(
+        data,
+        EventData::SandboxRequested(_)
+            | EventData::SandboxLost(_)
+            | EventData::SandboxErased(_)
+            | EventData::ExecRequested(_)
+    );
+    !others && !is_of_a_viewer(data) && matches!(data.category(), "sandbox" | "exec" | "file" | "node")
 }
 
 /// Whether the state of its exec shows that an event is recorded already.
@@ -421,14 +504,14 @@ fn changed_webhook(event: &Event) -> Option<WebhookId> {
 
 /// Takes bytes away from the front of output. It stays the same event, with the same id.
 fn cut(incoming: Incoming, skip: usize) -> Result<Incoming, DecodeError> {
-    let Incoming { mut event, mut frame } = incoming;
+    let Incoming { mut event, mut frame, node } = incoming;
     if let EventData::ExecOutput(output) = &mut event.data {
         output.offset += skip as u64;
         output.bytes = output.bytes.slice(skip.min(output.bytes.len())..);
         trim_marks(&mut output.marks, skip);
         frame = event.to_frame()?;
     }
-    Ok(Incoming { event, frame })
+    Ok(Incoming { event, frame, node })
 }
 
 /// The marks of what is left. The piece that is cut open begins at the time of its own mark, as a mark at 0.

@@ -90,8 +90,15 @@ impl Record {
 
     /// Drafts, and appends unless the append is to fail.
     fn take(&mut self, events: Vec<Event>, fails: bool) -> Vec<DropReason> {
+        self.take_of(None, events, fails)
+    }
+
+    /// What the executor of this node says, or somebody who may speak of all.
+    fn take_of(&mut self, node: Option<&str>, events: Vec<Event>, fails: bool) -> Vec<DropReason> {
+        let node: Option<Arc<str>> = node.map(Arc::from);
+        let decoded = |event: Event| Incoming::decode(event.to_frame().unwrap()).unwrap();
         let incoming: Vec<Incoming> =
-            events.into_iter().map(|event| Incoming::decode(event.to_frame().unwrap()).unwrap()).collect();
+            events.into_iter().map(|event| Incoming { node: node.clone(), ..decoded(event) }).collect();
         let missing = self.numberer.missing(&incoming, false);
         let known = Known {
             sandboxes: self.sandboxes.clone(),
@@ -363,6 +370,54 @@ fn what_contradicts_the_record_is_dropped() {
     assert_eq!(record.take(all, false), [DropReason::Contradiction; 5]);
     assert_eq!(record.take(vec![destroyed(DestroyReason::User)], false), []);
     record.check();
+}
+
+#[test]
+fn an_executor_speaks_of_its_own_sandboxes_only() {
+    let mut record = Record::new();
+    let starting = |node: &str| event(SandboxStarting { node: node.parse().unwrap() });
+    let (one, two) = (Some("node-1"), Some("node-2"));
+    let foreign = [DropReason::Foreign];
+    // What the gateway says, and what looks like it.
+    assert_eq!(record.take_of(one, vec![requested()], false), foreign);
+    assert_eq!(record.take_of(one, vec![starting("node-1")], false), [DropReason::Gap]);
+    assert_eq!(record.take(vec![requested()], false), []);
+    // It is the pool's until it runs; but nobody begins it for another.
+    assert_eq!(record.take_of(two, vec![starting("node-1")], false), foreign);
+    assert_eq!(record.take_of(two, vec![started(9)], false), foreign);
+    assert_eq!(record.take_of(two, vec![starting("node-2")], false), []);
+    assert_eq!(record.take_of(one, vec![starting("node-1"), running("node-1")], false), []);
+    for restarted in [false, true] {
+        if restarted {
+            record.restart();
+        }
+        for said in [running("node-2"), started(8), destroyed(DestroyReason::User), starting("node-2")] {
+            assert_eq!(record.take_of(two, vec![said], false), foreign);
+        }
+    }
+    assert_eq!(record.take_of(one, vec![started(1), output(1, STDOUT, 0, b"a")], false), []);
+    assert_eq!(record.take_of(two, vec![output(1, STDOUT, 1, b"forged")], false), foreign);
+    let lost = event(SandboxLost { node: "node-1".parse().unwrap() });
+    assert_eq!(record.take_of(one, vec![lost.clone()], false), foreign);
+    let mut other = output(1, STDOUT, 1, b"b");
+    other.tenant = "red".parse().unwrap();
+    assert_eq!(record.take_of(one, vec![other], false), foreign);
+    // Nothing of no sandbox, but that a node is there, and no other.
+    let mut joined = event(NodeDraining { node: "node-1".parse().unwrap() });
+    joined.sandbox = None;
+    assert_eq!(record.take_of(two, vec![joined.clone()], false), foreign);
+    assert_eq!(record.take_of(one, vec![joined], false), []);
+    // What comes after the end is still known to be of the right node, or of another one.
+    assert_eq!(record.take_of(one, vec![destroyed(DestroyReason::User)], false), []);
+    assert_eq!(record.take_of(two, vec![exited(1, 1, 0)], false), foreign);
+    assert_eq!(record.take_of(one, vec![exited(1, 1, 0)], false), []);
+    // Of one from long ago nobody can tell.
+    record.restart();
+    assert_eq!(record.take_of(one, vec![started(7)], false), foreign);
+    // Others, and executors from before there was such a thing, are believed.
+    let before = record.frames.len();
+    assert_eq!(record.take(vec![event(FileDeleted { path: "/a".into(), recursive: false })], false), []);
+    assert_eq!(record.frames.len(), before + 1);
 }
 
 #[test]

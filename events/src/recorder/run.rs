@@ -23,6 +23,8 @@ const BATCH_BYTES: usize = 4 << 20;
 /// How often listeners are told how far the log goes while nothing happens, and how often the transport is told what it
 /// may forget.
 const BEAT: Duration = Duration::from_secs(1);
+/// How often the log says that executors speak of what is not their own.
+const FOREIGN_PAUSE: Duration = Duration::from_secs(10);
 /// How often publishers are told up to where the transport is recorded, while much happens.
 const MARKS: Duration = Duration::from_millis(200);
 /// Pauses after failures: doubled from the first to the last.
@@ -111,6 +113,7 @@ pub async fn run_with<T: Transport>(
         forgetting: None,
         forgotten: (false, Instant::now()),
         mark: (StreamMark::default(), Instant::now()),
+        foreign: (0, None),
     };
     loop {
         let stop = recorder.stop.clone();
@@ -205,6 +208,8 @@ struct Recorder<T: Transport> {
     forgotten: (bool, Instant),
     /// Up to where the transport is recorded, and when that was last said.
     mark: (StreamMark, Instant),
+    /// How many events were put aside since that was last said, and when that was.
+    foreign: (usize, Option<Instant>),
 }
 
 /// What has been gathered for one batch.
@@ -333,9 +338,12 @@ impl<T: Transport> Recorder<T> {
         } else {
             self.store.known_ids(&ids).await?.into_iter().collect()
         };
-        let Draft { batch, dropped } = numberer.draft(events, &recorded, mark, encoder)?;
+        let Draft { batch, dropped, foreign } = numberer.draft(events, &recorded, mark, encoder)?;
         for (id, reason) in &dropped {
             tracing::debug!(event.id = %id, reason = ?reason, "an event is not recorded");
+        }
+        if !foreign.is_empty() {
+            self.put_aside(&foreign).await?;
         }
         if let Err(error) = self.store.append(&batch).await {
             self.transport.answer(&probes, Err(ProbeFailure::from(&error))).await;
@@ -394,6 +402,17 @@ impl<T: Transport> Recorder<T> {
         self.refusals = 0;
         // The numberer assumed that the events were recorded.
         Err(error.into())
+    }
+
+    /// Keeps what an executor said and had no business to. Said in the log now and then: it may say a lot.
+    async fn put_aside(&mut self, foreign: &[Frame]) -> Result<(), SessionError> {
+        self.foreign.0 += foreign.len();
+        if self.foreign.1.is_none_or(|said| said.elapsed() >= FOREIGN_PAUSE) {
+            let events = std::mem::take(&mut self.foreign.0);
+            tracing::error!(events, "an executor speaks of sandboxes that are not its own: put aside");
+            self.foreign.1 = Some(Instant::now());
+        }
+        Ok(self.transport.bury(crate::encode_batch(foreign)).await?)
     }
 
     /// What is left undone is tried again when there is nothing else to do.
@@ -459,7 +478,7 @@ fn now_us() -> i64 {
 
 impl Gathered {
     fn add(&mut self, message: SourceMessage) {
-        let SourceMessage { sequence, payload, published_us, pending, probe } = message;
+        let SourceMessage { sequence, payload, published_us, pending, probe, node } = message;
         self.probes.extend(probe);
         (self.newest_us, self.pending) = (published_us, pending);
         self.only = (self.mark.sequence == 0).then(|| payload.clone());
@@ -476,7 +495,7 @@ impl Gathered {
         let mut unreadable = false;
         for frame in frames {
             match Incoming::decode(frame) {
-                Ok(incoming) => self.events.push(incoming),
+                Ok(incoming) => self.events.push(Incoming { node: node.clone(), ..incoming }),
                 Err(error) => {
                     tracing::error!(error = %error, stream.sequence = sequence, "an event cannot be read: put aside");
                     unreadable = true;

@@ -61,7 +61,14 @@ impl Messages for Reader {
     fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
         let payload = self.wire.stream.lock().unwrap().get(self.next as usize)?.clone();
         self.next += 1;
-        Some(Ok(SourceMessage { sequence: self.next, payload, published_us: 0, pending: 0, probe: None }))
+        Some(Ok(SourceMessage {
+            sequence: self.next,
+            payload,
+            published_us: 0,
+            pending: 0,
+            probe: None,
+            node: None,
+        }))
     }
 }
 

@@ -115,5 +115,7 @@ conformance! {
     packages:
         apt_installs_from_a_loopback_repository,
         git_clones_a_repository,
-        pip_installs_a_wheel;
+        npm_installs_from_a_loopback_registry,
+        pip_installs_a_wheel,
+        postgres_runs_as_its_own_user;
 }

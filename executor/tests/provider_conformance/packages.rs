@@ -115,3 +115,82 @@ git -C /srv/origin log --format=%s other
     let said = well(&handle, script).await;
     assert_eq!(said, "content\nsecond\nfirst\n");
 }
+
+/// A package with a dependency, from a registry on loopback: what npm asks of one is a document for each name, and tarballs.
+pub async fn npm_installs_from_a_loopback_registry(rig: &Rig) {
+    let handle = rig.work_box().await;
+    let registry = r##"
+const http = require("http"), fs = require("fs"), crypto = require("crypto");
+const { execFileSync } = require("child_process");
+const packages = {
+  greeter: { version: "1.0.0", bin: { greet: "greet.js" }, dependencies: { "greeter-words": "^2.0.0" } },
+  "greeter-words": { version: "2.1.0", main: "index.js" },
+};
+const sources = {
+  greeter: { "greet.js": "#!/usr/bin/env node\nconsole.log(require('greeter-words'))\n" },
+  "greeter-words": { "index.js": "module.exports = 'hello'\n" },
+};
+const tarballs = {};
+for (const [name, manifest] of Object.entries(packages)) {
+  const dir = `/srv/${name}/package`;
+  fs.mkdirSync(dir, { recursive: true });
+  fs.writeFileSync(`${dir}/package.json`, JSON.stringify({ name, ...manifest }));
+  for (const [file, text] of Object.entries(sources[name])) fs.writeFileSync(`${dir}/${file}`, text, { mode: 0o755 });
+  tarballs[name] = execFileSync("tar", ["-C", `/srv/${name}`, "-cz", "package"]);
+}
+http.createServer((request, response) => {
+  const name = request.url.split("/")[1];
+  if (!packages[name]) { response.writeHead(404); return response.end("{}"); }
+  if (request.url.endsWith(".tgz")) return response.end(tarballs[name]);
+  const { version } = packages[name];
+  const integrity = "sha512-" + crypto.createHash("sha512").update(tarballs[name]).digest("base64");
+  const dist = { tarball: `http://127.0.0.1:4873/${name}/-/${name}-${version}.tgz`, integrity };
+  response.setHeader("Content-Type", "application/json");
+  response.end(JSON.stringify({
+    name, "dist-tags": { latest: version }, versions: { [version]: { name, ...packages[name], dist } },
+  }));
+}).listen(4873, "127.0.0.1", () => fs.writeFileSync("/tmp/listens", ""));
+"##;
+    put(&handle, "/srv/registry.js", registry, 0o644).await;
+    let script = r#"
+set -e
+node /srv/registry.js >/tmp/registry.log 2>&1 &
+server=$!
+for attempt in $(seq 300); do [ -e /tmp/listens ] && break; sleep 0.1; done
+export npm_config_registry=http://127.0.0.1:4873/ npm_config_update_notifier=false npm_config_audit=false npm_config_fund=false
+mkdir /workspace/project && cd /workspace/project
+npm init --yes >/dev/null
+npm install greeter >/tmp/npm.log 2>&1 || { cat /tmp/npm.log /tmp/registry.log; exit 1; }
+npx --no-install greet
+# For all, as root: npm gives files to whoever owns the directory.
+npm install --global greeter >/tmp/npm.log 2>&1 || { cat /tmp/npm.log; exit 1; }
+greet
+kill $server
+"#;
+    assert_eq!(well(&handle, script).await, "hello\nhello\n");
+}
+
+/// PostgreSQL refuses to run as root: its own user owns its directory, and keeps data over a restart.
+pub async fn postgres_runs_as_its_own_user(rig: &Rig) {
+    let handle = rig.work_box().await;
+    let script = r#"
+set -e
+export PATH=/usr/lib/postgresql/15/bin:$PATH
+install -d -o postgres -g postgres -m 700 /srv/data
+install -d -o postgres -g postgres -m 775 /var/run/postgresql
+ask() { psql -h 127.0.0.1 -U postgres -At -c "$1"; }
+if initdb -D /srv/root >/dev/null 2>&1; then echo "root was let in"; exit 1; fi
+su postgres -s /bin/sh -c "PATH=$PATH initdb -D /srv/data --auth=trust --encoding=UTF8 --no-sync" >/tmp/initdb.log 2>&1 || { cat /tmp/initdb.log; exit 1; }
+start() { su postgres -s /bin/sh -c "PATH=$PATH pg_ctl -D /srv/data -w -t 120 -o '-c fsync=off' -l /tmp/postgres.log start" >/dev/null || { cat /tmp/postgres.log; exit 1; }; }
+stop() { su postgres -s /bin/sh -c "PATH=$PATH pg_ctl -D /srv/data -w -t 120 -m fast stop" >/dev/null; }
+start
+ask "CREATE TABLE t AS SELECT generate_series(1, 1000) AS n" >/dev/null
+stop
+start
+ask "SELECT sum(n) FROM t"
+ps -o user= -p "$(head -n 1 /srv/data/postmaster.pid)"
+stat -c %U /srv/data/PG_VERSION
+stop
+"#;
+    assert_eq!(well(&handle, script).await, "500500\npostgres\npostgres\n");
+}

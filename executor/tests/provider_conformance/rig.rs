@@ -14,6 +14,9 @@ use executor::providers::docker::{DockerConfig, DockerProvider, PullPolicy};
 /// What `scripts/setup` makes: Debian with Python, in the engine and as a root file system.
 const IMAGE: &str = "stacyvm/base:local";
 
+/// What `scripts/work-image` makes: the same with Node.js, npm and PostgreSQL, for those who call [`Rig::work_box`].
+const WORK_IMAGE: &str = "stacyvm/work:local";
+
 /// One provider with a deployment and a data directory of its own.
 pub struct Rig {
     pub provider: Arc<dyn Provider>,
@@ -74,6 +77,8 @@ impl Rig {
         config.image_dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bubblewrap-images");
         config.cgroup_parent = format!("stacyvm-test-{}", SandboxId::new());
         config.images.insert(IMAGE.to_owned(), RootfsSource::Tar(base));
+        let work = Path::new(&cache).join("work.tar");
+        config.images.insert(WORK_IMAGE.to_owned(), RootfsSource::Tar(work));
         let (name, own) = ("test-image:1", data.path().join("image.tar"));
         config.images.insert(name.to_owned(), RootfsSource::Tar(own.clone()));
         change(&mut config);
@@ -215,6 +220,16 @@ impl Rig {
     /// A box with the usual spec.
     pub async fn any_box(&self) -> BoxHandle {
         self.create(&self.order(self.spec())).await
+    }
+
+    /// A box of the image of everyday work, which is made when it is not there yet.
+    pub async fn work_box(&self) -> BoxHandle {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/work-image");
+        tokio::task::spawn_blocking(|| succeeds(&mut Command::new(script))).await.expect("make the image");
+        let mut spec = self.spec();
+        spec.image = WORK_IMAGE.to_owned();
+        spec.memory_mib = 768;
+        self.create(&self.order(spec)).await
     }
 
     pub async fn listed(&self, id: SandboxId) -> Option<BoxHandle> {

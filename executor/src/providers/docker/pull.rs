@@ -169,6 +169,10 @@ fn create_error(image: &str, failure: Arc<PullFailure>) -> CreateError {
 
 /// What engines say, in lower case; the first that is in a message counts. There is no field that would say it.
 const SAYINGS: &[(&str, PullCause)] = &[
+    // Whatever form the rest of the answer has.
+    ("toomanyrequests", PullCause::RateLimited),
+    ("too many requests", PullCause::RateLimited),
+    ("http 429", PullCause::RateLimited),
     ("verification failed", PullCause::Broken),
     ("unexpected eof", PullCause::Broken),
     ("unexpected end of json", PullCause::Broken),
@@ -181,8 +185,6 @@ const SAYINGS: &[(&str, PullCause)] = &[
     ("name resolution", PullCause::UnknownHost),
     ("name or service not known", PullCause::UnknownHost),
     ("lookup ", PullCause::UnknownHost),
-    ("toomanyrequests", PullCause::RateLimited),
-    ("too many requests", PullCause::RateLimited),
     ("x509:", PullCause::Tls),
     ("tls: ", PullCause::Tls),
     ("http response to https client", PullCause::Tls),

@@ -39,8 +39,9 @@ impl DockerProvider {
             let name = image.parse::<ImageName>().map_or_else(|_| image.to_owned(), |name| name.to_string());
             return Ok(Chosen { name, guarded: None });
         }
-        let invalid =
-            |error: &dyn std::fmt::Display| CreateError::Invalid { reason: format!("image {asked:?} {error}") };
+        let invalid = |error: &dyn std::fmt::Display| CreateError::Invalid {
+            reason: format!("image {asked:?} {error}"),
+        };
         let name = name.map_err(|error| invalid(&error))?;
         let standing = self.config.images.judge(&order.tenant, &name).map_err(|error| invalid(&error))?;
         let written = name.to_string();
@@ -60,7 +61,9 @@ impl DockerProvider {
             let alias = alias.parse::<ImageName>().ok();
             alias.zip(name).is_some_and(|(alias, name)| alias.to_string() == name.to_string())
         };
-        let found = aliases.get(asked).or_else(|| aliases.iter().find(|(alias, _)| same(alias)).map(|(_, image)| image));
+        let found = aliases
+            .get(asked)
+            .or_else(|| aliases.iter().find(|(alias, _)| same(alias)).map(|(_, image)| image));
         found.map(String::as_str)
     }
 }
@@ -104,7 +107,9 @@ impl Chosen {
 pub(super) fn as_asked(error: CreateError, asked: &str) -> CreateError {
     let image = asked.to_owned();
     match error {
-        CreateError::ImageNotFound { cause, source, .. } => CreateError::ImageNotFound { image, cause, source },
+        CreateError::ImageNotFound { cause, source, .. } => {
+            CreateError::ImageNotFound { image, cause, source }
+        }
         CreateError::ImagePullFailed { cause, source, .. } => {
             CreateError::ImagePullFailed { image, cause, source }
         }
