@@ -167,8 +167,10 @@ impl Recorder {
     }
 
     pub fn batch(&mut self, events: Vec<Event>) -> AppendBatch {
-        let incoming: Vec<Incoming> =
-            events.into_iter().map(|event| Incoming { frame: event.to_frame().unwrap(), event }).collect();
+        let incoming: Vec<Incoming> = events
+            .into_iter()
+            .map(|event| Incoming { frame: event.to_frame().unwrap(), event, node: None })
+            .collect();
         let missing = self.numberer.missing(&incoming, false);
         let links = self.links.iter().filter(|(tenant, _)| missing.tenants.contains(tenant));
         let links = links.map(|(tenant, link)| (tenant.clone(), *link)).collect();

@@ -109,6 +109,7 @@ impl Messages for Reader {
             published_us: 0,
             pending: 0,
             probe: None,
+            node: None,
         }))
     }
 }

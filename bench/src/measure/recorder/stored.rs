@@ -67,7 +67,7 @@ fn hashing(work: &Workload) -> anyhow::Result<Duration> {
     let mut events = Vec::with_capacity(work.events);
     for message in &work.messages {
         for frame in decode_batch(message.clone(), false)? {
-            let Incoming { event, frame } = Incoming::decode(frame)?;
+            let Incoming { event, frame, .. } = Incoming::decode(frame)?;
             let stored = encoder.encode(&event, &frame)?.and_then(|body| body.stored);
             events.push((frame.header, stored));
         }

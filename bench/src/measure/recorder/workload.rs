@@ -115,7 +115,7 @@ impl Workload {
         let mut encoder = Encoder::new()?;
         for mut frame in batches.into_iter().flatten() {
             frame.position = Position(rows.len() as u64 + 1);
-            let Incoming { event, frame } = Incoming::decode(frame)?;
+            let Incoming { event, frame, .. } = Incoming::decode(frame)?;
             let body = encoder.encode(&event, &frame)?;
             rows.push(AppendEvent::new(&event, frame, body, ChainHash([7; 32])));
         }
