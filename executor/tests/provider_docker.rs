@@ -164,12 +164,11 @@ fn always(answer: &'static str) -> String {
     place
 }
 
-/// The address of this host that is not its loopback, so that the engine insists on TLS.
-fn address_on_bridge() -> String {
-    let format = "{{(index .IPAM.Config 0).Gateway}}";
-    let output =
-        Command::new("docker").args(["network", "inspect", "bridge", "--format", format]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+/// An address of this host that is not its loopback, so that the engine insists on TLS. Nothing is sent there.
+fn address_outside() -> String {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9)).expect("this host has an address");
+    socket.local_addr().unwrap().ip().to_string()
 }
 
 impl Drop for Registry {
@@ -320,10 +319,10 @@ async fn images_that_cannot_be_had_are_told_apart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_that_is_not_well_is_told_from_others() {
-    let bridge = address_on_bridge();
-    let secret = Registry::with_certificate(&bridge);
-    let plain = Registry::at(&bridge, "", |_| String::new());
-    let silent = TcpListener::bind((bridge.as_str(), 0)).unwrap();
+    let outside = address_outside();
+    let secret = Registry::with_certificate(&outside);
+    let plain = Registry::at(&outside, "", |_| String::new());
+    let silent = TcpListener::bind((outside.as_str(), 0)).unwrap();
     let busy = always(
         "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Type: application/json\r\nConnection: close\r\n\
          Content-Length: 61\r\n\r\n{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"slow down\"}]}",

@@ -179,6 +179,8 @@ const SAYINGS: &[(&str, PullCause)] = &[
     ("invalid character", PullCause::Broken),
     ("invalid checksum digest", PullCause::Broken),
     ("invalid tar header", PullCause::Broken),
+    ("empty content-type", PullCause::Broken),
+    ("unsupported manifest media type", PullCause::Broken),
     ("gzip: invalid", PullCause::Broken),
     ("no such host", PullCause::UnknownHost),
     ("server misbehaving", PullCause::UnknownHost),
