@@ -15,9 +15,9 @@ async fn twenty_sandboxes_start_at_once_and_none_waits_for_anothers_image() {
     // An image that no registry has: its pull fails or hangs, and is nobody else's business.
     let missing = {
         let api = serve.api.clone();
-        tokio::spawn(
-            async move { api.post("/sandboxes", json!({"image": "localhost:1/no/such:image"})).await },
-        )
+        tokio::spawn(async move {
+            api.post("/sandboxes", json!({"image": "registry.invalid/no/such:image"})).await
+        })
     };
     let mut clients = Vec::new();
     for number in 0..20 {

@@ -69,7 +69,7 @@ async fn output_goes_on_when_the_executor_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_image_fails_the_sandbox_and_says_so() {
     let world = World::start().await;
-    let sandbox = world.create("localhost:1/no/such:image").await;
+    let sandbox = world.create("registry.invalid/no/such:image").await;
     let all = world.until(sandbox, "sandbox.failed").await;
     let EventData::SandboxFailed(failed) = &all.last().unwrap().event.data else { panic!("{all:?}") };
     assert!(matches!(failed.code, FailureCode::ImageNotFound | FailureCode::ImagePullFailed), "{failed:?}");

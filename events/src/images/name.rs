@@ -8,6 +8,9 @@ const DEFAULT_REGISTRY: &str = "docker.io";
 const MAX_NAME: usize = 512;
 /// The longest path of a repository, its registry included, in bytes: as the engines have it.
 const MAX_REPOSITORY: usize = 255;
+/// From how many digits on a name is taken for the id of an image, cut short. Shorter ones are names like others: written out
+/// they can mean nothing else.
+const SHORT_ID: usize = 6;
 /// The longest tag, in bytes.
 const MAX_TAG: usize = 128;
 
@@ -133,7 +136,7 @@ fn could_be_id(text: &str) -> bool {
     let algorithm = text.split_once(':').is_some_and(|(name, id)| {
         (name.eq_ignore_ascii_case("sha256") || name.eq_ignore_ascii_case("sha512")) && hex(id)
     });
-    algorithm || hex(text)
+    algorithm || (text.len() >= SHORT_ID && hex(text))
 }
 
 /// The first part is a registry if it cannot be a part of a repository's path: as engines tell them apart.
@@ -241,6 +244,7 @@ mod tests {
             ("alpine", "docker.io/library/alpine:latest"),
             ("python:3.12", "docker.io/library/python:3.12"),
             ("stacyvm/base:local", "docker.io/stacyvm/base:local"),
+            ("b", "docker.io/library/b:latest"),
             ("docker.io/alpine", "docker.io/library/alpine:latest"),
             ("index.docker.io/team/tool:1", "docker.io/team/tool:1"),
             ("Registry.Example/a/b__c/d---e:V1", "registry.example/a/b__c/d---e:V1"),
@@ -265,7 +269,7 @@ mod tests {
     #[test]
     fn ids_are_no_names() {
         let hex = &DIGEST["sha256:".len()..];
-        for id in [DIGEST, hex, &hex[..12], &hex[..1], "sha256:0123", "SHA256:0123", "deadbeef", "DEADBEEF"] {
+        for id in [DIGEST, hex, &hex[..12], &hex[..6], "sha256:0123", "SHA256:0123", "deadbeef", "DEADBEEF"] {
             assert_eq!(id.parse::<ImageName>(), Err(ImageNameError::Id), "{id}");
         }
     }
