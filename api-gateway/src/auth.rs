@@ -43,6 +43,17 @@ impl KeyRing {
         found
     }
 
+    /// Whether what a key had made is good still: the key is there, of the same tenant. Says whether it is an operator's.
+    /// Where authentication is off only what was made without a key is good.
+    pub(crate) fn vouches(&self, id: Option<&ApiKeyId>, tenant: &TenantId) -> Option<bool> {
+        match id {
+            None => (self.0.is_empty() && *tenant == TenantId::default_tenant()).then_some(true),
+            Some(id) => {
+                self.0.iter().find(|key| key.id == *id && key.tenant == *tenant).map(|key| key.operator)
+            }
+        }
+    }
+
     /// The key that was shown; `None` where authentication is off.
     fn identify(&self, headers: &HeaderMap) -> Result<Option<&ApiKey>, ApiError> {
         if self.0.is_empty() {
@@ -142,13 +153,18 @@ pub async fn require(
         request.extensions_mut().insert(caller);
         return Ok(next.run(request).await);
     }
-    let (key, tenant, operator, named) = match Ticket::take(headers, &gateway).await? {
-        Some(ticket) => ticket.into_parts(),
-        None => match gateway.keys().identify(headers)? {
-            Some(key) => (Some(key.id.clone()), key.tenant.clone(), key.operator, None),
-            None => (None, TenantId::default_tenant(), true, None),
-        },
-    };
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let (key, tenant, operator, named) =
+        match Ticket::take((request.method(), route), headers, &gateway).await? {
+            Some((ticket, operator)) => {
+                let (key, tenant, user) = ticket.into_parts();
+                (key, tenant, operator, user)
+            }
+            None => match gateway.keys().identify(headers)? {
+                Some(key) => (Some(key.id.clone()), key.tenant.clone(), key.operator, None),
+                None => (None, TenantId::default_tenant(), true, None),
+            },
+        };
     let user = match headers.get("x-user-id") {
         None => named,
         Some(value) => {
@@ -278,6 +294,18 @@ mod tests {
             let error = ring().identify(&headers(pairs)).map(|key| key.cloned()).unwrap_err();
             assert_eq!(error.code(), ErrorCode::Unauthorized, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn what_a_key_made_dies_with_it() {
+        let (k1, k3) = ("k1".parse().unwrap(), "k3".parse().unwrap());
+        let (red, blue) = ("red".parse().unwrap(), "blue".parse().unwrap());
+        assert_eq!(ring().vouches(Some(&k1), &red), Some(false));
+        assert_eq!(ring().vouches(Some(&k1), &blue), None);
+        assert_eq!(ring().vouches(Some(&k3), &red), None);
+        assert_eq!(ring().vouches(None, &TenantId::default_tenant()), None);
+        assert_eq!(KeyRing::default().vouches(Some(&k1), &red), None);
+        assert_eq!(KeyRing::default().vouches(None, &TenantId::default_tenant()), Some(true));
     }
 
     #[test]

@@ -53,8 +53,10 @@ impl IdempotencyKey {
     /// The key with what it stands for, if there is one. `scope` is the route, with the ids in it.
     pub fn with(&self, tenant: &TenantId, scope: &str, body: &Bytes) -> Option<Idempotent> {
         let (key, master_key) = self.0.as_ref()?;
+        // Keyed, so that nobody outside can compute the id of what another tenant has made.
+        let secret = master_key.fingerprint("idempotency-key", format!("{tenant} {scope} {key}").as_bytes());
         Some(Idempotent {
-            parts: [tenant.as_str().to_owned(), scope.to_owned(), key.clone()],
+            parts: [tenant.as_str().to_owned(), scope.to_owned(), secret],
             digest: digest(master_key, body),
         })
     }
@@ -102,6 +104,18 @@ mod tests {
         assert_ne!(of(r#"{"a":1}"#), of(r#"{"a":2}"#));
         let other = MasterKey::from_bytes([1; 32]);
         assert_ne!(of("{}"), digest(&other, &Bytes::from_static(b"{}")));
+    }
+
+    #[test]
+    fn ids_differ_from_one_deployment_to_the_next() {
+        let of = |secret| {
+            let key = IdempotencyKey(Some(("job-1".to_owned(), MasterKey::from_bytes([secret; 32]))));
+            let found = key.with(&TenantId::default_tenant(), "/sandboxes", &Bytes::from_static(b"{}"));
+            events::SandboxId::derived(&found.unwrap().parts())
+        };
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+        assert_ne!(of(1), events::SandboxId::derived(&["default", "/sandboxes", "job-1"]));
     }
 
     #[test]

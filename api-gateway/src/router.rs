@@ -23,7 +23,7 @@ use crate::share::visit;
 use crate::strict::{Parameters, watch};
 use crate::{audited, auth, denied, observe, openapi};
 
-const PREFIX: &str = "/api/v1";
+pub(crate) const PREFIX: &str = "/api/v1";
 
 /// What anybody may ask.
 #[rustfmt::skip]

@@ -1,6 +1,6 @@
 //! What stands for a key in front of one WebSocket: signed, short-lived, spent by its use.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,6 +18,9 @@ pub const LIFETIME: TimeDelta = TimeDelta::seconds(60);
 /// What the subprotocol that carries one starts with.
 const PREFIX: &str = "ticket.";
 const PURPOSE: &str = "ticket";
+/// The WebSockets that tickets are for, below the prefix of the API. Anywhere else a ticket is nothing.
+const ROUTES: [&str; 4] =
+    ["/sandboxes/{id}/exec/ws", "/sandboxes/{id}/replay", "/execs/{id}/attach", "/events/ws"];
 /// No ticket is longer.
 const MAX_LEN: usize = 2 << 10;
 
@@ -31,8 +34,6 @@ pub struct Ticket {
     key: Option<ApiKeyId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<String>,
-    #[serde(default)]
-    operator: bool,
 }
 
 impl Ticket {
@@ -43,7 +44,6 @@ impl Ticket {
             tenant: caller.tenant.clone(),
             key: caller.key.clone(),
             user: caller.user.clone(),
-            operator: caller.operator,
         }
     }
 
@@ -77,8 +77,16 @@ impl Ticket {
         (ticket.expires_at > now).then_some(ticket)
     }
 
-    /// Takes the ticket that a request offers, if it offers one. It is of no more use then, here or elsewhere.
-    pub async fn take(headers: &HeaderMap, gateway: &Gateway) -> Result<Option<Self>, ApiError> {
+    /// Takes the ticket that a request for a WebSocket offers, if it offers one, and says whether it stands for an operator.
+    /// It is of no more use then, here or elsewhere. The key that bought it must be there still.
+    pub async fn take(
+        (method, route): (&Method, &str),
+        headers: &HeaderMap,
+        gateway: &Gateway,
+    ) -> Result<Option<(Self, bool)>, ApiError> {
+        if !is_for(method, route, headers) {
+            return Ok(None);
+        }
         let Some(offered) = offered(headers) else { return Ok(None) };
         let refused = || {
             ApiError::unauthorized_because("the ticket is not good: it is spent, expired, or none")
@@ -87,21 +95,32 @@ impl Ticket {
         let now = gateway.clock().now();
         let ticket = Self::read(offered, &gateway.config().master_key, now).ok_or_else(refused)?;
         match gateway.log().spend(ticket.id).await {
-            Ok(true) => Ok(Some(ticket)),
+            Ok(true) => match gateway.keys().vouches(ticket.key.as_ref(), &ticket.tenant) {
+                Some(operator) => Ok(Some((ticket, operator))),
+                None => Err(refused().denied(Denial::Ticket, Some(&ticket.tenant))),
+            },
             Ok(false) => Err(refused().denied(Denial::Ticket, Some(&ticket.tenant))),
             Err(error) => Err(ApiError::unavailable(error)),
         }
     }
 
     /// Who it lets in.
-    pub fn into_parts(self) -> (Option<ApiKeyId>, TenantId, bool, Option<String>) {
-        (self.key, self.tenant, self.operator, self.user)
+    pub fn into_parts(self) -> (Option<ApiKeyId>, TenantId, Option<String>) {
+        (self.key, self.tenant, self.user)
     }
 }
 
 /// Whether a text is a ticket of this deployment.
 pub(crate) fn reads(text: &str, key: &MasterKey) -> bool {
     Ticket::read(text, key, DateTime::UNIX_EPOCH).is_some()
+}
+
+/// Whether a request asks for one of the WebSockets that tickets are for.
+fn is_for(method: &Method, route: &str, headers: &HeaderMap) -> bool {
+    let upgrade =
+        headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let listed = route.strip_prefix(crate::router::PREFIX).is_some_and(|route| ROUTES.contains(&route));
+    method == Method::GET && upgrade && listed
 }
 
 /// The ticket among the subprotocols that a client offers.
@@ -146,6 +165,22 @@ mod tests {
         assert_eq!(Ticket::read(&text, &key, at(59)).unwrap(), ticket);
         assert_eq!(Ticket::read(&text, &key, at(60)), None);
         assert_eq!(Ticket::read(&text, &MasterKey::from_bytes([2; 32]), at(0)), None);
+    }
+
+    #[test]
+    fn a_ticket_opens_websockets_and_nothing_else() {
+        let mut headers = HeaderMap::new();
+        assert!(!is_for(&Method::GET, "/api/v1/events/ws", &headers));
+        headers.insert(header::UPGRADE, "WebSocket".parse().unwrap());
+        for route in ROUTES {
+            assert!(is_for(&Method::GET, &format!("/api/v1{route}"), &headers), "{route}");
+            assert!(!is_for(&Method::POST, &format!("/api/v1{route}"), &headers), "{route}");
+        }
+        let document = crate::router::document(&crate::config::GatewayConfig::default());
+        for route in document.paths.paths.keys() {
+            let listed = ROUTES.iter().any(|listed| *route == format!("/api/v1{listed}"));
+            assert_eq!(is_for(&Method::GET, route, &headers), listed, "{route}");
+        }
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub struct ViewerLink {
     pub exec: ExecId,
     /// Until when.
     pub expires_at: DateTime<Utc>,
+    /// The key that made it, and without which it is good for nothing; none where authentication was off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<ApiKeyId>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,10 +43,15 @@ struct ViewerQuery {
 
 impl ViewerLink {
     /// A fresh link.
-    pub fn new(tenant: TenantId, exec: ExecId, expires_at: DateTime<Utc>) -> Result<Self, IdError> {
+    pub fn new(
+        tenant: TenantId,
+        key: Option<ApiKeyId>,
+        exec: ExecId,
+        expires_at: DateTime<Utc>,
+    ) -> Result<Self, IdError> {
         let unique = EventId::new().to_string();
         let id = format!("vl-{}", unique.trim_start_matches(EventId::PREFIX)).parse()?;
-        Ok(Self { id, tenant, exec, expires_at })
+        Ok(Self { id, tenant, exec, expires_at, key })
     }
 
     /// The link as it is handed on: what it says, and the proof that this deployment said it.
@@ -79,6 +87,11 @@ impl ViewerLink {
             let expired = ApiError::unauthorized_because("the viewer link has expired");
             return Err(expired.denied(Denial::ViewerLink, Some(&link.tenant)));
         }
+        if gateway.keys().vouches(link.key.as_ref(), &link.tenant).is_none() {
+            let orphaned =
+                ApiError::unauthorized_because("the key that made the viewer link is not good any more");
+            return Err(orphaned.denied(Denial::ViewerLink, Some(&link.tenant)));
+        }
         if exec.parse() != Ok(link.exec) {
             return Err(ApiError::absent("exec", exec).denied(Denial::ViewerLink, Some(&link.tenant)));
         }
@@ -113,7 +126,7 @@ mod tests {
 
     fn link(tenant: &str) -> ViewerLink {
         let at = DateTime::from_timestamp(1_750_000_000, 0).unwrap();
-        ViewerLink::new(tenant.parse().unwrap(), ExecId::from_bytes([7; 16]), at).unwrap()
+        ViewerLink::new(tenant.parse().unwrap(), None, ExecId::from_bytes([7; 16]), at).unwrap()
     }
 
     #[test]

@@ -30,14 +30,15 @@ pub struct Connector {
     resolve: Resolve,
 }
 
-/// Why there is no connection. The texts are shown to the webhook's owner: they do not tell what a name resolves to.
+/// Why there is no connection. The texts are shown to the webhook's owner: they do not tell what a name
+/// resolves to, nor whether it does.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No host or no port.
     #[error("the URL has no host")]
     NoHost,
     /// The name has no address.
-    #[error("the host's name cannot be resolved")]
+    #[error("the host has no address that may be called")]
     Resolve(#[source] std::io::Error),
     /// All its addresses are ours to protect.
     #[error("the host has no address that may be called")]

@@ -105,6 +105,41 @@ async fn a_spent_ticket_is_told_to_its_tenant() {
 }
 
 #[tokio::test]
+async fn a_ticket_buys_nothing_but_a_websocket() {
+    let world = World::start().await;
+    let ticket = world.post("/tickets", serde_json::json!({}), 201).await;
+    let ticket = format!("stacyvm.v1, ticket.{}", ticket["ticket"].as_str().unwrap());
+    let exec = events::ExecId::new();
+    let (viewers, attach) = (format!("/execs/{exec}/viewers"), format!("/execs/{exec}/attach"));
+    for (method, path) in [
+        (Method::GET, "/sandboxes"),
+        (Method::POST, "/sandboxes"),
+        (Method::POST, "/tickets"),
+        (Method::POST, &viewers),
+        (Method::GET, "/audit/export"),
+    ] {
+        let request = world.ask_bare(method, path).header("sec-websocket-protocol", &ticket);
+        let request = request.header("upgrade", "websocket").header("connection", "upgrade");
+        assert_eq!(request.send().await.unwrap().status(), 401, "{path}");
+    }
+    for path in ["/events/ws", &attach] {
+        let request = world.ask_bare(Method::GET, path).header("sec-websocket-protocol", &ticket);
+        assert_eq!(request.send().await.unwrap().status(), 401, "{path} without an upgrade");
+    }
+    // All of that has not spent it.
+    dial(&world, "/events/ws?from=now", &[("sec-websocket-protocol", &ticket)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn metrics_of_the_whole_deployment_are_for_operators() {
+    let world = World::start().await;
+    let status =
+        async |key| world.ask_as(key, Method::GET, "/metrics/prometheus").send().await.unwrap().status();
+    assert_eq!(status(super::world::RED).await, 403);
+    assert_eq!(status(super::world::OPERATOR).await, 200);
+}
+
+#[tokio::test]
 async fn what_was_counted_is_written_before_a_gateway_stops() {
     let mut world = World::with(|_| {}, false).await;
     for _ in 0..5 {

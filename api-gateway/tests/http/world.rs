@@ -194,7 +194,8 @@ async fn text(response: Response) -> (StatusCode, String) {
 impl World {
     /// What a counter of this process says, which all tests of it share.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.ask(Method::GET, "/metrics/prometheus").send().await.unwrap().text().await.unwrap();
+        let metrics = self.ask_as(OPERATOR, Method::GET, "/metrics/prometheus");
+        let text = metrics.send().await.unwrap().text().await.unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
     }

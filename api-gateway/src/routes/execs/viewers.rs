@@ -72,7 +72,8 @@ pub(crate) async fn share(
     let state = find(&gateway, &caller.tenant, id).await?;
     let now = gateway.clock().now();
     let expires_at = now + TimeDelta::from_std(ttl).map_err(ApiError::internal)?;
-    let link = ViewerLink::new(caller.tenant.clone(), id, expires_at).map_err(ApiError::internal)?;
+    let link = ViewerLink::new(caller.tenant.clone(), caller.key.clone(), id, expires_at)
+        .map_err(ApiError::internal)?;
     let token = link.sign(&gateway.config().master_key)?;
     let granted = AccessGranted { exec: id, expires_at, viewer: Some(link.id) };
     gateway.publish(&caller, Some(state.sandbox), EventId::new(), now, granted).await?;

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderName, header};
 
 use crate::auth::Caller;
+use crate::error::ApiError;
 use crate::gateway::Gateway;
 
 /// All metrics in the text format of Prometheus.
@@ -15,7 +16,11 @@ use crate::gateway::Gateway;
 )]
 pub(crate) async fn prometheus(
     State(gateway): State<Gateway>,
-    _: Caller,
-) -> ([(HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], gateway.metrics().render(&gateway))
+    caller: Caller,
+) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
+    caller.must_operate()?;
+    Ok((
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        gateway.metrics().render(&gateway),
+    ))
 }
