@@ -13,6 +13,7 @@ mod hunger;
 mod images;
 mod kernel;
 mod nats;
+mod siege;
 
 /// Makes a test for each provider out of a function that takes a provider's name.
 macro_rules! in_both {
