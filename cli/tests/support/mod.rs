@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub mod api;
+pub mod bare_nats;
 pub mod dockerd;
 pub mod leavings;
 pub mod nats;

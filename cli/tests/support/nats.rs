@@ -48,7 +48,7 @@ pub struct NatsCluster {
 pub struct Node {
     pub name: String,
     pub process: Process,
-    port: u16,
+    pub port: u16,
     monitor: u16,
 }
 
