@@ -120,6 +120,15 @@ async fn a_log_verifies_and_every_change_of_a_copy_is_named() {
     let output = audit(None, &["verify", "--output", "json", "--data-dir", whole.to_str().unwrap()]);
     let whole_report = report(&output, 0);
     let end = whole_report["last"].as_u64().unwrap();
+    assert_eq!(
+        whole_report["refolded"],
+        json!({"sandboxes": 1, "execs": 3, "templates": 0, "webhooks": 0, "begun_before": 0})
+    );
+    let output =
+        audit(None, &["verify", "--quick", "--output", "json", "--data-dir", whole.to_str().unwrap()]);
+    let quick = report(&output, 0);
+    assert!(quick["refolded"].is_null(), "{quick}");
+    assert!(quick["does_not_prove"].to_string().contains("read models"), "{quick}");
     // The last checkpoint was made at the stop, and is the only thing after what it speaks of.
     assert_eq!(whole_report["events_after_checkpoint"], 1, "{whole_report}");
 
@@ -167,6 +176,58 @@ rebuild()",
     );
     assert_eq!(fault, "contradiction");
     assert!(explanation.contains("the checkpoint at position"), "{explanation}");
+    forged_around_the_events(&changed);
+}
+
+/// What no hash covers: the columns that queries go by, and what the read models show.
+#[track_caller]
+fn forged_around_the_events(changed: &dyn Fn(&str, &str) -> (u64, String, String)) {
+    let column = |name: &str, table: &str, set: &str| {
+        (
+            name.to_owned(),
+            format!("db.execute(\"UPDATE {table} SET {set}\")"),
+            "column",
+            name.replace('_', " "),
+        )
+    };
+    let exited = "WHERE type = 'exec.exited'";
+    let first = "WHERE position = (SELECT min(position) FROM bodies)";
+    let shown = |name: &str, statement: &str| {
+        (name.to_owned(), format!("db.execute(\"{statement}\")"), "read_model", String::new())
+    };
+    let forgeries = [
+        column("id", "events", "id = x'00112233445566778899aabbccddeeff' WHERE position = 3"),
+        column("type", "events", &format!("type = 'exec.output' {exited}")),
+        column("time", "events", &format!("time = time - 1 {exited}")),
+        column("sandbox", "events", &format!("sandbox = NULL {exited}")),
+        column("exec", "events", &format!("exec = (SELECT max(exec) FROM events) {exited}")),
+        column("body's_exec", "bodies", &format!("exec = (SELECT max(exec) FROM bodies) {first}")),
+        column("body's_stream", "bodies", &format!("stream = 2 {first}")),
+        column("body's_offset", "bodies", &format!("byte_offset = 7 {first}")),
+        column("body's_length", "bodies", &format!("length = length - 1 {first}")),
+        shown(
+            "exit_code",
+            "UPDATE execs SET state = replace(state, '\\\"exit_code\\\":0', '\\\"exit_code\\\":1')",
+        ),
+        shown("ended", "UPDATE execs SET ended = 0"),
+        shown("of_another", "UPDATE execs SET tenant = 'blue'"),
+        shown("deadline", "UPDATE sandboxes SET expires_at = expires_at + 1"),
+        shown("hidden", "DELETE FROM sandboxes"),
+        shown("hidden_exec", "DELETE FROM execs WHERE id = (SELECT max(id) FROM execs)"),
+        shown(
+            "invented",
+            "INSERT INTO execs SELECT x'ffffffffffff7fffbfffffffffffffff', tenant, sandbox, ended, started_at, state FROM execs LIMIT 1",
+        ),
+        shown(
+            "template",
+            "INSERT INTO templates VALUES ('default', 'x', '{\\\"name\\\":\\\"x\\\",\\\"image\\\":\\\"x\\\"}')",
+        ),
+    ];
+    for (name, code, wanted, says) in forgeries {
+        let (_, fault, explanation) = changed(&format!("forged-{name}"), &code);
+        assert_eq!(fault, wanted, "{name}: {explanation}");
+        assert!(explanation.ends_with(&says), "{name}: {explanation}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

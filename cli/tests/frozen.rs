@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::eventually;
 use support::bare_nats::BareNats;
+use support::eventually;
 use support::nats::NatsCluster;
 use support::process::{SIGCONT, SIGSTOP, signal};
 use support::serve::Serve;

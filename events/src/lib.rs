@@ -74,10 +74,10 @@ pub use secret::{MasterKey, MasterKeyError, SealError};
 pub use steady_clock::{SETTLING, SteadyClock};
 pub use store::upkeep;
 pub use store::{
-    AppendBatch, AppendBody, AppendError, AppendEvent, AuditFilter, AuditRow, BodyStream, ChainHash,
-    ChainedFrame, DataKey, DataKeyChange, Encoding, EventFilter, EventStore, ExecPage, Floor, Head, KeyFate,
-    OpenError, OutputChunk, Protection, StoreError, StoreOptions, StoredBody, StreamMark, TemplateChange,
-    WebhookChange, open_store, open_store_with,
+    AppendBatch, AppendBody, AppendError, AppendEvent, AuditFilter, AuditRow, BodyColumns, BodyStream,
+    ChainHash, ChainedFrame, Columns, DataKey, DataKeyChange, Encoding, EventFilter, EventStore, ExecPage,
+    Floor, Head, KeyFate, OpenError, OutputChunk, Protection, Shown, ShownRow, StoreError, StoreOptions,
+    StoredBody, StreamMark, TemplateChange, WebhookChange, open_store, open_store_with,
 };
 pub use subjects::Subjects;
 pub use usage::Usage;

@@ -22,7 +22,8 @@ const MORE_KIB: u64 = 200 * 1024;
 
 fn keys() -> String {
     let entry = |tenant: &str, key: &str| {
-        let digest: String = Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest: String =
+            Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         format!("    - {{ id: {tenant}-key, tenant: {tenant}, sha256: {digest} }}\n")
     };
     format!("auth:\n  keys:\n{}{}", entry("red", RED), entry("blue", BLUE))
@@ -31,7 +32,12 @@ fn keys() -> String {
 fn client(serve: &Serve, key: &'static str) -> Api {
     let mut headers = reqwest::header::HeaderMap::new();
     headers.insert("x-api-key", reqwest::header::HeaderValue::from_static(key));
-    let http = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(1)
+        .default_headers(headers)
+        .build()
+        .unwrap();
     Api { base: serve.api.base.clone(), http }
 }
 
@@ -39,7 +45,8 @@ fn client(serve: &Serve, key: &'static str) -> Api {
 async fn attack(api: Api, line: &'static str, over: Arc<AtomicBool>, rounds: Arc<AtomicUsize>) {
     let patience = Duration::from_secs(30);
     while !over.load(Ordering::Acquire) {
-        let asked = api.http.post(api.url("/sandboxes")).json(&json!({"image": "alpine:latest", "ttl": "30s"}));
+        let asked =
+            api.http.post(api.url("/sandboxes")).json(&json!({"image": "alpine:latest", "ttl": "30s"}));
         let spawned = match asked.timeout(patience).send().await {
             Ok(answer) => answer.json::<serde_json::Value>().await.unwrap_or_default(),
             Err(_) => continue,
@@ -116,7 +123,11 @@ async fn others_work_on(provider: &str) {
     eprintln!("{provider}: RSS {idle_kib} KiB at rest, {worst_kib} KiB at worst");
     assert!(worst_kib < idle_kib + MORE_KIB, "RSS went from {idle_kib} KiB to {worst_kib} KiB");
     eventually("descriptors are given back", Duration::from_secs(60), async || {
-        (descriptors(serve.process.pid()) <= idle_descriptors + 20).then_some(())
+        let now = descriptors(serve.process.pid());
+        if now > idle_descriptors + 20 {
+            eprintln!("{provider}: {now} descriptors, {idle_descriptors} at rest");
+        }
+        (now <= idle_descriptors + 20).then_some(())
     })
     .await;
     eventually("only the worker's sandbox is left", Duration::from_secs(60), async || {

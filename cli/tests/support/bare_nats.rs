@@ -67,7 +67,8 @@ impl BareNats {
         }
         let step = json!({"placement": {"preferred": leader}}).to_string();
         for _ in 0..60 {
-            let info = self.ask(&format!("$JS.API.STREAM.INFO.{name}"), "", patience).await.unwrap_or_default();
+            let info =
+                self.ask(&format!("$JS.API.STREAM.INFO.{name}"), "", patience).await.unwrap_or_default();
             if info["cluster"]["leader"] == leader {
                 return;
             }

@@ -116,6 +116,7 @@ impl EventLine {
             body_hash: self.body_hash.map(|hash| hash.0),
             body,
             hash: self.hash,
+            columns: None,
         })
     }
 }

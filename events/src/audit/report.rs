@@ -21,6 +21,12 @@ pub enum Fault {
     /// Its body is gone, though nothing says that it was erased or dropped.
     #[error("the body of the event is missing, and the log has no reason for that")]
     BodyMissing,
+    /// What queries find it by says something else than the event.
+    #[error("a column that queries go by is not what the event says")]
+    Column,
+    /// A row of a read model is not what the events make of it.
+    #[error("what is shown is not what the events say")]
+    ReadModel,
     /// It stands in another tenant's chain.
     #[error("the event is filed under another tenant")]
     Tenant,
@@ -62,6 +68,21 @@ pub struct Finding {
     pub fault: Fault,
     /// The same in words, with the checkpoint that says so.
     pub explanation: String,
+}
+
+/// How many rows of the read models were made again out of events, and are what is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refolded {
+    /// Sandboxes.
+    pub sandboxes: u64,
+    /// Execs.
+    pub execs: u64,
+    /// Templates.
+    pub templates: u64,
+    /// Webhooks.
+    pub webhooks: u64,
+    /// Rows of what began before the oldest event that is still there: they could not be made again.
+    pub begun_before: u64,
 }
 
 /// What was seen of checkpoints.
@@ -106,6 +127,9 @@ pub struct Report {
     pub unanchored: u64,
     /// The checkpoints.
     pub checkpoints: CheckpointCounts,
+    /// The read models, where they were made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refolded: Option<Refolded>,
     /// Copies that took the log's place: what came after them is lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restored: Vec<RestoreStatement>,
@@ -138,6 +162,12 @@ impl Report {
                 "each event is, byte for byte, the one that its chain was made of: none was changed, moved, left out or put in between"
                     .to_owned(),
             );
+            if self.refolded.is_some() {
+                self.proves.push(
+                    "what lists and queries show of sandboxes, execs, templates and webhooks is what these events make of them"
+                        .to_owned(),
+                );
+            }
             if let (true, Some(up_to)) = (signed, self.checkpoints.newest_up_to) {
                 self.proves.push(format!(
                     "what stands up to position {up_to} is what the holder of the signing key stated"
@@ -165,6 +195,17 @@ impl Report {
             self.does_not_prove.push(format!(
                 "that whoever signs since position {position} is who signed before: another key began there, without the word of the one before it"
             ));
+        }
+        match self.refolded {
+            None => self.does_not_prove.push(
+                "that what lists and queries show is what the events say: the read models were not made again"
+                    .to_owned(),
+            ),
+            Some(refolded) if refolded.begun_before > 0 => self.does_not_prove.push(format!(
+                "what is shown of {} things that began before the oldest event that is here",
+                refolded.begun_before
+            )),
+            Some(_) => {}
         }
         if self.events_after_checkpoint > 0 {
             self.does_not_prove.push(format!(

@@ -47,6 +47,10 @@ pub trait ChainSource: Send {
     fn end(&self) -> Position;
     /// Up to where it says that whole events were dropped.
     fn floor(&self) -> Position;
+    /// Whose read models are to be made again, if any are.
+    fn read_models(&self) -> Option<&dyn EventStore> {
+        None
+    }
 }
 
 /// A store as it is now.
@@ -59,6 +63,7 @@ pub struct StoreSource<'s> {
     floor: Position,
     /// From where to look for checkpoints, once the events of the one tenant have been read.
     checkpoints_after: Option<Position>,
+    quick: bool,
 }
 
 impl<'s> StoreSource<'s> {
@@ -69,7 +74,13 @@ impl<'s> StoreSource<'s> {
         let floor = floors.iter().find(|floor| floor.class == RetentionClass::Lifecycle);
         let floor = floor.map_or(Position::ZERO, |floor| floor.up_to);
         let checkpoints_after = tenant.is_some().then_some(Position::ZERO);
-        Ok(Self { store, tenant, at: Position::ZERO, end, floor, checkpoints_after })
+        Ok(Self { store, tenant, at: Position::ZERO, end, floor, checkpoints_after, quick: false })
+    }
+
+    /// Leaves the read models out, which take as long again as the log.
+    #[must_use]
+    pub fn quick(self, quick: bool) -> Self {
+        Self { quick, ..self }
     }
 
     /// The checkpoints that speak of the tenant: they are events of the system, which it does not see.
@@ -149,6 +160,11 @@ impl ChainSource for StoreSource<'_> {
 
     fn end(&self) -> Position {
         self.end
+    }
+
+    /// Those of one tenant cannot be told from those of others without reading all of them.
+    fn read_models(&self) -> Option<&dyn EventStore> {
+        (!self.quick && self.tenant.is_none()).then_some(self.store)
     }
 
     fn floor(&self) -> Position {

@@ -8,9 +8,11 @@ use chrono::{DateTime, Utc};
 
 use super::checkpoint_file::{CheckpointFileError, FileStatement};
 use super::claim::{Claim, ClaimSource};
+use super::columns::differs;
 use super::keys::PublicKeys;
 use super::link::link;
-use super::report::{Fault, Finding, Report};
+use super::refold::refold;
+use super::report::{Fault, Finding, Refolded, Report};
 use super::source::{ChainItem, ChainSource, RecentLinks, StoreSource};
 use crate::{
     ChainHash, ChainPoint, ChainedFrame, DecodeError, Event, EventData, EventStore, Frame, LogRestored,
@@ -145,6 +147,7 @@ impl Walk {
             bodies_absent: 0,
             unanchored: 0,
             checkpoints: super::report::CheckpointCounts::default(),
+            refolded: None,
             restored: Vec::new(),
             superseded: 0,
             keys_changed_at: Vec::new(),
@@ -219,12 +222,21 @@ impl Walk {
         if let Some(doubted) = self.doubted.take() {
             return Err(Stop::Found(doubted.finding));
         }
-        self.close()
+        self.close()?;
+        if let Some(store) = source.read_models() {
+            let mut counts = Refolded::default();
+            let floor = self.floor.max(self.said_floor);
+            if let Some(finding) = refold(store, floor, &mut counts).await.map_err(VerifyError::from)? {
+                return Err(Stop::Found(finding));
+            }
+            self.report.refolded = Some(counts);
+        }
+        Ok(())
     }
 
     /// Checks one event; gives back what it claims if it is a checkpoint.
     fn event(&mut self, chained: ChainedFrame) -> Result<Option<Claim>, Stop> {
-        let ChainedFrame { position, tenant, header, body_hash, body, hash } = chained;
+        let ChainedFrame { position, tenant, header, body_hash, body, hash, columns } = chained;
         if self.report.events == 0 {
             self.report.first = position;
             if self.tenant.is_none() {
@@ -246,6 +258,12 @@ impl Walk {
                 return Err(found(position, Fault::Unreadable));
             }
         };
+        if let (Some(columns), Some(event)) = (&columns, &event)
+            && let Some(name) = differs(columns, event, body.as_ref())
+        {
+            let fault = Fault::Column;
+            return Err(told(position, fault, format!("{fault}: {name}")));
+        }
         match (&body, body_hash) {
             (Some(body), stated) if stated != Some(body.hash()) => {
                 return Err(found(position, Fault::Body));

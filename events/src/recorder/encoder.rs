@@ -7,7 +7,7 @@ use super::numberer::Incoming;
 use crate::secret::{DATA_KEY, encrypt, random};
 use crate::{
     AppendBody, BodyStream, DataKey, DataKeyChange, Encoding, Event, EventData, Frame, KeyFate, MasterKey,
-    OutputStream, Position, SandboxId, SealError, StoredBody,
+    Position, SandboxId, SealError, StoredBody,
 };
 
 /// Fewer bytes are not worth compressing.
@@ -86,7 +86,7 @@ impl Encoder {
         self.keys.trim();
         let mut missing: Vec<SandboxId> = incoming
             .iter()
-            .filter(|incoming| body_stream(&incoming.event.data).is_some())
+            .filter(|incoming| BodyStream::of(&incoming.event.data).is_some())
             .filter_map(|incoming| incoming.event.sandbox)
             .collect();
         missing.sort_unstable();
@@ -181,7 +181,7 @@ impl Encode for Encoder {
         if let (EventData::SandboxErased(_), Some(sandbox)) = (&event.data, event.sandbox) {
             self.destroy_key(event, sandbox);
         }
-        let Some(stream) = body_stream(&event.data) else {
+        let Some(stream) = BodyStream::of(&event.data) else {
             return Ok(None);
         };
         let mut stored = Some(self.compress(&frame.body)?);
@@ -199,19 +199,5 @@ impl Encode for Encoder {
 
     fn key_changes(&mut self) -> Vec<DataKeyChange> {
         std::mem::take(&mut self.changes)
-    }
-}
-
-/// Where the body of an event belongs, if it has one.
-fn body_stream(data: &EventData) -> Option<BodyStream> {
-    if let EventData::ExecOutput(output) = data {
-        Some(match output.stream {
-            OutputStream::Stdout => BodyStream::Stdout(output.offset),
-            OutputStream::Stderr => BodyStream::Stderr(output.offset),
-        })
-    } else if let EventData::ExecInput(_) = data {
-        Some(BodyStream::Stdin)
-    } else {
-        None
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::{TimeZone, Utc};
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::*;
 use crate::*;
@@ -189,6 +190,12 @@ impl EventStore for Flaky {
         limit: u32,
     ) -> Result<Vec<ChainedFrame>, StoreError> {
         self.store.read_chain(tenant, after, up_to, limit).await
+    }
+    async fn next_shown(&self, kind: Shown, after: Uuid) -> Result<Option<Uuid>, StoreError> {
+        self.store.next_shown(kind, after).await
+    }
+    async fn shown(&self, kind: Shown, id: Uuid) -> Result<Option<ShownRow>, StoreError> {
+        self.store.shown(kind, id).await
     }
     async fn read_audit(
         &self,

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use crate::{EventData, OutputStream};
+
 /// How the bytes of a body are kept. The number is in the database and in the hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -83,6 +85,20 @@ pub enum BodyStream {
 }
 
 impl BodyStream {
+    /// Where the body of an event belongs, if it has one.
+    pub const fn of(data: &EventData) -> Option<Self> {
+        if let EventData::ExecOutput(output) = data {
+            Some(match output.stream {
+                OutputStream::Stdout => Self::Stdout(output.offset),
+                OutputStream::Stderr => Self::Stderr(output.offset),
+            })
+        } else if let EventData::ExecInput(_) = data {
+            Some(Self::Stdin)
+        } else {
+            None
+        }
+    }
+
     /// Its number in the database.
     pub const fn code(self) -> i16 {
         match self {

@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
+use uuid::Uuid;
 
 use super::reads::{chain_hash, placeholders, position, stored};
-use super::sql::{Dialect, SqlStore, damaged, failed, signed};
-use super::{AuditFilter, AuditRow, ChainedFrame, StoreError};
-use crate::{ChainPoint, Position, TenantId};
+use super::sql::{Dialect, SqlStore, damaged, failed, searchable, signed};
+use super::{AuditFilter, AuditRow, BodyColumns, ChainedFrame, Columns, Shown, ShownRow, StoreError};
+use crate::{ChainPoint, ExecState, Position, SandboxState, TenantId};
 
 /// After the first, up to and including the second.
 type Range = (Position, Position);
@@ -28,13 +29,16 @@ where
     for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
     for<'q> Option<&'q [u8]>: Decode<'q, DB>,
     for<'q> Option<i16>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
     usize: ColumnIndex<DB::Row>,
 {
     let failed = failed::<DB>("read the hash chain");
     let of_tenant = if tenant.is_some() { "AND e.tenant = $4" } else { "" };
     // The bounds on the bodies tell Postgres which partitions it need not look into.
     let sql = format!(
-        "SELECT e.position, e.tenant, e.header, e.body_hash, e.hash, b.encoding, b.body
+        "SELECT e.position, e.tenant, e.header, e.body_hash, e.hash, b.encoding, b.body,
+             e.id, e.type, e.time, e.sandbox, e.exec, e.body_length,
+             b.exec, CAST(b.stream AS BIGINT), b.byte_offset, CAST(b.length AS BIGINT)
          FROM events e LEFT JOIN bodies b ON b.position = e.position AND b.position > $1 AND b.position <= $2
          WHERE e.position > $1 AND e.position <= $2 {of_tenant} ORDER BY e.position LIMIT $3"
     );
@@ -67,6 +71,7 @@ where
     for<'q> &'q str: Decode<'q, DB> + Type<DB>,
     for<'q> Option<&'q [u8]>: Decode<'q, DB>,
     for<'q> Option<i16>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
     usize: ColumnIndex<DB::Row>,
 {
     const OPERATION: &str = "read the hash chain";
@@ -81,7 +86,146 @@ where
         body_hash: body_hash.map(|hash| Ok::<_, StoreError>(chain_hash(hash)?.0)).transpose()?,
         hash: chain_hash(row.try_get(4).map_err(damage)?)?,
         body: stored::<DB>(row, 5).map_err(damage)?,
+        columns: Some(Box::new(columns::<DB>(row).map_err(damage)?)),
     })
+}
+
+/// From the eighth column of the row on.
+fn columns<DB>(row: &DB::Row) -> Result<Columns, sqlx::Error>
+where
+    DB: Dialect,
+    for<'q> i64: Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    let bytes = |column: usize| -> Result<Option<Bytes>, sqlx::Error> {
+        Ok(row.try_get::<Option<&[u8]>, _>(column)?.map(Bytes::copy_from_slice))
+    };
+    let type_name: &str = row.try_get(8)?;
+    let body = match bytes(13)? {
+        Some(exec) => Some(BodyColumns {
+            exec,
+            stream: row.try_get(14)?,
+            offset: row.try_get(15)?,
+            length: row.try_get(16)?,
+        }),
+        None => None,
+    };
+    Ok(Columns {
+        id: bytes(7)?.unwrap_or_default(),
+        type_name: type_name.to_owned(),
+        time_us: row.try_get(9)?,
+        sandbox: bytes(10)?,
+        exec: bytes(11)?,
+        body_length: row.try_get(12)?,
+        body,
+    })
+}
+
+/// The least id after another one, of what there are events of and of what has a row.
+pub(super) async fn next_shown<DB>(
+    store: &SqlStore<DB>,
+    kind: Shown,
+    after: Uuid,
+) -> Result<Option<Uuid>, StoreError>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    const OPERATION: &str = "look for what is shown";
+    let failed = failed::<DB>(OPERATION);
+    let sql = match kind {
+        Shown::Sandbox => {
+            "SELECT id FROM (
+                 SELECT id FROM (SELECT sandbox AS id FROM events WHERE sandbox > $1 ORDER BY sandbox LIMIT 1) a
+                 UNION ALL SELECT id FROM (SELECT id FROM sandboxes WHERE id > $1 ORDER BY id LIMIT 1) b
+             ) c ORDER BY id LIMIT 1"
+        }
+        Shown::Exec => {
+            "SELECT id FROM (
+                 SELECT id FROM (SELECT exec AS id FROM events WHERE exec > $1 ORDER BY exec LIMIT 1) a
+                 UNION ALL SELECT id FROM (SELECT id FROM execs WHERE id > $1 ORDER BY id LIMIT 1) b
+             ) c ORDER BY id LIMIT 1"
+        }
+    };
+    let row = sqlx::query::<DB>(sql).bind(&after.as_bytes()[..]).fetch_optional(&store.readers).await;
+    let Some(row) = row.map_err(&failed)? else { return Ok(None) };
+    let id: &[u8] = row.try_get(0).map_err(&failed)?;
+    Uuid::from_slice(id).map(Some).map_err(|error| damaged(OPERATION, error))
+}
+
+pub(super) async fn shown<DB>(
+    store: &SqlStore<DB>,
+    kind: Shown,
+    id: Uuid,
+) -> Result<Option<ShownRow>, StoreError>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    let failed = failed::<DB>("read what is shown");
+    let sql = match kind {
+        Shown::Sandbox => {
+            "SELECT tenant, owner, provider, node, CAST(NULL AS TEXT), state, CAST(ended AS BIGINT), expires_at
+             FROM sandboxes WHERE id = $1"
+        }
+        Shown::Exec => {
+            "SELECT tenant, CAST(NULL AS TEXT), CAST(NULL AS TEXT), CAST(NULL AS TEXT), CAST(NULL AS TEXT), state,
+                 CAST(ended AS BIGINT), started_at, sandbox
+             FROM execs WHERE id = $1"
+        }
+    };
+    let row = sqlx::query::<DB>(sql).bind(&id.as_bytes()[..]).fetch_optional(&store.readers).await;
+    let Some(row) = row.map_err(&failed)? else { return Ok(None) };
+    let text = |column: usize| -> Result<Option<String>, StoreError> {
+        Ok(row.try_get::<Option<&str>, _>(column).map_err(&failed)?.map(str::to_owned))
+    };
+    let number = |column: usize| -> Result<Option<String>, StoreError> {
+        Ok(Some(row.try_get::<i64, _>(column).map_err(&failed)?.to_string()))
+    };
+    let columns = match kind {
+        Shown::Sandbox => vec![text(0)?, text(1)?, text(2)?, text(3)?, number(6)?, number(7)?],
+        Shown::Exec => {
+            let sandbox: &[u8] = row.try_get(8).map_err(&failed)?;
+            let sandbox = Uuid::from_slice(sandbox).ok().map(|id| id.to_string());
+            vec![text(0)?, sandbox, number(6)?, number(7)?]
+        }
+    };
+    Ok(Some(ShownRow { columns, state: text(5)?.unwrap_or_default() }))
+}
+
+/// What the columns of a sandbox's row must be.
+pub(crate) fn sandbox_columns(state: &SandboxState) -> Vec<Option<String>> {
+    vec![
+        Some(state.tenant.as_str().to_owned()),
+        state.spec.owner.as_deref().map(searchable),
+        Some(state.spec.provider.as_str().to_owned()),
+        state.node().map(|node| node.as_str().to_owned()),
+        Some(i16::from(state.is_terminal()).to_string()),
+        Some(state.expires_at.timestamp_micros().to_string()),
+    ]
+}
+
+/// What the columns of an exec's row must be.
+pub(crate) fn exec_columns(state: &ExecState) -> Vec<Option<String>> {
+    vec![
+        Some(state.tenant.as_str().to_owned()),
+        Uuid::from_slice(&state.sandbox.as_bytes()[..]).ok().map(|id| id.to_string()),
+        Some(i16::from(state.end.is_some()).to_string()),
+        Some(state.started_at.timestamp_micros().to_string()),
+    ]
 }
 
 pub(super) async fn read_audit<DB>(

@@ -26,8 +26,10 @@ pub use batch::{
     WebhookChange,
 };
 pub use body::{AppendBody, BodyStream, Encoding, StoredBody};
+pub(crate) use chain::{exec_columns, sandbox_columns};
 pub use error::{AppendError, OpenError, StoreError};
 pub use open::{StoreOptions, open_store, open_store_with};
+pub(crate) use sql::signed;
 
 use crate::{
     ChainPoint, EventId, ExecId, ExecState, Frame, OutputStream, Position, RetentionClass, SandboxId,
@@ -146,6 +148,59 @@ pub struct ChainedFrame {
     pub body: Option<StoredBody>,
     /// The link.
     pub hash: ChainHash,
+    /// What queries find it by; `None` where it does not come from a database.
+    pub columns: Option<Box<Columns>>,
+}
+
+/// What queries find an event by. No hash covers it: it must be what the event itself says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Columns {
+    /// The id, 16 bytes.
+    pub id: Bytes,
+    /// The name of its type.
+    pub type_name: String,
+    /// When, in microseconds since 1970.
+    pub time_us: i64,
+    /// The sandbox, 16 bytes.
+    pub sandbox: Option<Bytes>,
+    /// The exec, 16 bytes.
+    pub exec: Option<Bytes>,
+    /// How long its body is, before it was encoded.
+    pub body_length: Option<i64>,
+    /// What its body is found by, if that is still there.
+    pub body: Option<BodyColumns>,
+}
+
+/// What queries find a body by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyColumns {
+    /// The exec, 16 bytes.
+    pub exec: Bytes,
+    /// The stream's number.
+    pub stream: i64,
+    /// Where it begins in the stream.
+    pub offset: Option<i64>,
+    /// How long it is, before it was encoded.
+    pub length: i64,
+}
+
+/// What has a row of its own in a read model, and is made of its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// A sandbox.
+    Sandbox,
+    /// An exec.
+    Exec,
+}
+
+/// A row of a read model as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownRow {
+    /// The columns that it is found by: sandboxes have tenant, owner, provider, node, ended and expires_at; execs have
+    /// tenant, sandbox, ended and started_at.
+    pub columns: Vec<Option<String>>,
+    /// What it says, as JSON.
+    pub state: String,
 }
 
 /// The event log and its read models.
@@ -215,6 +270,12 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
         backwards: bool,
         limit: u32,
     ) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// The first thing of a kind after `after` in the order of ids, that there are events of or a row in its read model.
+    async fn next_shown(&self, kind: Shown, after: uuid::Uuid) -> Result<Option<uuid::Uuid>, StoreError>;
+
+    /// Its row.
+    async fn shown(&self, kind: Shown, id: uuid::Uuid) -> Result<Option<ShownRow>, StoreError>;
 
     /// The ends of all chains, and the head that this is true at.
     async fn chain_points(&self) -> Result<(Position, Vec<ChainPoint>), StoreError>;

@@ -8,12 +8,14 @@ use serde::de::DeserializeOwned;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Row, Type};
 
+use uuid::Uuid;
+
 use super::chain;
 use super::keys::{Kept, open_bodies};
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces, signed, stream_code};
 use super::{
     AppendBatch, AppendError, AuditFilter, AuditRow, ChainHash, ChainedFrame, DataKey, Encoding, EventFilter,
-    EventStore, ExecPage, Floor, Head, OutputChunk, Protection, StoreError, StoredBody,
+    EventStore, ExecPage, Floor, Head, OutputChunk, Protection, Shown, ShownRow, StoreError, StoredBody,
 };
 use crate::{
     ChainPoint, EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position, RetentionClass,
@@ -194,6 +196,14 @@ where
         limit: u32,
     ) -> Result<Vec<ChainedFrame>, StoreError> {
         chain::read_chain(self, tenant, (after, up_to), limit).await
+    }
+
+    async fn next_shown(&self, kind: Shown, after: Uuid) -> Result<Option<Uuid>, StoreError> {
+        chain::next_shown(self, kind, after).await
+    }
+
+    async fn shown(&self, kind: Shown, id: Uuid) -> Result<Option<ShownRow>, StoreError> {
+        chain::shown(self, kind, id).await
     }
 
     async fn read_audit(

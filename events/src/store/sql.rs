@@ -240,7 +240,7 @@ pub(super) const fn stream_code(stream: OutputStream) -> i16 {
 }
 
 /// SQL has no unsigned numbers. Nothing real comes near the limit; a hostile offset becomes one past every byte.
-pub(super) fn signed(value: u64) -> i64 {
+pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
