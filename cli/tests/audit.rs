@@ -55,7 +55,9 @@ def rebuild():
         links[tenant] = hashlib.sha256(text).digest()
         db.execute('UPDATE events SET hash = ? WHERE position = ?', (links[tenant], position))
         db.execute('UPDATE chain_heads SET hash = ?, position = ? WHERE tenant = ?', (links[tenant], position, tenant))
+before = db.total_changes
 {code}
+assert db.total_changes > before
 db.commit()
 ",
         dir.join("events.db").display().to_string()
@@ -207,7 +209,7 @@ fn forged_around_the_events(changed: &dyn Fn(&str, &str) -> (u64, String, String
         column("body's_length", "bodies", &format!("length = length - 1 {first}")),
         shown(
             "exit_code",
-            "UPDATE execs SET state = replace(state, '\\\"exit_code\\\":0', '\\\"exit_code\\\":1')",
+            "UPDATE execs SET state = replace(state, '\\\"code\\\":0', '\\\"code\\\":1')",
         ),
         shown("ended", "UPDATE execs SET ended = 0"),
         shown("of_another", "UPDATE execs SET tenant = 'blue'"),

@@ -258,12 +258,6 @@ impl Walk {
                 return Err(found(position, Fault::Unreadable));
             }
         };
-        if let (Some(columns), Some(event)) = (&columns, &event)
-            && let Some(name) = differs(columns, event, body.as_ref())
-        {
-            let fault = Fault::Column;
-            return Err(told(position, fault, format!("{fault}: {name}")));
-        }
         match (&body, body_hash) {
             (Some(body), stated) if stated != Some(body.hash()) => {
                 return Err(found(position, Fault::Body));
@@ -275,6 +269,12 @@ impl Walk {
                 self.absent.entry(sandbox).or_insert((position, position)).1 = position;
             }
             (None, None) => {}
+        }
+        if let (Some(columns), Some(event)) = (&columns, &event)
+            && let Some(name) = differs(columns, event, body.as_ref())
+        {
+            let fault = Fault::Column;
+            return Err(told(position, fault, format!("{fault}: {name}")));
         }
         self.at = position;
         self.report.events += 1;
