@@ -58,7 +58,7 @@ async fn a_shell_line_without_a_word_is_run_and_a_missing_one_is_not() {
 async fn a_template_keeps_its_birth_and_is_replaced_by_put() {
     let world = World::start().await;
     let put = |name: &str, body: Value| world.ask(Method::PUT, &format!("/templates/{name}")).json(&body);
-    let made = body_of(put("t", json!({"image": "a", "version": 2})), 201).await;
+    let made = body_of(put("t", json!({"image": "alpine", "version": 2})), 201).await;
     assert_eq!(
         (&made["name"], &made["version"], &made["created_at"]),
         (&json!("t"), &json!(2), &made["updated_at"])
