@@ -25,7 +25,7 @@ pub fn socket_frame(kind: u8, bytes: &[u8]) -> bool {
     let text = std::str::from_utf8(bytes);
     match kind % 5 {
         0 => opening(bytes, &ExecLimits::default(), &Unread::default()).is_ok(),
-        1 => text.is_ok_and(|text| ClientFrame::read(text).is_ok()),
+        1 => text.is_ok_and(|text| ClientFrame::read(text, &Unread::default()).is_ok()),
         2 => AttachInput::binary(Bytes::copy_from_slice(bytes)).is_ok(),
         3 => AttachInput::control(bytes).is_ok(),
         _ => text.is_ok_and(|text| sandboxes::replay::wish(text).is_ok()),

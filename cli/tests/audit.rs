@@ -207,10 +207,7 @@ fn forged_around_the_events(changed: &dyn Fn(&str, &str) -> (u64, String, String
         column("body's_stream", "bodies", &format!("stream = 2 {first}")),
         column("body's_offset", "bodies", &format!("byte_offset = 7 {first}")),
         column("body's_length", "bodies", &format!("length = length - 1 {first}")),
-        shown(
-            "exit_code",
-            "UPDATE execs SET state = replace(state, '\\\"code\\\":0', '\\\"code\\\":1')",
-        ),
+        shown("exit_code", "UPDATE execs SET state = replace(state, '\\\"code\\\":0', '\\\"code\\\":1')"),
         shown("ended", "UPDATE execs SET ended = 0"),
         shown("of_another", "UPDATE execs SET tenant = 'blue'"),
         shown("deadline", "UPDATE sandboxes SET expires_at = expires_at + 1"),

@@ -13,6 +13,7 @@ use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::exec::request::terminal;
 use crate::routes::execs::get::Exec;
 use crate::routes::execs::signal::SignalName;
+use crate::strict::Unread;
 
 /// The subprotocol that a client may name.
 pub const PROTOCOL: &str = "stacyvm.attach.v1";
@@ -48,6 +49,16 @@ enum RawControl {
     Kill,
 }
 
+impl RawControl {
+    const fn names(&self) -> &'static [&'static str] {
+        match self {
+            Self::StdinClose | Self::Kill => &["type"],
+            Self::Resize { .. } => &["type", "rows", "cols"],
+            Self::Signal { .. } => &["type", "signal"],
+        }
+    }
+}
+
 impl AttachInput {
     /// Reads a binary frame.
     pub fn binary(frame: Bytes) -> Result<Self, ApiError> {
@@ -58,9 +69,11 @@ impl AttachInput {
         }
     }
 
-    /// Reads a control message. A text frame is one as it is.
+    /// Reads a control message. A text frame is one as it is. The protocol is ours alone, so nothing unknown is let pass.
     pub fn control(json: &[u8]) -> Result<Self, ApiError> {
-        Ok(match crate::extract::parse_object(json)? {
+        let raw: RawControl = crate::extract::parse_object(json)?;
+        Unread::strict().control(json, raw.names())?;
+        Ok(match raw {
             RawControl::StdinClose => Self::StdinClose,
             RawControl::Resize { rows, cols } => Self::Resize(terminal(rows, cols)?),
             RawControl::Signal { signal } => Self::Signal(signal.number()?),
@@ -234,6 +247,8 @@ mod tests {
             b"\x03{\"type\":\"resize\",\"rows\":0,\"cols\":1}",
             b"\x03{\"type\":\"resize\",\"rows\":70000,\"cols\":1}",
             b"\x03{\"type\":\"signal\",\"signal\":\"NO\"}",
+            b"\x03{\"type\":\"kill\",\"now\":true}",
+            b"\x03{\"type\":\"resize\",\"rows\":1,\"cols\":1,\"colls\":2}",
             b"{\"type\":\"kill\"}",
         ] {
             assert!(AttachInput::binary(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");

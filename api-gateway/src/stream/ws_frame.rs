@@ -93,10 +93,22 @@ enum RawClientFrame {
     },
 }
 
+impl RawClientFrame {
+    const fn names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Stdin { .. } => &["type", "data", "data_b64"],
+            Self::StdinClose => &["type"],
+            Self::Resize { .. } => &["type", "rows", "cols"],
+            Self::Signal { .. } => &["type", "signal"],
+        }
+    }
+}
+
 impl ClientFrame {
-    /// Reads a text frame.
-    pub fn read(text: &str) -> Result<Self, ApiError> {
+    /// Reads a text frame. What of it nothing reads is noted in `unread`.
+    pub fn read(text: &str, unread: &Unread) -> Result<Self, ApiError> {
         let raw: RawClientFrame = crate::extract::parse_object(text.as_bytes())?;
+        unread.control(text.as_bytes(), raw.names())?;
         Ok(match raw {
             RawClientFrame::Stdin { data_b64: Some(encoded), .. } => {
                 let bytes =
@@ -237,7 +249,7 @@ mod tests {
             (r#"{"type":"signal","signal":"SIGINT"}"#, ClientFrame::Signal(2)),
             (r#"{"type":"signal","signal":9}"#, ClientFrame::Signal(9)),
         ] {
-            assert_eq!(ClientFrame::read(text).unwrap(), frame, "{text}");
+            assert_eq!(ClientFrame::read(text, &Unread::default()).unwrap(), frame, "{text}");
         }
         for text in [
             "",
@@ -247,7 +259,7 @@ mod tests {
             r#"{"type":"signal","signal":"NO"}"#,
             r#"{"type":"resize","rows":1}"#,
         ] {
-            assert!(ClientFrame::read(text).is_err(), "{text}");
+            assert!(ClientFrame::read(text, &Unread::default()).is_err(), "{text}");
         }
     }
 

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::FromRequestParts;
 use axum::http::HeaderValue;
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::fields::{known_at, segments};
 use crate::error::ApiError;
@@ -37,7 +38,7 @@ pub(super) struct Unknown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Body,
-    /// The first frame of a WebSocket.
+    /// A frame of a WebSocket.
     Frame,
     Query,
     /// A body where none is read; its name is that of nothing.
@@ -47,6 +48,11 @@ pub(super) enum Place {
 impl Unread {
     pub(super) fn new(strict: bool) -> Self {
         Self { strict, ..Self::default() }
+    }
+
+    /// For what only clients of ours say: nothing unknown is let pass.
+    pub fn strict() -> Self {
+        Self::new(true)
     }
 
     /// Reads a JSON object from a body.
@@ -60,6 +66,27 @@ impl Unread {
         // No answer of HTTP follows, which would tell.
         self.tell("websocket");
         Ok(value)
+    }
+
+    /// Looks through a later frame of a WebSocket, of which only these names are read.
+    pub fn control(&self, bytes: &[u8], known: &'static [&'static str]) -> Result<(), ApiError> {
+        let names: BTreeMap<String, IgnoredAny> = parse_object(bytes, |_| {})?;
+        let unknown: Vec<Unknown> = names
+            .into_keys()
+            .filter(|name| !known.contains(&name.as_str()))
+            .take(MAX_NAMED + 1)
+            .map(|name| Unknown {
+                place: Place::Frame,
+                meant: events::nearest(&name, known.iter().copied()).map(str::to_owned),
+                name: shown(&name),
+            })
+            .collect();
+        if !unknown.is_empty() {
+            self.note(unknown);
+            self.check()?;
+            self.tell("websocket");
+        }
+        Ok(())
     }
 
     fn object<T: DeserializeOwned>(
@@ -196,11 +223,29 @@ pub fn parse_object<T: DeserializeOwned>(
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(ApiError::bad_request("the body must be a JSON object"));
     }
-    let wrong = |error: serde_json::Error| ApiError::bad_request(format!("invalid JSON body: {error}"));
+    let wrong = |error: serde_json::Error| {
+        ApiError::bad_request(format!("invalid JSON body: {}", without_values(&error)))
+    };
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_ignored::deserialize(&mut reader, |path| ignored(segments(&path))).map_err(wrong)?;
     reader.end().map_err(wrong)?;
     Ok(value)
+}
+
+/// What is wrong with JSON, without the value that is wrong: it may be a secret that stands in the wrong place.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    for begin in ["invalid type: ", "invalid value: ", "unknown variant "] {
+        // The value may say anything, also what follows it; what is expected is written by us.
+        if let (Some(rest), Some((_, expected))) = (text.strip_prefix(begin), text.rsplit_once(", expected "))
+        {
+            let kind =
+                rest.split([' ', ',']).next().filter(|kind| kind.bytes().all(|b| b.is_ascii_lowercase()));
+            let kind = kind.map(|kind| format!(": {kind}")).unwrap_or_default();
+            return format!("{}{kind}, expected {expected}", begin.trim_end_matches([':', ' ']));
+        }
+    }
+    text
 }
 
 impl<S: Sync> FromRequestParts<S> for Unread {
@@ -221,6 +266,34 @@ mod tests {
 
     fn strictly(json: &str) -> Result<ExecRequest, String> {
         Unread::new(true).body(json.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_a_value() {
+        for json in [
+            r#"{"command":"true","env":{"TOKEN":["s3cret"]},"timeout":"s3cret, expected"}"#,
+            r#"{"command":"true","env":"s3cret, expected a pony"}"#,
+            r#"{"command":"true","tty":"s3cret"}"#,
+            r#"{"command":{"s3cret":1}}"#,
+            r#"{"command":"true","args":[["s3cret"]]}"#,
+            r#"{"command":"true","rows":"s3cret"}"#,
+        ] {
+            let error = strictly(json).unwrap_err();
+            assert!(!error.contains("s3cret") && !error.contains("pony"), "{error}");
+            assert!(error.contains("expected"), "{error}");
+        }
+    }
+
+    #[test]
+    fn later_frames_are_looked_through() {
+        let frame = br#"{"type":"resize","rows":1,"cols":2,"colls":3}"#;
+        let known = &["type", "rows", "cols"];
+        let error = Unread::new(true).control(frame, known).unwrap_err().to_string();
+        assert_eq!(error, "unknown field of the frame \"colls\" (did you mean \"cols\"?)");
+        let lenient = Unread::new(false);
+        lenient.control(frame, known).unwrap();
+        assert_eq!(lenient.found().len(), 1);
+        Unread::new(true).control(br#"{"type":"resize","rows":1,"cols":2}"#, known).unwrap();
     }
 
     #[test]

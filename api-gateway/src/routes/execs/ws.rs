@@ -86,7 +86,8 @@ async fn serve(
     let speaker = Records { framing, records, next: [0, 0], is_announced: false, last: Word::Done };
     let target = Target { gateway, caller, sandbox: place.0.id, exec };
     let (failures, _) = mpsc::channel(1);
-    let listener = Typist { framing, target, started: Some(started), failures, input: None, is_over: false };
+    let started = Some(started);
+    let listener = Typist { framing, target, started, failures, input: None, is_over: false, unread };
     // That the gateway stops is said by the records, as their last one.
     let terms = Terms { stop: None, ..terms };
     let (_, no_asides) = mpsc::channel(1);
@@ -150,6 +151,7 @@ struct Typist {
     input: Option<InputQueue>,
     /// It ended before it started.
     is_over: bool,
+    unread: Unread,
 }
 
 impl Listener for Typist {
@@ -164,7 +166,7 @@ impl Listener for Typist {
                 !first.is_ok_and(|recorded| matches!(recorded.event.data, EventData::ExecStarted(_)));
         }
         let frame = if let Message::Text(text) = message {
-            ClientFrame::read(&text)?
+            ClientFrame::read(&text, &self.unread)?
         } else {
             ClientFrame::Stdin(message.into_data())
         };

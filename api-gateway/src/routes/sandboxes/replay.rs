@@ -221,9 +221,16 @@ enum Control {
     Seek { position: u64 },
 }
 
-/// What a control frame wants.
+/// What a control frame wants. The protocol is ours alone, so nothing unknown is let pass.
 pub(crate) fn wish(text: &str) -> Result<Wish, ApiError> {
-    Ok(match crate::extract::parse_object(text.as_bytes())? {
+    let control: Control = crate::extract::parse_object(text.as_bytes())?;
+    let known: &'static [&'static str] = match control {
+        Control::Pause | Control::Resume => &["type"],
+        Control::Speed { .. } => &["type", "speed"],
+        Control::Seek { .. } => &["type", "position"],
+    };
+    crate::strict::Unread::strict().control(text.as_bytes(), known)?;
+    Ok(match control {
         Control::Pause => Wish::Pause,
         Control::Resume => Wish::Resume,
         Control::Speed { speed } => Wish::Speed(speed.read()?),
