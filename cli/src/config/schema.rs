@@ -131,7 +131,7 @@ pub struct DockerConfig {
     pub runtimes: Vec<String>,
     /// `default`, or a path of a profile.
     pub seccomp_profile: String,
-    /// The bridge network of sandboxes that ask for one.
+    /// How the names of the networks of sandboxes that ask for one begin.
     pub bridge_network: String,
     /// `missing` or `never`.
     pub pull: String,

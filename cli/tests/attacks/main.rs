@@ -14,6 +14,7 @@ mod images;
 mod kernel;
 mod nats;
 mod siege;
+mod network;
 
 /// Makes a test for each provider out of a function that takes a provider's name.
 macro_rules! in_both {

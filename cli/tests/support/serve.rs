@@ -152,4 +152,14 @@ pub fn remove_containers(installation: &str) {
     for id in ids.lines() {
         docker(&["rm", "-f", id]);
     }
+    // A server that ended in the middle leaves networks and the rules for them.
+    for id in docker(&["network", "ls", "-q", "--filter", &filter]).lines() {
+        let bridge = "{{index .Options \"com.docker.network.bridge.name\"}}";
+        let bridge = docker(&["network", "inspect", id, "--format", bridge]);
+        docker(&["network", "rm", id]);
+        if let Some(prefix) = bridge.get(..8) {
+            let _ =
+                Command::new("nft").args(["delete", "table", "inet", &format!("stacyvm_{prefix}")]).output();
+        }
+    }
 }

@@ -32,6 +32,11 @@ pub(super) fn container_name(config: &DockerConfig, id: SandboxId) -> String {
     format!("{}-{id}", config.deployment)
 }
 
+/// The name of the box's network, where it has one.
+pub(super) fn network_name(config: &DockerConfig, id: SandboxId) -> String {
+    format!("{}-{}", config.bridge_network, container_name(config, id))
+}
+
 /// The labels of every container of ours.
 pub(super) fn own_labels(config: &DockerConfig) -> [(&'static str, String); 2] {
     [(DEPLOYMENT_LABEL, config.deployment.clone()), (NODE_LABEL, config.node.to_string())]
@@ -77,7 +82,7 @@ pub(super) fn create_body(
             bind(&config.agent_path, inside::AGENT, true),
             bind(&run_dir::shared(shared_dir), inside::RUN_DIR, false),
         ]),
-        network_mode: Some(network_mode(config, spec.network)),
+        network_mode: Some(network_mode(config, order)),
         readonly_rootfs: Some(spec.read_only_root),
         tmpfs: spec.read_only_root.then(|| tmpfs(in_memory)),
         shm_size: in_memory.and_then(|sizes| i64::try_from(sizes.shm).ok()),
@@ -109,10 +114,10 @@ pub(super) fn create_body(
 
 /// The engine's setting up of a network namespace is half of a cold start; a namespace made beforehand and named here
 /// as `container:ID` would save it.
-fn network_mode(config: &DockerConfig, network: Network) -> String {
-    match network {
+fn network_mode(config: &DockerConfig, order: &BoxOrder) -> String {
+    match order.spec.network {
         Network::None => "none".to_owned(),
-        Network::Bridge => config.bridge_network.clone(),
+        Network::Bridge => network_name(config, order.id),
     }
 }
 

@@ -18,7 +18,7 @@ pub struct DockerConfig {
     pub node: NodeId,
     /// Keeps several installations (or tests) on one engine apart: letters, digits, `_`, `.` and `-`.
     pub deployment: String,
-    /// The network of boxes that ask for a bridge. It is made on first use, without traffic between boxes.
+    /// How the names of networks begin: each box that asks for a bridge has one of its own.
     pub bridge_network: String,
     /// What to do about an image that is not here.
     pub pull: PullPolicy,

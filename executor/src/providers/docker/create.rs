@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::{ContainerStateStatusEnum, NetworkCreateRequest};
+use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
 use events::{Network, SandboxId};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -86,13 +86,16 @@ impl DockerProvider {
         let deadline = Instant::now() + order.make_within;
         let engine = self.engine().await.map_err(|error| create_error(error, None, ""))?;
         self.check_runtime(engine, order.spec.runtime.as_deref()).await?;
+        if order.spec.network == Network::Bridge {
+            self.make_network(engine, order.id).await?;
+        }
         let mut runtime_id = self.create_container(engine, order, chosen, deadline, progress, made).await?;
         if let Err(error) = self.start_container(engine, order.id).await {
             // Older engines look for the network only now, and give the container up when it is missing.
             if meaning(&error) != Meaning::NoSuchNetwork || order.spec.network != Network::Bridge {
                 return Err(create_error(error, order.spec.runtime.as_deref(), &order.spec.image));
             }
-            self.make_network(engine).await?;
+            self.make_network(engine, order.id).await?;
             let failed = |error| create_error(error, order.spec.runtime.as_deref(), &order.spec.image);
             self.remove_container(engine, order.id).await.map_err(failed)?;
             runtime_id = self.create_container(engine, order, chosen, deadline, progress, made).await?;
@@ -155,7 +158,7 @@ impl DockerProvider {
                     pull.unwrap_or(Err(CreateError::DeadlinePassed))?;
                     pulled = true;
                 }
-                Meaning::NoSuchNetwork => self.make_network(engine).await?,
+                Meaning::NoSuchNetwork => self.make_network(engine, order.id).await?,
                 Meaning::Conflict => {
                     made.store(false, Ordering::Relaxed);
                     if let Some(id) = self.adopt(engine, order.id).await? {
@@ -215,21 +218,6 @@ impl DockerProvider {
                 self.remove_container(engine, id).await.map_err(|error| create_error(error, None, ""))?;
                 Ok(None)
             }
-        }
-    }
-
-    /// Boxes on it reach the outside, not one another.
-    async fn make_network(&self, engine: &Docker) -> Result<(), CreateError> {
-        let request = NetworkCreateRequest {
-            name: self.config.bridge_network.clone(),
-            driver: Some("bridge".to_owned()),
-            options: Some([("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into()),
-            ..NetworkCreateRequest::default()
-        };
-        match engine.create_network(request).await {
-            Ok(_) => Ok(()),
-            Err(error) if meaning(&error) == Meaning::Conflict => Ok(()),
-            Err(error) => Err(create_error(error, None, "")),
         }
     }
 

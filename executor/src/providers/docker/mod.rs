@@ -5,6 +5,7 @@
 
 mod address;
 mod body;
+mod bridge;
 mod config;
 mod create;
 mod errors;
@@ -50,6 +51,8 @@ pub struct DockerProvider {
     trash: Trash,
     set_aside: remove::SetAside,
     pulls: Arc<pull::Pulls>,
+    /// Held while a network and the rules for it are made or removed.
+    bridges: tokio::sync::Mutex<()>,
 }
 
 /// Why the provider cannot work as configured.
@@ -138,6 +141,7 @@ impl DockerProvider {
             trash,
             set_aside: remove::SetAside::default(),
             pulls: Arc::default(),
+            bridges: tokio::sync::Mutex::default(),
         })
     }
 

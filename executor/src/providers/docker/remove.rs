@@ -116,6 +116,10 @@ impl DockerProvider {
     /// Takes away what the box shared with the executor.
     pub(super) async fn drop_run_dir(&self, id: SandboxId) -> Result<(), DestroyError> {
         let failed = |error: std::io::Error| DestroyError::Failed(Box::new(error));
+        if self.run_dir(id).exists() {
+            let engine = self.engine().await.map_err(destroy_error)?;
+            self.remove_network(engine, id).await;
+        }
         run_dir::release(&self.run_dir(id)).map_err(failed)?;
         if let Some(thrown) = self.trash.throw(&self.run_dir(id)).map_err(failed)? {
             thrown.gone(NOTICEABLE).await;

@@ -1,0 +1,196 @@
+//! What a sandbox with a network tries to reach: the host, what is private, and other sandboxes.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::process::{Process, free_port};
+use crate::support::serve::Serve;
+
+fn run(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).output().unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Another network namespace with a public address, a route of the host to it, and something that listens there.
+struct Outside {
+    namespace: String,
+    address: Ipv4Addr,
+    port: u16,
+    _listener: Process,
+    _dir: tempfile::TempDir,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let id = std::process::id() % 1_000_000;
+        let (namespace, here, there) = (format!("svt-{id}"), format!("svt{id}a"), format!("svt{id}b"));
+        run("ip", &["netns", "add", &namespace]).expect("root may make a network namespace");
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &namespace, "python3", "-m", "http.server", &port.to_string()]);
+        command.current_dir(dir.path());
+        let listener = Process::start(command, &dir.path().join("log"));
+        // One of 64 of a range that nobody has; others test here too.
+        let net = u8::try_from(id % 64).unwrap() * 4;
+        let (gateway, address) = (Ipv4Addr::new(203, 0, 113, net + 1), Ipv4Addr::new(203, 0, 113, net + 2));
+        let outside = Self { namespace, address, port, _listener: listener, _dir: dir };
+        let inside = |args: &[&str]| {
+            let all = [&["netns", "exec", &outside.namespace, "ip"], args].concat();
+            run("ip", &all).unwrap_or_else(|| panic!("{args:?}"));
+        };
+        let ip = |args: &[&str]| run("ip", args).unwrap_or_else(|| panic!("{args:?}"));
+        ip(&["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &outside.namespace]);
+        ip(&["addr", "add", &format!("{gateway}/30"), "dev", &here]);
+        ip(&["link", "set", &here, "up"]);
+        inside(&["addr", "add", &format!("{address}/30"), "dev", &there]);
+        inside(&["link", "set", &there, "up"]);
+        inside(&["link", "set", "lo", "up"]);
+        // What is private, and what clouds have for their machines, is there too: only rules keep it out of reach.
+        for closed in closed() {
+            inside(&["addr", "add", &format!("{closed}/32"), "dev", "lo"]);
+            ip(&["route", "add", &format!("{closed}/32"), "via", &address.to_string()]);
+        }
+        outside
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // Its end of the pair goes with it, the host's end and the routes with that.
+        run("ip", &["link", "del", &format!("svt{}a", std::process::id() % 1_000_000)]);
+        run("ip", &["netns", "del", &self.namespace]);
+    }
+}
+
+/// Listened on outside, and routed there by the host: link-local, private, shared. Other tests have others.
+fn closed() -> [String; 3] {
+    let id = std::process::id();
+    let (high, low) = (id / 200 % 200, id % 200 + 1);
+    [format!("169.254.{high}.{low}"), format!("10.99.{high}.{low}"), format!("100.100.{high}.{low}")]
+}
+
+/// Python that says for each `ADDRESS PORT` whether it is `open`, or why not.
+fn knock(targets: &[(String, u16)]) -> String {
+    let list =
+        targets.iter().map(|(address, port)| format!("({address:?},{port})")).collect::<Vec<_>>().join(",");
+    format!(
+        "python3 -c '
+import socket, threading
+def knock(i, target):
+    try:
+        socket.create_connection(target, 3).close()
+        said[i] = \"open\"
+    except OSError as error:
+        said[i] = str(error)
+targets = [{list}]
+said = [None] * len(targets)
+threads = [threading.Thread(target=knock, args=(i, t)) for i, t in enumerate(targets)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(\"\\n\".join(said))
+'"
+    )
+}
+
+async fn answers(serve: &Serve, sandbox: &str, targets: &[(String, u16)]) -> Vec<String> {
+    let answer = serve.api.exec(sandbox, &knock(targets)).await;
+    let said: Vec<_> = answer["stdout"].as_str().unwrap().lines().map(str::to_owned).collect();
+    assert_eq!(said.len(), targets.len(), "{answer}");
+    said
+}
+
+#[tokio::test]
+async fn a_network_leads_to_what_is_public_only() {
+    let outside = Outside::new();
+    let serve = Serve::start().await;
+    let box_with_network = json!({"image": "python:3.12", "network": "bridge"});
+    let one = serve.api.spawn(box_with_network.clone()).await;
+    let two = serve.api.spawn(box_with_network).await;
+    let public = [(outside.address.to_string(), outside.port)];
+    crate::support::eventually("what is public is reached", Duration::from_secs(30), async || {
+        (answers(&serve, &one, &public).await == ["open"]).then_some(())
+    })
+    .await;
+
+    // On the host, on all its addresses; and in the other sandbox.
+    let host = TcpListener::bind("[::]:0").unwrap();
+    let port = host.local_addr().unwrap().port();
+    let (_, shown) = serve.api.get(&format!("/sandboxes/{two}")).await;
+    let other: Ipv4Addr = shown["ip"].as_str().unwrap().parse().unwrap();
+    serve.api.exec(&two, "python3 -m http.server 8000 >/dev/null 2>&1 & sleep 1").await;
+    let (_, shown) = serve.api.get(&format!("/sandboxes/{one}")).await;
+    let own: Ipv4Addr = shown["ip"].as_str().unwrap().parse().unwrap();
+    let gateway = Ipv4Addr::from(u32::from(own) - 1);
+    let addresses = run("hostname", &["-I"]).unwrap();
+    let mut targets: Vec<(String, u16)> =
+        addresses.split_whitespace().map(|at| (at.to_owned(), port)).collect();
+    targets.extend(
+        [gateway.to_string(), u32::from(gateway).to_string(), format!("0x{:x}", u32::from(gateway))]
+            .map(|at| (at, port)),
+    );
+    targets.extend([format!("::ffff:{gateway}"), "fd00:ec2::254".to_owned()].map(|at| (at, port)));
+    targets.extend([(other.to_string(), 8000), (Ipv4Addr::from(u32::from(other) - 1).to_string(), port)]);
+    targets.extend(closed().map(|at| (at, outside.port)));
+    let said = answers(&serve, &one, &targets).await;
+    for (target, said) in targets.iter().zip(said) {
+        assert_ne!(said, "open", "{target:?}");
+    }
+    // What was not reached is there: the host itself reaches it.
+    for closed in closed() {
+        let at = (closed.parse::<Ipv4Addr>().unwrap(), outside.port);
+        std::net::TcpStream::connect(at).unwrap_or_else(|error| panic!("{at:?}: {error}"));
+    }
+    std::net::TcpStream::connect((other, 8000)).expect_err("the host's own way in is closed as well");
+
+    // Datagrams do not get through either.
+    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    udp.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let send = format!(
+        "python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b\"x\", (\"{gateway}\", {}))'",
+        udp.local_addr().unwrap().port()
+    );
+    assert_eq!(serve.api.exec(&one, &send).await["exit_code"], 0);
+    udp.recv(&mut [0; 8]).expect_err("nothing comes");
+
+    // Nobody's names but its own: asked of the engine's resolver, by address and by name.
+    let name = format!("{}-{two}", serve.installation());
+    let ask = format!(
+        "python3 -c '
+import socket
+for ask in (lambda: socket.gethostbyaddr(\"{other}\"), lambda: socket.gethostbyname(\"{name}\"), lambda: socket.gethostbyname(\"{two}\")):
+    try: print(\"found\", ask())
+    except OSError as error: print(\"no\")
+'"
+    );
+    assert_eq!(serve.api.exec(&one, &ask).await["stdout"], "no\nno\nno\n");
+
+    // Its own way out cannot be changed, and rules that somebody flushed are back with the next sandbox.
+    let change = "import fcntl, socket, struct; s = socket.socket(); fcntl.ioctl(s, 0x8914, struct.pack(\"16sh\", b\"eth0\", 0))";
+    assert_ne!(serve.api.exec(&one, &format!("python3 -c '{change}'")).await["exit_code"], 0);
+    let bridge = run(
+        "docker",
+        &[
+            "network",
+            "inspect",
+            &format!("stacyvm-{name}"),
+            "--format",
+            "{{index .Options \"com.docker.network.bridge.name\"}}",
+        ],
+    )
+    .unwrap();
+    let table = format!("stacyvm_{}", &bridge[..8]);
+    run("nft", &["delete", "table", "inet", &table]).expect("the rules are there");
+    let three = serve.api.spawn(json!({"image": "python:3.12", "network": "bridge"})).await;
+    run("nft", &["list", "table", "inet", &table]).expect("the rules are back");
+
+    for sandbox in [&one, &two, &three] {
+        serve.api.destroy(sandbox).await;
+    }
+    crate::support::eventually("rules go with the last network", Duration::from_secs(60), async || {
+        run("nft", &["list", "table", "inet", &table]).is_none().then_some(())
+    })
+    .await;
+}
