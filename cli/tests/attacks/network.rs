@@ -158,7 +158,7 @@ async fn a_network_leads_to_what_is_public_only() {
     // Nobody's names but its own: asked of the engine's resolver, by address and by name.
     let name = format!("{}-{two}", serve.installation());
     let ask = format!(
-        "python3 -c '
+        "RES_OPTIONS=\"timeout:1 attempts:1\" python3 -c '
 import socket
 for ask in (lambda: socket.gethostbyaddr(\"{other}\"), lambda: socket.gethostbyname(\"{name}\"), lambda: socket.gethostbyname(\"{two}\")):
     try: print(\"found\", ask())
