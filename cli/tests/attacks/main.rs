@@ -13,8 +13,8 @@ mod hunger;
 mod images;
 mod kernel;
 mod nats;
-mod siege;
 mod network;
+mod siege;
 
 /// Makes a test for each provider out of a function that takes a provider's name.
 macro_rules! in_both {
