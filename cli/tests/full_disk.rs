@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use support::eventually;
 use support::nats::Nats;
 use support::process::{SIGCONT, SIGSTOP, kill};
+use support::quota::Quota;
 use support::serve::{Serve, running_containers};
 use support::tmpfs::Tmpfs;
 
@@ -213,4 +214,46 @@ async fn a_nats_of_ones_own_with_a_full_disk_is_named_and_what_to_do() {
     serve.wait_unready(&["transport_full"]).await;
     nats.restart();
     serve.wait_recovered(&kept).await;
+}
+
+#[tokio::test]
+async fn a_quota_that_is_reached_and_raised_is_a_disk_that_fills_and_has_room_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = tempfile::tempdir().unwrap();
+    let quota = Quota::mount(&dir.path().join("nats"), &image.path().join("disk"), 64);
+    let log = dir.path().join("serve.log");
+    let serve = Serve::on(dir, log, "docker", &[("STACYVM_DISK_MIN_FREE", "0")], "").await;
+    let kept = serve.api.spawn(json!({"image": "alpine:latest"})).await;
+    eventually("somebody notices", Duration::from_secs(40), async || {
+        // What has room in the last pages still goes.
+        quota.fill();
+        let answer =
+            serve.post_at_once(&format!("/sandboxes/{kept}/exec"), json!({"command": "echo ok"})).await;
+        assert!([200, 503].contains(&answer.status), "{} {}", answer.status, answer.body);
+        (answer.status == 503).then_some(())
+    })
+    .await;
+    serve.wait_unready(&["transport_full"]).await;
+    assert_eq!(serve.get_at_once("/sandboxes").await.status, 200);
+    quota.empty();
+    serve.wait_recovered(&kept).await;
+}
+
+#[tokio::test]
+async fn the_room_for_output_alone_is_used_up_and_there_is_room_again() {
+    for provider in ["docker", "bubblewrap"] {
+        let serve = Serve::with_provider(provider).await;
+        let made = async || serve.api.spawn(json!({"image": "alpine:latest"})).await;
+        let (full, other) = (made().await, made().await);
+        let filled = serve.api.exec(&full, "cat /dev/zero >/.stacyvm/run/fill").await;
+        assert!(filled["stderr"].as_str().unwrap().contains("No space left"), "{filled}");
+        // Nothing is lost, here or elsewhere: output waits in memory, and then the process waits.
+        let expected: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
+        for sandbox in [&full, &other] {
+            assert!(serve.api.exec(sandbox, "seq 200000").await["stdout"] == expected.as_str());
+        }
+        assert!(serve.api.ready().await);
+        serve.api.exec(&full, "rm /.stacyvm/run/fill").await;
+        assert!(serve.api.exec(&full, "seq 200000").await["stdout"] == expected.as_str());
+    }
 }

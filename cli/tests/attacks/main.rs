@@ -12,6 +12,7 @@ mod agents;
 mod hunger;
 mod images;
 mod kernel;
+mod leavings;
 mod nats;
 mod network;
 mod siege;

@@ -7,6 +7,7 @@ pub mod dockerd;
 pub mod leavings;
 pub mod nats;
 pub mod process;
+pub mod quota;
 pub mod receiver;
 pub mod serve;
 pub mod split;
