@@ -131,8 +131,9 @@ async fn a_log_verifies_and_every_change_of_a_copy_is_named() {
     let quick = report(&output, 0);
     assert!(quick["refolded"].is_null(), "{quick}");
     assert!(quick["does_not_prove"].to_string().contains("read models"), "{quick}");
-    // The last checkpoint was made at the stop, and is the only thing after what it speaks of.
-    assert_eq!(whole_report["events_after_checkpoint"], 1, "{whole_report}");
+    // The last checkpoint was made at the stop. It is the only thing after what it speaks of, or only in the file: a stop does
+    // not wait for ever until it is recorded.
+    assert!(whole_report["events_after_checkpoint"].as_u64().unwrap() <= 1, "{whole_report}");
 
     let changed = |name: &str, code: &str| {
         let dir = copy(serve.dir.path(), scratch.path(), name);

@@ -32,6 +32,9 @@ pub struct CommandArgs {
     /// Hand the command to /bin/sh -c; further words are quoted and appended.
     #[arg(long)]
     pub shell: bool,
+    /// Write output to a terminal as it is, also what would ask it something or set the clipboard. With --tty it always is.
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// The body of an exec request.
@@ -145,6 +148,7 @@ mod tests {
             interactive: false,
             tty: false,
             shell: false,
+            raw: false,
         }
     }
 
@@ -166,6 +170,7 @@ mod tests {
             interactive: true,
             tty: false,
             shell: true,
+            raw: false,
         };
         assert_eq!(
             json(&full),

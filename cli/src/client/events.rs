@@ -101,7 +101,7 @@ pub async fn reopen(api: &Api, query: &FeedQuery) -> Result<feed::FeedEvents, Cl
 
 fn show(event: &FeedEvent, format: Format, text: &mut String) {
     match format {
-        Format::Json => text.push_str(&json_line(event)),
+        Format::Json => text.push_str(&output::json(&json_line(event))),
         Format::Table => text.push_str(&table_line(event)),
     }
     text.push('\n');

@@ -42,6 +42,7 @@ pub async fn exec(api: &Api, format: Format, args: ExecArgs) -> Result<ExitCode,
         return Ok(ExitCode::SUCCESS);
     }
     let keys = args.keys.detach_keys;
-    let finish = session::run(api, &args.id, request, input, keys, format, &mut signals).await?;
+    let raw = args.command_args.raw;
+    let finish = session::run(api, &args.id, request, input, keys, format, raw, &mut signals).await?;
     Ok(ExitCode::from(finish.report()))
 }

@@ -27,6 +27,9 @@ pub struct LogsArgs {
     /// The last so many lines, of a sandbox.
     #[arg(long, short = 'n', value_name = "NUMBER")]
     pub lines: Option<u32>,
+    /// Write output to a terminal as it is, also what would ask it something or set the clipboard.
+    #[arg(long)]
+    pub raw: bool,
 }
 
 pub async fn logs(api: &Api, format: Format, args: LogsArgs) -> Result<ExitCode, ClientError> {
@@ -43,7 +46,7 @@ async fn show(api: &Api, format: Format, args: &LogsArgs) -> Result<(), ClientEr
         if args.lines.is_some() {
             return Err(ClientError::Usage("--lines is for sandboxes".to_owned()));
         }
-        return session::recorded(api, &args.id, format, args.follow).await;
+        return session::recorded(api, &args.id, format, args.follow, args.raw).await;
     }
     if args.follow {
         return follow(api, format, &args.id, args.lines).await;

@@ -36,7 +36,8 @@ pub async fn run(api: &Api, format: Format, args: RunArgs) -> Result<ExitCode, C
     let input = args.command_args.input();
     // What is left running would be destroyed with its sandbox: there would be nothing to come back to.
     let keys = DetachKeys::none();
-    let outcome = session::run(api, &sandbox.id, request, input, keys, format, &mut signals).await;
+    let raw = args.command_args.raw;
+    let outcome = session::run(api, &sandbox.id, request, input, keys, format, raw, &mut signals).await;
     if args.keep {
         output::note(&format!("{} is kept", sandbox.id));
     } else {

@@ -19,7 +19,7 @@ use super::offsets::Offsets;
 use super::patience::Patience;
 use super::record::{End, OutputLine, Record};
 use super::signals::Signals;
-use super::terminal::{self, DetachKeys};
+use super::terminal::{self, DetachKeys, output_of_sandboxes};
 use crate::output::{self, Format, LiveOutput, Target};
 
 /// How long a server may be away before we stop asking for it.
@@ -52,7 +52,8 @@ impl Finish {
     }
 }
 
-/// Runs a command and writes what it writes.
+/// Runs a command and writes what it writes; `raw`: to a terminal too as it is.
+#[expect(clippy::too_many_arguments, reason = "each is a word of the command line")]
 pub async fn run(
     api: &Api,
     sandbox: &str,
@@ -60,12 +61,13 @@ pub async fn run(
     input: Input,
     keys: DetachKeys,
     format: Format,
+    raw: bool,
     signals: &mut Signals,
 ) -> Result<Finish, ClientError> {
     let mut control = Control::new(api, signals);
     let outcome = match input {
         Input::Nothing => {
-            let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
+            let out = output_of_sandboxes(raw).map_err(ClientError::local("cannot start a thread"))?;
             watch(api, sandbox, &request, format, &out, &mut control).await.map(Finish::Ended)
         }
         Input::Stdin | Input::Terminal => {
@@ -133,8 +135,14 @@ async fn feed(
 }
 
 /// Writes what a command has written up to now; with `follow` also what comes, until it ends.
-pub async fn recorded(api: &Api, exec: &str, format: Format, follow: bool) -> Result<(), ClientError> {
-    let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
+pub async fn recorded(
+    api: &Api,
+    exec: &str,
+    format: Format,
+    follow: bool,
+    raw: bool,
+) -> Result<(), ClientError> {
+    let out = output_of_sandboxes(raw).map_err(ClientError::local("cannot start a thread"))?;
     let Exec { stdout_bytes, stderr_bytes, .. } = Exec::get(api, exec).await?;
     let mut offsets = Offsets::default();
     let mut patience = Patience::new(RECONNECT);

@@ -65,6 +65,7 @@ pub async fn shell(api: &Api, format: Format, args: ShellArgs) -> Result<ExitCod
         interactive: true,
         tty: input == Input::Terminal,
         shell: false,
+        raw: false,
     };
     let request = ExecRequest::new(words, &command_args)?.detached(input);
     let mut heed = Heed::Leave(&mut signals);

@@ -54,9 +54,17 @@ impl Room<'_> {
     }
 }
 
+/// What is left of bytes before they are written.
+pub type Filter = Box<dyn FnMut(&[u8]) -> Vec<u8> + Send>;
+
 impl LiveOutput {
-    /// Starts the writer.
+    /// Starts the writer. Every byte is written as it is.
     pub fn start() -> io::Result<Self> {
+        Self::start_with(None, None)
+    }
+
+    /// The same, with filters for stdout and for stderr.
+    pub fn start_with(stdout: Option<Filter>, stderr: Option<Filter>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let failure = Arc::new(OnceLock::new());
         let told = Arc::clone(&failure);
@@ -64,7 +72,7 @@ impl LiveOutput {
         let given_up = Arc::clone(&abandoned);
         thread::Builder::new().name("output".to_owned()).spawn(move || {
             let mut queue = queue;
-            if let Err(error) = write_all(&mut queue, &given_up) {
+            if let Err(error) = write_all(&mut queue, &given_up, stdout, stderr) {
                 let _ = told.set(error);
             }
             // Last: the other side looks for the reason when it finds the queue closed.
@@ -123,13 +131,27 @@ impl LiveOutput {
     }
 }
 
-fn write_all(queue: &mut mpsc::Receiver<Job>, abandoned: &AtomicBool) -> io::Result<()> {
+fn write_all(
+    queue: &mut mpsc::Receiver<Job>,
+    abandoned: &AtomicBool,
+    mut stdout: Option<Filter>,
+    mut stderr: Option<Filter>,
+) -> io::Result<()> {
     while let Some(job) = queue.blocking_recv() {
         if abandoned.load(Ordering::Relaxed) {
             return Ok(());
         }
         match job {
-            Job::Write(target, bytes) => write(target, &bytes, abandoned)?,
+            Job::Write(target, bytes) => {
+                let filter = match target {
+                    Target::Stdout => stdout.as_mut(),
+                    Target::Stderr => stderr.as_mut(),
+                };
+                match filter {
+                    Some(filter) => write(target, &filter(&bytes), abandoned)?,
+                    None => write(target, &bytes, abandoned)?,
+                }
+            }
             Job::Flush(done) => {
                 let _ = done.send(());
             }

@@ -6,11 +6,11 @@ mod style;
 mod table;
 mod text;
 
-pub use live::{LiveOutput, Room, Target};
+pub use live::{Filter, LiveOutput, Room, Target};
 pub use progress::{PullBar, TransferBar};
 pub use style::Style;
 pub use table::Table;
-pub use text::{age, bytes, plain};
+pub use text::{age, bytes, json, plain};
 
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -41,16 +41,12 @@ pub fn print(text: &str) -> io::Result<()> {
 
 /// Prints a value as indented JSON.
 pub fn print_json(value: &impl Serialize) -> io::Result<()> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    text.push('\n');
-    print(&text)
+    print(&format!("{}\n", json(&serde_json::to_string_pretty(value)?)))
 }
 
 /// Prints a value as one line of JSON.
 pub fn print_json_line(value: &impl Serialize) -> io::Result<()> {
-    let mut text = serde_json::to_string(value)?;
-    text.push('\n');
-    print(&text)
+    print(&format!("{}\n", json(&serde_json::to_string(value)?)))
 }
 
 /// Says something on stderr that is not a result.

@@ -15,12 +15,37 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, true)
 }
 
+/// What is not seen and changes what is: the direction of text, its lines, or nothing at all.
+const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// JSON that can be shown: what a terminal obeys, or does not show, is written as `\\u` and digits. It means the same.
+pub fn json(text: &str) -> Cow<'_, str> {
+    // Line feeds and the like stand between values; within them they are escaped already.
+    let harmful = |c: char| !c.is_ascii() && c.is_control() || c == '\u{7f}' || is_invisible(c);
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if harmful(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 fn escape(text: &str, keep_line_feeds: bool) -> Cow<'_, str> {
-    let harmful = |c: char| {
-        let bidirectional =
-            matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-        c != '\n' && c.is_control() || c == '\n' && !keep_line_feeds || bidirectional
-    };
+    let harmful = |c: char| c != '\n' && c.is_control() || c == '\n' && !keep_line_feeds || is_invisible(c);
     if !text.contains(harmful) {
         return Cow::Borrowed(text);
     }
@@ -68,6 +93,19 @@ mod tests {
         assert_eq!(plain("\u{202e}evil"), "\\u{202e}evil");
         assert_eq!(plain("größe 😀 汉字"), "größe 😀 汉字");
         assert_eq!(lines("a\nb\x07"), "a\nb\\u{7}");
+    }
+
+    #[test]
+    fn json_says_the_same_and_does_nothing() {
+        let value = serde_json::json!({"a\u{9b}": "b\u{7f}\u{202e}\u{2028}\u{200b}\u{e0041}é汉\x1b\n"});
+        let text = serde_json::to_string_pretty(&value).unwrap();
+        let shown = json(&text);
+        assert_eq!(
+            shown,
+            "{\n  \"a\\u009b\": \"b\\u007f\\u202e\\u2028\\u200b\\udb40\\udc41é汉\\u001b\\n\"\n}"
+        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert_eq!(plain("a\u{feff}\u{2066}b"), "a\\u{feff}\\u{2066}b");
     }
 
     #[test]

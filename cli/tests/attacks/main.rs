@@ -16,6 +16,7 @@ mod leavings;
 mod nats;
 mod network;
 mod siege;
+mod terminal;
 
 /// Makes a test for each provider out of a function that takes a provider's name.
 macro_rules! in_both {

@@ -168,9 +168,8 @@ impl<'a> Screen<'a> {
 }
 
 pub fn json_line(value: &impl serde::Serialize) -> Result<Bytes, ClientError> {
-    let mut line = serde_json::to_vec(value).map_err(|error| ClientError::Unexpected(error.to_string()))?;
-    line.push(b'\n');
-    Ok(line.into())
+    let line = serde_json::to_string(value).map_err(|error| ClientError::Unexpected(error.to_string()))?;
+    Ok(format!("{}\n", output::json(&line)).into())
 }
 
 #[cfg(test)]

@@ -118,7 +118,8 @@ fn show(entries: &[Entry], format: Format) -> Result<(), ClientError> {
             Format::Table => text.push_str(&entry.line()),
             Format::Json => {
                 let json = serde_json::to_string(entry);
-                text.push_str(&json.map_err(|error| ClientError::Unexpected(error.to_string()))?);
+                let json = json.map_err(|error| ClientError::Unexpected(error.to_string()))?;
+                text.push_str(&output::json(&json));
             }
         }
         text.push('\n');

@@ -8,7 +8,7 @@ mod sequences;
 
 pub use detach_keys::{DetachKeys, Typed, Typing};
 pub use modes::Modes;
-pub use queries::Scrollback;
+pub use queries::{Scrollback, output_of_sandboxes};
 pub use raw_mode::RawMode;
 
 use std::io::{self, IsTerminal as _, stderr, stdin, stdout};
