@@ -8,7 +8,7 @@ mod sequences;
 
 pub use detach_keys::{DetachKeys, Typed, Typing};
 pub use modes::Modes;
-pub use queries::{Scrollback, output_of_sandboxes};
+pub use queries::Scrollback;
 pub use raw_mode::RawMode;
 
 use std::io::{self, IsTerminal as _, stderr, stdin, stdout};
@@ -16,6 +16,8 @@ use std::os::fd::AsFd as _;
 
 use rustix::termios::tcgetwinsize;
 use serde::{Deserialize, Serialize};
+
+use crate::output::{self, LiveOutput};
 
 /// What a terminal has that does not say.
 const USUAL: Size = Size { rows: 24, cols: 80 };
@@ -50,6 +52,16 @@ pub fn is_input() -> bool {
 /// Whether output goes to a terminal.
 pub fn is_output() -> bool {
     stdout().is_terminal()
+}
+
+/// The way to stdout and stderr for what a sandbox wrote: where these are terminals, nothing reaches them that would ask them
+/// something, set the clipboard or ring, unless it is wanted `raw`. What goes to files and pipes stays as it is.
+pub fn output_of_sandboxes(raw: bool) -> io::Result<LiveOutput> {
+    let filter = |is_terminal: bool| -> Option<output::Filter> {
+        let mut scrollback = Scrollback::default();
+        (is_terminal && !raw).then(|| -> output::Filter { Box::new(move |bytes| scrollback.filter(bytes)) })
+    };
+    LiveOutput::start_with(filter(io::stdout().is_terminal()), filter(io::stderr().is_terminal()))
 }
 
 /// Tells of new sizes.

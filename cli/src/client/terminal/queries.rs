@@ -4,10 +4,7 @@
 //! program has long had its answers when its output is shown again: asked once more, our terminal would type them into
 //! whatever runs now. So questions are left out, and so are bells, notifications and what sets the clipboard.
 
-use std::io::{self, IsTerminal as _};
-
 use super::sequences::{Piece, Sequences, is_control};
-use crate::output::{self, LiveOutput};
 
 const ESC: u8 = 0x1b;
 const BEL: u8 = 0x07;
@@ -60,16 +57,6 @@ impl Scrollback {
         out.extend(self.sequences.finish());
         out
     }
-}
-
-/// The way to stdout and stderr for what a sandbox wrote: where these are terminals, nothing reaches them that would ask them
-/// something, set the clipboard or ring, unless it is wanted `raw`. What goes to files and pipes stays as it is.
-pub fn output_of_sandboxes(raw: bool) -> io::Result<LiveOutput> {
-    let filter = |is_terminal: bool| -> Option<output::Filter> {
-        let mut scrollback = Scrollback::default();
-        (is_terminal && !raw).then(|| -> output::Filter { Box::new(move |bytes| scrollback.filter(bytes)) })
-    };
-    LiveOutput::start_with(filter(io::stdout().is_terminal()), filter(io::stderr().is_terminal()))
 }
 
 impl Filter {
