@@ -63,6 +63,12 @@ fn verified(serve: &Serve) -> Value {
 #[tokio::test]
 async fn a_new_audit_key_is_stated_and_the_log_still_verifies() {
     let mut serve = Serve::with_provider("bubblewrap").await;
+    // A stop does not wait for ever until its checkpoint is recorded, and of a log that nobody signed no key changes.
+    support::eventually("the log is signed", std::time::Duration::from_secs(30), async || {
+        let (_, page) = serve.api.get("/audit/checkpoints").await;
+        page["checkpoints"].as_array().is_some_and(|all| !all.is_empty()).then_some(())
+    })
+    .await;
     serve.process.terminate();
     let key = serve.dir.path().join("audit.key");
     for previous in [true, false] {
