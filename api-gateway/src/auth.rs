@@ -31,6 +31,11 @@ impl KeyRing {
         Self(keys)
     }
 
+    /// Whether all keys are of one tenant: then there is nobody else whose share of the whole it could learn.
+    pub fn is_of_one_tenant(&self) -> bool {
+        self.0.windows(2).all(|pair| pair[0].tenant == pair[1].tenant)
+    }
+
     /// Whose key this is. Takes the same time whichever key it is, and whether it is one.
     fn find(&self, presented: &[u8]) -> Option<&ApiKey> {
         let digest: [u8; 32] = Sha256::digest(presented).into();

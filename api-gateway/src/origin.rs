@@ -58,7 +58,8 @@ impl FromStr for Origin {
         };
         let url = Url::parse(text).map_err(|_| none())?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(none)?;
-        if scheme.is_empty() || rest.contains(['\\', '@']) || url.scheme() == "file" {
+        // An escaped host may hold what it may not hold as it is, and would be another one when read again.
+        if scheme.is_empty() || rest.contains(['\\', '@', '%']) || url.scheme() == "file" {
             return Err(none());
         }
         // A port that is the scheme's own is none here.
@@ -183,6 +184,7 @@ mod tests {
             ("https:x.example", "write one such as"),
             ("https://user@x.example", "write one such as"),
             ("file:///tmp/x.html", "write one such as"),
+            ("https://co%2ample", "write one such as"),
             ("https://x.example:99999", "write one such as"),
         ] {
             let error = text.parse::<Origin>().unwrap_err().to_string();
