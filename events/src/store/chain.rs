@@ -178,13 +178,11 @@ where
     let failed = failed::<DB>("read what is shown");
     let sql = match kind {
         Shown::Sandbox => {
-            "SELECT tenant, owner, provider, node, CAST(NULL AS TEXT), state, CAST(ended AS BIGINT), expires_at
+            "SELECT state, tenant, owner, provider, node, CAST(ended AS BIGINT), expires_at
              FROM sandboxes WHERE id = $1"
         }
         Shown::Exec => {
-            "SELECT tenant, CAST(NULL AS TEXT), CAST(NULL AS TEXT), CAST(NULL AS TEXT), CAST(NULL AS TEXT), state,
-                 CAST(ended AS BIGINT), started_at, sandbox
-             FROM execs WHERE id = $1"
+            "SELECT state, tenant, sandbox, CAST(ended AS BIGINT), started_at FROM execs WHERE id = $1"
         }
     };
     let row = sqlx::query::<DB>(sql).bind(&id.as_bytes()[..]).fetch_optional(&store.readers).await;
@@ -196,14 +194,14 @@ where
         Ok(Some(row.try_get::<i64, _>(column).map_err(&failed)?.to_string()))
     };
     let columns = match kind {
-        Shown::Sandbox => vec![text(0)?, text(1)?, text(2)?, text(3)?, number(6)?, number(7)?],
+        Shown::Sandbox => vec![text(1)?, text(2)?, text(3)?, text(4)?, number(5)?, number(6)?],
         Shown::Exec => {
-            let sandbox: &[u8] = row.try_get(8).map_err(&failed)?;
+            let sandbox: &[u8] = row.try_get(2).map_err(&failed)?;
             let sandbox = Uuid::from_slice(sandbox).ok().map(|id| id.to_string());
-            vec![text(0)?, sandbox, number(6)?, number(7)?]
+            vec![text(1)?, sandbox, number(3)?, number(4)?]
         }
     };
-    Ok(Some(ShownRow { columns, state: text(5)?.unwrap_or_default() }))
+    Ok(Some(ShownRow { columns, state: text(0)?.unwrap_or_default() }))
 }
 
 /// What the columns of a sandbox's row must be.
