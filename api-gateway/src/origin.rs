@@ -58,8 +58,10 @@ impl FromStr for Origin {
         };
         let url = Url::parse(text).map_err(|_| none())?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(none)?;
-        // An escaped host may hold what it may not hold as it is, and would be another one when read again.
-        if scheme.is_empty() || rest.contains(['\\', '@', '%']) || url.scheme() == "file" {
+        // An escaped host, as it is written or as it is read (of a scheme that the standard does not know), may hold what it
+        // may not hold as it is, and would be another one when read again.
+        let escaped = rest.contains(['\\', '@', '%']) || host.contains('%');
+        if scheme.is_empty() || escaped || url.scheme() == "file" {
             return Err(none());
         }
         // A port that is the scheme's own is none here.
@@ -185,6 +187,8 @@ mod tests {
             ("https://user@x.example", "write one such as"),
             ("file:///tmp/x.html", "write one such as"),
             ("https://co%2ample", "write one such as"),
+            ("app://con\u{4}t", "write one such as"),
+            ("app://bücher", "write one such as"),
             ("https://x.example:99999", "write one such as"),
         ] {
             let error = text.parse::<Origin>().unwrap_err().to_string();
