@@ -104,14 +104,11 @@ impl Hosted {
         self.execs.remove(&exec);
     }
 
-    /// Marks it as being destroyed; `false` when somebody else already does that.
-    pub fn close(&self) -> bool {
-        !self.closing.swap(true, Ordering::AcqRel)
-    }
-
-    /// A destroy that failed leaves it to the next one.
-    pub fn reopen(&self) {
-        self.closing.store(false, Ordering::Release);
+    /// Marks it as being destroyed for as long as what is returned lives, or for good when that is told so; `None` when somebody
+    /// else already does that.
+    pub fn close(self: &Arc<Self>) -> Option<Closing> {
+        (!self.closing.swap(true, Ordering::AcqRel))
+            .then(|| Closing { hosted: Arc::clone(self), for_good: false })
     }
 
     pub fn is_closing(&self) -> bool {
@@ -142,6 +139,27 @@ impl Hosted {
     /// Marks it as being ended for being overdue; `false` when it is already.
     pub fn begin_ending(&self) -> bool {
         !self.ending.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// Somebody destroys a sandbox. Whoever fails at it, or is given up, leaves it to the next one.
+pub struct Closing {
+    hosted: Arc<Hosted>,
+    for_good: bool,
+}
+
+impl Closing {
+    /// It has ended, and the log says so.
+    pub fn over(mut self) {
+        self.for_good = true;
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if !self.for_good {
+            self.hosted.closing.store(false, Ordering::Release);
+        }
     }
 }
 
@@ -281,6 +299,18 @@ mod tests {
         let provider = Arc::new(DockerProvider::new(config).unwrap());
         let agent = Client::new("/nowhere");
         Arc::new(Hosted::new(id, TenantId::default_tenant(), provider, agent, Redaction::default()))
+    }
+
+    #[test]
+    fn a_destroy_that_fails_or_is_given_up_leaves_it_to_the_next_one() {
+        let hosted = hosted(SandboxId::new());
+        let first = hosted.close();
+        assert!(first.is_some() && hosted.is_closing());
+        assert!(hosted.close().is_none());
+        drop(first);
+        assert!(!hosted.is_closing());
+        hosted.close().unwrap().over();
+        assert!(hosted.is_closing() && hosted.close().is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use events::{
 use super::setup::{self, SetupOutcome};
 use super::{Outcome, tell};
 use crate::context::Context;
-use crate::hosted::Hosted;
+use crate::hosted::{Closing, Hosted};
 use crate::provider::{BoxOrder, CreateError, Provider, Pull, PullProgress};
 use crate::service::Shared;
 
@@ -147,9 +147,10 @@ async fn create(
         SetupOutcome::Unwanted => return Ok(()),
         SetupOutcome::Failed(message) => {
             fail(shared, context, FailureCode::Invalid, message).await?;
-            hosted.close();
+            let closing = hosted.close();
             discard(hosted.provider.as_ref(), context).await;
             shared.registry.remove(id);
+            closing.into_iter().for_each(Closing::over);
             return Ok(());
         }
     }

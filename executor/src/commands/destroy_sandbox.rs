@@ -5,7 +5,7 @@ use events::{DestroyReason, ErrorChain, FailureCode, SandboxDestroyed, SandboxDe
 
 use super::{Outcome, tell};
 use crate::context::Context;
-use crate::hosted::Hosted;
+use crate::hosted::{Closing, Hosted};
 use crate::reconcile::never_began;
 use crate::service::Shared;
 
@@ -30,18 +30,13 @@ pub(crate) async fn destroy(
 ) -> Result<(), Outcome> {
     let id = context.sandbox;
     let hosted = shared.registry.get(id).filter(|hosted| hosted.tenant == context.tenant);
-    if let Some(hosted) = &hosted {
-        if !hosted.close() {
-            // Somebody else is at it; this command comes again and finds it gone.
-            return Err(Outcome::Retry(Duration::from_secs(2)));
-        }
-        hosted.note_end(&context.actor);
+    let closing = hosted.as_ref().map(Hosted::close);
+    if matches!(closing, Some(None)) {
+        // Somebody else is at it; this command comes again and finds it gone.
+        return Err(Outcome::Retry(Duration::from_secs(2)));
     }
-    if let Err(again) = tell(shared, &[context.event_once("destroying", SandboxDestroying { reason })]).await
-    {
-        hosted.iter().for_each(|hosted| hosted.reopen());
-        return Err(again);
-    }
+    hosted.iter().for_each(|hosted| hosted.note_end(&context.actor));
+    tell(shared, &[context.event_once("destroying", SandboxDestroying { reason })]).await?;
     if let Some(hosted) = hosted.as_ref().filter(|hosted| !hosted.execs.is_empty()) {
         end_execs(hosted).await;
     }
@@ -53,9 +48,6 @@ pub(crate) async fn destroy(
     for provider in providers {
         if let Err(error) = provider.destroy(id).await {
             tracing::warn!(sandbox.id = %id, error = %ErrorChain(&error), "a box was not removed");
-            if let Some(hosted) = &hosted {
-                hosted.reopen();
-            }
             return Err(Outcome::Retry(Duration::from_secs(2)));
         }
     }
@@ -67,13 +59,10 @@ pub(crate) async fn destroy(
         }
     }
     end_pending(shared, context).await?;
-    let told = tell(shared, &[context.event_once("destroyed", SandboxDestroyed { reason })]).await;
-    if told.is_ok() {
-        shared.registry.remove(id);
-    } else if let Some(hosted) = &hosted {
-        hosted.reopen();
-    }
-    told
+    tell(shared, &[context.event_once("destroyed", SandboxDestroyed { reason })]).await?;
+    shared.registry.remove(id);
+    closing.flatten().into_iter().for_each(Closing::over);
+    Ok(())
 }
 
 /// Tells the end of execs that were asked for and will not begin. A command that still comes finds the sandbox gone.

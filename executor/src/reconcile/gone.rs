@@ -10,6 +10,7 @@ use events::{
 
 use super::{Found, ReconcileError, never_began, unknown};
 use crate::context::Context;
+use crate::hosted::{Closing, Hosted};
 use crate::service::Shared;
 
 /// How long what was published just now may take to the record.
@@ -29,14 +30,14 @@ pub(super) async fn gone(
         return Ok(());
     }
     let hosted = shared.registry.get(state.id);
-    if hosted.as_ref().is_some_and(|hosted| !hosted.close()) {
+    let closing = hosted.as_ref().map(Hosted::close);
+    if matches!(closing, Some(None)) {
         return Ok(());
     }
     if let Some((provider, handle)) = remains
         && let Err(error) = provider.destroy(handle.id).await
     {
         tracing::warn!(sandbox.id = %state.id, error = %ErrorChain(&error), "remains were not removed");
-        hosted.iter().for_each(|hosted| hosted.reopen());
         return Ok(());
     }
     if let Some(hosted) = &hosted {
@@ -60,6 +61,7 @@ pub(super) async fn gone(
     let context = by.map_or(context.clone(), |by| context.on_behalf_of(by));
     shared.log.publish(&[context.event(SandboxDestroyed { reason })]).await?;
     shared.registry.remove(state.id);
+    closing.flatten().into_iter().for_each(Closing::over);
     Ok(())
 }
 
