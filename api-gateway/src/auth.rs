@@ -110,6 +110,11 @@ impl Caller {
         Err(ApiError::forbidden("this is for the operator: a key with admin: true, or auth.admin_api_key"))
     }
 
+    /// Whether numbers of the whole deployment are shown: to operators, and to everybody where there is nobody else.
+    pub(crate) fn sees_the_whole(&self, gateway: &Gateway) -> bool {
+        self.operator || gateway.keys().is_of_one_tenant()
+    }
+
     /// Whether a key shows that it is the operator. Where authentication is off nobody shows anything.
     pub const fn is_operator_by_key(&self) -> bool {
         self.operator && self.key.is_some()

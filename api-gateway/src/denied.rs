@@ -40,7 +40,8 @@ pub enum Denial {
     Ticket,
     /// A viewer link that has expired, is for something else, or is none.
     ViewerLink,
-    /// Something of another tenant.
+    /// Something that is not the tenant's own, whether it is another's or nobody's: who asks is not told which, also not by
+    /// this. Where there are several tenants only.
     Tenant,
 }
 
@@ -58,7 +59,7 @@ impl Denial {
             Self::Host => "foreign host",
             Self::Ticket => "bad ticket",
             Self::ViewerLink => "bad viewer link",
-            Self::Tenant => "another tenant's",
+            Self::Tenant => "not the tenant's",
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{
-    Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventData, EventId, EventStore, Feed,
-    LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, NodeId, PublishError, Redaction,
-    SandboxId, SandboxPhase, SandboxState, TenantId, View, format_go_duration,
+    Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventData, EventId, EventStore, ExecId,
+    ExecState, Feed, LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, NodeId,
+    PublishError, Redaction, SandboxId, SandboxPhase, SandboxState, TenantId, View, format_go_duration,
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -85,16 +85,6 @@ pub fn ended(state: &SandboxState, now: DateTime<Utc>) -> ApiError {
         | SandboxPhase::Unhealthy { .. }
         | SandboxPhase::Lost { .. } => no_sandbox(state.id),
     }
-}
-
-/// Whether something is the tenant's own. Of what is another's it is told the same as of what does not exist; that it asked
-/// is counted.
-pub fn of_tenant(
-    found: &TenantId,
-    tenant: &TenantId,
-    missing: impl FnOnce() -> ApiError,
-) -> Result<(), ApiError> {
-    if found == tenant { Ok(()) } else { Err(missing().denied(Denial::Tenant, Some(tenant))) }
 }
 
 impl Gateway {
@@ -224,13 +214,32 @@ impl Gateway {
         tenant: &TenantId,
         id: SandboxId,
     ) -> Result<Arc<SandboxState>, ApiError> {
-        let state = match self.view().sandbox(id) {
-            Some(state) => Some(state),
-            None => self.store().sandbox(id).await.map_err(ApiError::store)?.map(Arc::new),
-        };
-        let state = state.ok_or_else(|| no_sandbox(id))?;
-        of_tenant(&state.tenant, tenant, || no_sandbox(id))?;
-        Ok(state)
+        match self.view().sandbox_of(tenant, id) {
+            Some(state) => Ok(state),
+            None => self.recorded_sandbox(tenant, id).await.map(Arc::new),
+        }
+    }
+
+    /// The same from the record, which need not know of the newest yet.
+    pub(crate) async fn recorded_sandbox(
+        &self,
+        tenant: &TenantId,
+        id: SandboxId,
+    ) -> Result<SandboxState, ApiError> {
+        let state = self.store().sandbox_of(tenant, id).await.map_err(ApiError::store)?;
+        state.ok_or_else(|| self.not_the_tenants(tenant, no_sandbox(id)))
+    }
+
+    /// The tenant's exec, from the record.
+    pub(crate) async fn recorded_exec(&self, tenant: &TenantId, id: ExecId) -> Result<ExecState, ApiError> {
+        let state = self.store().exec_of(tenant, id).await.map_err(ApiError::store)?;
+        state.ok_or_else(|| self.not_the_tenants(tenant, ApiError::absent("exec", id)))
+    }
+
+    /// The answer to whoever asks for what it does not have. Whether somebody else has it is not looked at: neither the answer,
+    /// nor the time that it takes, nor what is counted of it in the tenant's own log tells.
+    pub(crate) fn not_the_tenants(&self, tenant: &TenantId, missing: ApiError) -> ApiError {
+        if self.keys().is_of_one_tenant() { missing } else { missing.denied(Denial::Tenant, Some(tenant)) }
     }
 
     /// The tenant's sandbox with the node that has it. Waits a while for one that is still being made.

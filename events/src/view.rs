@@ -112,6 +112,11 @@ impl View {
         self.inner.sandboxes.get(&id)?.borrow().clone()
     }
 
+    /// The same, if it is the tenant's.
+    pub fn sandbox_of(&self, tenant: &TenantId, id: SandboxId) -> Option<Arc<SandboxState>> {
+        self.sandbox(id).filter(|state| state.tenant == *tenant)
+    }
+
     /// All sandboxes that have not ended.
     pub fn live_sandboxes(&self) -> Vec<Arc<SandboxState>> {
         self.inner

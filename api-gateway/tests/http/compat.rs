@@ -148,6 +148,7 @@ async fn what_the_web_ui_asks_for_is_answered() {
         (&all["sandboxes"]["active"], &all["sandboxes"]["by_provider"]),
         (&json!(1), &json!({"docker": 1}))
     );
+    let all = body_of(world.ask_as(OPERATOR, Method::GET, "/diagnostics"), 200).await;
     assert_eq!(
         (&all["workers"]["online"], &all["workers"]["items"][0]["id"]),
         (&json!(1), &sandbox["worker_id"])

@@ -236,6 +236,12 @@ impl EventStore for Flaky {
     async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError> {
         self.store.live_sandboxes().await
     }
+    async fn sandbox_of(&self, tenant: &TenantId, id: SandboxId) -> Result<Option<SandboxState>, StoreError> {
+        self.store.sandbox_of(tenant, id).await
+    }
+    async fn exec_of(&self, tenant: &TenantId, id: ExecId) -> Result<Option<ExecState>, StoreError> {
+        self.store.exec_of(tenant, id).await
+    }
     async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
         self.store.exec(id).await
     }

@@ -302,6 +302,9 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// One sandbox, terminal or not.
     async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxState>, StoreError>;
 
+    /// The same, if it is the tenant's. What is another's is looked for as long as what is nobody's, and not found.
+    async fn sandbox_of(&self, tenant: &TenantId, id: SandboxId) -> Result<Option<SandboxState>, StoreError>;
+
     /// A tenant's sandboxes, ended ones too, by falling id: at most `limit` of those below `before`.
     async fn sandboxes(
         &self,
@@ -315,6 +318,9 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
 
     /// One exec, ended or not.
     async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError>;
+
+    /// The same, if it is the tenant's, as [`sandbox_of`](Self::sandbox_of).
+    async fn exec_of(&self, tenant: &TenantId, id: ExecId) -> Result<Option<ExecState>, StoreError>;
 
     /// The execs of a sandbox, the newest first.
     async fn execs(&self, sandbox: SandboxId, page: &ExecPage) -> Result<Vec<ExecState>, StoreError>;

@@ -320,6 +320,13 @@ where
         Ok(states(query, &self.readers, "read a sandbox").await?.pop())
     }
 
+    async fn sandbox_of(&self, tenant: &TenantId, id: SandboxId) -> Result<Option<SandboxState>, StoreError> {
+        let query = sqlx::query::<DB>("SELECT state FROM sandboxes WHERE id = $1 AND tenant = $2")
+            .bind(&id.as_bytes()[..])
+            .bind(tenant.as_str());
+        Ok(states(query, &self.readers, "read a sandbox").await?.pop())
+    }
+
     async fn sandboxes(
         &self,
         tenant: &TenantId,
@@ -345,6 +352,13 @@ where
 
     async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
         let query = sqlx::query::<DB>("SELECT state FROM execs WHERE id = $1").bind(&id.as_bytes()[..]);
+        Ok(states(query, &self.readers, "read an exec").await?.pop())
+    }
+
+    async fn exec_of(&self, tenant: &TenantId, id: ExecId) -> Result<Option<ExecState>, StoreError> {
+        let query = sqlx::query::<DB>("SELECT state FROM execs WHERE id = $1 AND tenant = $2")
+            .bind(&id.as_bytes()[..])
+            .bind(tenant.as_str());
         Ok(states(query, &self.readers, "read an exec").await?.pop())
     }
 

@@ -270,7 +270,14 @@ pub async fn read_models_follow_the_events(subject: &Subject) {
     let first = store.sandbox(sandbox_id(1)).await.unwrap().unwrap();
     assert_eq!(first.node().map(NodeId::as_str), Some("node-1"));
     assert_eq!(first.spec.owner.as_deref(), Some("ada"));
-    assert_eq!(store.exec(exec_id(1)).await.unwrap().unwrap().stdout_bytes, 5);
+    let exec = store.exec(exec_id(1)).await.unwrap().unwrap();
+    assert_eq!(exec.stdout_bytes, 5);
+    let (own, another) = (tenant("default"), tenant("another"));
+    assert_eq!(store.sandbox_of(&own, sandbox_id(1)).await.unwrap().as_ref(), Some(&first));
+    assert_eq!(store.exec_of(&own, exec_id(1)).await.unwrap(), Some(exec));
+    assert_eq!(store.sandbox_of(&another, sandbox_id(1)).await.unwrap(), None);
+    assert_eq!(store.exec_of(&another, exec_id(1)).await.unwrap(), None);
+    assert_eq!(store.sandbox_of(&own, sandbox_id(7)).await.unwrap(), None);
     assert_eq!(store.live_execs().await.unwrap().len(), 3);
     let end = log.batch(vec![
         event(Some(1), exited(1, 5, 0)),

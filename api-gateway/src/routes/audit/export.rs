@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 
 use super::checkpoints::proofs;
 use super::public_keys;
-use super::query::AuditParams;
+use super::query::{AuditParams, is_about_own};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::QueryOf;
@@ -82,8 +82,8 @@ pub(crate) async fn export(
             });
             Ok(file("application/x-ndjson", "ndjson", Body::from_stream(body)))
         }
-        "csv" => Ok(rows(gateway, caller, query, Form::Csv)),
-        "cloudevents" => Ok(rows(gateway, caller, query, Form::CloudEvents)),
+        "csv" => rows(gateway, caller, query, Form::Csv).await,
+        "cloudevents" => rows(gateway, caller, query, Form::CloudEvents).await,
         _ => Err(ApiError::bad_request("format must be ndjson, csv or cloudevents")),
     }
 }
@@ -117,15 +117,21 @@ enum Form {
     CloudEvents,
 }
 
-fn rows(gateway: Gateway, caller: Caller, mut query: AuditQuery, form: Form) -> Response {
+async fn rows(
+    gateway: Gateway,
+    caller: Caller,
+    mut query: AuditQuery,
+    form: Form,
+) -> Result<Response, ApiError> {
     query.limit = ROWS;
+    let query = is_about_own(&gateway, &query).await?.then_some(query);
     let heading = match form {
         Form::Csv => Some(Bytes::from_static(CSV_HEADING.as_bytes())),
         Form::CloudEvents => None,
     };
     // What is recorded meanwhile is not in it.
     let head = gateway.feed().head();
-    let state = (gateway, caller, Some(query), heading);
+    let state = (gateway, caller, query, heading);
     let body = futures::stream::try_unfold(state, move |(gateway, caller, query, heading)| async move {
         if let Some(heading) = heading {
             return Ok::<_, ExportError>(Some((heading, (gateway, caller, query, None))));
@@ -152,10 +158,10 @@ fn rows(gateway: Gateway, caller: Caller, mut query: AuditQuery, form: Form) -> 
         });
         Ok(Some((out.freeze(), (gateway, caller, next, None))))
     });
-    match form {
+    Ok(match form {
         Form::Csv => file("text/csv; charset=utf-8", "csv", Body::from_stream(body)),
         Form::CloudEvents => file("application/x-ndjson", "cloudevents.ndjson", Body::from_stream(body)),
-    }
+    })
 }
 
 /// The export that can be verified.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::query::AuditParams;
+use super::query::{AuditParams, is_about_own};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::QueryOf;
@@ -110,6 +110,9 @@ pub(crate) async fn list(
     QueryOf(params): QueryOf<AuditParams>,
 ) -> Result<Json<AuditList>, ApiError> {
     let query = params.read(&caller)?;
+    if !is_about_own(&gateway, &query).await? {
+        return Ok(Json(AuditList { events: Vec::new(), next_after: None }));
+    }
     let page = read(gateway.store(), &query).await.map_err(ApiError::store)?;
     let events = page.events.iter().map(|(row, event)| AuditEntry::new(row, event)).collect();
     Ok(Json(AuditList { events, next_after: page.next_after }))

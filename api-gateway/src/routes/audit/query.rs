@@ -9,6 +9,7 @@ use utoipa::IntoParams;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::whole;
+use crate::gateway::Gateway;
 use crate::routes::events::query::{event_types, position};
 
 /// How many events a page has that does not say, and at most.
@@ -109,6 +110,24 @@ impl AuditParams {
             && self.after.is_none()
             && self.limit.is_none()
     }
+}
+
+/// Whether the sandbox and the exec that are asked for are the tenant's own: what is another's is not looked through, which
+/// would take as long as there are events of it.
+pub(crate) async fn is_about_own(gateway: &Gateway, query: &AuditQuery) -> Result<bool, ApiError> {
+    let Some(tenant) = &query.filter.tenant else { return Ok(true) };
+    let store = gateway.store();
+    if let Some(sandbox) = query.filter.sandbox
+        && store.sandbox_of(tenant, sandbox).await.map_err(ApiError::store)?.is_none()
+    {
+        return Ok(false);
+    }
+    if let Some(exec) = query.filter.exec
+        && store.exec_of(tenant, exec).await.map_err(ApiError::store)?.is_none()
+    {
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 fn parsed<T: std::str::FromStr>(text: Option<&str>, wrong: &'static str) -> Result<Option<T>, ApiError> {

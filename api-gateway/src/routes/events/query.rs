@@ -196,17 +196,22 @@ impl Wanted {
 
     /// A sandbox or exec that is gone still has its events; another tenant's has none.
     async fn check_objects(&self, gateway: &Gateway) -> Result<(), ApiError> {
-        let mine = |owner: &TenantId| self.filter.tenant.as_ref().is_none_or(|tenant| tenant == owner);
         if let Some(sandbox) = self.filter.sandbox {
-            let state = gateway.store().sandbox(sandbox).await.map_err(ApiError::store)?;
-            if !state.is_some_and(|state| mine(&state.tenant)) {
-                return Err(no_sandbox(sandbox));
+            match &self.filter.tenant {
+                Some(tenant) => drop(gateway.any_sandbox(tenant, sandbox).await?),
+                None => {
+                    let state = gateway.store().sandbox(sandbox).await.map_err(ApiError::store)?;
+                    state.ok_or_else(|| no_sandbox(sandbox))?;
+                }
             }
         }
         if let Some(exec) = self.filter.exec {
-            let state = gateway.store().exec(exec).await.map_err(ApiError::store)?;
-            if !state.is_some_and(|state| mine(&state.tenant)) {
-                return Err(ApiError::absent("exec", exec));
+            match &self.filter.tenant {
+                Some(tenant) => drop(gateway.recorded_exec(tenant, exec).await?),
+                None => {
+                    let state = gateway.store().exec(exec).await.map_err(ApiError::store)?;
+                    state.ok_or_else(|| ApiError::absent("exec", exec))?;
+                }
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::get::Exec;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath, whole};
-use crate::gateway::{Gateway, no_sandbox, of_tenant};
+use crate::gateway::Gateway;
 
 /// How many a page has at most, and where the request does not say.
 pub(crate) const MAX_LIMIT: u32 = 1000;
@@ -91,8 +91,7 @@ pub(crate) async fn list(
 ) -> Result<Json<ExecList>, ApiError> {
     let wanted = query.read()?;
     // The record, not the live view: an exec outlives its sandbox.
-    let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
-    of_tenant(&state.ok_or_else(|| no_sandbox(id))?.tenant, &caller.tenant, || no_sandbox(id))?;
+    gateway.recorded_sandbox(&caller.tenant, id).await?;
     let before = match wanted.before {
         None => None,
         Some(before) => {

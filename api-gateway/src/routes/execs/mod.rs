@@ -23,7 +23,7 @@ use events::{ExecId, ExecState, OutputItem, OutputReader, TenantId};
 
 use crate::error::ApiError;
 use crate::exec::start::read;
-use crate::gateway::{Gateway, of_tenant};
+use crate::gateway::Gateway;
 
 /// How long what is meant for a running exec waits for one that was asked for just now.
 const START_PATIENCE: Duration = Duration::from_secs(25);
@@ -34,11 +34,7 @@ pub(crate) async fn find(
     tenant: &TenantId,
     id: ExecId,
 ) -> Result<Arc<ExecState>, ApiError> {
-    let state = gateway.store().exec(id).await.map_err(ApiError::store)?;
-    let missing = || ApiError::absent("exec", id);
-    let state = state.ok_or_else(missing)?;
-    of_tenant(&state.tenant, tenant, missing)?;
-    Ok(Arc::new(state))
+    gateway.recorded_exec(tenant, id).await.map(Arc::new)
 }
 
 /// The same, as long as it runs. One that was asked for and has not begun is waited for, for a while.

@@ -20,6 +20,16 @@ pub struct Metrics {
     pub sandboxes_live: usize,
     /// The same, by state.
     pub sandboxes_by_state: BTreeMap<&'static str, usize>,
+    /// Whether the transport is connected.
+    pub nats_connected: bool,
+    /// Of the whole deployment: for operators where there are several tenants.
+    #[serde(flatten)]
+    pub whole: Option<Whole>,
+}
+
+/// What all tenants have together.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Whole {
     /// Nodes that show signs of life.
     pub nodes_live: usize,
     /// Sandboxes that all of them take, and have.
@@ -30,8 +40,19 @@ pub struct Metrics {
     pub feed_head: u64,
     /// How far the recorder is behind, or silent.
     pub recorder_lag_seconds: f64,
-    /// Whether the transport is connected.
-    pub nats_connected: bool,
+}
+
+impl Whole {
+    fn of(gateway: &Gateway) -> Self {
+        let nodes = gateway.view().nodes();
+        Self {
+            nodes_live: nodes.len(),
+            capacity: nodes.iter().map(|node| u64::from(node.heartbeat.capacity)).sum(),
+            used: nodes.iter().map(|node| u64::from(node.heartbeat.used)).sum(),
+            feed_head: gateway.feed().head().0,
+            recorder_lag_seconds: gateway.feed().recorder_lag().age.as_secs_f64(),
+        }
+    }
 }
 
 /// A few numbers as JSON. All of them are at `/metrics/prometheus`.
@@ -49,16 +70,11 @@ pub(crate) async fn summary(State(gateway): State<Gateway>, caller: Caller) -> J
     for state in &live {
         *by_state.entry(state_name(state, now)).or_insert(0) += 1;
     }
-    let nodes = gateway.view().nodes();
     Json(Metrics {
         uptime_seconds: gateway.uptime().as_secs_f64(),
         sandboxes_live: live.len(),
         sandboxes_by_state: by_state,
-        nodes_live: nodes.len(),
-        capacity: nodes.iter().map(|node| u64::from(node.heartbeat.capacity)).sum(),
-        used: nodes.iter().map(|node| u64::from(node.heartbeat.used)).sum(),
-        feed_head: gateway.feed().head().0,
-        recorder_lag_seconds: gateway.feed().recorder_lag().age.as_secs_f64(),
         nats_connected: gateway.log().is_connected(),
+        whole: caller.sees_the_whole(&gateway).then(|| Whole::of(&gateway)),
     })
 }

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Provider, all};
+use super::{Provider, own, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::gateway::Gateway;
@@ -41,12 +41,11 @@ pub(crate) async fn get(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<ProviderDetail>, ApiError> {
+    let providers = shown(&gateway, &caller);
     let provider =
-        all(&gateway).into_iter().find(|provider| provider.name == name).ok_or_else(|| no_provider(&name))?;
-    let live = gateway.view().live_sandboxes();
-    let own =
-        live.iter().filter(|state| state.tenant == caller.tenant && state.spec.provider.as_str() == name);
+        providers.into_iter().find(|provider| provider.name == name).ok_or_else(|| no_provider(&name))?;
+    let sandbox_count = own(&gateway.view().live_sandboxes(), &caller, &name) as usize;
     let isolation = provider.capabilities.iter().find_map(|name| name.strip_prefix("isolation:"));
     let config = isolation.map(|isolation| ("type", isolation.to_owned())).into_iter().collect();
-    Ok(Json(ProviderDetail { sandbox_count: own.count(), config, provider }))
+    Ok(Json(ProviderDetail { sandbox_count, config, provider }))
 }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::{Provider, all};
+use super::{Provider, shown};
 use crate::auth::Caller;
 use crate::gateway::Gateway;
 
@@ -14,6 +14,6 @@ use crate::gateway::Gateway;
     tag = "providers",
     responses((status = 200, description = "The providers", body = [Provider]))
 )]
-pub(crate) async fn list(State(gateway): State<Gateway>, _: Caller) -> Json<Vec<Provider>> {
-    Json(all(&gateway))
+pub(crate) async fn list(State(gateway): State<Gateway>, caller: Caller) -> Json<Vec<Provider>> {
+    Json(shown(&gateway, &caller))
 }

@@ -5,12 +5,14 @@ pub mod list;
 pub mod test;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use events::{NodeStatus, ProviderName};
+use events::{NodeStatus, ProviderName, SandboxState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::Caller;
 use crate::gateway::Gateway;
 
 /// A box-maker, over all nodes that have it.
@@ -28,10 +30,11 @@ pub struct Provider {
     pub last_checked: DateTime<Utc>,
     /// What it can do.
     pub capabilities: BTreeSet<String>,
-    /// What is wrong with it.
+    /// What is wrong with it: for operators where there are several tenants.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// How many boxes it has, over all nodes.
+    /// How many boxes it has, over all nodes; where there are several tenants only an operator is told of all, a tenant of
+    /// its own live sandboxes.
     pub runtime_count: u32,
 }
 
@@ -39,6 +42,27 @@ pub struct Provider {
 pub(crate) fn all(gateway: &Gateway) -> Vec<Provider> {
     let limits = &gateway.config().sandboxes;
     merge(&limits.known_providers, &limits.default_provider, &gateway.view().nodes(), gateway.clock().now())
+}
+
+/// The same for whoever asks: of boxes of others, and of what ails the machines that all share, a tenant is not told.
+pub(crate) fn shown(gateway: &Gateway, caller: &Caller) -> Vec<Provider> {
+    let mut providers = all(gateway);
+    if !caller.sees_the_whole(gateway) {
+        let live = gateway.view().live_sandboxes();
+        for provider in &mut providers {
+            provider.error = None;
+            provider.runtime_count = own(&live, caller, &provider.name);
+        }
+    }
+    providers
+}
+
+/// How many of these sandboxes are the caller's and of this provider.
+fn own(live: &[Arc<SandboxState>], caller: &Caller, provider: &str) -> u32 {
+    let own = |state: &&Arc<SandboxState>| {
+        state.tenant == caller.tenant && state.spec.provider.as_str() == provider
+    };
+    u32::try_from(live.iter().filter(own).count()).unwrap_or(u32::MAX)
 }
 
 fn merge(

@@ -7,7 +7,7 @@ use events::{After, EventId, Protection, SandboxErased, Topic};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::SandboxPath;
-use crate::gateway::{Gateway, no_sandbox, of_tenant};
+use crate::gateway::Gateway;
 use crate::routes::Status;
 use crate::routes::templates::recorded;
 
@@ -30,8 +30,7 @@ pub(crate) async fn erase(
     SandboxPath(id): SandboxPath,
 ) -> Result<Json<Status>, ApiError> {
     // The read model: also of what was destroyed.
-    let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
-    of_tenant(&state.ok_or_else(|| no_sandbox(id))?.tenant, &caller.tenant, || no_sandbox(id))?;
+    gateway.recorded_sandbox(&caller.tenant, id).await?;
     match gateway.store().protection(id).await.map_err(ApiError::store)? {
         Protection::Erased => return Ok(Status::json("erased")),
         Protection::Sealed => {}

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Sandbox;
 use crate::error::ApiError;
-use crate::gateway::{Gateway, no_sandbox, of_tenant};
+use crate::gateway::Gateway;
 use crate::moment::Moment;
 
 const PAGE: u32 = 500;
@@ -191,8 +191,5 @@ pub const fn end(state: &SandboxState) -> (Option<DateTime<Utc>>, Option<Destroy
 
 /// The tenant's sandbox from the record, also after it is gone.
 pub async fn recorded(gateway: &Gateway, tenant: &TenantId, id: SandboxId) -> Result<SandboxState, ApiError> {
-    let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
-    let state = state.ok_or_else(|| no_sandbox(id))?;
-    of_tenant(&state.tenant, tenant, || no_sandbox(id))?;
-    Ok(state)
+    gateway.recorded_sandbox(tenant, id).await
 }

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::auth::Caller;
 use crate::gateway::Gateway;
 use crate::routes::health::Build;
-use crate::routes::providers::{Provider, all};
+use crate::routes::providers::{Provider, shown};
 use crate::routes::quotas::summary::QuotaSummary;
 use crate::routes::sandboxes::state_name;
 
@@ -38,12 +38,14 @@ pub struct Diagnostics {
     pub limits: Limits,
     /// The box-makers.
     pub providers: Vec<Provider>,
-    /// The nodes that show signs of life.
-    pub workers: Workers,
+    /// The nodes that show signs of life: for operators where there are several tenants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Workers>,
     /// The tenant's live sandboxes.
     pub sandboxes: Sandboxes,
-    /// The log.
-    pub events: Log,
+    /// The log: for operators where there are several tenants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Log>,
     /// Quotas of owners. There are none yet.
     pub quotas: QuotaSummary,
 }
@@ -53,7 +55,8 @@ pub struct Diagnostics {
 pub struct Process {
     /// Since its start, as a Go duration.
     pub uptime: String,
-    /// Its resident memory, in bytes; absent where the system does not say.
+    /// Its resident memory, in bytes; absent where the system does not say, and for all but operators where there are several
+    /// tenants.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
 }
@@ -63,7 +66,7 @@ pub struct Process {
 pub struct Part {
     /// Whether it answers.
     pub healthy: bool,
-    /// How long the answer took, in milliseconds, where it was asked.
+    /// How long the answer took, in milliseconds, where it was asked; for operators where there are several tenants.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_ms: Option<u64>,
 }
@@ -149,6 +152,7 @@ pub struct Log {
 )]
 pub(crate) async fn diagnostics(State(gateway): State<Gateway>, caller: Caller) -> Json<Diagnostics> {
     let now = gateway.clock().now();
+    let whole = caller.sees_the_whole(&gateway);
     let mut live = gateway.view().live_sandboxes();
     live.retain(|state| state.tenant == caller.tenant);
     let (asked, head) = (Instant::now(), tokio::time::timeout(STORE_PATIENCE, gateway.store().head()).await);
@@ -156,10 +160,10 @@ pub(crate) async fn diagnostics(State(gateway): State<Gateway>, caller: Caller) 
     Json(Diagnostics {
         generated_at: now,
         build: Build::this(),
-        process: Process { uptime: gateway.uptime_text(), memory_bytes: resident_bytes() },
+        process: Process { uptime: gateway.uptime_text(), memory_bytes: resident_bytes().filter(|_| whole) },
         store: Part {
             healthy: matches!(head, Ok(Ok(_))),
-            latency_ms: Some(u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            latency_ms: whole.then(|| u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX)),
         },
         transport: Part { healthy: gateway.log().is_connected(), latency_ms: None },
         limits: Limits {
@@ -171,13 +175,13 @@ pub(crate) async fn diagnostics(State(gateway): State<Gateway>, caller: Caller) 
             default_exec_timeout: format_go_duration(execs.sync_timeout()),
             max_exec_timeout: format_go_duration(execs.max_timeout),
         },
-        providers: all(&gateway),
-        workers: Workers::of(&gateway.view().nodes(), now),
+        providers: shown(&gateway, &caller),
+        workers: whole.then(|| Workers::of(&gateway.view().nodes(), now)),
         sandboxes: Sandboxes::count(live.iter().map(AsRef::as_ref), now),
-        events: Log {
+        events: whole.then(|| Log {
             head: gateway.feed().head().0,
             recorder_lag_seconds: gateway.feed().recorder_lag().age.as_secs_f64(),
-        },
+        }),
         quotas: QuotaSummary::default(),
     })
 }

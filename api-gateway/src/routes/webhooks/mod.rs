@@ -88,7 +88,7 @@ pub(crate) fn no_webhook(named: impl std::fmt::Display) -> ApiError {
 
 /// One webhook of the tenant.
 fn find(gateway: &Gateway, tenant: &TenantId, id: WebhookId) -> Result<WebhookState, ApiError> {
-    gateway.view().webhook(tenant, id).ok_or_else(|| no_webhook(id))
+    gateway.view().webhook(tenant, id).ok_or_else(|| gateway.not_the_tenants(tenant, no_webhook(id)))
 }
 
 /// Waits until the view shows what was just published.

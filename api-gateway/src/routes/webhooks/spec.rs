@@ -86,12 +86,7 @@ impl Spec {
     /// A destroyed sandbox still has its events; another tenant's does not exist.
     pub async fn check_sandbox(&self, gateway: &Gateway, tenant: &TenantId) -> Result<(), ApiError> {
         let Some(id) = self.sandbox else { return Ok(()) };
-        if gateway.view().sandbox(id).is_some_and(|state| state.tenant == *tenant) {
-            return Ok(());
-        }
-        let state = gateway.store().sandbox(id).await.map_err(ApiError::store)?;
-        let own = state.is_some_and(|state| state.tenant == *tenant);
-        if own { Ok(()) } else { Err(crate::gateway::no_sandbox(id)) }
+        gateway.any_sandbox(tenant, id).await.map(drop)
     }
 }
 
