@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use events::Heartbeat;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -22,37 +23,22 @@ pub struct Metrics {
     pub sandboxes_by_state: BTreeMap<&'static str, usize>,
     /// Whether the transport is connected.
     pub nats_connected: bool,
-    /// Of the whole deployment: for operators where there are several tenants.
-    #[serde(flatten)]
-    pub whole: Option<Whole>,
-}
-
-/// What all tenants have together.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Whole {
-    /// Nodes that show signs of life.
-    pub nodes_live: usize,
-    /// Sandboxes that all of them take, and have.
-    pub capacity: u64,
+    /// Nodes that show signs of life. This and what follows is of the whole deployment: for operators where there are several
+    /// tenants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes_live: Option<usize>,
+    /// Sandboxes that all of them take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u64>,
     /// How many they have.
-    pub used: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used: Option<u64>,
     /// The position of the newest event that this gateway has seen.
-    pub feed_head: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feed_head: Option<u64>,
     /// How far the recorder is behind, or silent.
-    pub recorder_lag_seconds: f64,
-}
-
-impl Whole {
-    fn of(gateway: &Gateway) -> Self {
-        let nodes = gateway.view().nodes();
-        Self {
-            nodes_live: nodes.len(),
-            capacity: nodes.iter().map(|node| u64::from(node.heartbeat.capacity)).sum(),
-            used: nodes.iter().map(|node| u64::from(node.heartbeat.used)).sum(),
-            feed_head: gateway.feed().head().0,
-            recorder_lag_seconds: gateway.feed().recorder_lag().age.as_secs_f64(),
-        }
-    }
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorder_lag_seconds: Option<f64>,
 }
 
 /// A few numbers as JSON. All of them are at `/metrics/prometheus`.
@@ -70,11 +56,19 @@ pub(crate) async fn summary(State(gateway): State<Gateway>, caller: Caller) -> J
     for state in &live {
         *by_state.entry(state_name(state, now)).or_insert(0) += 1;
     }
+    let nodes = caller.sees_the_whole(&gateway).then(|| gateway.view().nodes());
+    let sum = |of: fn(&Heartbeat) -> u32| {
+        nodes.as_ref().map(|nodes| nodes.iter().map(|node| u64::from(of(&node.heartbeat))).sum())
+    };
     Json(Metrics {
         uptime_seconds: gateway.uptime().as_secs_f64(),
         sandboxes_live: live.len(),
         sandboxes_by_state: by_state,
         nats_connected: gateway.log().is_connected(),
-        whole: caller.sees_the_whole(&gateway).then(|| Whole::of(&gateway)),
+        nodes_live: nodes.as_ref().map(Vec::len),
+        capacity: sum(|heartbeat| heartbeat.capacity),
+        used: sum(|heartbeat| heartbeat.used),
+        feed_head: nodes.as_ref().map(|_| gateway.feed().head().0),
+        recorder_lag_seconds: nodes.as_ref().map(|_| gateway.feed().recorder_lag().age.as_secs_f64()),
     })
 }
