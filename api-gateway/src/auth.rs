@@ -6,7 +6,8 @@ use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use events::{Actor, ApiKeyId, RequestId, TenantId};
+use events::{Actor, ApiKeyId, MasterKey, RequestId, TenantId};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -16,31 +17,57 @@ use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::share::visit::Visit;
 use crate::ticket::Ticket;
-use crate::viewer::ViewerLink;
+use crate::viewer::Watching;
 
 /// The longest user id, in characters.
 pub(crate) const MAX_USER_CHARS: usize = 128;
 
+/// What made something that stands for a key: it is good as long as that is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Maker {
+    /// The key; none where authentication was off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<ApiKeyId>,
+    /// Which secret it had: an id that is kept with a new secret is another key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    print: Option<String>,
+}
+
+impl Maker {
+    /// The key.
+    pub(crate) fn into_key(self) -> Option<ApiKeyId> {
+        self.key
+    }
+}
+
 /// The keys that open the door.
 #[derive(Debug, Default)]
-pub struct KeyRing(Vec<ApiKey>);
+pub struct KeyRing {
+    keys: Vec<ApiKey>,
+    /// Of each key, what is handed out in place of its hash.
+    prints: Vec<String>,
+}
+
+/// What fingerprints of keys are made for.
+const PURPOSE: &str = "api-key";
 
 impl KeyRing {
     /// A ring of these keys. An empty one lets everybody in, as the default tenant.
-    pub fn new(keys: Vec<ApiKey>) -> Self {
-        Self(keys)
+    pub fn new(keys: Vec<ApiKey>, master_key: &MasterKey) -> Self {
+        let prints = keys.iter().map(|key| master_key.fingerprint(PURPOSE, &key.sha256)).collect();
+        Self { keys, prints }
     }
 
     /// Whether all keys are of one tenant: then there is nobody else whose share of the whole it could learn.
     pub fn is_of_one_tenant(&self) -> bool {
-        self.0.windows(2).all(|pair| pair[0].tenant == pair[1].tenant)
+        self.keys.windows(2).all(|pair| pair[0].tenant == pair[1].tenant)
     }
 
     /// Whose key this is. Takes the same time whichever key it is, and whether it is one.
     fn find(&self, presented: &[u8]) -> Option<&ApiKey> {
         let digest: [u8; 32] = Sha256::digest(presented).into();
         let mut found = None;
-        for key in &self.0 {
+        for key in &self.keys {
             if bool::from(key.sha256.ct_eq(&digest)) {
                 found = Some(key);
             }
@@ -48,20 +75,27 @@ impl KeyRing {
         found
     }
 
-    /// Whether what a key had made is good still: the key is there, of the same tenant. Says whether it is an operator's.
-    /// Where authentication is off only what was made without a key is good.
-    pub(crate) fn vouches(&self, id: Option<&ApiKeyId>, tenant: &TenantId) -> Option<bool> {
-        match id {
-            None => (self.0.is_empty() && *tenant == TenantId::default_tenant()).then_some(true),
-            Some(id) => {
-                self.0.iter().find(|key| key.id == *id && key.tenant == *tenant).map(|key| key.operator)
-            }
-        }
+    /// What a caller makes things as.
+    pub(crate) fn maker(&self, caller: &Caller) -> Maker {
+        let at = self.keys.iter().position(|key| Some(&key.id) == caller.key.as_ref());
+        Maker { key: caller.key.clone(), print: at.and_then(|at| self.prints.get(at).cloned()) }
+    }
+
+    /// Whether what a key had made is good still: the key is there with the same secret, of the same tenant. Says whether it
+    /// is an operator's. Where authentication is off only what was made without a key is good.
+    pub(crate) fn vouches(&self, maker: &Maker, tenant: &TenantId) -> Option<bool> {
+        let Some(id) = &maker.key else {
+            return (self.keys.is_empty() && *tenant == TenantId::default_tenant()).then_some(true);
+        };
+        let is_it = |(key, print): &(&ApiKey, &String)| {
+            key.id == *id && key.tenant == *tenant && maker.print.as_ref() == Some(*print)
+        };
+        self.keys.iter().zip(&self.prints).find(is_it).map(|(key, _)| key.operator)
     }
 
     /// The key that was shown; `None` where authentication is off.
     fn identify(&self, headers: &HeaderMap) -> Result<Option<&ApiKey>, ApiError> {
-        if self.0.is_empty() {
+        if self.keys.is_empty() {
             return Ok(None);
         }
         let Some(presented) = presented(headers) else {
@@ -94,7 +128,7 @@ pub struct Caller {
     /// `X-User-ID`.
     pub user: Option<String>,
     /// The viewer link that stands for a key, where one does. It lets in to watch one exec only.
-    pub viewer: Option<ViewerLink>,
+    pub viewer: Option<Watching>,
     /// The request's id.
     pub request_id: RequestId,
     /// The address that it came from, as far as that is known.
@@ -137,7 +171,7 @@ impl Caller {
     /// The same, as events and commands name it.
     pub fn actor(&self) -> Actor {
         if let Some(link) = &self.viewer {
-            return Actor::Viewer(link.id.clone());
+            return Actor::Viewer(link.id().clone());
         }
         Actor::Client { key: self.key.clone(), user: self.user.clone() }
     }
@@ -151,17 +185,17 @@ pub async fn require(
 ) -> Result<Response, ApiError> {
     let headers = request.headers();
     crate::origin::check(headers, &gateway.config().allowed_origins)?;
-    if gateway.keys().0.is_empty() {
+    if gateway.keys().keys.is_empty() {
         crate::origin::check_loopback(headers)?;
     }
     let source = request.extensions().get::<Peer>().map(|peer| peer.0);
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(RequestId::new);
-    if let Some(link) = ViewerLink::of(request.method(), request.uri(), &gateway)? {
-        let tenant = link.tenant.clone();
-        let viewer = Some(link);
+    if let Some(watching) = Watching::of(request.method(), request.uri(), &gateway).await? {
+        let tenant = watching.tenant().clone();
+        let viewer = Some(watching.clone());
         let caller = Caller { tenant, key: None, operator: false, user: None, viewer, request_id, source };
         request.extensions_mut().insert(caller);
-        return Ok(next.run(request).await);
+        return Ok(watching.bound(next.run(request).await));
     }
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let (key, tenant, operator, named) =
@@ -265,7 +299,8 @@ mod tests {
             operator: false,
             sha256: Sha256::digest(secret).into(),
         };
-        KeyRing::new(vec![key("k1", "red", "secret-one"), key("k2", "blue", "secret-two")])
+        let keys = vec![key("k1", "red", "secret-one"), key("k2", "blue", "secret-two")];
+        KeyRing::new(keys, &MasterKey::from_bytes([1; 32]))
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -308,14 +343,22 @@ mod tests {
 
     #[test]
     fn what_a_key_made_dies_with_it() {
-        let (k1, k3) = ("k1".parse().unwrap(), "k3".parse().unwrap());
         let (red, blue) = ("red".parse().unwrap(), "blue".parse().unwrap());
-        assert_eq!(ring().vouches(Some(&k1), &red), Some(false));
-        assert_eq!(ring().vouches(Some(&k1), &blue), None);
-        assert_eq!(ring().vouches(Some(&k3), &red), None);
-        assert_eq!(ring().vouches(None, &TenantId::default_tenant()), None);
-        assert_eq!(KeyRing::default().vouches(Some(&k1), &red), None);
-        assert_eq!(KeyRing::default().vouches(None, &TenantId::default_tenant()), Some(true));
+        let print_of = |secret: &str| {
+            let digest: [u8; 32] = Sha256::digest(secret).into();
+            Some(MasterKey::from_bytes([1; 32]).fingerprint(PURPOSE, &digest))
+        };
+        let maker = |id: &str, print| Maker { key: Some(id.parse().unwrap()), print };
+        let good = maker("k1", print_of("secret-one"));
+        assert_eq!(ring().vouches(&good, &red), Some(false));
+        assert_eq!(ring().vouches(&good, &blue), None);
+        assert_eq!(ring().vouches(&maker("k3", print_of("secret-one")), &red), None);
+        // The id is kept, the secret is another.
+        assert_eq!(ring().vouches(&maker("k1", print_of("secret-before")), &red), None);
+        assert_eq!(ring().vouches(&maker("k1", None), &red), None);
+        assert_eq!(ring().vouches(&Maker::default(), &TenantId::default_tenant()), None);
+        assert_eq!(KeyRing::default().vouches(&good, &red), None);
+        assert_eq!(KeyRing::default().vouches(&Maker::default(), &TenantId::default_tenant()), Some(true));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Gateway {
         link: LinkClient,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let keys = KeyRing::new(config.keys.clone());
+        let keys = KeyRing::new(config.keys.clone(), &config.master_key);
         let shares = Shares::new(config.limits.clone());
         Self {
             inner: Arc::new(Inner {

@@ -59,7 +59,8 @@ fn keyed() -> OpenApiRouter<Gateway> {
         .routes(routes!(execs::signal::signal))
         .routes(routes!(execs::stdin::stdin))
         .routes(routes!(execs::resize::resize))
-        .routes(routes!(execs::viewers::share))
+        .routes(routes!(execs::viewers::list::list, execs::viewers::share::share))
+        .routes(routes!(execs::viewers::revoke::revoke))
 
         .routes(routes!(files::read::read, files::write::write, files::upload::upload, files::delete::delete))
         .routes(routes!(files::list::list))

@@ -8,7 +8,7 @@ use events::{ApiKeyId, EventId, MasterKey, TenantId};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Maker};
 use crate::denied::Denial;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -30,19 +30,19 @@ pub struct Ticket {
     id: EventId,
     expires_at: DateTime<Utc>,
     tenant: TenantId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    key: Option<ApiKeyId>,
+    #[serde(flatten)]
+    maker: Maker,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     user: Option<String>,
 }
 
 impl Ticket {
-    fn of(caller: &Caller, expires_at: DateTime<Utc>) -> Self {
+    fn of(caller: &Caller, maker: Maker, expires_at: DateTime<Utc>) -> Self {
         Self {
             id: EventId::new(),
             expires_at,
             tenant: caller.tenant.clone(),
-            key: caller.key.clone(),
+            maker,
             user: caller.user.clone(),
         }
     }
@@ -53,7 +53,7 @@ impl Ticket {
         expires_at: DateTime<Utc>,
         gateway: &Gateway,
     ) -> Result<String, ApiError> {
-        let ticket = Self::of(caller, expires_at);
+        let ticket = Self::of(caller, gateway.keys().maker(caller), expires_at);
         let signed = ticket.sign(&gateway.config().master_key)?;
         gateway.log().offer(ticket.id).await.map_err(ApiError::unavailable)?;
         Ok(signed)
@@ -95,7 +95,7 @@ impl Ticket {
         let now = gateway.clock().now();
         let ticket = Self::read(offered, &gateway.config().master_key, now).ok_or_else(refused)?;
         match gateway.log().spend(ticket.id).await {
-            Ok(true) => match gateway.keys().vouches(ticket.key.as_ref(), &ticket.tenant) {
+            Ok(true) => match gateway.keys().vouches(&ticket.maker, &ticket.tenant) {
                 Some(operator) => Ok(Some((ticket, operator))),
                 None => Err(refused().denied(Denial::Ticket, Some(&ticket.tenant))),
             },
@@ -106,7 +106,7 @@ impl Ticket {
 
     /// Who it lets in.
     pub fn into_parts(self) -> (Option<ApiKeyId>, TenantId, Option<String>) {
-        (self.key, self.tenant, self.user)
+        (self.maker.into_key(), self.tenant, self.user)
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
             source: None,
             request_id: RequestId::new(),
         };
-        Ticket::of(&caller, at(0) + LIFETIME)
+        Ticket::of(&caller, Maker::default(), at(0) + LIFETIME)
     }
 
     #[test]

@@ -1,15 +1,23 @@
 //! Links with which somebody without a key may watch one exec, and nothing else, until they expire.
 
+use std::io;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody as _};
 use axum::extract::Query;
 use axum::http::{Method, Uri};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use events::{ApiKeyId, EventId, ExecId, IdError, MasterKey, TenantId};
+use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use crate::auth::Maker;
 use crate::denied::Denial;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -17,6 +25,10 @@ use crate::gateway::Gateway;
 const PURPOSE: &str = "viewer-link";
 /// No token is longer.
 pub(crate) const MAX_LEN: usize = 1 << 10;
+/// How long a link may be unknown here though it is good, and how long it is waited for.
+const FRESH: TimeDelta = TimeDelta::seconds(10);
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
 /// What may be watched: the exec itself, and these about it.
 const ABOUT: [&str; 3] = ["output", "recording", "attach"];
 
@@ -31,9 +43,39 @@ pub struct ViewerLink {
     pub exec: ExecId,
     /// Until when.
     pub expires_at: DateTime<Utc>,
-    /// The key that made it, and without which it is good for nothing; none where authentication was off.
+    /// What made it, and without which it is good for nothing.
+    #[serde(flatten)]
+    maker: Maker,
+    /// When it was made: only what is quite new may be unknown here still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<ApiKeyId>,
+    made_at: Option<DateTime<Utc>>,
+}
+
+/// Somebody who watches by a link, as long as it is good.
+#[derive(Debug, Clone)]
+pub struct Watching {
+    link: ViewerLink,
+    until: Instant,
+    revoked: CancellationToken,
+}
+
+/// How a link ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// By itself.
+    Expired,
+    /// By somebody.
+    Revoked,
+}
+
+impl LinkEnd {
+    /// One sentence for people.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Expired => "the viewer link has expired",
+            Self::Revoked => "the viewer link was revoked",
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,13 +87,13 @@ impl ViewerLink {
     /// A fresh link.
     pub fn new(
         tenant: TenantId,
-        key: Option<ApiKeyId>,
+        maker: Maker,
         exec: ExecId,
-        expires_at: DateTime<Utc>,
+        (made_at, expires_at): (DateTime<Utc>, DateTime<Utc>),
     ) -> Result<Self, IdError> {
         let unique = EventId::new().to_string();
         let id = format!("vl-{}", unique.trim_start_matches(EventId::PREFIX)).parse()?;
-        Ok(Self { id, tenant, exec, expires_at, key })
+        Ok(Self { id, tenant, exec, expires_at, maker, made_at: Some(made_at) })
     }
 
     /// The link as it is handed on: what it says, and the proof that this deployment said it.
@@ -74,33 +116,85 @@ impl ViewerLink {
         serde_json::from_slice(&BASE64.decode(said).ok()?).ok()
     }
 
-    /// The link that a request comes with, where links are good for anything. Elsewhere a key is needed as ever.
-    pub fn of(method: &Method, uri: &Uri, gateway: &Gateway) -> Result<Option<Self>, ApiError> {
+    /// Whether it is so new that the record may not have shown it here yet.
+    fn is_fresh(&self, now: DateTime<Utc>) -> bool {
+        self.made_at.is_some_and(|made_at| now - made_at < FRESH)
+    }
+}
+
+impl Watching {
+    /// Who a request comes from that brings a link, where links are good for anything. Elsewhere a key is needed as ever.
+    pub async fn of(method: &Method, uri: &Uri, gateway: &Gateway) -> Result<Option<Self>, ApiError> {
         let Some(exec) = watched(method, uri.path()) else { return Ok(None) };
         let Ok(Query(ViewerQuery { viewer: Some(token) })) = Query::try_from_uri(uri) else {
             return Ok(None);
         };
-        let link = Self::read(&token, &gateway.config().master_key).ok_or_else(|| {
+        let link = ViewerLink::read(&token, &gateway.config().master_key).ok_or_else(|| {
             ApiError::unauthorized_because("the viewer link is not good").denied(Denial::ViewerLink, None)
         })?;
-        if link.expires_at <= gateway.clock().now() {
-            let expired = ApiError::unauthorized_because("the viewer link has expired");
-            return Err(expired.denied(Denial::ViewerLink, Some(&link.tenant)));
+        let refused =
+            |why| ApiError::unauthorized_because(why).denied(Denial::ViewerLink, Some(&link.tenant));
+        let now = gateway.clock().now();
+        if link.expires_at <= now {
+            return Err(refused(LinkEnd::Expired.message()));
         }
-        if gateway.keys().vouches(link.key.as_ref(), &link.tenant).is_none() {
-            let orphaned =
-                ApiError::unauthorized_because("the key that made the viewer link is not good any more");
-            return Err(orphaned.denied(Denial::ViewerLink, Some(&link.tenant)));
+        if gateway.keys().vouches(&link.maker, &link.tenant).is_none() {
+            return Err(refused("the key that made the viewer link is not good any more"));
         }
         if exec.parse() != Ok(link.exec) {
             return Err(ApiError::absent("exec", exec).denied(Denial::ViewerLink, Some(&link.tenant)));
         }
-        Ok(Some(link))
+        let revoked = || gateway.view().links(|links| links.get(&link.id).map(|known| known.revoked.clone()));
+        let mut found = revoked();
+        // Another gateway made it a moment ago.
+        let patience = Instant::now() + PATIENCE;
+        while found.is_none() && link.is_fresh(now) && Instant::now() < patience {
+            tokio::time::sleep(PAUSE).await;
+            found = revoked();
+        }
+        let revoked = found.ok_or_else(|| refused(LinkEnd::Revoked.message()))?;
+        let until = Instant::now() + (link.expires_at - now).to_std().unwrap_or_default();
+        Ok(Some(Self { link, until, revoked }))
     }
 
-    /// When it expires, on the clock of timers.
-    pub fn until(&self, now: DateTime<Utc>) -> Instant {
-        Instant::now() + (self.expires_at - now).to_std().unwrap_or_default()
+    /// The link's id.
+    pub const fn id(&self) -> &ApiKeyId {
+        &self.link.id
+    }
+
+    /// Whose exec it is.
+    pub const fn tenant(&self) -> &TenantId {
+        &self.link.tenant
+    }
+
+    /// Waits until the link is not good any more.
+    pub async fn over(&self) -> LinkEnd {
+        tokio::select! {
+            biased;
+            () = self.revoked.cancelled() => LinkEnd::Revoked,
+            () = tokio::time::sleep_until(self.until) => LinkEnd::Expired,
+        }
+    }
+
+    /// The same answer, which breaks off when the link is not good any more. What is whole already stays so.
+    pub fn bound(self, response: Response) -> Response {
+        response.map(|body| {
+            if body.size_hint().exact().is_some() {
+                return body;
+            }
+            let parts = (self, body.into_data_stream());
+            Body::from_stream(futures::stream::try_unfold(parts, |(watching, mut bytes)| async move {
+                tokio::select! {
+                    biased;
+                    // The connection breaks, so that nobody takes this for the end.
+                    end = watching.over() => Err(io::Error::other(end.message())),
+                    next = bytes.next() => match next.transpose().map_err(io::Error::other)? {
+                        Some(next) => Ok(Some((next, (watching, bytes)))),
+                        None => Ok(None),
+                    },
+                }
+            }))
+        })
     }
 }
 
@@ -126,7 +220,8 @@ mod tests {
 
     fn link(tenant: &str) -> ViewerLink {
         let at = DateTime::from_timestamp(1_750_000_000, 0).unwrap();
-        ViewerLink::new(tenant.parse().unwrap(), None, ExecId::from_bytes([7; 16]), at).unwrap()
+        let exec = ExecId::from_bytes([7; 16]);
+        ViewerLink::new(tenant.parse().unwrap(), Maker::default(), exec, (at, at)).unwrap()
     }
 
     #[test]

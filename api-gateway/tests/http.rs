@@ -20,6 +20,7 @@ mod http {
     mod files;
     mod gone;
     mod limits;
+    mod links;
     mod past;
     mod presence;
     mod repeated;

@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod ids;
 mod images;
 mod link;
+mod links;
 mod log;
 mod nearest;
 mod query;
@@ -59,6 +60,7 @@ pub use link::{
     FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer,
     LinkStream, LinkValue, ListenError, SandboxStats,
 };
+pub use links::{Link, Links};
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,
     Heartbeats, Lease, Log, Machine, NatsAccess, NatsConfig, PendingPublish, ProbeError, ProbeFailure,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    After, EventData, Feed, FeedError, Heartbeat, Log, NodeId, ProviderName, Recorded, SandboxId,
+    After, EventData, Feed, FeedError, Heartbeat, Links, Log, NodeId, ProviderName, Recorded, SandboxId,
     SandboxPhase, SandboxState, Template, TenantId, Topic, Usage, WebhookId, WebhookState, Webhooks,
 };
 
@@ -33,6 +33,7 @@ struct Inner {
     sandboxes: DashMap<SandboxId, Slot>,
     templates: DashMap<(TenantId, String), Template>,
     webhooks: Mutex<Webhooks>,
+    links: Mutex<Links>,
     usage: Mutex<Usage>,
     nodes: DashMap<NodeId, (Heartbeat, Instant)>,
     ended: Mutex<std::collections::VecDeque<(Instant, SandboxId)>>,
@@ -57,6 +58,7 @@ impl View {
         let running = feed.store().live_execs().await?;
         let templates = feed.store().all_templates().await?;
         let (_, webhooks) = Webhooks::load(&**feed.store()).await?;
+        let links = Links::load(&**feed.store()).await?;
         let mut reader = feed.subscribe(Topic::All, After::Position(position));
         let stop = CancellationToken::new();
         let view = Self {
@@ -67,6 +69,7 @@ impl View {
                     .map(|(tenant, item)| ((tenant, item.name.clone()), item))
                     .collect(),
                 webhooks: Mutex::new(webhooks),
+                links: Mutex::new(links),
                 usage: Mutex::new(Usage::with(running)),
                 nodes: DashMap::new(),
                 ended: Mutex::default(),
@@ -217,6 +220,11 @@ impl View {
         templates
     }
 
+    /// Looks at the viewer links that are good for something.
+    pub fn links<T>(&self, look: impl FnOnce(&Links) -> T) -> T {
+        look(&self.inner.links.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A tenant's webhook.
     pub fn webhook(&self, tenant: &TenantId, id: WebhookId) -> Option<WebhookState> {
         let webhooks = self.inner.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -246,6 +254,10 @@ impl Inner {
             self.templates.insert(key, saved.template.clone());
         } else if let EventData::TemplateDeleted(deleted) = &event.data {
             self.templates.remove(&(event.tenant.clone(), deleted.name.clone()));
+        }
+        if event.data.category() == "access" {
+            self.links.lock().unwrap_or_else(PoisonError::into_inner).apply(recorded.position(), event);
+            return;
         }
         if event.data.webhook().is_some() {
             self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).apply(event);

@@ -236,6 +236,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             at: at(),
             signature: Some("11".to_owned()),
         }),
+        event(AccessRevoked { exec, viewer: "vl-1".parse().unwrap() }),
     ]
 }
 

@@ -152,6 +152,7 @@ impl Asciicast {
             | EventData::NodeJoined(_)
             | EventData::NodeDraining(_)
             | EventData::AccessGranted(_)
+            | EventData::AccessRevoked(_)
             | EventData::AccessDenied(_)
             | EventData::AuditCheckpoint(_)
             | EventData::LogTrimmed(_)

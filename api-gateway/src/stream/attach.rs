@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use events::{ExecId, ExecState, Gone, LinkOp, OutputItem, OutputReader, OutputStream};
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -24,13 +23,11 @@ const GATHER_BYTES: usize = 64 << 10;
 /// Errors that wait to be told, and resizes and signals that wait to be carried out.
 const QUEUE: usize = 32;
 
-/// What a viewer may do, and for how long.
+/// What a viewer may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rights {
     /// Whether it may type.
     pub writes: bool,
-    /// When its link expires.
-    pub until: Option<Instant>,
 }
 
 /// Serves a viewer of an exec, whose output is read from the offsets that `output` begins at, until one of the two is
@@ -44,10 +41,7 @@ pub async fn serve(target: Target, rights: Rights, output: OutputReader, socket:
     let (ops, waiting) = mpsc::channel(QUEUE);
     let carrier =
         tokio::spawn(carry(target.clone(), waiting, is_started.clone(), tell.clone()).in_current_span());
-    let terms = Terms {
-        until: rights.until.map(|until| (until, "the viewer link has expired")),
-        ..Terms::of(&target.gateway)
-    };
+    let terms = Terms { watching: target.caller.viewer.clone(), ..Terms::of(&target.gateway) };
     let typist = Typist {
         target: target.clone(),
         writes: rights.writes,

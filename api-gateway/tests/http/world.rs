@@ -91,10 +91,7 @@ impl World {
         let feed = Feed::start(&log, store.clone()).await.unwrap();
         let view = View::start(&log, &feed).await.unwrap();
         let executor = if executor { Some(Executor::start(&log, &view).await) } else { None };
-        let mut config = GatewayConfig {
-            keys: vec![key("red", RED), key("blue", BLUE), key("operators", OPERATOR)],
-            ..GatewayConfig::default()
-        };
+        let mut config = Self::config();
         change(&mut config);
         let link = LinkClient::new(&log);
         let gateway =
@@ -115,6 +112,27 @@ impl World {
             _executor: executor,
             _nats: nats,
             _dir: dir,
+        }
+    }
+
+    /// Another gateway of the same deployment, until this world ends.
+    pub async fn another_gateway(&self, change: impl FnOnce(&mut GatewayConfig)) -> std::net::SocketAddr {
+        let mut config = Self::config();
+        change(&mut config);
+        let feed = Feed::start(&self.log, self.store.clone()).await.unwrap();
+        let view = View::start(&self.log, &feed).await.unwrap();
+        let (log, link) = (self.log.clone(), LinkClient::new(&self.log));
+        let gateway = Gateway::new(config, log, self.store.clone(), feed, view, link, Arc::new(SystemClock));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(api_gateway::serve(listener, gateway, self.stop.clone()));
+        address
+    }
+
+    fn config() -> GatewayConfig {
+        GatewayConfig {
+            keys: vec![key("red", RED), key("blue", BLUE), key("operators", OPERATOR)],
+            ..GatewayConfig::default()
         }
     }
 
@@ -161,7 +179,7 @@ impl World {
     }
 }
 
-fn key(tenant: &str, secret: &str) -> ApiKey {
+pub fn key(tenant: &str, secret: &str) -> ApiKey {
     use sha2::Digest as _;
     ApiKey {
         id: format!("key-of-{tenant}").parse().unwrap(),

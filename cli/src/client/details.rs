@@ -76,6 +76,7 @@ pub fn details(kind: &str, data: &Value) -> String {
         "access.granted" => {
             vec![fields.text("exec"), format!("until {}", fields.text("expires_at"))]
         }
+        "access.revoked" => vec![fields.text("exec"), fields.text("viewer")],
         "audit.checkpoint" => vec![format!("up to {}", fields.text("up_to"))],
         "log.trimmed" => vec![fields.text("class"), format!("up to {}", fields.text("up_to"))],
         "webhook.saved" => vec![Fields(data.get("webhook").unwrap_or(&Value::Null)).text("url")],

@@ -206,6 +206,7 @@ impl ExecState {
             | EventData::NodeDraining(_)
             | EventData::SandboxErased(_)
             | EventData::AccessGranted(_)
+            | EventData::AccessRevoked(_)
             | EventData::AccessDenied(_)
             | EventData::AuditCheckpoint(_)
             | EventData::LogTrimmed(_)

@@ -191,6 +191,7 @@ impl SandboxState {
             | EventData::NodeDraining(_)
             | EventData::SandboxErased(_)
             | EventData::AccessGranted(_)
+            | EventData::AccessRevoked(_)
             | EventData::AccessDenied(_)
             | EventData::AuditCheckpoint(_)
             | EventData::LogTrimmed(_)

@@ -242,6 +242,9 @@ impl EventStore for Flaky {
     async fn exec_of(&self, tenant: &TenantId, id: ExecId) -> Result<Option<ExecState>, StoreError> {
         self.store.exec_of(tenant, id).await
     }
+    async fn links_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
+        self.store.links_after(after, limit).await
+    }
     async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
         self.store.exec(id).await
     }

@@ -54,6 +54,7 @@ impl EventData {
             | Self::NodeJoined(_)
             | Self::NodeDraining(_)
             | Self::AccessGranted(_)
+            | Self::AccessRevoked(_)
             | Self::AuditCheckpoint(_)
             | Self::LogTrimmed(_)
             | Self::LogRestored(_)

@@ -356,6 +356,10 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// Up to `limit` events of type `audit.checkpoint` after a position, in order.
     async fn checkpoints_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError>;
 
+    /// Up to `limit` events that make or revoke viewer links after a position, in order, of all tenants. What is trimmed is left
+    /// out in silence.
+    async fn links_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError>;
+
     /// Drops some of what is at or below the floor of a class, the oldest first. Zero: there is nothing left to drop.
     /// Bounded, so that appends come in between.
     async fn drop_some(&self, class: RetentionClass) -> Result<u64, StoreError>;

@@ -498,6 +498,10 @@ where
         self.checkpoints(after, limit).await
     }
 
+    async fn links_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
+        self.links(after, limit).await
+    }
+
     async fn drop_some(&self, class: RetentionClass) -> Result<u64, StoreError> {
         let floor = self.risen_floors().await?.into_iter().find(|floor| floor.class == class);
         match floor {

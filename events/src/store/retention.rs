@@ -63,16 +63,34 @@ where
     }
 
     pub(super) async fn checkpoints(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
-        let failed = failed::<DB>("read checkpoints");
-        let rows = sqlx::query::<DB>(
+        const SQL: &str =
             "SELECT position, header FROM events WHERE type = 'audit.checkpoint' AND position > $1
-             ORDER BY position LIMIT $2",
-        )
-        .bind(signed(after.0))
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(&failed)?;
+             ORDER BY position LIMIT $2";
+        self.headers(SQL, "read checkpoints", after, limit).await
+    }
+
+    pub(super) async fn links(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
+        const SQL: &str =
+            "SELECT position, header FROM events WHERE type IN ('access.granted', 'access.revoked')
+             AND position > $1 ORDER BY position LIMIT $2";
+        self.headers(SQL, "read viewer links", after, limit).await
+    }
+
+    /// Events of a kind that has an index of its own, without bodies.
+    async fn headers(
+        &self,
+        sql: &'static str,
+        operation: &'static str,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<Frame>, StoreError> {
+        let failed = failed::<DB>(operation);
+        let rows = sqlx::query::<DB>(sql)
+            .bind(signed(after.0))
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await
+            .map_err(&failed)?;
         rows.iter()
             .map(|row| {
                 let header: &[u8] = row.try_get(1).map_err(&failed)?;

@@ -17,6 +17,15 @@ pub struct AccessGranted {
     pub viewer: Option<ApiKeyId>,
 }
 
+/// `access.revoked`: a link is not good any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AccessRevoked {
+    /// Which exec it was for.
+    pub exec: ExecId,
+    /// The link's id.
+    pub viewer: ApiKeyId,
+}
+
 /// `access.denied`: requests were turned away. They are counted, so that a flood of them is a few events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccessDenied {

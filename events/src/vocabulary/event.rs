@@ -221,6 +221,7 @@ event_types! {
     ExecDetached = "exec.detached",
     LogRestored = "log.restored",
     AuditKeyChanged = "audit.key_changed",
+    AccessRevoked = "access.revoked",
 }
 
 impl EventData {
@@ -261,6 +262,7 @@ impl EventData {
             | Self::NodeDraining(_)
             | Self::SandboxErased(_)
             | Self::AccessGranted(_)
+            | Self::AccessRevoked(_)
             | Self::AccessDenied(_)
             | Self::AuditCheckpoint(_)
             | Self::LogTrimmed(_)

@@ -300,6 +300,8 @@ pub enum DetachReason {
     Slow,
     /// The gateway stops, or could not read the record.
     Interrupted,
+    /// The viewer link was revoked.
+    Revoked,
 }
 
 /// What every ending says beside its kind.

@@ -9,8 +9,8 @@ mod template;
 mod webhook;
 
 pub use audit::{
-    AccessDenied, AccessGranted, AuditCheckpoint, AuditKeyChanged, ChainPoint, CheckpointStatement,
-    LogRestored, LogTrimmed, RestoreStatement, RetentionClass, SandboxErased,
+    AccessDenied, AccessGranted, AccessRevoked, AuditCheckpoint, AuditKeyChanged, ChainPoint,
+    CheckpointStatement, LogRestored, LogTrimmed, RestoreStatement, RetentionClass, SandboxErased,
 };
 pub use command::{Command, CommandEnvelope, SecretMap};
 pub use event::{Actor, Event, EventData, UnknownActor, UnknownEventType};

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use events::{ExecEnd, ExecId, ExecState, OutputChunk, OutputItem, OutputReader, OutputStream, StoreError};
 use futures::Stream;
 use serde::Deserialize;
-use tokio::time::Instant;
 use utoipa::IntoParams;
 
 use super::find;
@@ -140,8 +139,7 @@ pub(crate) async fn output(
                 first_page(&gateway, id, stream, wanted.offset, 1).await?;
             }
             let reader = read(&gateway, id, stdout, stderr).await?;
-            let until = caller.viewer.as_ref().map(|link| link.until(gateway.clock().now()));
-            raw::respond(live(gateway, reader, stream, wanted.follow, until))
+            raw::respond(live(gateway, reader, stream, wanted.follow))
         }
     };
     describe(response.headers_mut(), &state, wanted.stream);
@@ -248,7 +246,6 @@ fn live(
     reader: OutputReader,
     wanted: Option<OutputStream>,
     follow: bool,
-    until: Option<Instant>,
 ) -> impl Stream<Item = Result<Bytes, io::Error>> + Send {
     futures::stream::try_unfold((gateway, reader), move |(gateway, mut reader)| async move {
         let wants = |stream| wanted.is_none_or(|wanted| wanted == stream);
@@ -256,7 +253,6 @@ fn live(
             let next = async { if follow { reader.next().await } else { reader.next_recorded().await } };
             let item = tokio::select! {
                 biased;
-                () = reached(until) => return Err(io::Error::other("the viewer link has expired")),
                 item = next => item.map_err(io::Error::other)?,
                 // The connection breaks, so that nobody takes this for the end.
                 () = gateway.closing().cancelled() => return Err(io::Error::other("the gateway stops")),
@@ -279,13 +275,6 @@ fn live(
             }
         }
     })
-}
-
-async fn reached(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

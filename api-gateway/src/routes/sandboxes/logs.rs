@@ -126,6 +126,7 @@ pub(super) fn detail(data: &EventData) -> Option<String> {
         EventData::AccessGranted(it) => {
             format!("{} until {}", it.exec, it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
         }
+        EventData::AccessRevoked(it) => format!("{} {}", it.exec, it.viewer),
         EventData::AccessDenied(it) => {
             let source = it.source.as_deref().unwrap_or("many addresses");
             format!("{}: {}, {} times from {source}", it.route, it.reason, it.count)

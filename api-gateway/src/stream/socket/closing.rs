@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::code;
 use crate::error::ApiError;
+use crate::viewer::LinkEnd;
 use events::DetachReason;
 
 pub type Connection = WebSocketStream<TokioIo<Upgraded>>;
@@ -40,8 +41,8 @@ pub enum Ending {
     Done,
     /// The gateway stops.
     Stopping,
-    /// What let the client in is not good any more.
-    Expired,
+    /// The viewer link that let the client in is not good any more.
+    LinkOver(LinkEnd),
     /// What there was to say cannot be read.
     Broken,
     /// The client takes nothing.
@@ -66,7 +67,8 @@ impl Ending {
         match self {
             Self::Done => DetachReason::Ended,
             Self::Stopping | Self::Broken => DetachReason::Interrupted,
-            Self::Expired => DetachReason::Expired,
+            Self::LinkOver(LinkEnd::Expired) => DetachReason::Expired,
+            Self::LinkOver(LinkEnd::Revoked) => DetachReason::Revoked,
             Self::Slow => DetachReason::Slow,
             Self::Silent
             | Self::Nonsense(_)
@@ -111,7 +113,7 @@ impl Ending {
         match self {
             Self::Done => Some(code::NORMAL),
             Self::Stopping => Some(code::RESTART),
-            Self::Expired | Self::Nonsense(_) | Self::Refused => Some(code::POLICY),
+            Self::LinkOver(_) | Self::Nonsense(_) | Self::Refused => Some(code::POLICY),
             Self::Broken => Some(code::ERROR),
             Self::Slow | Self::Silent => Some(code::TRY_AGAIN_LATER),
             Self::Violation(code, _) => Some(*code),

@@ -22,6 +22,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::gateway::Gateway;
 use crate::metrics::SLOW_READERS_CLOSED;
 use crate::stream::ws_frame;
+use crate::viewer::Watching;
 
 /// What a route has to say.
 pub trait Speaker: Send {
@@ -87,8 +88,8 @@ pub struct Terms {
     pub silence: Duration,
     /// Cancelled when the gateway stops. None: the speaker knows it by itself.
     pub stop: Option<CancellationToken>,
-    /// When what let the client in expires, and how that is said.
-    pub until: Option<(Instant, &'static str)>,
+    /// The viewer link that let the client in, if one did.
+    pub watching: Option<Watching>,
 }
 
 impl Terms {
@@ -101,7 +102,7 @@ impl Terms {
             // Who does not read does not see that it is asked.
             silence: config.websocket_silence.max(config.slow_reader_limit + config.websocket_ping),
             stop: Some(gateway.closing().clone()),
-            until: None,
+            watching: None,
         }
     }
 }
@@ -205,10 +206,8 @@ impl Socket {
             metrics::counter!(SLOW_READERS_CLOSED).increment(1);
             tracing::info!("a WebSocket client does not read: closing its connection");
         }
-        let reason = match (&ending, terms.until) {
-            (Ending::Expired, Some((_, how))) => how.to_owned(),
-            _ => speaker.cursor(),
-        };
+        let reason =
+            if let Ending::LinkOver(end) = &ending { end.message().to_owned() } else { speaker.cursor() };
         // What it holds of the feed is not needed while the close waits for the client.
         drop(speaker);
         let closed = matches!(ending, Ending::Closed);
@@ -291,9 +290,9 @@ async fn talk<S: Speaker>(
             None => std::future::pending().await,
         }
     });
-    let mut expired = pin!(async {
-        match terms.until {
-            Some((until, _)) => tokio::time::sleep_until(until).await,
+    let mut over = pin!(async {
+        match &terms.watching {
+            Some(watching) => watching.over().await,
             None => std::future::pending().await,
         }
     });
@@ -304,7 +303,7 @@ async fn talk<S: Speaker>(
                 tokio::select! {
                     biased;
                     () = &mut stopped => return Ok(Ending::Stopping),
-                    () = &mut expired => return Ok(Ending::Expired),
+                    end = &mut over => return Ok(Ending::LinkOver(end)),
                     Some(aside) = asides.recv() => mouth.say(S::error(aside)).await?,
                     _ = ping.tick() => mouth.say(Message::Ping(Bytes::new())).await?,
                     word = &mut next => break word,

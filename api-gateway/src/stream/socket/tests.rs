@@ -44,7 +44,7 @@ async fn echo(
     upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
     let long = Duration::from_secs(60);
-    let terms = Terms { slow_reader_limit: long, ping: long, silence: long, stop: None, until: None };
+    let terms = Terms { slow_reader_limit: long, ping: long, silence: long, stop: None, watching: None };
     Ok(upgrade?.accept(&sessions, None, 1 << 20, |socket| {
         let (ear, mouth) = mpsc::channel(8);
         let (_, no_asides) = mpsc::channel(1);

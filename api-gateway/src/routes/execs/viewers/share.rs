@@ -6,15 +6,16 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{AccessGranted, EventId, parse_go_duration};
+use events::{AccessGranted, EventId, Links, parse_go_duration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::find;
+use super::{MOST, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{ExecPath, OptionalJsonBody};
 use crate::gateway::Gateway;
+use crate::routes::execs::find;
 use crate::viewer::ViewerLink;
 
 /// How long a link is good where the request does not say, and at most.
@@ -32,6 +33,8 @@ pub struct ViewerRequest {
 /// A link with which anybody may watch the exec.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Viewer {
+    /// Its name, by which it is revoked: whoever comes by it is `viewer:ID` in the log.
+    pub id: String,
     /// The WebSocket to attach to, on this server. The same `viewer=` opens `/execs/{id}`, its output and its recording.
     pub url: String,
     /// The token in it.
@@ -40,8 +43,8 @@ pub struct Viewer {
     pub expires_at: DateTime<Utc>,
 }
 
-/// Makes a link with which somebody without a key may watch this exec, and only that, until it expires. The log says that
-/// it was made, and by whom.
+/// Makes a link with which somebody without a key may watch this exec, and only that, until it expires or is revoked. The log
+/// says that it was made, and by whom.
 #[utoipa::path(
     post,
     path = "/execs/{id}/viewers",
@@ -72,11 +75,18 @@ pub(crate) async fn share(
     let state = find(&gateway, &caller.tenant, id).await?;
     let now = gateway.clock().now();
     let expires_at = now + TimeDelta::from_std(ttl).map_err(ApiError::internal)?;
-    let link = ViewerLink::new(caller.tenant.clone(), caller.key.clone(), id, expires_at)
-        .map_err(ApiError::internal)?;
+    let good = |links: &Links| links.of(&caller.tenant).filter(|link| link.expires_at > now).count();
+    if gateway.view().links(good) >= MOST {
+        let message = format!("there are {MOST} viewer links that are good: revoke some, or let them expire");
+        return Err(ApiError::resource_limit(message, Duration::from_secs(60)));
+    }
+    let maker = gateway.keys().maker(&caller);
+    let link =
+        ViewerLink::new(caller.tenant.clone(), maker, id, (now, expires_at)).map_err(ApiError::internal)?;
     let token = link.sign(&gateway.config().master_key)?;
-    let granted = AccessGranted { exec: id, expires_at, viewer: Some(link.id) };
+    let granted = AccessGranted { exec: id, expires_at, viewer: Some(link.id.clone()) };
     gateway.publish(&caller, Some(state.sandbox), EventId::new(), now, granted).await?;
+    shown(&gateway, &link.id, |shown| shown.is_some()).await?;
     let url = format!("/api/v1/execs/{id}/attach?viewer={token}");
-    Ok((StatusCode::CREATED, Json(Viewer { url, token, expires_at })))
+    Ok((StatusCode::CREATED, Json(Viewer { id: link.id.to_string(), url, token, expires_at })))
 }
