@@ -58,6 +58,11 @@ pub trait Provider: Send + Sync + 'static {
     /// What the box uses right now. Takes up to 200 ms, because a rate needs two samples.
     async fn stats(&self, id: SandboxId) -> Result<BoxStats, StatsError>;
 
+    /// Sees that what must hold beside boxes while they run does (rules of their networks), puts back what somebody took away, and
+    /// removes what is left of boxes that are gone. Called at the start, before any box is made or listed, and every few seconds. What
+    /// cannot be put back is told by [`health`](Self::health).
+    async fn upkeep(&self) {}
+
     /// Whether boxes could be made right now.
     async fn health(&self) -> Result<Health, HealthError>;
 }

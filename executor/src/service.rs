@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PULL: Duration = Duration::from_secs(1);
 /// How often providers are asked whether they work.
 const HEALTH_PERIOD: Duration = Duration::from_secs(10);
+/// How often providers look after what must hold beside their boxes, and how long the start waits for them.
+const UPKEEP_PERIOD: Duration = Duration::from_secs(3);
+const UPKEEP_AT_START: Duration = Duration::from_secs(10);
 /// How often an executor shows that it lives, and how often at most.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 const HEARTBEAT_PAUSE: Duration = Duration::from_millis(50);
@@ -113,6 +116,11 @@ impl Executor {
         let news = shared.log.progress().await?;
         tokio::spawn(Arc::clone(&shared.recorded).listen(news, shared.shutdown.clone()));
         let waiting = Arc::new(Waiting::default());
+        // Boxes of a former process run meanwhile.
+        let kept_up = futures::future::join_all(shared.providers.iter().map(|provider| provider.upkeep()));
+        if tokio::time::timeout(UPKEEP_AT_START, kept_up).await.is_err() {
+            tracing::warn!("what must hold beside sandboxes was not looked at in time; it is tried again");
+        }
         let learned = async {
             while let Err(error) = reconcile::reconcile(shared, &waiting).await {
                 tracing::warn!(error = %ErrorChain(&error), "waiting to learn what is on this node");
@@ -136,6 +144,7 @@ impl Executor {
         consumers.spawn(overdue::watch(Arc::clone(shared)));
         consumers.spawn(node_commands(Arc::clone(shared), self.tasks.clone()));
         for provider in &shared.providers {
+            consumers.spawn(upkeep(Arc::clone(provider)));
             consumers.spawn(pool_commands(Arc::clone(shared), provider.name().clone(), self.tasks.clone()));
         }
         let again = async {
@@ -259,6 +268,14 @@ async fn heartbeats(shared: Arc<Shared>) {
             let rest = HEARTBEAT_PERIOD - HEARTBEAT_PAUSE;
             let _ = tokio::time::timeout(rest, shared.registry.freed()).await;
         }
+    }
+}
+
+/// In nobody's way, and in no hurry: one round after the other.
+async fn upkeep(provider: Arc<dyn Provider>) {
+    loop {
+        tokio::time::sleep(UPKEEP_PERIOD).await;
+        provider.upkeep().await;
     }
 }
 

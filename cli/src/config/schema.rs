@@ -133,6 +133,10 @@ pub struct DockerConfig {
     pub seccomp_profile: String,
     /// How the names of the networks of sandboxes that ask for one begin.
     pub bridge_network: String,
+    /// What those may reach though it is not public: `10.0.0.5:443`, `10.0.0.0/24`, `[fd00::5]:443`.
+    pub allow_networks: Vec<String>,
+    /// The name servers that those ask, and no others; empty: those of the engine's host.
+    pub dns_servers: Vec<String>,
     /// `missing` or `never`.
     pub pull: String,
     /// `NAME=IMAGE`: the engine is asked for IMAGE where a request names NAME.
@@ -412,6 +416,8 @@ impl Default for Config {
                     runtimes: Vec::new(),
                     seccomp_profile: "default".to_owned(),
                     bridge_network: "stacyvm".to_owned(),
+                    allow_networks: Vec::new(),
+                    dns_servers: Vec::new(),
                     pull: "missing".to_owned(),
                     image_aliases: Vec::new(),
                     pids_limit: 256,

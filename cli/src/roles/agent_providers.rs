@@ -1,6 +1,7 @@
 //! The box-makers of this node.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, bail};
 use events::ProviderName;
 use executor::provider::Provider;
 use executor::providers::bubblewrap::{BubblewrapConfig, BubblewrapProvider, RootfsSource};
-use executor::providers::docker::{DockerConfig, DockerProvider, PullPolicy};
+use executor::providers::docker::{DockerConfig, DockerProvider, NetworkException, PullPolicy};
 
 use crate::config::Config;
 use crate::installation::{self, Installation};
@@ -73,6 +74,8 @@ fn make_docker(
         socket: socket.into(),
         deployment: installation.name.clone(),
         bridge_network: docker.bridge_network.clone(),
+        allow_networks: allow_networks(&docker.allow_networks)?,
+        dns_servers: dns_servers(&docker.dns_servers)?,
         pull: if docker.pull == "never" { PullPolicy::Never } else { PullPolicy::Missing },
         image_aliases: docker
             .image_aliases
@@ -86,6 +89,45 @@ fn make_docker(
     })
     .context("cannot use Docker")
 }
+
+/// What sandboxes with a network may reach though it is not public.
+fn allow_networks(entries: &[String]) -> anyhow::Result<Vec<NetworkException>> {
+    if entries.len() > MOST_EXCEPTIONS {
+        bail!(
+            "providers.docker.allow_networks has more than {MOST_EXCEPTIONS} entries: name larger networks"
+        );
+    }
+    let parsed: Result<_, _> = entries.iter().map(|entry| entry.parse()).collect();
+    parsed.context("providers.docker.allow_networks")
+}
+
+/// The name servers of sandboxes with a network.
+fn dns_servers(entries: &[String]) -> anyhow::Result<Vec<Ipv4Addr>> {
+    let parse = |entry: &String| {
+        let address: Ipv4Addr = entry.trim().parse().with_context(|| {
+            format!("providers.docker.dns_servers: {entry:?} is no IPv4 address, and sandboxes have no other")
+        })?;
+        if address.is_loopback()
+            || address.is_unspecified()
+            || address.is_multicast()
+            || address.is_broadcast()
+        {
+            bail!(
+                "providers.docker.dns_servers: {entry:?} cannot be reached from a sandbox: name another address of that machine"
+            );
+        }
+        Ok(address)
+    };
+    if entries.len() > MOST_SERVERS {
+        bail!("providers.docker.dns_servers has more than {MOST_SERVERS} entries: resolvers ask no more");
+    }
+    entries.iter().map(parse).collect()
+}
+
+/// Every packet of a sandbox may be held to all of them.
+const MOST_EXCEPTIONS: usize = 256;
+/// As many as name servers in a `resolv.conf`.
+const MOST_SERVERS: usize = 3;
 
 fn make_bubblewrap(
     config: &Config,
@@ -129,4 +171,36 @@ fn find_agent(config: &Config) -> anyhow::Result<PathBuf> {
             path.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(entries: &[&str]) -> Vec<String> {
+        entries.iter().map(|entry| (*entry).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_sandboxes_may_reach_is_read_and_what_is_wrong_names_its_key() {
+        assert_eq!(allow_networks(&texts(&["10.0.0.5:443", "[fd00::5]:443"])).unwrap().len(), 2);
+        for wrong in ["mirror:443", "0.0.0.0/0", "10.0.0.5/8", "169.254.0.0/16"] {
+            let error = format!("{:#}", allow_networks(&texts(&[wrong])).unwrap_err());
+            assert!(
+                error.starts_with("providers.docker.allow_networks: ") && error.contains(wrong),
+                "{error}"
+            );
+        }
+        allow_networks(&vec!["10.0.0.5".to_owned(); MOST_EXCEPTIONS + 1]).unwrap_err();
+    }
+
+    #[test]
+    fn name_servers_are_addresses_that_a_sandbox_can_reach() {
+        assert_eq!(dns_servers(&texts(&["10.0.0.2"])).unwrap(), [Ipv4Addr::new(10, 0, 0, 2)]);
+        for wrong in ["127.0.0.53", "0.0.0.0", "ns.example", "fd00::53", "10.0.0.2:53"] {
+            let error = format!("{:#}", dns_servers(&texts(&[wrong])).unwrap_err());
+            assert!(error.starts_with("providers.docker.dns_servers: ") && error.contains(wrong), "{error}");
+        }
+        dns_servers(&vec!["10.0.0.2".to_owned(); MOST_SERVERS + 1]).unwrap_err();
+    }
 }

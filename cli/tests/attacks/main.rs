@@ -15,6 +15,9 @@ mod kernel;
 mod leavings;
 mod nats;
 mod network;
+mod outside;
+mod packets;
+mod rules;
 mod siege;
 mod terminal;
 

@@ -1,77 +1,12 @@
 //! What a sandbox with a network tries to reach: the host, what is private, and other sandboxes.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::process::{Process, free_port};
+use crate::outside::{Outside, run};
 use crate::support::serve::Serve;
-
-fn run(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).output().unwrap();
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Another network namespace with a public address, a route of the host to it, and something that listens there.
-struct Outside {
-    namespace: String,
-    address: Ipv4Addr,
-    port: u16,
-    _listener: Process,
-    _dir: tempfile::TempDir,
-}
-
-impl Outside {
-    fn new() -> Self {
-        let id = std::process::id() % 1_000_000;
-        let (namespace, here, there) = (format!("svt-{id}"), format!("svt{id}a"), format!("svt{id}b"));
-        run("ip", &["netns", "add", &namespace]).expect("root may make a network namespace");
-        let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &namespace, "python3", "-m", "http.server", &port.to_string()]);
-        command.current_dir(dir.path());
-        let listener = Process::start(command, &dir.path().join("log"));
-        // One of 64 of a range that nobody has; others test here too.
-        let net = u8::try_from(id % 64).unwrap() * 4;
-        let (gateway, address) = (Ipv4Addr::new(203, 0, 113, net + 1), Ipv4Addr::new(203, 0, 113, net + 2));
-        let outside = Self { namespace, address, port, _listener: listener, _dir: dir };
-        let inside = |args: &[&str]| {
-            let all = [&["netns", "exec", &outside.namespace, "ip"], args].concat();
-            run("ip", &all).unwrap_or_else(|| panic!("{args:?}"));
-        };
-        let ip = |args: &[&str]| run("ip", args).unwrap_or_else(|| panic!("{args:?}"));
-        ip(&["link", "add", &here, "type", "veth", "peer", "name", &there, "netns", &outside.namespace]);
-        ip(&["addr", "add", &format!("{gateway}/30"), "dev", &here]);
-        ip(&["link", "set", &here, "up"]);
-        inside(&["addr", "add", &format!("{address}/30"), "dev", &there]);
-        inside(&["link", "set", &there, "up"]);
-        inside(&["link", "set", "lo", "up"]);
-        // What is private, and what clouds have for their machines, is there too: only rules keep it out of reach.
-        for closed in closed() {
-            inside(&["addr", "add", &format!("{closed}/32"), "dev", "lo"]);
-            ip(&["route", "add", &format!("{closed}/32"), "via", &address.to_string()]);
-        }
-        outside
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        // Its end of the pair goes with it, the host's end and the routes with that.
-        run("ip", &["link", "del", &format!("svt{}a", std::process::id() % 1_000_000)]);
-        run("ip", &["netns", "del", &self.namespace]);
-    }
-}
-
-/// Listened on outside, and routed there by the host: link-local, private, shared. Other tests have others.
-fn closed() -> [String; 3] {
-    let id = std::process::id();
-    let (high, low) = (id / 200 % 200, id % 200 + 1);
-    [format!("169.254.{high}.{low}"), format!("10.99.{high}.{low}"), format!("100.100.{high}.{low}")]
-}
 
 /// Python that says for each `ADDRESS PORT` whether it is `open`, or why not.
 fn knock(targets: &[(String, u16)]) -> String {
@@ -95,7 +30,7 @@ print(\"\\n\".join(said))
     )
 }
 
-async fn answers(serve: &Serve, sandbox: &str, targets: &[(String, u16)]) -> Vec<String> {
+pub async fn answers(serve: &Serve, sandbox: &str, targets: &[(String, u16)]) -> Vec<String> {
     let answer = serve.api.exec(sandbox, &knock(targets)).await;
     let said: Vec<_> = answer["stdout"].as_str().unwrap().lines().map(str::to_owned).collect();
     assert_eq!(said.len(), targets.len(), "{answer}");
@@ -133,13 +68,13 @@ async fn a_network_leads_to_what_is_public_only() {
     );
     targets.extend([format!("::ffff:{gateway}"), "fd00:ec2::254".to_owned()].map(|at| (at, port)));
     targets.extend([(other.to_string(), 8000), (Ipv4Addr::from(u32::from(other) - 1).to_string(), port)]);
-    targets.extend(closed().map(|at| (at, outside.port)));
+    targets.extend(outside.closed.iter().map(|at| (at.clone(), outside.port)));
     let said = answers(&serve, &one, &targets).await;
     for (target, said) in targets.iter().zip(said) {
         assert_ne!(said, "open", "{target:?}");
     }
     // What was not reached is there: the host itself reaches it.
-    for closed in closed() {
+    for closed in &outside.closed {
         let at = (closed.parse::<Ipv4Addr>().unwrap(), outside.port);
         std::net::TcpStream::connect(at).unwrap_or_else(|error| panic!("{at:?}: {error}"));
     }

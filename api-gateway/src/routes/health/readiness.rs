@@ -5,6 +5,9 @@ use utoipa::ToSchema;
 use crate::gateway::Gateway;
 use crate::routes::providers::{Provider, all};
 
+/// What executors say of a provider with a name in front.
+const REASONS: [&str; 2] = ["disk_low", "network_rules"];
+
 /// A server that carries out requests, and what of it works. No key is asked for here, so it says no more than that.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
@@ -31,6 +34,9 @@ pub struct ProviderReadiness {
     pub healthy: bool,
     /// Whether it is the one of a spawn that names none.
     pub default: bool,
+    /// Why it does not work, where that has a stable name: `disk_low`, `network_rules`. The rest is in the diagnostics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
     /// When a node last told of it.
     pub last_checked: DateTime<Utc>,
 }
@@ -41,9 +47,16 @@ impl From<Provider> for ProviderReadiness {
             name: provider.name,
             healthy: provider.healthy,
             default: provider.default,
+            reason: provider.error.as_deref().and_then(code),
             last_checked: provider.last_checked,
         }
     }
+}
+
+/// The stable name that an error begins with.
+fn code(error: &str) -> Option<&'static str> {
+    let (name, _) = error.split_once(": ")?;
+    REASONS.into_iter().find(|reason| *reason == name)
 }
 
 impl Readiness {

@@ -221,6 +221,13 @@ impl Provider for BubblewrapProvider {
         if self.outside.is_none() || !run_dir::may_mount() {
             warnings.push(run_dir::NOT_APART.to_owned());
         }
+        if self.config.host_network {
+            warnings.push(
+                "host_network is on: a sandbox that asks for a network gets the host's, with its loopback and \
+                 without a rule"
+                    .to_owned(),
+            );
+        }
         Ok(Health { latency: began.elapsed(), version, warnings })
     }
 }

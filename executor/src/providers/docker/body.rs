@@ -83,6 +83,9 @@ pub(super) fn create_body(
             bind(&run_dir::shared(shared_dir), inside::RUN_DIR, false),
         ]),
         network_mode: Some(network_mode(config, order)),
+        // Whom its own resolver in the box asks.
+        dns: (spec.network == Network::Bridge && !config.dns_servers.is_empty())
+            .then(|| config.dns_servers.iter().map(ToString::to_string).collect()),
         readonly_rootfs: Some(spec.read_only_root),
         tmpfs: spec.read_only_root.then(|| tmpfs(in_memory)),
         shm_size: in_memory.and_then(|sizes| i64::try_from(sizes.shm).ok()),

@@ -1,51 +1,93 @@
 //! The network of a box that asks for one: a bridge of its own, and rules of ours about what it leads to.
-//!
-//! The rules are one nftables table for each installation. It matches interfaces by the beginning of their names, so it is the same
-//! whatever boxes there are: it is put in place whole, in one transaction, before any network is made.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 use events::SandboxId;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::DockerProvider;
 use super::body::{network_name, own_labels};
 use super::errors::{Meaning, create_error, meaning};
+use super::rules::{self, POOL, Rules};
+use super::{DockerProvider, nft, same_namespace};
 use crate::provider::{CreateError, Source};
 
-/// Where networks are made, a /30 each: the first two bytes.
-const POOL: [u8; 2] = [10, 213];
 /// How many places in the pool are tried. With half of them taken, all of these are taken once in 4 billion times.
 const TRIES: u32 = 32;
-/// How long `nft` may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Where `nft` is looked for: services often have no `sbin` in their path.
-const PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin";
-/// What is never reached: this network, private and shared ranges, loopback, link-local with the metadata services of clouds, relays,
-/// benchmarks, multicast, what is reserved.
-const CLOSED: &str = "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.0.0.0/24, \
-    192.88.99.0/24, 192.168.0.0/16, 198.18.0.0/15, 224.0.0.0/3";
-/// Where the host says who resolves names for it; the second has those that a local stub asks.
-const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// How long a network may be there without a box: one that is being made has its network first.
+const UNUSED: Duration = Duration::from_secs(60);
+/// How long the engine may take to say what networks there are.
+const LIST: Duration = Duration::from_secs(20);
+
+/// What is known of the networks of boxes.
+#[derive(Default)]
+pub(super) struct Bridges {
+    /// Held while networks and the rules for them are made, looked at or removed.
+    kept: tokio::sync::Mutex<Kept>,
+    /// Why the rules for networks that are there cannot be kept.
+    trouble: Mutex<Option<String>>,
+    /// Why no networks can be had.
+    refusal: Mutex<Option<String>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// The rules that were put in place last, and how they look there.
+    put: Option<(String, String)>,
+    /// Networks without a box, by the engine's ids, and since when.
+    unused: HashMap<String, Instant>,
+    /// Whether what former processes left has been looked at.
+    looked: bool,
+}
+
+impl Bridges {
+    /// Why boxes that are there may reach what they must not.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why a box that asks for a network is refused.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refusal(&self, reason: Option<&Source>) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = reason.map(ToString::to_string);
+    }
+
+    /// Says so once.
+    fn set_trouble(&self, reason: Option<&Source>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match (reason, &*trouble) {
+            (Some(reason), None) => {
+                tracing::error!(error = %reason, "the rules of networks cannot be kept: sandboxes may reach what they must not");
+            }
+            (None, Some(_)) => tracing::info!("the rules of networks are kept again"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        *trouble = reason.map(ToString::to_string);
+    }
+}
 
 impl DockerProvider {
     /// Rules first, then the network: there is no moment in which it is open.
     pub(super) async fn make_network(&self, engine: &Docker, id: SandboxId) -> Result<(), CreateError> {
-        let _turn = self.bridges.lock().await;
-        let prefix = self.interface_prefix();
-        put_in_place(&rules(&prefix, &resolvers())).await.map_err(refused)?;
-        let interface = format!("{prefix}{}", short(&id.to_string(), 7));
+        let mut kept = self.bridges.kept.lock().await;
+        let refused = |reason: Source| {
+            self.bridges.set_refusal(Some(&reason));
+            let what = format!("network \"bridge\": its rules cannot be kept here: {reason}");
+            CreateError::Unsupported { what }
+        };
+        self.hold_rules(&mut kept, false).await.map_err(refused)?;
+        let interface = format!("{}{}", self.interface_prefix(), short(&id.to_string(), 7));
         for attempt in 0..TRIES {
             match engine.create_network(self.network_request(id, &interface, attempt)).await {
                 Ok(_) => break,
@@ -56,21 +98,22 @@ impl DockerProvider {
         }
         // Rules hold where they were made. An engine of another machine, or of another network namespace, has none.
         if Path::new("/sys/class/net").join(&interface).exists() {
+            self.bridges.set_refusal(None);
             return Ok(());
         }
-        self.take_away(engine, id).await;
-        Err(refused("the engine makes its networks where this node cannot see them".into()))
+        self.take_away(engine, id, &mut kept).await;
+        Err(refused(ELSEWHERE.into()))
     }
 
     /// Removes the network of a box, and the rules with the last one of them. Best effort: what stays leads nowhere that it did not
-    /// lead before.
+    /// lead before, and is looked at again.
     pub(super) async fn remove_network(&self, engine: &Docker, id: SandboxId) {
         // Nobody makes a network between the look at what is left and the end of the rules.
-        let _turn = self.bridges.lock().await;
-        self.take_away(engine, id).await;
+        let mut kept = self.bridges.kept.lock().await;
+        self.take_away(engine, id, &mut kept).await;
     }
 
-    async fn take_away(&self, engine: &Docker, id: SandboxId) {
+    async fn take_away(&self, engine: &Docker, id: SandboxId, kept: &mut Kept) {
         match engine.remove_network(&network_name(&self.config, id)).await {
             Ok(()) => {}
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => return,
@@ -79,18 +122,128 @@ impl DockerProvider {
                 return;
             }
         }
+        if self.own_networks(engine).await.is_ok_and(|left| left.is_empty()) {
+            self.drop_rules(kept).await;
+        }
+    }
+
+    /// Removes networks whose boxes are gone, and sees that the rules for the others are in place. Called at the start, before boxes are
+    /// made, and every few seconds.
+    pub(super) async fn look_after_networks(&self) {
+        let mut kept = self.bridges.kept.lock().await;
+        let found = async {
+            let engine = self.engine().await?;
+            let networks = timeout(LIST, self.own_networks(engine)).await;
+            networks.unwrap_or(Err(Error::RequestTimeoutError)).map(|networks| (engine, networks))
+        };
+        let Ok((engine, networks)) = found.await else {
+            // That the engine does not answer is told elsewhere. Its boxes may run all the same.
+            if kept.put.is_some() {
+                let held = self.hold_rules(&mut kept, true).await;
+                self.bridges.set_trouble(held.as_ref().err());
+            }
+            return;
+        };
+        let first = !std::mem::replace(&mut kept.looked, true);
+        // Nothing that this process makes can be among them.
+        let all_are_old = first && kept.put.is_none();
+        let mut unused = HashMap::new();
+        let mut left = 0_usize;
+        for (network, name) in networks {
+            if self.has_box(&name) {
+                left += 1;
+                continue;
+            }
+            let since = kept.unused.get(&network).copied().unwrap_or_else(Instant::now);
+            if all_are_old || since.elapsed() >= UNUSED {
+                match engine.remove_network(&network).await {
+                    Ok(()) | Err(Error::DockerResponseServerError { status_code: 404, .. }) => {
+                        tracing::info!(network = %name, "removed a network whose sandbox is gone");
+                        continue;
+                    }
+                    Err(error) => tracing::debug!(network = %name, error = %error, "an unused network stays"),
+                }
+            }
+            unused.insert(network, since);
+            left += 1;
+        }
+        kept.unused = unused;
+        if left > 0 {
+            let held = self.hold_rules(&mut kept, true).await;
+            self.bridges.set_trouble(held.as_ref().err());
+        } else {
+            self.bridges.set_trouble(None);
+            if first || kept.put.is_some() {
+                self.drop_rules(&mut kept).await;
+            }
+            if first {
+                self.bridges.set_refusal(self.try_out_rules().await.as_ref().err());
+            }
+        }
+    }
+
+    /// Puts the rules in place if they are not there as they should be. `needed`: there are networks that they are for.
+    async fn hold_rules(&self, kept: &mut Kept, needed: bool) -> Result<(), Source> {
+        let prefix = self.interface_prefix();
+        let text = self.rules(&prefix).text();
+        let shown = nft::show(&rules::table(&prefix)).await?;
+        let as_put = match (&kept.put, &shown) {
+            (Some((put, looks)), Some(shown)) if shown == looks => {
+                if *put == text {
+                    return Ok(());
+                }
+                // What they follow from is another: the host's name servers.
+                true
+            }
+            (Some(_), _) | (None, None) => false,
+            // Of a former process, which may have been told to let other things through.
+            (None, Some(_)) => true,
+        };
+        kept.put = None;
+        let looks = nft::put_and_show(&text, &rules::table(&prefix)).await?;
+        kept.put = Some((text, looks));
+        if needed && !as_put {
+            tracing::warn!(
+                table = rules::table(&prefix),
+                "somebody removed or changed the rules of networks: they are back in place"
+            );
+        }
+        Ok(())
+    }
+
+    async fn drop_rules(&self, kept: &mut Kept) {
+        kept.put = None;
+        let prefix = self.interface_prefix();
+        if let Err(error) = nft::put(&rules::without(&prefix)).await {
+            tracing::debug!(error = %error, "rules of networks may still be there");
+        }
+    }
+
+    /// Whether networks could be had.
+    async fn try_out_rules(&self) -> Result<(), Source> {
+        if same_namespace(&self.config.socket, "net").await == Some(false) {
+            return Err(ELSEWHERE.into());
+        }
+        nft::try_out(&self.rules(&self.interface_prefix()).text()).await
+    }
+
+    fn rules<'a>(&'a self, prefix: &'a str) -> Rules<'a> {
+        Rules { prefix, servers: &self.config.dns_servers, exceptions: &self.config.allow_networks }
+    }
+
+    /// The ids and names of the networks of this node's boxes.
+    async fn own_networks(&self, engine: &Docker) -> Result<Vec<(String, String)>, Error> {
         let labels = own_labels(&self.config).map(|(name, value)| format!("{name}={value}"));
         let filters = HashMap::from([("label".to_owned(), labels.to_vec())]);
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
-        if engine.list_networks(Some(options)).await.is_ok_and(|left| left.is_empty()) {
-            let text = format!("delete table inet {}\n", table(&self.interface_prefix()));
-            if let Err(error) = put_in_place(&text).await {
-                tracing::warn!(
-                    error = &*error as &dyn std::error::Error,
-                    "rules of networks are still there"
-                );
-            }
-        }
+        let networks = engine.list_networks(Some(options)).await?;
+        Ok(networks.into_iter().filter_map(|network| network.id.zip(network.name)).collect())
+    }
+
+    /// Whether the network of that name belongs to a box that is there, or whose remains are.
+    fn has_box(&self, network: &str) -> bool {
+        let id = network.rfind("sb-").and_then(|at| network.get(at..)?.parse::<SandboxId>().ok());
+        id.is_some_and(|id| self.run_dir(id).exists())
     }
 
     /// How the names of this installation's bridges begin.
@@ -100,7 +253,8 @@ impl DockerProvider {
 
     fn network_request(&self, id: SandboxId, interface: &str, attempt: u32) -> NetworkCreateRequest {
         let place = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{id}/{attempt}").as_bytes());
-        let subnet = Ipv4Addr::new(POOL[0], POOL[1], place.as_bytes()[0], place.as_bytes()[1] & !3);
+        let [first, second, ..] = POOL.network().octets();
+        let subnet = Ipv4Addr::new(first, second, place.as_bytes()[0], place.as_bytes()[1] & !3);
         let option =
             |name: &str, value: &str| (format!("com.docker.network.bridge.{name}"), value.to_owned());
         NetworkCreateRequest {
@@ -123,9 +277,7 @@ impl DockerProvider {
     }
 }
 
-fn refused(reason: Source) -> CreateError {
-    CreateError::Unsupported { what: format!("network \"bridge\": its rules cannot be kept here: {reason}") }
-}
+const ELSEWHERE: &str = "the engine makes its networks where this node cannot see them";
 
 fn is_taken(error: &Error) -> bool {
     matches!(error, Error::DockerResponseServerError { message, .. } if message.contains("overlap"))
@@ -136,111 +288,4 @@ fn short(text: &str, digits: usize) -> String {
     let mut word = Uuid::new_v5(&Uuid::NAMESPACE_OID, text.as_bytes()).simple().to_string();
     word.truncate(digits);
     word
-}
-
-/// The name servers of the host that are not on its loopback: the engine asks those from within the box's network.
-fn resolvers() -> Vec<Ipv4Addr> {
-    let mut found = Vec::new();
-    for path in RESOLVERS {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-        for address in named.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()) {
-            if let IpAddr::V4(address) = address
-                && !address.is_loopback()
-                && !found.contains(&address)
-            {
-                found.push(address);
-            }
-        }
-    }
-    found
-}
-
-fn table(prefix: &str) -> String {
-    format!("stacyvm_{prefix}")
-}
-
-/// The table, whole: whatever it was before. Packets are looked at before addresses are translated (what was asked for) and after
-/// (where it would go). A drop is final, whatever other tables accept.
-fn rules(prefix: &str, resolvers: &[Ipv4Addr]) -> String {
-    let table = format!("table inet {}", table(prefix));
-    let names: String = resolvers
-        .iter()
-        .map(|address| {
-            format!("    ip daddr {address} meta l4proto {{ tcp, udp }} th dport 53 fib daddr type != local accept\n")
-        })
-        .collect();
-    let pool = format!("{}.{}.0.0/16", POOL[0], POOL[1]);
-    format!(
-        "add {table}\ndelete {table}\n{table} {{
-  chain asked {{
-    type filter hook prerouting priority -310; policy accept;
-    iifname \"{prefix}*\" jump box
-  }}
-  chain host {{
-    type filter hook input priority -10; policy accept;
-    iifname \"{prefix}*\" drop
-  }}
-  chain through {{
-    type filter hook forward priority -10; policy accept;
-    iifname \"{prefix}*\" jump box
-    oifname \"{prefix}*\" ct state != {{ established, related }} drop
-  }}
-  chain box {{
-    meta nfproto != ipv4 drop
-    ip saddr != {pool} drop
-{names}    fib daddr type {{ local, broadcast, anycast, multicast }} drop
-    ip daddr {{ {CLOSED} }} drop
-  }}
-}}
-"
-    )
-}
-
-async fn put_in_place(rules: &str) -> Result<(), Source> {
-    let run = async {
-        let mut nft = Command::new("nft")
-            .args(["-f", "-"])
-            .env("PATH", PATH)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| format!("nft cannot be run: {error}"))?;
-        if let Some(mut stdin) = nft.stdin.take() {
-            // If it does not read, its exit says why.
-            let _ = stdin.write_all(rules.as_bytes()).await;
-        }
-        let output = nft.wait_with_output().await?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let line: String = said.lines().next().unwrap_or_default().chars().take(200).collect();
-        Err(Source::from(format!("nft refuses them: {line}")))
-    };
-    timeout(PATIENCE, run).await.unwrap_or_else(|_| Err("nft does not answer".into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_port_53_of_the_hosts_resolvers_is_open_among_what_is_closed() {
-        let text = rules("sv123456", &[Ipv4Addr::new(10, 0, 0, 2)]);
-        let accepts: Vec<_> = text.lines().filter(|line| line.ends_with(" accept")).collect();
-        assert_eq!(
-            accepts,
-            ["    ip daddr 10.0.0.2 meta l4proto { tcp, udp } th dport 53 fib daddr type != local accept"]
-        );
-        assert!(text.find("accept\n    fib").is_some(), "{text}");
-    }
-
-    #[tokio::test]
-    async fn rules_that_nft_does_not_take_are_an_error_with_its_words() {
-        let error = put_in_place("nonsense\n").await.unwrap_err();
-        assert!(error.to_string().contains("nonsense") || error.to_string().contains("syntax"), "{error}");
-    }
 }

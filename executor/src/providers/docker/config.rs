@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use events::{IdError, ImagePolicy, NodeId, ProviderName};
+
+use super::NetworkException;
 
 /// How to reach an engine and what boxes are made of.
 #[derive(Debug, Clone)]
@@ -20,6 +23,10 @@ pub struct DockerConfig {
     pub deployment: String,
     /// How the names of networks begin: each box that asks for a bridge has one of its own.
     pub bridge_network: String,
+    /// What those boxes may reach though it is not public.
+    pub allow_networks: Vec<NetworkException>,
+    /// Whom they ask for names, and nobody else. They may be on this machine. Empty: whom the engine asks.
+    pub dns_servers: Vec<Ipv4Addr>,
     /// What to do about an image that is not here.
     pub pull: PullPolicy,
     /// Image names, each with its tag, and the image that the engine is asked for instead: a mirror, or one made on
@@ -58,6 +65,8 @@ impl DockerConfig {
             node,
             deployment: "stacyvm".to_owned(),
             bridge_network: "stacyvm".to_owned(),
+            allow_networks: Vec::new(),
+            dns_servers: Vec::new(),
             pull: PullPolicy::default(),
             image_aliases: BTreeMap::new(),
             images: ImagePolicy::default(),

@@ -9,10 +9,13 @@ mod bridge;
 mod config;
 mod create;
 mod errors;
+mod exceptions;
 mod list;
+mod nft;
 mod pull;
 mod registry;
 mod remove;
+mod rules;
 mod stats;
 mod version;
 
@@ -26,6 +29,7 @@ use events::{ProviderName, SandboxId};
 use tokio::sync::OnceCell;
 
 pub use config::{DockerConfig, PullPolicy};
+pub use exceptions::{NetworkException, NetworkExceptionError};
 use registry::{ProgressAsAsked, as_asked};
 
 use crate::provider::{
@@ -51,8 +55,7 @@ pub struct DockerProvider {
     trash: Trash,
     set_aside: remove::SetAside,
     pulls: Arc<pull::Pulls>,
-    /// Held while a network and the rules for it are made or removed.
-    bridges: tokio::sync::Mutex<()>,
+    bridges: bridge::Bridges,
 }
 
 /// Why the provider cannot work as configured.
@@ -141,7 +144,7 @@ impl DockerProvider {
             trash,
             set_aside: remove::SetAside::default(),
             pulls: Arc::default(),
-            bridges: tokio::sync::Mutex::default(),
+            bridges: bridge::Bridges::default(),
         })
     }
 
@@ -159,7 +162,8 @@ impl DockerProvider {
 
     /// Whether this process may mount, and the engine will find what it mounted.
     async fn mounts_are_seen(&self) -> bool {
-        let look = async || run_dir::may_mount() && shares_mounts(&self.config.socket).await;
+        let look =
+            async || run_dir::may_mount() && same_namespace(&self.config.socket, "mnt").await == Some(true);
         *self.mounts_seen.get_or_init(look).await
     }
 
@@ -194,7 +198,7 @@ impl Provider for DockerProvider {
         Capabilities {
             isolation: "container",
             image_pull: self.config.pull == PullPolicy::Missing,
-            network: true,
+            network: self.bridges.refusal().is_none(),
             read_only_root: true,
             limits: true,
             stats: true,
@@ -224,6 +228,10 @@ impl Provider for DockerProvider {
         self.box_stats(id).await
     }
 
+    async fn upkeep(&self) {
+        self.look_after_networks().await;
+    }
+
     async fn health(&self) -> Result<Health, HealthError> {
         let began = std::time::Instant::now();
         let failed = |source: bollard::errors::Error| HealthError {
@@ -241,18 +249,27 @@ impl Provider for DockerProvider {
         if !self.mounts_are_seen().await {
             warnings.push(run_dir::NOT_APART.to_owned());
         }
+        if let Some(reason) = self.bridges.trouble() {
+            let reason = format!("network_rules: sandboxes may reach what they must not: {reason}");
+            return Err(HealthError { reason, source: None });
+        }
+        if let Some(reason) = self.bridges.refusal() {
+            warnings.push(format!("sandboxes that ask for a network are refused: {reason}"));
+        }
+        if self.config.allow_networks.iter().any(NetworkException::is_v6) {
+            warnings
+                .push("sandboxes have no IPv6: what allow_networks says of it has no effect yet".to_owned());
+        }
         Ok(Health { latency: began.elapsed(), warnings, version })
     }
 }
 
-/// Whether whoever listens on the engine's socket has the mounts that this process has. It does not when one of them is
-/// in a container.
-async fn shares_mounts(socket: &Path) -> bool {
-    let Ok(stream) = tokio::net::UnixStream::connect(socket).await else { return false };
+/// Whether whoever listens on the engine's socket is in the same namespace of this kind (`mnt`, `net`) as this process. `None` where
+/// that cannot be seen: one of them is in a container.
+async fn same_namespace(socket: &Path, kind: &str) -> Option<bool> {
+    let stream = tokio::net::UnixStream::connect(socket).await.ok()?;
     // 0 is somebody outside of our processes.
-    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 0) else {
-        return false;
-    };
-    let mounts = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
-    mounts("self").is_some_and(|ours| mounts(&pid.to_string()) == Some(ours))
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 0)?;
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
+    Some(namespace("self")? == namespace(&pid.to_string())?)
 }
