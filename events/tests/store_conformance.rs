@@ -102,6 +102,7 @@ conformance! {
     kept::bodies_come_back_however_they_are_kept,
     facts::everything_is_there_after_reopening,
     facts::read_models_follow_the_events,
+    facts::viewer_links_are_found_among_all_events,
     facts::templates_are_saved_and_deleted,
     facts::webhooks_are_what_their_events_make_of_them,
     facts::big_batches_are_one_append,

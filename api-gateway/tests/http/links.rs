@@ -37,7 +37,7 @@ async fn a_link_is_listed_and_revoked_at_every_gateway_and_what_it_opened_ends()
     let world = World::start().await;
     let (exec, link) = shared(&world).await;
     let path = format!("/execs/{exec}/viewers");
-    let other = world.post(&path, json!({"ttl": "10s"}), 201).await;
+    let other = world.post(&path, json!({"ttl": "2h"}), 201).await;
     let listed = world.get(&path).await;
     assert_eq!(listed["viewers"][0]["id"], link["id"]);
     assert_eq!(

@@ -19,6 +19,7 @@ mod outside;
 mod packets;
 mod rules;
 mod siege;
+mod tenants;
 mod terminal;
 
 /// Makes a test for each provider out of a function that takes a provider's name.

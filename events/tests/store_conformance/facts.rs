@@ -318,6 +318,30 @@ pub async fn read_models_follow_the_events(subject: &Subject) {
     }
 }
 
+pub async fn viewer_links_are_found_among_all_events(subject: &Subject) {
+    let store = subject.open().await;
+    let mut log = Recorder::default();
+    let granted = |link: &str| {
+        let viewer = Some(link.parse().unwrap());
+        event(Some(1), AccessGranted { exec: exec_id(1), expires_at: at(60), viewer })
+    };
+    let revoked = AccessRevoked { exec: exec_id(1), viewer: "vl-1".parse().unwrap() };
+    let batch = log.batch(vec![
+        event(Some(1), requested(None)),
+        granted("vl-1"),
+        event(Some(1), started(1)),
+        granted("vl-2"),
+        event(Some(1), revoked),
+    ]);
+    store.append(&batch).await.unwrap();
+    let positions = |frames: Vec<Frame>| frames.iter().map(|frame| frame.position.0).collect::<Vec<_>>();
+    assert_eq!(positions(store.links_after(Position::ZERO, 10).await.unwrap()), [2, 4, 5]);
+    assert_eq!(positions(store.links_after(Position(2), 1).await.unwrap()), [4]);
+    let links = Links::load(&*store).await.unwrap();
+    assert!(links.get(&"vl-1".parse().unwrap()).is_none());
+    assert_eq!(links.get(&"vl-2".parse().unwrap()).unwrap().exec, exec_id(1));
+}
+
 pub async fn templates_are_saved_and_deleted(subject: &Subject) {
     let store = subject.open().await;
     let mut log = Recorder::default();

@@ -102,7 +102,7 @@ impl ReplayQuery {
         (status = 101, description = "The connection is a WebSocket now"),
         (status = 400, description = "Not a WebSocket request, or no such speed", body = ErrorBody),
         (status = 403, description = "A foreign origin", body = ErrorBody),
-        (status = 404, description = "No such sandbox", body = ErrorBody),
+        (status = 404, description = "No such sandbox, or no such exec in it", body = ErrorBody),
         (status = 410, description = "Its beginning is not kept any more: replay it `from` the floor", body = ErrorBody),
     )
 )]
@@ -116,6 +116,13 @@ pub(crate) async fn replay(
     let state = recorded(&gateway, &caller.tenant, id).await?;
     let upgrade = upgrade?;
     let wanted = query.read()?;
+    if let Some(exec) = wanted.exec {
+        // What is another's is not looked through, which would take as long as it has written.
+        let ran_in = gateway.recorded_exec(&caller.tenant, exec).await?.sandbox;
+        if ran_in != id {
+            return Err(ApiError::absent("exec", exec));
+        }
+    }
     let head = gateway.store().head().await.map_err(ApiError::store)?.position;
     let first = match wanted.from {
         Some(moment) => moment.first(&gateway).await?,
