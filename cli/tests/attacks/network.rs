@@ -67,6 +67,10 @@ async fn a_network_leads_to_what_is_public_only() {
             .map(|at| (at, port)),
     );
     targets.extend([format!("::ffff:{gateway}"), "fd00:ec2::254".to_owned()].map(|at| (at, port)));
+    targets.extend(outside.closed.iter().map(|at| (format!("::ffff:{at}"), outside.port)));
+    targets.extend(
+        ["::1", "::ffff:127.0.0.1", "127.0.0.1", "0.0.0.0", "localhost"].map(|at| (at.to_owned(), port)),
+    );
     targets.extend([(other.to_string(), 8000), (Ipv4Addr::from(u32::from(other) - 1).to_string(), port)]);
     targets.extend(outside.closed.iter().map(|at| (at.clone(), outside.port)));
     let said = answers(&serve, &one, &targets).await;

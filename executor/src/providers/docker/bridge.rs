@@ -46,6 +46,8 @@ struct Kept {
     unused: HashMap<String, Instant>,
     /// Whether what former processes left has been looked at.
     looked: bool,
+    /// Whether there may be networks. Nobody but this process makes any.
+    in_use: bool,
 }
 
 impl Bridges {
@@ -87,6 +89,7 @@ impl DockerProvider {
             CreateError::Unsupported { what }
         };
         self.hold_rules(&mut kept, false).await.map_err(refused)?;
+        kept.in_use = true;
         let interface = format!("{}{}", self.interface_prefix(), short(&id.to_string(), 7));
         for attempt in 0..TRIES {
             match engine.create_network(self.network_request(id, &interface, attempt)).await {
@@ -123,6 +126,8 @@ impl DockerProvider {
             }
         }
         if self.own_networks(engine).await.is_ok_and(|left| left.is_empty()) {
+            kept.in_use = false;
+            self.bridges.set_trouble(None);
             self.drop_rules(kept).await;
         }
     }
@@ -131,6 +136,9 @@ impl DockerProvider {
     /// made, and every few seconds.
     pub(super) async fn look_after_networks(&self) {
         let mut kept = self.bridges.kept.lock().await;
+        if kept.looked && !kept.in_use {
+            return;
+        }
         let found = async {
             let engine = self.engine().await?;
             let networks = timeout(LIST, self.own_networks(engine)).await;
@@ -168,6 +176,7 @@ impl DockerProvider {
             left += 1;
         }
         kept.unused = unused;
+        kept.in_use = left > 0;
         if left > 0 {
             let held = self.hold_rules(&mut kept, true).await;
             self.bridges.set_trouble(held.as_ref().err());
