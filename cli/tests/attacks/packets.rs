@@ -6,12 +6,34 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::outside::Outside;
+use crate::siege::{BLUE, RED, client, keys};
+use crate::support::api::Api;
 use crate::support::eventually;
 use crate::support::serve::Serve;
 
-async fn python(serve: &Serve, sandbox: &str, program: &str) -> String {
+/// A sandbox of a tenant's.
+struct Sandbox {
+    api: Api,
+    id: String,
+    address: Ipv4Addr,
+}
+
+impl Sandbox {
+    async fn of(serve: &Serve, key: &'static str) -> Self {
+        let api = client(serve, key);
+        let id = api.spawn(json!({"image": "python:3.12", "network": "bridge"})).await;
+        let (_, shown) = api.get(&format!("/sandboxes/{id}")).await;
+        Self { address: shown["ip"].as_str().unwrap().parse().unwrap(), api, id }
+    }
+
+    async fn shell(&self, line: &str) -> serde_json::Value {
+        self.api.exec(&self.id, line).await
+    }
+}
+
+async fn python(sandbox: &Sandbox, program: &str) -> String {
     assert!(!program.contains('\''), "it goes through a shell");
-    let answer = serve.api.exec(sandbox, &format!("python3 -c '{program}'")).await;
+    let answer = sandbox.shell(&format!("python3 -c '{program}'")).await;
     assert_eq!(answer["exit_code"], 0, "{answer}");
     answer["stdout"].as_str().unwrap().trim().to_owned()
 }
@@ -75,29 +97,25 @@ async fn packets_of_ones_own_making_lead_nowhere() {
     let mut outside = Outside::new();
     let seen = outside.answers_questions();
     outside.inside(&["sh", "-c", "echo 1 | tee /proc/sys/net/ipv4/conf/*/accept_source_route"]);
-    let serve = Serve::start().await;
-    let with_network = json!({"image": "python:3.12", "network": "bridge"});
-    let (one, two) = (serve.api.spawn(with_network.clone()).await, serve.api.spawn(with_network).await);
-    let address = async |sandbox: &str| -> Ipv4Addr {
-        serve.api.get(&format!("/sandboxes/{sandbox}")).await.1["ip"].as_str().unwrap().parse().unwrap()
-    };
-    let (own, other) = (address(&one).await, address(&two).await);
+    let serve = Serve::with_config("docker", &[], &keys()).await;
+    let (one, two) = (Sandbox::of(&serve, RED).await, Sandbox::of(&serve, BLUE).await);
+    let (own, other) = (one.address, two.address);
     let gateway = |of: Ipv4Addr| Ipv4Addr::from(u32::from(of) - 1).to_string();
 
     // Sockets that see or make whole packets, addresses and routes: none of them is to be had.
-    let said = python(&serve, &one, MADE_UP).await;
+    let said = python(&one, MADE_UP).await;
     assert_eq!(said.lines().count(), 8, "{said}");
     assert!(said.lines().all(|line| line.ends_with(" refused")), "{said}");
 
     // An echo comes back from what is public, and from nowhere else.
     let public = [outside.address.to_string()];
     eventually("what is public echoes", Duration::from_secs(60), async || {
-        (python(&serve, &one, &ping(&public)).await == "answered").then_some(())
+        (python(&one, &ping(&public)).await == "answered").then_some(())
     })
     .await;
     let mut silent = vec![gateway(own), gateway(other), other.to_string(), "255.255.255.255".to_owned()];
     silent.extend(outside.closed.clone());
-    let said = python(&serve, &one, &ping(&silent)).await;
+    let said = python(&one, &ping(&silent)).await;
     assert_eq!(said.lines().count(), silent.len(), "{said}");
     assert!(!said.contains("answered"), "{silent:?}: {said}");
 
@@ -121,6 +139,7 @@ for kind in (131, 137):
         options = bytes([kind, 7, 4]) + socket.inet_aton(stop) + bytes(1)
         attempt(lambda: datagram(b\"b\" * 42, (end, 53), (socket.SOL_IP, 4, options)))
 attempt(lambda: datagram(b\"c\" * 43, (\"{other}\", 9999)))
+attempt(lambda: socket.create_connection((\"{other}\", 9999), 2).sendall(b\"stream\"))
 datagram(b\"d\" * 44, server)
 ",
         server = outside.address,
@@ -128,36 +147,45 @@ datagram(b\"d\" * 44, server)
         private = outside.closed[1],
     );
     let listen = "
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind((\"0.0.0.0\", 9999))
+import socket, threading
+def heard(data): open(\"/tmp/came\", \"ab\").write(data + b\" \")
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.bind((\"0.0.0.0\", 9999))
+t = socket.create_server((\"0.0.0.0\", 9999))
+def streams():
+    while True: heard(t.accept()[0].recv(100))
+threading.Thread(target=streams).start()
 open(\"/tmp/listening\", \"w\").close()
-while True:
-    open(\"/tmp/came\", \"ab\").write(s.recv(100) + b\" \")
+while True: heard(u.recv(100))
 ";
-    serve.api.exec(&two, &format!("python3 -c '{listen}' >/dev/null 2>&1 &")).await;
+    two.shell(&format!("python3 -c '{listen}' >/dev/null 2>&1 &")).await;
     eventually("the other sandbox listens", Duration::from_secs(60), async || {
-        (serve.api.exec(&two, "test -e /tmp/listening").await["exit_code"] == 0).then_some(())
+        (two.shell("test -e /tmp/listening").await["exit_code"] == 0).then_some(())
     })
     .await;
-    python(&serve, &one, &send).await;
+    python(&one, &send).await;
     let came = || std::fs::read_to_string(&seen).unwrap();
     eventually("an ordinary datagram arrives", Duration::from_secs(60), async || {
         came().contains(" 44 ").then_some(())
     })
     .await;
     assert!(!came().contains(" 41 ") && !came().contains(" 42 "), "{}", came());
-    let itself = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b\"itself\", (\"127.0.0.1\", 9999))";
-    python(&serve, &two, itself).await;
+    let itself = "
+import socket
+here = (\"127.0.0.1\", 9999)
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b\"its-datagram\", here)
+socket.create_connection(here, 2).sendall(b\"its-stream\")
+";
+    python(&two, itself).await;
     let heard = eventually("it hears itself", Duration::from_secs(60), async || {
-        let heard = serve.api.exec(&two, "cat /tmp/came").await["stdout"].as_str().unwrap().to_owned();
-        heard.contains("itself").then_some(heard)
+        let heard = two.shell("cat /tmp/came").await["stdout"].as_str().unwrap().to_owned();
+        (heard.contains("its-datagram") && heard.contains("its-stream")).then_some(heard)
     })
     .await;
-    assert_eq!(heard.trim(), "itself");
+    assert_eq!(heard.split_whitespace().count(), 2, "{heard}");
 
     // The neighbour that it sees on its bridge is the host's end of it, and nobody else.
-    let neighbours = python(&serve, &one, "print(open(\"/proc/net/arp\").read())").await;
+    let neighbours = python(&one, "print(open(\"/proc/net/arp\").read())").await;
     let seen: Vec<_> =
         neighbours.lines().skip(1).filter(|line| !line.contains("00:00:00:00:00:00")).collect();
     assert!(seen.iter().all(|line| line.starts_with(&format!("{} ", gateway(own)))), "{neighbours}");

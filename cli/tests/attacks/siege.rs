@@ -15,12 +15,12 @@ use crate::support::serve::Serve;
 
 /// A name and a shell line each; `bench` uses the same.
 const LINES: &str = include_str!("siege.txt");
-const RED: &str = "key-of-the-tenant-that-attacks";
-const BLUE: &str = "key-of-the-tenant-that-works";
+pub const RED: &str = "key-of-the-tenant-that-attacks";
+pub const BLUE: &str = "key-of-the-tenant-that-works";
 /// How much more memory the server may have than at rest: what an operator leaves free beside it.
 const MORE_KIB: u64 = 200 * 1024;
 
-fn keys() -> String {
+pub fn keys() -> String {
     let entry = |tenant: &str, key: &str| {
         let digest: String =
             Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -29,7 +29,7 @@ fn keys() -> String {
     format!("auth:\n  keys:\n{}{}", entry("red", RED), entry("blue", BLUE))
 }
 
-fn client(serve: &Serve, key: &'static str) -> Api {
+pub fn client(serve: &Serve, key: &'static str) -> Api {
     let mut headers = reqwest::header::HeaderMap::new();
     headers.insert("x-api-key", reqwest::header::HeaderValue::from_static(key));
     let http = reqwest::Client::builder()
