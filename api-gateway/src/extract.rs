@@ -216,7 +216,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(Self(value)),
-            Err(error) => Err(ApiError::bad_request(error.body_text())),
+            Err(error) => Err(ApiError::bad_request(events::without_values(&error.body_text()))),
         }
     }
 }
@@ -350,6 +350,43 @@ mod tests {
         );
         let request = Request::post("/").body(Body::from_stream(chunks)).unwrap();
         assert_eq!(read_body(request, 5, None).await.unwrap(), "abcde");
+    }
+
+    #[tokio::test]
+    async fn a_query_that_is_wrong_is_not_repeated() {
+        #[derive(Debug, Deserialize)]
+        #[allow(dead_code, reason = "only its errors are wanted")]
+        struct Asked {
+            #[serde(default)]
+            follow: bool,
+            #[serde(default)]
+            from: u64,
+            stream: Option<Stream>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Stream {
+            Stdout,
+        }
+        for (query, said) in [
+            ("follow=s3cret", "follow: "),
+            ("from=s3cret", "from: invalid digit found in string"),
+            ("stream=s3cret", "stream: unknown variant, expected `stdout`"),
+            ("stream=s3cret,%20expected%20s3cret", "stream: unknown variant, expected "),
+            ("from=1&from=s3cret", "duplicate field `from`"),
+        ] {
+            let (mut parts, ()) =
+                axum::http::Request::get(format!("/?{query}")).body(()).unwrap().into_parts();
+            let error = QueryOf::<Asked>::from_request_parts(&mut parts, &()).await.unwrap_err();
+            assert_eq!(error.code(), ErrorCode::BadRequest);
+            let text = error.to_string();
+            assert!(text.contains(said), "{text}");
+            assert!(!text.contains("s3cret"), "{text}");
+        }
+        let (mut parts, ()) =
+            axum::http::Request::get("/?stream=stdout&from=7").body(()).unwrap().into_parts();
+        let QueryOf(read) = QueryOf::<Asked>::from_request_parts(&mut parts, &()).await.unwrap();
+        assert_eq!(read.from, 7);
     }
 
     proptest! {

@@ -34,6 +34,7 @@ mod vocabulary;
 mod webhook_secret;
 mod webhooks;
 mod wire;
+mod without_values;
 
 pub use address::{AddressPolicy, NotANetwork};
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -88,3 +89,4 @@ pub use vocabulary::*;
 pub use webhook_secret::{SecretFormatError, WebhookSecret};
 pub use webhooks::Webhooks;
 pub use wire::{DecodeError, Frame, decode_batch, encode_batch, encode_frame, encode_recorded_batch};
+pub use without_values::without_values;

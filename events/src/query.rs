@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{EventStore, ExecId, ExecState, Log, NodeId, SandboxId, SandboxState};
+use crate::{EventStore, ExecId, ExecState, Log, NodeId, SandboxId, SandboxState, without_values};
 
 /// Sandboxes an answer.
 const PAGE: usize = 200;
@@ -120,7 +120,7 @@ impl Log {
             }
             if part.headers.as_ref().is_none_or(|headers| headers.get(MORE).is_none()) {
                 return serde_json::from_slice(&answer)
-                    .map_err(|error| QueryError::Failed(error.to_string()));
+                    .map_err(|error| QueryError::Failed(without_values(&error)));
             }
         }
     }
@@ -149,7 +149,7 @@ pub async fn serve_queries(log: &Log, store: Arc<dyn EventStore>, stop: Cancella
                 tracing::warn!(error = %error, "a query failed");
                 Answer::Failed("the event store cannot be read".to_owned())
             }),
-            Err(error) => Answer::Failed(error.to_string()),
+            Err(error) => Answer::Failed(without_values(&error)),
         };
         if let Err(error) = reply_with(log.client(), reply, &answer).await {
             // Whoever asked asks again.

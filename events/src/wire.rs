@@ -39,15 +39,21 @@ pub enum DecodeError {
     /// A frame that ends too early or is too long.
     #[error("damaged frame: {0}")]
     Frame(&'static str),
-    /// A header that is not the JSON of an event.
+    /// A header that is not the JSON of an event, and what is wrong with it without its values.
     #[error("damaged event header: {0}")]
-    Header(#[from] serde_json::Error),
+    Header(String),
     /// An event of a newer build.
     #[error(transparent)]
     UnknownType(#[from] UnknownEventType),
     /// An id that is none.
     #[error(transparent)]
     Id(#[from] IdError),
+}
+
+impl From<serde_json::Error> for DecodeError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Header(crate::without_values(&error))
+    }
 }
 
 #[derive(Serialize, Deserialize)]

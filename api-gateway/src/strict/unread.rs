@@ -224,28 +224,12 @@ pub fn parse_object<T: DeserializeOwned>(
         return Err(ApiError::bad_request("the body must be a JSON object"));
     }
     let wrong = |error: serde_json::Error| {
-        ApiError::bad_request(format!("invalid JSON body: {}", without_values(&error)))
+        ApiError::bad_request(format!("invalid JSON body: {}", events::without_values(&error)))
     };
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_ignored::deserialize(&mut reader, |path| ignored(segments(&path))).map_err(wrong)?;
     reader.end().map_err(wrong)?;
     Ok(value)
-}
-
-/// What is wrong with JSON, without the value that is wrong: it may be a secret that stands in the wrong place.
-fn without_values(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    for begin in ["invalid type: ", "invalid value: ", "unknown variant "] {
-        // The value may say anything, also what follows it; what is expected is written by us.
-        if let (Some(rest), Some((_, expected))) = (text.strip_prefix(begin), text.rsplit_once(", expected "))
-        {
-            let kind =
-                rest.split([' ', ',']).next().filter(|kind| kind.bytes().all(|b| b.is_ascii_lowercase()));
-            let kind = kind.map(|kind| format!(": {kind}")).unwrap_or_default();
-            return format!("{}{kind}, expected {expected}", begin.trim_end_matches([':', ' ']));
-        }
-    }
-    text
 }
 
 impl<S: Sync> FromRequestParts<S> for Unread {

@@ -5,7 +5,7 @@ use futures::StreamExt;
 use super::frame::LinkFrame;
 use super::stream::{Duplex, not_sent};
 use super::{FaultCode, LinkError, LinkFault, LinkRequest, LinkValue};
-use crate::{Log, NodeId};
+use crate::{Log, NodeId, without_values};
 
 /// The connection to NATS is closed for good.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ impl LinkServer {
         match serde_json::from_slice(&message.payload) {
             Ok(request) => Some(LinkIncoming { request, client: self.client.clone(), peer, duplex: None }),
             Err(error) => {
-                tracing::warn!(error = %error, "a link request cannot be read");
+                tracing::warn!(error = %without_values(&error), "a link request cannot be read");
                 None
             }
         }

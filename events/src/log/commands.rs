@@ -8,7 +8,7 @@ use futures::StreamExt;
 
 use super::Log;
 use super::publish::AGAIN;
-use crate::{CommandEnvelope, NodeId, ProviderName};
+use crate::{CommandEnvelope, NodeId, ProviderName, without_values};
 
 /// How long a command may go without a sign of progress before another executor gets it.
 ///
@@ -151,7 +151,9 @@ impl CommandConsumer {
         match serde_json::from_slice(&message.payload) {
             Ok(envelope) => Some(Delivery { envelope, attempt, message }),
             Err(error) => {
-                tracing::error!(error = %error, subject = %message.subject, "a command cannot be read");
+                // It holds values of variables.
+                let error = without_values(&error);
+                tracing::error!(%error, subject = %message.subject, "a command cannot be read");
                 if self.log.bury("command", message.payload.clone()).await.is_ok() {
                     // One that is not told of comes again, and is put aside once: the same message has the same id.
                     if let Err(error) = message.ack_with(AckKind::Term).await {
