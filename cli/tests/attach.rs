@@ -6,6 +6,7 @@ mod support;
 
 use serde_json::json;
 use support::serve::Serve;
+use support::verbs::{assert_output, text, verb};
 use support::viewer::{Viewer, detach};
 
 #[tokio::test]
@@ -173,6 +174,21 @@ async fn a_viewer_link_watches_until_it_expires() {
     assert_eq!(Viewer::try_attach(api, &exec, &query).await.err(), Some(401));
     assert!(!serve.process.log_text().contains(link["token"].as_str().unwrap()));
     assert_eq!(viewer.text(), "up\n");
+
+    // The same by hand: made, listed and revoked, which ends what it has opened.
+    let made = text(&verb(&serve, &["share", &exec, "--ttl", "2h"]).stdout);
+    let [link, address] = made.lines().collect::<Vec<_>>()[..] else { panic!("{made}") };
+    let watching = reqwest::get(address).await.unwrap();
+    assert_eq!(watching.status(), 200);
+    let listed = verb(&serve, &["share", &exec, "--list", "--output", "json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["id"]), (1, &json!(link)));
+    assert_output(&verb(&serve, &["share", &exec, "--revoke", link]), 0, &format!("{link}\n"));
+    assert!(watching.bytes().await.is_err(), "it breaks off");
+    assert_eq!(reqwest::get(address).await.unwrap().status(), 401);
+    let table = text(&verb(&serve, &["share", &exec, "--list"]).stdout);
+    assert!(!table.contains(link), "{table}");
+    assert_eq!(verb(&serve, &["share", &exec, "--revoke", link]).status.code(), Some(125));
 }
 
 fn sha256(bytes: &[u8]) -> String {

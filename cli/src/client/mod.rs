@@ -29,6 +29,7 @@ mod replay;
 mod run;
 mod sandbox;
 mod session;
+mod share;
 mod shell;
 mod signals;
 mod spawn;
@@ -119,6 +120,8 @@ pub enum ClientCommand {
     Shell(shell::ShellArgs),
     /// See what a running command shows, from its start, and type into it.
     Attach(attach::AttachArgs),
+    /// Make a link with which others may watch a command without a key; or list and revoke such links.
+    Share(share::ShareArgs),
     /// List what ran and runs in a sandbox.
     Execs(execs::ExecsArgs),
     /// Play what an exec showed, or all that ran in a sandbox, with its timing.
@@ -179,6 +182,7 @@ impl ClientCommand {
             Self::Exec(args) => Some(&args.id),
             Self::Shell(args) => Some(&args.id),
             Self::Attach(args) => Some(&args.id),
+            Self::Share(args) => Some(&args.id),
             Self::Execs(args) => Some(&args.id),
             Self::Replay(args) => Some(&args.id),
             Self::Get(args) => Some(&args.id),
@@ -214,6 +218,7 @@ async fn dispatch(command: ClientCommand, api: &Api, format: Format) -> Result<E
         ClientCommand::Exec(args) => exec::exec(api, format, args).await,
         ClientCommand::Shell(args) => shell::shell(api, format, args).await,
         ClientCommand::Attach(args) => attach::attach(api, format, args).await,
+        ClientCommand::Share(args) => share::share(api, format, args).await,
         ClientCommand::Execs(args) => execs::execs(api, format, args).await,
         ClientCommand::Replay(args) => replay::replay(api, args).await,
         ClientCommand::List(args) => list::list(api, format, args).await,
