@@ -327,7 +327,8 @@ pub async fn run_recorder(
         recorder_stop.cancel();
     };
     let recording = recorder::run_with(JetStreamTransport::new(log), store, config, recorder_stop.clone());
-    tokio::join!(queries, retaining, checkpoints, recording);
+    let gathering = log.gather_leaders(recorder_stop.clone());
+    tokio::join!(queries, retaining, checkpoints, recording, gathering);
 }
 
 /// The keys of the configuration, hashed.

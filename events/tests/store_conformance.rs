@@ -130,6 +130,7 @@ conformance! {
     evidence::a_forged_checkpoint_is_not_signed,
     evidence::a_restored_copy_verifies_and_says_what_is_lost,
     evidence::a_key_that_the_one_before_vouches_for_is_trusted,
+    evidence::what_stands_beside_the_events_is_compared_or_named,
     evidence::a_page_of_the_audit_log_goes_on_where_it_ended,
 }
 

@@ -22,7 +22,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How long pumps have then to publish what they have read.
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long to wait before trying again to take commands.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long one question for a command stands. One that is lost with a NATS server is asked again after twice as long.
 const PULL: Duration = Duration::from_secs(1);
 /// How often providers are asked whether they work.

@@ -4,6 +4,7 @@
 //! A chain shows a change to whoever holds a later link. A checkpoint is such a link that is kept elsewhere and signed.
 //! What that proves and what not is written in every [`Report`].
 
+mod beside;
 mod checkpoint_file;
 mod checkpointer;
 mod claim;

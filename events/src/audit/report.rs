@@ -154,7 +154,8 @@ impl Report {
     }
 
     /// What is true of every report, and of this one.
-    pub(super) fn explain(&mut self) {
+    /// `uncompared`: what stands beside the events, and nothing was compared with.
+    pub(super) fn explain(&mut self, uncompared: Vec<String>) {
         self.ok = self.finding.is_none();
         let signed = self.is_signed();
         if self.ok {
@@ -207,6 +208,7 @@ impl Report {
             )),
             Some(_) => {}
         }
+        self.does_not_prove.extend(uncompared);
         if self.events_after_checkpoint > 0 {
             self.does_not_prove.push(format!(
                 "the newest {} events come after the newest checkpoint: whoever can write the database can still rewrite them",

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::claim::{Claim, ClaimSource};
 use super::verify::VerifyError;
 use crate::{
-    AuditFilter, ChainHash, ChainPoint, ChainedFrame, Event, EventData, EventStore, Frame, Position,
+    AuditFilter, ChainHash, ChainPoint, ChainedFrame, Event, EventData, EventStore, Floor, Frame, Position,
     RetentionClass, StoreError, TenantId,
 };
 
@@ -47,6 +47,10 @@ pub trait ChainSource: Send {
     fn end(&self) -> Position;
     /// Up to where it says that whole events were dropped.
     fn floor(&self) -> Position;
+    /// The store that it is read from, where it is one, and the floors that it had before [`end`](Self::end) was known.
+    fn store(&self) -> Option<(&dyn EventStore, &[Floor])> {
+        None
+    }
     /// Whose read models are to be made again, if any are.
     fn read_models(&self) -> Option<&dyn EventStore> {
         None
@@ -61,6 +65,7 @@ pub struct StoreSource<'s> {
     at: Position,
     end: Position,
     floor: Position,
+    floors: Vec<Floor>,
     /// From where to look for checkpoints, once the events of the one tenant have been read.
     checkpoints_after: Option<Position>,
     quick: bool,
@@ -69,12 +74,13 @@ pub struct StoreSource<'s> {
 impl<'s> StoreSource<'s> {
     /// Everything, or what one tenant may see.
     pub async fn open(store: &'s dyn EventStore, tenant: Option<TenantId>) -> Result<Self, VerifyError> {
-        let end = store.head().await?.position;
+        // In this order: what a floor says, an event up to the end says too.
         let floors = store.floors().await?;
+        let end = store.head().await?.position;
         let floor = floors.iter().find(|floor| floor.class == RetentionClass::Lifecycle);
         let floor = floor.map_or(Position::ZERO, |floor| floor.up_to);
         let checkpoints_after = tenant.is_some().then_some(Position::ZERO);
-        Ok(Self { store, tenant, at: Position::ZERO, end, floor, checkpoints_after, quick: false })
+        Ok(Self { store, tenant, at: Position::ZERO, end, floor, floors, checkpoints_after, quick: false })
     }
 
     /// Leaves the read models out, which take as long again as the log.
@@ -160,6 +166,10 @@ impl ChainSource for StoreSource<'_> {
 
     fn end(&self) -> Position {
         self.end
+    }
+
+    fn store(&self) -> Option<(&dyn EventStore, &[Floor])> {
+        Some((self.store, &self.floors))
     }
 
     /// Those of one tenant cannot be told from those of others without reading all of them.

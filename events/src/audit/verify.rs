@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use super::beside::{self, Read, Trims};
 use super::checkpoint_file::{CheckpointFileError, FileStatement};
 use super::claim::{Claim, ClaimSource};
 use super::columns::differs;
@@ -15,8 +16,8 @@ use super::refold::refold;
 use super::report::{Fault, Finding, Refolded, Report};
 use super::source::{ChainItem, ChainSource, RecentLinks, StoreSource};
 use crate::{
-    ChainHash, ChainPoint, ChainedFrame, DecodeError, Event, EventData, EventStore, Frame, LogRestored,
-    Position, RestoreStatement, RetentionClass, SandboxId, StoreError, TenantId,
+    ChainHash, ChainPoint, ChainedFrame, DecodeError, Event, EventData, EventStore, Floor, Frame,
+    LogRestored, Position, RestoreStatement, SandboxId, StoreError, TenantId,
 };
 
 /// Why a log could not be read to its end.
@@ -129,9 +130,16 @@ struct Walk {
     /// The first and the last event without its body, by sandbox.
     absent: HashMap<Option<SandboxId>, (Position, Position)>,
     erased: HashSet<SandboxId>,
-    /// Up to where the log says that bodies, and that events were dropped.
-    bodies_dropped: Position,
-    events_dropped: Position,
+    /// What the log says was dropped.
+    trims: Trims,
+    /// Heads of chains that have grown past what was read.
+    grown: Vec<ChainPoint>,
+    /// How many chains have a head and no event any more.
+    dropped_chains: u64,
+    /// Whether there are sealed bodies.
+    sealed: bool,
+    /// What stands beside the events and was not compared.
+    uncompared: Vec<String>,
 }
 
 impl Walk {
@@ -169,8 +177,11 @@ impl Walk {
             recent: RecentLinks::default(),
             absent: HashMap::new(),
             erased: HashSet::new(),
-            bodies_dropped: Position::ZERO,
-            events_dropped: Position::ZERO,
+            trims: Trims::default(),
+            grown: Vec::new(),
+            dropped_chains: 0,
+            sealed: false,
+            uncompared: Vec::new(),
         }
     }
 
@@ -223,6 +234,10 @@ impl Walk {
             return Err(Stop::Found(doubted.finding));
         }
         self.close()?;
+        let end = source.end();
+        if let Some((store, floors)) = source.store() {
+            self.beside(store, floors, end).await?;
+        }
         if let Some(store) = source.read_models() {
             let mut counts = Refolded::default();
             let floor = self.floor.max(self.said_floor);
@@ -262,7 +277,10 @@ impl Walk {
             (Some(body), stated) if stated != Some(body.hash()) => {
                 return Err(found(position, Fault::Body));
             }
-            (Some(_), _) => self.report.bodies += 1,
+            (Some(body), _) => {
+                self.report.bodies += 1;
+                self.sealed |= body.encoding.is_sealed();
+            }
             (None, Some(_)) => {
                 self.report.bodies_absent += 1;
                 let sandbox = event.as_ref().and_then(|event| event.sandbox);
@@ -322,10 +340,7 @@ impl Walk {
             return Ok(None);
         }
         if let EventData::LogTrimmed(trimmed) = &event.data {
-            self.bodies_dropped = self.bodies_dropped.max(trimmed.up_to);
-            if trimmed.class == RetentionClass::Lifecycle {
-                self.events_dropped = self.events_dropped.max(trimmed.up_to);
-            }
+            self.trims.note(trimmed);
             return Ok(None);
         }
         if let EventData::LogRestored(restored) = &event.data {
@@ -495,8 +510,14 @@ impl Walk {
             let grown = head.position > end;
             let fits = match self.chains.get(&head.tenant) {
                 Some(point) => *point == head,
-                None => head.position <= self.floor || self.tenant.is_some(),
+                None if self.tenant.is_some() => true,
+                None => head.position > Position::ZERO && head.position <= self.floor,
             };
+            self.dropped_chains +=
+                u64::from(fits && self.tenant.is_none() && !self.chains.contains_key(&head.tenant));
+            if grown {
+                self.grown.push(head.clone());
+            }
             if !grown && !fits {
                 let known = self.chains.get(&head.tenant).map_or(head.position, |point| point.position);
                 let bad = Position(known.0.min(head.position.0));
@@ -509,10 +530,24 @@ impl Walk {
         first_bad.map_or(Ok(()), |position| Err(found(position, Fault::Head)))
     }
 
+    /// Compares what stands beside the events of a store.
+    async fn beside(&mut self, store: &dyn EventStore, floors: &[Floor], end: Position) -> Result<(), Stop> {
+        if self.tenant.is_none() {
+            let read = Read { end, trims: &self.trims, floors, grown: &self.grown };
+            if let Some(finding) = beside::compare(store, &read).await.map_err(VerifyError::from)? {
+                return Err(Stop::Found(finding));
+            }
+        }
+        let uncompared = beside::uncompared(store, self.tenant.as_ref(), self.sealed, self.dropped_chains);
+        self.uncompared = uncompared.await.map_err(VerifyError::from)?;
+        Ok(())
+    }
+
     /// What can only be judged when everything was read.
     fn close(&mut self) -> Result<(), Stop> {
-        if self.floor > self.events_dropped {
-            return Err(found(Position(self.events_dropped.0 + 1), Fault::Trimmed));
+        let (events_dropped, bodies_dropped) = (self.trims.events(), self.trims.bodies());
+        if self.floor > events_dropped {
+            return Err(found(events_dropped.next(), Fault::Trimmed));
         }
         self.report.unanchored = self.loose.len() as u64;
         // Whether a sandbox was erased, and what was dropped, is told to a tenant in its own chain or not at all.
@@ -523,8 +558,8 @@ impl Walk {
             .absent
             .iter()
             .filter(|(sandbox, _)| sandbox.is_none_or(|sandbox| !self.erased.contains(&sandbox)))
-            .filter(|(_, (_, last))| *last > self.bodies_dropped)
-            .map(|(_, (first, last))| if *first > self.bodies_dropped { *first } else { *last })
+            .filter(|(_, (_, last))| *last > bodies_dropped)
+            .map(|(_, (first, last))| if *first > bodies_dropped { *first } else { *last })
             .min();
         unexplained.map_or(Ok(()), |position| Err(found(position, Fault::BodyMissing)))
     }
@@ -537,7 +572,7 @@ impl Walk {
         } else {
             u64::from(self.report.last > newest)
         };
-        self.report.explain();
+        self.report.explain(std::mem::take(&mut self.uncompared));
         self.report
     }
 }

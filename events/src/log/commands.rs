@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::{self, AckKind};
+use async_nats::jetstream::stream::ConsumerErrorKind;
+use async_nats::jetstream::{self, AckKind, ErrorCode};
 use futures::StreamExt;
 
 use super::Log;
@@ -12,10 +13,14 @@ use crate::{CommandEnvelope, NodeId, ProviderName, without_values};
 
 /// How long a command may go without a sign of progress before another executor gets it.
 ///
-/// Those who work on one show it every second or so: this many times in vain, and they are gone.
+/// Those who work on one show it twice a second: this many times in vain, and they are gone.
 const ACK_WAIT: Duration = Duration::from_secs(5);
+/// The same of a command that only one executor can carry out: it gets again what was lost on the way to it.
+const ACK_WAIT_OF_NODE: Duration = Duration::from_secs(2);
 /// How often the server shows that a pull is alive. Two in vain, and it is begun anew: elsewhere, in a cluster.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// After how many failures in a row it is asked whether a consumer of a cluster is still there.
+const FAILURES: u32 = 10;
 
 /// Why no command could be taken. A later try can succeed.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +32,12 @@ pub struct CommandConsumer {
     log: Log,
     durable: String,
     subject: String,
+    ack_wait: Duration,
     consumer: Option<PullConsumer>,
     stream: Option<pull::Stream>,
+    /// How often in a row nothing could be taken, and whether the consumer is to be asked for again.
+    failures: u32,
+    in_doubt: bool,
 }
 
 /// A command, and the duty to say what became of it.
@@ -44,18 +53,28 @@ pub struct Delivery {
 impl Log {
     /// The commands that any executor of the pool may take.
     pub fn pool_commands(&self, pool: &ProviderName) -> CommandConsumer {
-        CommandConsumer::new(self, format!("spawn-{pool}"), self.subjects().spawn(pool))
+        CommandConsumer::new(self, format!("spawn-{pool}"), self.subjects().spawn(pool), ACK_WAIT)
     }
 
     /// The commands for sandboxes of this node.
     pub fn node_commands(&self, node: &NodeId) -> CommandConsumer {
-        CommandConsumer::new(self, format!("node-{node}"), self.subjects().node_commands(node))
+        let subject = self.subjects().node_commands(node);
+        CommandConsumer::new(self, format!("node-{node}"), subject, ACK_WAIT_OF_NODE)
     }
 }
 
 impl CommandConsumer {
-    fn new(log: &Log, durable: String, subject: String) -> Self {
-        Self { log: log.clone(), durable, subject, consumer: None, stream: None }
+    fn new(log: &Log, durable: String, subject: String, ack_wait: Duration) -> Self {
+        Self {
+            log: log.clone(),
+            durable,
+            subject,
+            ack_wait,
+            consumer: None,
+            stream: None,
+            failures: 0,
+            in_doubt: false,
+        }
     }
 
     /// The next command, as soon as there is one; many may be in flight.
@@ -79,9 +98,15 @@ impl CommandConsumer {
             };
             match stream.next().await {
                 Some(Ok(message)) => {
+                    self.failures = 0;
                     if let Some(delivery) = self.read(message).await {
                         return Ok(delivery);
                     }
+                }
+                // It is asked again by the same name, which takes nobody's consent: of a cluster, this may be all that answers.
+                Some(Err(error)) if error.kind() == pull::MessagesErrorKind::MissingHeartbeat => {
+                    tracing::debug!(consumer = self.durable, "a pull is silent: beginning another one");
+                    self.stream = None;
                 }
                 Some(Err(error)) => return Err(self.reset(error)),
                 None => self.stream = None,
@@ -109,26 +134,31 @@ impl CommandConsumer {
     }
 
     fn reset(&mut self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ConsumeError {
-        self.consumer = None;
         self.stream = None;
+        self.failures = self.failures.wrapping_add(1);
+        // In a cluster it has no leader for a while, now and then, and is there again soon: to ask for it takes other nodes.
+        self.in_doubt = !self.log.config.is_cluster() || self.failures.is_multiple_of(FAILURES);
         ConsumeError(error.into())
     }
 
     async fn consumer(&mut self) -> Result<PullConsumer, ConsumeError> {
-        if let Some(consumer) = &self.consumer {
+        let in_doubt = std::mem::take(&mut self.in_doubt);
+        if let Some(consumer) = &self.consumer
+            && !in_doubt
+        {
             return Ok(consumer.clone());
         }
         let config = pull::Config {
             durable_name: Some(self.durable.clone()),
             filter_subject: self.subject.clone(),
             ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
+            ack_wait: self.ack_wait,
             max_deliver: -1,
             max_ack_pending: 20_000,
             ..pull::Config::default()
         };
         let stream = self.log.subjects().commands_stream();
-        let created = self.log.jetstream.create_consumer_on_stream(config, stream).await;
+        let created = self.log.brisk.create_consumer_on_stream(config, stream).await;
         match created {
             Ok(consumer) => {
                 self.consumer = Some(consumer.clone());
@@ -136,10 +166,20 @@ impl CommandConsumer {
             }
             Err(error) => {
                 // A server that lost its store has no stream to consume from.
-                if let Err(error) = self.log.ensure_streams().await {
+                let gone = matches!(error.kind(), ConsumerErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND);
+                if (gone || !self.log.config.is_cluster())
+                    && let Err(error) = self.log.ensure_streams().await
+                {
                     tracing::debug!(error = %error, "the streams cannot be made");
                 }
-                Err(ConsumeError(error.into()))
+                match &self.consumer {
+                    // Nobody says so: it may be asked all the same.
+                    Some(consumer) if !gone && self.log.config.is_cluster() => Ok(consumer.clone()),
+                    _ => {
+                        self.consumer = None;
+                        Err(ConsumeError(error.into()))
+                    }
+                }
             }
         }
     }

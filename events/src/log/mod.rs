@@ -6,7 +6,9 @@
 mod access;
 mod commands;
 mod condition;
+mod connecting;
 mod heartbeat;
+mod leaders;
 mod lease;
 mod probe;
 mod progress;
@@ -72,6 +74,11 @@ impl NatsConfig {
             connect_timeout: Duration::from_secs(30),
             supervised: false,
         }
+    }
+
+    /// Whether there are others to go on with when one server fails.
+    const fn is_cluster(&self) -> bool {
+        self.replicas > 1
     }
 }
 
@@ -152,9 +159,18 @@ const FEED_BACKLOG: usize = 32;
 
 /// A server that is frozen keeps its connections: one that has been silent for this long is asked for a sign of life, and left
 /// for another one when it owes three of them.
-const PING: Duration = Duration::from_millis(600);
+const PING: Duration = Duration::from_millis(400);
 /// How long a server may take to greet. One that is frozen never does, and the next one is tried.
 const HANDSHAKE: Duration = Duration::from_secs(1);
+/// How long the server may take for an answer, and for an acknowledgement.
+const ANSWER: Duration = Duration::from_secs(2);
+const ACKNOWLEDGEMENT: Duration = Duration::from_secs(3);
+/// The same where somebody else answers when it is asked again: what was sent to a node of a cluster that is frozen is lost.
+const ANSWER_IN_CLUSTER: Duration = Duration::from_millis(500);
+const ACKNOWLEDGEMENT_IN_CLUSTER: Duration = Duration::from_millis(1_500);
+
+/// How soon it is noticed that a server was left for another one.
+const NOTICE: Duration = Duration::from_millis(50);
 
 /// How long to wait between attempts to reach a server that is not there yet.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
@@ -195,6 +211,8 @@ pub struct Log {
     client: async_nats::Client,
     options: async_nats::ConnectOptions,
     jetstream: jetstream::Context,
+    /// The same for short questions that are asked again when there is no answer.
+    brisk: jetstream::Context,
     subjects: Subjects,
     config: std::sync::Arc<NatsConfig>,
     retained: std::sync::Arc<retained::Retained>,
@@ -235,7 +253,7 @@ impl Log {
         options = config.access.apply(options)?;
         let started = tokio::time::Instant::now();
         let client = loop {
-            match options.clone().connect(servers.clone()).await {
+            match connecting::connect(&options, &servers).await {
                 Ok(client) => break client,
                 // A wrong password or certificate does not become right by itself.
                 Err(source) if is_refusal(&source) => {
@@ -251,14 +269,21 @@ impl Log {
             }
         };
         streams::check_version(&client.server_info().version)?;
-        let jetstream = jetstream::context::ContextBuilder::new()
-            .timeout(Duration::from_secs(2))
-            .ack_timeout(Duration::from_secs(3))
-            .build(client.clone());
+        let (answer, acknowledgement) = if config.is_cluster() {
+            (ANSWER_IN_CLUSTER, ACKNOWLEDGEMENT_IN_CLUSTER)
+        } else {
+            (ANSWER, ACKNOWLEDGEMENT)
+        };
+        let context = |answer| {
+            let context = jetstream::context::ContextBuilder::new().timeout(answer);
+            context.ack_timeout(acknowledgement).build(client.clone())
+        };
+        let (jetstream, brisk) = (context(ANSWER), context(answer));
         let log = Self {
             client,
             options,
             jetstream,
+            brisk,
             subjects: Subjects::new(&config.prefix),
             config: std::sync::Arc::new(config.clone()),
             retained: std::sync::Arc::default(),
@@ -294,6 +319,18 @@ impl Log {
         matches!(self.client.connection_state(), async_nats::connection::State::Connected)
     }
 
+    /// Which of its connections stands, or stood last.
+    fn connection(&self) -> u64 {
+        self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Waits until there is another connection than this one.
+    async fn another_connection(&self, than: u64) {
+        while self.connection() == than {
+            tokio::time::sleep(NOTICE).await;
+        }
+    }
+
     /// The names that this deployment uses.
     pub fn subjects(&self) -> &Subjects {
         &self.subjects
@@ -303,7 +340,8 @@ impl Log {
     /// reads what is missing from the store.
     pub(crate) async fn feed_client(&self) -> Result<async_nats::Client, async_nats::ConnectError> {
         let (servers, _) = split_credentials(&self.config.url);
-        self.options.clone().name("stacyvm-feed").subscription_capacity(FEED_BACKLOG).connect(servers).await
+        let options = self.options.clone().name("stacyvm-feed").subscription_capacity(FEED_BACKLOG);
+        connecting::connect(&options, &servers).await
     }
 
     pub(crate) fn client(&self) -> &async_nats::Client {

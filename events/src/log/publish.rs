@@ -20,6 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(12);
 
 /// How long the streams are waited for that may have to be made again. A cluster without a leader answers nothing.
 const MENDING: Duration = Duration::from_secs(1);
+const MENDING_IN_CLUSTER: Duration = Duration::from_millis(400);
+
+/// After how long it is sent again in a cluster, more each time: what was sent to a node that is frozen is lost, and the same
+/// message is stored once.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Marks what its publisher takes for lost: it may have been carried out before.
 pub(super) const AGAIN: &str = "Stacyvm-Again";
@@ -91,6 +96,11 @@ impl PendingPublish {
             }
         }
     }
+}
+
+/// Nobody knows what became of it. It is stored once, however often it is sent.
+fn lost() -> PublishError {
+    PublishError::Unavailable(PublishErrorKind::TimedOut.into())
 }
 
 pub(super) fn classify(error: async_nats::jetstream::context::PublishError) -> PublishError {
@@ -170,6 +180,7 @@ impl Log {
     async fn insist(&self, kept: &Kept, again: bool) -> Result<u64, PublishError> {
         let started = Instant::now();
         let mut pause = Duration::from_millis(20);
+        let mut patience = if self.config.is_cluster() { AGAIN_AFTER } else { PATIENCE };
         loop {
             // Commands are tried all the same: nobody else finds out whether their stream is well again.
             let refusal = self.refusal();
@@ -178,10 +189,17 @@ impl Log {
             {
                 return Err(PublishError::Refused(trouble));
             }
+            let connection = self.connection();
             let error = match self.start(kept, again).await {
-                Ok(pending) => match pending.sequence().await {
-                    Ok(sequence) => return Ok(sequence),
-                    Err(error) => error,
+                Ok(pending) => tokio::select! {
+                    biased;
+                    outcome = pending.sequence() => match outcome {
+                        Ok(sequence) => return Ok(sequence),
+                        Err(error) => error,
+                    },
+                    // The answer went to the connection that was there before, or what was sent never left it.
+                    () = self.another_connection(connection) => lost(),
+                    () = tokio::time::sleep(patience) => lost(),
                 },
                 Err(error) => error,
             };
@@ -192,14 +210,16 @@ impl Log {
             self.mend(&error).await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(500));
+            patience += AGAIN_AFTER;
         }
     }
 
     /// Does what can be done about a failed publish: a server that lost its store has no streams any more.
     pub async fn mend(&self, error: &PublishError) {
+        let patience = if self.config.is_cluster() { MENDING_IN_CLUSTER } else { MENDING };
         if let PublishError::Unavailable(source) = error
             && source.kind() == PublishErrorKind::StreamNotFound
-            && let Ok(Err(error)) = tokio::time::timeout(MENDING, self.ensure_streams()).await
+            && let Ok(Err(error)) = tokio::time::timeout(patience, self.ensure_streams()).await
         {
             tracing::debug!(error = %error, "cannot create the streams again");
         }

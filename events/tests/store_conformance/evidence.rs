@@ -316,3 +316,87 @@ pub async fn a_page_of_the_audit_log_goes_on_where_it_ended(subject: &Subject) {
     query.filter.to = Some(at(0));
     assert_eq!(positions(&query).await, (vec![], None));
 }
+
+/// No hash covers the tables beside the events: what is forged there is found, or named as not compared.
+pub async fn what_stands_beside_the_events_is_compared_or_named(subject: &Subject) {
+    let (store, mut evidence) = record(subject).await;
+    // Which would speak of what the head leaves out.
+    evidence.file.clear();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let literal = |bytes: &[u8]| {
+        if subject.is_sqlite() { format!("x'{}'", hex(bytes)) } else { format!("'\\x{}'", hex(bytes)) }
+    };
+    let named = |report: &Report, what: &str| report.does_not_prove.iter().any(|line| line.contains(what));
+    let report = evidence.verify(&*store).await;
+    assert!(report.ok && named(&report, "`head`"), "{report:?}");
+    assert!(!named(&report, "`data_keys`") && !named(&report, "`chain_heads`"), "{report:?}");
+
+    subject.raw("UPDATE head SET position = 6").await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (7, Fault::Head));
+    subject.raw("UPDATE head SET position = 8").await.unwrap();
+
+    let (_, points) = store.chain_points().await.unwrap();
+    let hash = literal(&points[0].hash.0);
+    let ghost = async |position: u64| {
+        let sql = format!(
+            "DELETE FROM chain_heads WHERE tenant = 'ghost'; INSERT INTO chain_heads VALUES ('ghost', {position}, {hash})"
+        );
+        subject.raw(&sql).await.unwrap();
+    };
+    for position in [0, 3, 7, 99] {
+        ghost(position).await;
+        assert_eq!(evidence.fault(&*store).await, (position, Fault::Head));
+    }
+    subject.raw("DELETE FROM chain_heads WHERE tenant = 'ghost'").await.unwrap();
+
+    let key = format!("INSERT INTO data_keys VALUES ({}, 'default', NULL, 1)", literal(&[9; 16]));
+    subject.raw(&key).await.unwrap();
+    let report = evidence.verify(&*store).await;
+    assert!(report.ok && named(&report, "`data_keys`"), "{report:?}");
+    let keys = PublicKeys::new(vec![evidence.key.public()]);
+    let mut source = StoreSource::open(&*store, Some(tenant("default"))).await.unwrap();
+    let report = audit::verify(&mut source, &keys, std::iter::empty()).await.unwrap();
+    assert!(report.ok && named(&report, "`retention`") && named(&report, "`data_keys`"), "{report:?}");
+
+    // What the log itself says of its floors is what they have to be.
+    let mut log = Recorder::going_on(&*store).await;
+    let mut trim = async |class| {
+        let mut trimmed =
+            event(None, LogTrimmed { class, up_to: Position(3), checkpoint: EventId::from_bytes([4; 16]) });
+        trimmed.tenant = TenantId::system();
+        store.append(&log.batch(vec![trimmed])).await.unwrap();
+        while store.drop_some(class).await.unwrap() > 0 {}
+    };
+    trim(RetentionClass::Output).await;
+    trim(RetentionClass::Lifecycle).await;
+    assert!(evidence.verify(&*store).await.ok);
+    // Of a chain whose events are all gone nothing is left to compare its head with.
+    ghost(2).await;
+    let report = evidence.verify(&*store).await;
+    assert!(report.ok && named(&report, "the heads of 1 chains in `chain_heads`"), "{report:?}");
+    let other = format!("UPDATE retention SET checkpoint = {} WHERE class = 'lifecycle'", literal(&[5; 16]));
+    subject.raw(&other).await.unwrap();
+    assert_eq!(evidence.fault(&*store).await, (3, Fault::Trimmed));
+    subject.raw(&other.replace(&literal(&[5; 16]), &literal(&[4; 16]))).await.unwrap();
+    assert!(evidence.verify(&*store).await.ok);
+    let unguarded = if subject.is_sqlite() {
+        "DROP TRIGGER retention_only_rises"
+    } else {
+        "DROP TRIGGER retention_only_rises ON retention"
+    };
+    subject.raw(unguarded).await.unwrap();
+    for (class, forged, named_at) in
+        [("lifecycle", 5, 4), ("lifecycle", 2, 4), ("output", 5, 4), ("output", 2, 4)]
+    {
+        subject.raw(&format!("UPDATE retention SET floor = {forged} WHERE class = '{class}'")).await.unwrap();
+        let finding = evidence.verify(&*store).await.finding.expect("a finding");
+        assert_eq!(
+            (finding.position, finding.fault),
+            (Position(named_at), Fault::Trimmed),
+            "{class} {forged}"
+        );
+        assert!(finding.explanation.contains(class), "{}", finding.explanation);
+        subject.raw(&format!("UPDATE retention SET floor = 3 WHERE class = '{class}'")).await.unwrap();
+    }
+    assert!(evidence.verify(&*store).await.ok);
+}

@@ -17,7 +17,7 @@ use crate::service::Shared;
 pub(crate) use destroy_sandbox::destroy;
 
 /// How often a command that takes long shows that it is being worked on.
-const PROGRESS: Duration = Duration::from_millis(1_200);
+const PROGRESS: Duration = Duration::from_millis(500);
 
 /// What becomes of a command.
 pub(crate) enum Outcome {
