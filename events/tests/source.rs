@@ -139,3 +139,30 @@ async fn events_are_read_in_order_with_a_consumer_without_and_with_another() {
     let behind = next(&mut source).await;
     assert_eq!(behind, expected);
 }
+
+/// A consumer of a stream that took the place of the one that was read would begin at a place that means nothing there.
+#[tokio::test]
+async fn a_stream_that_was_made_anew_is_not_taken_for_the_one_before_it() {
+    let mut nats = Nats::start("nothing");
+    let log = nats.log().await;
+    for _ in 1..=3 {
+        publish(&log).await;
+    }
+    let mut source = log.event_source(0, "").await.unwrap();
+    for sequence in 1..=3 {
+        assert_eq!(next(&mut source).await, sequence);
+    }
+    nats.kill();
+    std::fs::remove_dir_all(nats.dir.path().join("store")).unwrap();
+    nats.server = launch(nats.dir.path());
+    // Made again by whoever publishes, and longer than what was read of the other.
+    for _ in 1..=8 {
+        publish(&log).await;
+    }
+    let error = timeout(PATIENCE, source.next()).await.expect("an answer");
+    assert!(error.is_err(), "read on in another stream: {error:?}");
+    let mut source = log.event_source(3, source.incarnation()).await.unwrap();
+    for sequence in 1..=8 {
+        assert_eq!(next(&mut source).await, sequence);
+    }
+}

@@ -78,7 +78,7 @@ enum Reading {
     /// A consumer, which the server keeps on one node.
     Pulled(pull::Stream),
     /// The leader of the stream, message by message, until there is another consumer.
-    Asked { consumer: JoinHandle<pull::Stream>, answered_at: Instant },
+    Asked { consumer: JoinHandle<Result<pull::Stream, SourceError>>, answered_at: Instant },
 }
 
 impl Log {
@@ -111,7 +111,7 @@ impl Log {
                 "the stream of events is new or lost its tail: reading all that it has"
             );
         }
-        let reading = Reading::asked(self, next_sequence);
+        let reading = Reading::asked(self, next_sequence, &found);
         Ok(EventSource { log: self.clone(), reading, next_sequence, incarnation: found, gap })
     }
 
@@ -132,22 +132,35 @@ impl Log {
         let message = match stream.get_raw_message(sequence).await {
             Ok(message) => Some(message),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => None,
-            Err(error) => return Err(SourceError::new("its leader does not answer", error)),
+            Err(error) => {
+                let is_final = matches!(error.kind(), RawMessageErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND);
+                return Err(SourceError {
+                    is_final,
+                    ..SourceError::new("its leader does not answer", error)
+                });
+            }
         };
-        // Asked afterwards, so that it is the stream that the message is from.
-        let info = self.events_info().await.map_err(|error| {
-            let is_final = is_gone(&error);
-            SourceError { is_final, ..SourceError::new("cannot find it", error) }
-        })?;
-        if super::streams::incarnation(&info) != incarnation {
-            return Err(SourceError { context: "it was made anew", source: None, is_final: true });
-        }
+        let info = self.still(incarnation).await?;
         let pending = info.state.last_sequence.saturating_sub(sequence);
         Ok(message.map(|message| (message, pending)))
     }
 
-    /// Makes a consumer that begins at a message.
-    async fn pull_events(&self, start_sequence: u64) -> Result<pull::Stream, SourceError> {
+    /// That it is still the same stream. Asked after something was read or made, so that it is the stream of that: none comes
+    /// back.
+    async fn still(&self, incarnation: &str) -> Result<Info, SourceError> {
+        let info = self.events_info().await.map_err(|error| {
+            let is_final = is_gone(&error);
+            SourceError { is_final, ..SourceError::new("cannot find it", error) }
+        })?;
+        if super::streams::incarnation(&info) == incarnation {
+            Ok(info)
+        } else {
+            Err(SourceError { context: "it was made anew", source: None, is_final: true })
+        }
+    }
+
+    /// Makes a consumer that begins at a message of this stream.
+    async fn pull_events(&self, start_sequence: u64, incarnation: &str) -> Result<pull::Stream, SourceError> {
         let stream = self
             .jetstream
             .get_stream_no_info(self.subjects().events_stream())
@@ -164,6 +177,7 @@ impl Log {
             })
             .await
             .map_err(|error| SourceError::new("cannot create a consumer", error))?;
+        self.still(incarnation).await?;
         consumer
             .stream()
             .max_messages_per_batch(2_000)
@@ -220,7 +234,7 @@ impl EventSource {
                     }
                     Some(Err(error)) => {
                         tracing::info!(error = %error, "the consumer of events is silent or gone: another one is made");
-                        self.reading = Reading::asked(&self.log, self.next_sequence);
+                        self.reading = Reading::asked(&self.log, self.next_sequence, &self.incarnation);
                     }
                     None => return Err(SourceError { context: "it ended", source: None, is_final: true }),
                 },
@@ -229,7 +243,7 @@ impl EventSource {
                         biased;
                         made = consumer => {
                             let made = made.map_err(|error| SourceError::new("no consumer is made", error))?;
-                            self.reading = Reading::Pulled(made);
+                            self.reading = Reading::Pulled(made?);
                             continue;
                         }
                         asked = self.log.ask_for_event(self.next_sequence, &self.incarnation) => asked,
@@ -270,7 +284,7 @@ impl EventSource {
                 },
                 Err(error) => {
                     tracing::info!(error = %error, "the consumer of events is silent or gone: another one is made");
-                    self.reading = Reading::asked(&self.log, self.next_sequence);
+                    self.reading = Reading::asked(&self.log, self.next_sequence, &self.incarnation);
                 }
             }
         }
@@ -335,12 +349,13 @@ impl EventSource {
 impl Reading {
     /// From the leader, while a consumer is made that begins at a message. Whether one can be made hangs on other nodes than the
     /// stream does: on the leader of the whole cluster, and on the node that it is given to, which may be the one that is frozen.
-    fn asked(log: &Log, start_sequence: u64) -> Self {
-        let log = log.clone();
+    fn asked(log: &Log, start_sequence: u64, incarnation: &str) -> Self {
+        let (log, incarnation) = (log.clone(), incarnation.to_owned());
         let consumer = tokio::spawn(async move {
             loop {
-                match log.pull_events(start_sequence).await {
-                    Ok(messages) => return messages,
+                match log.pull_events(start_sequence, &incarnation).await {
+                    Ok(messages) => return Ok(messages),
+                    Err(error) if error.is_final => return Err(error),
                     Err(error) => {
                         tracing::debug!(error = %crate::ErrorChain(&error), "no consumer of events yet");
                         sleep(MAKE_AGAIN).await;
