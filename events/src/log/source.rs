@@ -76,7 +76,7 @@ pub struct EventSource {
 /// From where messages come.
 enum Reading {
     /// A consumer, which the server keeps on one node.
-    Pulled(pull::Stream),
+    Pulled(Box<pull::Stream>),
     /// The leader of the stream, message by message, until there is another consumer.
     Asked { consumer: JoinHandle<Result<pull::Stream, SourceError>>, answered_at: Instant },
 }
@@ -243,7 +243,7 @@ impl EventSource {
                         biased;
                         made = consumer => {
                             let made = made.map_err(|error| SourceError::new("no consumer is made", error))?;
-                            self.reading = Reading::Pulled(made?);
+                            self.reading = Reading::Pulled(Box::new(made?));
                             continue;
                         }
                         asked = self.log.ask_for_event(self.next_sequence, &self.incarnation) => asked,
