@@ -85,7 +85,17 @@ impl Rig {
 
     /// The same, with these variables in its environment.
     pub async fn start_with(&self, environment: &[(&str, &str)]) -> anyhow::Result<Serve> {
-        let serve = Serve::start(&self.binary, env_path("STACYVM_AGENT"), &self.image, environment).await?;
+        self.launch(environment, "").await
+    }
+
+    /// Another server, with this configuration file.
+    pub async fn start_with_config(&self, yaml: &str) -> anyhow::Result<Serve> {
+        self.launch(&[], yaml).await
+    }
+
+    async fn launch(&self, environment: &[(&str, &str)], yaml: &str) -> anyhow::Result<Serve> {
+        let agent = env_path("STACYVM_AGENT");
+        let serve = Serve::start(&self.binary, agent, &self.image, environment, yaml).await?;
         let mut deployments = self.deployments.lock().unwrap_or_else(PoisonError::into_inner);
         deployments.push(serve.deployment()?);
         Ok(serve)

@@ -56,6 +56,7 @@ impl Serve {
         agent: Option<PathBuf>,
         image: &str,
         environment: &[(&str, &str)],
+        yaml: &str,
     ) -> anyhow::Result<Self> {
         let agent = agent.unwrap_or_else(|| dist("stacyvm-agent"));
         let agent = agent
@@ -64,6 +65,8 @@ impl Serve {
         let dir = tempfile::Builder::new().prefix("stacyvm-bench-").tempdir()?;
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let log = std::fs::File::create(dir.path().join("serve.log"))?;
+        let config = dir.path().join("stacyvm.yaml");
+        std::fs::write(&config, yaml)?;
         let mut command = Command::new(binary);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STACYVM_")) {
             command.env_remove(name);
@@ -73,7 +76,9 @@ impl Serve {
             .arg(dir.path().join("data"))
             .envs(environment.iter().copied())
             .env("STACYVM_AGENT", agent)
-            // A stacyvm.yaml where the bench happens to run is not part of the measurement.
+            // One that lies where the bench happens to run is not part of the measurement.
+            .arg("--config")
+            .arg(&config)
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -150,7 +155,13 @@ impl Serve {
         Ok(name.trim().to_owned())
     }
 
-    fn url(&self, path: &str) -> String {
+    /// With another client, such as one that has a key.
+    pub fn with_client(self, http: Client) -> Self {
+        Self { http, ..self }
+    }
+
+    /// Where a path of the API is.
+    pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 

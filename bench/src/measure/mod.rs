@@ -9,6 +9,7 @@ mod keystroke;
 mod memory;
 mod recorder;
 mod replay;
+mod siege;
 mod spawn;
 mod stream;
 mod throughput;
@@ -43,11 +44,13 @@ pub enum Measurement {
     Memory,
     /// Execs with many live sandboxes against execs with one.
     Growth,
+    /// Execs of one tenant while another one attacks from five sandboxes.
+    Siege,
 }
 
 impl Measurement {
-    /// In the order of measuring: the two that need a crowd of sandboxes last.
-    pub const ALL: [Self; 12] = [
+    /// In the order of measuring: those that need a crowd of sandboxes late, and what leaves a mess last.
+    pub const ALL: [Self; 13] = [
         Self::Recorder,
         Self::Spawn,
         Self::Exec,
@@ -60,6 +63,7 @@ impl Measurement {
         Self::Keystroke,
         Self::Memory,
         Self::Growth,
+        Self::Siege,
     ];
 
     /// As given on the command line.
@@ -77,6 +81,7 @@ impl Measurement {
             Self::Keystroke => "keystroke",
             Self::Memory => "memory",
             Self::Growth => "growth",
+            Self::Siege => "siege",
         }
     }
 
@@ -95,6 +100,7 @@ impl Measurement {
             Self::Keystroke => keystroke::run(rig).await,
             Self::Memory => memory::run(rig).await,
             Self::Growth => growth::run(rig).await,
+            Self::Siege => siege::run(rig).await,
         }
     }
 }
