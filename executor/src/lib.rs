@@ -17,6 +17,7 @@ mod reconcile;
 mod recorded;
 mod service;
 mod shortage;
+mod turns;
 
 pub use descriptors::raise_descriptor_limit;
 pub use service::{Executor, ExecutorConfig, ExecutorError};

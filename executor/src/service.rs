@@ -15,6 +15,7 @@ use crate::hosted::Registry;
 use crate::provider::Provider;
 use crate::reconcile::{self, Waiting};
 use crate::recorded::Recorded;
+use crate::turns::{Starts, Turns};
 use crate::{commands, link, overdue};
 
 /// How long commands that are being carried out get to finish.
@@ -69,6 +70,10 @@ pub struct Shared {
     pub redaction: Redaction,
     pub registry: Arc<Registry>,
     pub recorded: Arc<Recorded>,
+    /// Removing boxes.
+    pub removals: Turns<TenantId>,
+    /// Starting processes.
+    pub starts: Starts,
     pub shutdown: CancellationToken,
 }
 
@@ -104,6 +109,8 @@ impl Executor {
                 clock,
                 registry,
                 recorded: Arc::new(Recorded::default()),
+                removals: Turns::a_cpu(1),
+                starts: Starts::default(),
                 shutdown,
             }),
             tasks: TaskTracker::new(),

@@ -9,7 +9,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::floor::{Twin, Twins};
-use crate::report::{Row, Target, ms};
+use crate::report::{Row, Target, ms, progress};
 use crate::rig::Rig;
 use crate::serve::Serve;
 use crate::stats::Samples;
@@ -39,7 +39,7 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
     let sandbox = serve.spawn(json!({})).await?;
     let twins = Twins::of(rig, &sandbox).await?;
     let twin = twins.start(twins.prepare()?).await?;
-    let rounds = rig.size(150, 5);
+    let rounds = rig.size(80, 5);
     work(&serve, &sandbox, &twin, 5).await?;
     let mut rows = Vec::new();
     for line in LINES.lines() {
@@ -58,6 +58,7 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
             ms(siege.engine.p95()),
             ms(rest.engine.p95())
         );
+        progress(&format!("siege: {name}: {} after {}: {note}", ms(siege.ours.p95()), ms(rest.ours.p95())));
         let what = format!("exec under `{name}`, at rest, p95");
         rows.push(Row::compared(&what, Target::AtMost(2.0), p95(&siege.ours), p95(&rest.ours)).note(note));
     }

@@ -45,12 +45,14 @@ pub(crate) async fn destroy(
         // Not ours as far as we know: a box that an earlier life left behind may be anybody's.
         None => shared.providers.clone(),
     };
+    let turn = shared.removals.take(&context.tenant).await;
     for provider in providers {
         if let Err(error) = provider.destroy(id).await {
             tracing::warn!(sandbox.id = %id, error = %ErrorChain(&error), "a box was not removed");
             return Err(Outcome::Retry(Duration::from_secs(2)));
         }
     }
+    drop(turn);
     if let Some(hosted) = &hosted {
         hosted.set_gone();
         hosted.pumps.close();

@@ -73,7 +73,7 @@ async fn start(
         return Err(Outcome::Retry(Duration::from_secs(5)));
     }
     let connection = tokio::select! {
-        connection = connect(&hosted, exec, spec, env) => connection,
+        connection = shared.starts.in_turn(&hosted.tenant, hosted.id, connect(&hosted, exec, spec, env)) => connection,
         () = hosted.gone() => {
             hosted.execs.remove(&exec);
             let exec = (exec, spec.request_digest.clone());

@@ -90,7 +90,7 @@ impl DockerProvider {
             self.make_network(engine, order.id).await?;
         }
         let mut runtime_id = self.create_container(engine, order, chosen, deadline, progress, made).await?;
-        if let Err(error) = self.start_container(engine, order.id).await {
+        if let Err(error) = self.start_container(engine, order).await {
             // Older engines look for the network only now, and give the container up when it is missing.
             if meaning(&error) != Meaning::NoSuchNetwork || order.spec.network != Network::Bridge {
                 return Err(create_error(error, order.spec.runtime.as_deref(), &order.spec.image));
@@ -99,7 +99,7 @@ impl DockerProvider {
             let failed = |error| create_error(error, order.spec.runtime.as_deref(), &order.spec.image);
             self.remove_container(engine, order.id).await.map_err(failed)?;
             runtime_id = self.create_container(engine, order, chosen, deadline, progress, made).await?;
-            self.start_container(engine, order.id).await.map_err(failed)?;
+            self.start_container(engine, order).await.map_err(failed)?;
         }
         let handle = self.handle(order.id, runtime_id, true);
         let socket = || run_dir::socket(&self.run_dir(order.id));
@@ -194,11 +194,13 @@ impl DockerProvider {
         let body = body::create_body(&self.config, &self.seccomp, run_dir, order, &image);
         let options =
             CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
+        let _turn = self.launches.take(&order.tenant).await;
         Ok(engine.create_container(Some(options), body).await?.id)
     }
 
-    async fn start_container(&self, engine: &Docker, id: SandboxId) -> Result<(), bollard::errors::Error> {
-        engine.start_container(&self.container_name(id), None).await
+    async fn start_container(&self, engine: &Docker, order: &BoxOrder) -> Result<(), bollard::errors::Error> {
+        let _turn = self.launches.take(&order.tenant).await;
+        engine.start_container(&self.container_name(order.id), None).await
     }
 
     /// The container that has the name already, if it can still become or be our box. Otherwise it is removed.

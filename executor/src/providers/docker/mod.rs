@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::{API_DEFAULT_VERSION, Docker};
-use events::{ProviderName, SandboxId};
+use events::{ProviderName, SandboxId, TenantId};
 use tokio::sync::OnceCell;
 
 pub use config::{DockerConfig, PullPolicy};
@@ -39,6 +39,7 @@ use crate::provider::{
 use crate::providers::remover::Remover;
 use crate::providers::trash::Trash;
 use crate::providers::{run_dir, seccomp};
+use crate::turns::Turns;
 
 /// How long the engine may take to begin its answer, in seconds. Starting a box on a machine under heavy load takes
 /// many.
@@ -56,6 +57,8 @@ pub struct DockerProvider {
     set_aside: remove::SetAside,
     pulls: Arc<pull::Pulls>,
     bridges: bridge::Bridges,
+    /// Making and starting containers.
+    launches: Turns<TenantId>,
 }
 
 /// Why the provider cannot work as configured.
@@ -145,6 +148,7 @@ impl DockerProvider {
             set_aside: remove::SetAside::default(),
             pulls: Arc::default(),
             bridges: bridge::Bridges::default(),
+            launches: Turns::a_cpu(1),
         })
     }
 
