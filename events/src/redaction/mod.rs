@@ -4,6 +4,7 @@
 //! ([`Redaction::text`]); output and input come in pieces, and are masked across their bounds ([`RedactionStream`]).
 
 mod fields;
+mod forms;
 mod secrets;
 mod stream;
 
@@ -23,6 +24,9 @@ pub const MIN_SECRET_BYTES: usize = 4;
 pub const MAX_SECRETS: usize = 64;
 /// See [`MAX_SECRETS`].
 pub const MAX_SECRETS_BYTES: usize = 32 << 10;
+/// The most bytes of forms of secrets that are looked for beside their values: encoded, escaped, quoted. The forms of the
+/// longest secrets are left out first.
+const MAX_FORMS_BYTES: usize = 256 << 10;
 /// How far back a rule sees when output comes in pieces, in bytes.
 const RULE_WINDOW: usize = 256;
 /// The largest compiled rule, in bytes.
@@ -82,7 +86,7 @@ impl From<&RedactionRules> for Redaction {
 }
 
 impl Redaction {
-    /// Masks these secrets too. Values below [`MIN_SECRET_BYTES`] are left out. Of a value of several lines every longer
+    /// Masks these secrets too, and what usual encodings make of them. Values below [`MIN_SECRET_BYTES`] are left out. Of a value of several lines every longer
     /// line is a secret of its own: terminals end lines in another way.
     pub fn with_secrets(&self, values: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let mut all: Vec<Box<[u8]>> = Vec::new();
@@ -112,7 +116,7 @@ impl Redaction {
         }
         let mut stream = RedactionStream::new(self, 0, 0);
         let mut masked = stream.push(bytes).to_vec();
-        masked.extend_from_slice(&stream.flush());
+        masked.extend_from_slice(&stream.finish());
         Cow::Owned(masked)
     }
 

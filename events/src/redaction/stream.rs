@@ -4,14 +4,15 @@ use std::ops::Range;
 use aho_corasick::automaton::StateID;
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::secrets::Begun;
 use super::{RULE_WINDOW, Redaction};
 
 /// Masks a stream that comes in pieces, as if it came in one.
 ///
 /// Bytes that may be the beginning of a secret are held back until more has come: never more than the longest secret.
 /// Rules see a word only when it is over, or 256 bytes of it, with 256 bytes before it; a longer match of a rule over
-/// the bound of two pieces may be masked in part only. Who cannot wait calls [`flush`](Self::flush), at the price that
-/// the beginning of a secret is told.
+/// the bound of two pieces may be masked in part only. Who cannot wait calls [`flush`](Self::flush): of a secret that
+/// has begun it masks all but what a few characters tell, and then it may be what was no secret.
 #[derive(Debug)]
 pub struct RedactionStream {
     redaction: Redaction,
@@ -47,7 +48,7 @@ impl RedactionStream {
         let mut safe = self.end();
         if let Some(secrets) = self.redaction.secrets.clone() {
             self.state = secrets.scan(self.state, bytes, offset, |found| self.mask(found));
-            safe -= secrets.begun(self.state) as u64;
+            safe -= u64::from(secrets.begun(self.state).depth);
             // What is masked tells nothing.
             if let Some(mask) = self.masks.iter().find(|mask| mask.contains(&safe)) {
                 safe = mask.end;
@@ -56,9 +57,40 @@ impl RedactionStream {
         self.release(safe, true)
     }
 
-    /// Gives out all that is held.
+    /// Gives out all that is held, because no more is waited for. What may be the beginning of a secret, and is more than a
+    /// few characters, is masked.
     pub fn flush(&mut self) -> Bytes {
+        let guarded = self.guarded();
+        if guarded > 0 {
+            let end = self.end();
+            self.mask(end - guarded..end);
+        }
+        self.finish()
+    }
+
+    /// Gives out what is held for other reasons than that a secret has begun: unfinished words, and what is too short.
+    pub fn flush_words(&mut self) -> Bytes {
+        let guarded = self.guarded();
+        self.release(self.end() - guarded, false)
+    }
+
+    /// Gives out all that is held, because there is no more: what is no secret is none.
+    pub(super) fn finish(&mut self) -> Bytes {
         self.release(self.end(), false)
+    }
+
+    /// How many of the last bytes may be the beginning of a secret; some of them may have been given out.
+    pub fn begun(&self) -> u64 {
+        self.progress().map_or(0, |begun| u64::from(begun.depth))
+    }
+
+    /// The same, where so much of a secret has come that it is masked rather than told: otherwise 0.
+    pub fn guarded(&self) -> u64 {
+        self.progress().filter(|begun| begun.guarded).map_or(0, |begun| u64::from(begun.depth))
+    }
+
+    fn progress(&self) -> Option<Begun> {
+        self.redaction.secrets.as_ref().map(|secrets| secrets.begun(self.state))
     }
 
     /// How many bytes are held back.

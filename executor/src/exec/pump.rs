@@ -30,9 +30,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 /// How long the agent has for each try.
 const RETRY_ASK: Duration = Duration::from_secs(5);
-/// How long what may be the beginning of a secret is held back. Who prints a part of one and pauses for longer has told
-/// it; a prompt that looks like one comes this much later.
-const HOLD: Duration = Duration::from_millis(200);
 /// When nothing was recorded for this long though something should be, the record is asked.
 const SILENCE: Duration = Duration::from_secs(2);
 /// When it stands still for so many questions, what was published is lost, and is read again from the agent.
@@ -83,8 +80,6 @@ struct Pump {
     read: Offsets,
     /// What was read and is not told yet, where something is masked.
     masking: Masking,
-    /// When it has to be told.
-    hold_until: Option<Instant>,
     /// The news of the start, until it is recorded.
     started: Option<Event>,
     durable: Option<oneshot::Sender<()>>,
@@ -112,7 +107,6 @@ impl Exec {
             outbox: Outbox::new(&self.log),
             following,
             masking: Masking::new(&self.context.redaction, read, gathered),
-            hold_until: None,
             gathered,
             read,
             started,
@@ -176,6 +170,7 @@ impl Pump {
                 return Ending::Over;
             }
             let may_read = !self.over && self.outbox.has_room() && self.following.window_is_open();
+            let due = self.masking.due();
             let reading = async {
                 match agent.as_mut() {
                     Some((reader, _)) if may_read => reader.next().await,
@@ -188,9 +183,7 @@ impl Pump {
                     return Ending::Over;
                 }
                 () = &mut company, if waits => waits = false,
-                () = tokio::time::sleep_until(self.hold_until.unwrap_or(self.moved.0)), if self.hold_until.is_some() => {
-                    self.tell_held();
-                }
+                () = tokio::time::sleep_until(due.unwrap_or(self.moved.0)), if due.is_some() => self.tell_due(),
                 () = self.outbox.durable(), if self.outbox.is_under_way() => {
                     if let Some(started) = self.durable.take() {
                         let _ = started.send(());
@@ -265,7 +258,6 @@ impl Pump {
         self.gathered = self.exec_progress();
         self.read = self.gathered.map(|offset| offset.saturating_sub(self.masking.lookbehind()));
         self.masking = Masking::new(&self.exec.context.redaction, self.read, self.gathered);
-        self.hold_until = None;
         self.over = false;
         self.following.count(0);
         if let Some(event) = self.started.clone() {
@@ -323,18 +315,21 @@ impl Pump {
 
     fn output(&mut self, stream: Stream, bytes: Bytes) {
         self.read[stream.index()] += bytes.len() as u64;
-        let told = self.masking.push(stream, bytes);
-        if !self.masking.holds() {
-            self.hold_until = None;
-        } else if self.hold_until.is_none() || !told.is_empty() {
-            self.hold_until = Some(Instant::now() + HOLD);
-        }
+        let told = self.masking.push(stream, bytes, Instant::now());
         self.gather(stream, told);
     }
 
-    /// Tells what was held back.
+    /// Tells what was held back for long enough.
+    fn tell_due(&mut self) {
+        let now = Instant::now();
+        for stream in Stream::BOTH {
+            let due = self.masking.take_due(stream, now);
+            self.gather(stream, due);
+        }
+    }
+
+    /// Tells what was held back: there is no more.
     fn tell_held(&mut self) {
-        self.hold_until = None;
         for stream in Stream::BOTH {
             let held = self.masking.flush(stream);
             self.gather(stream, held);
