@@ -9,12 +9,13 @@
 mod rig;
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use events::{FailureCode, Network, SandboxId};
-use executor::provider::{CreateError, NoProgress, Provider, Pull, PullProgress};
+use executor::provider::{BoxOrder, CreateError, NoProgress, Provider, Pull, PullProgress};
 use executor::providers::docker::{DockerConfig, DockerProvider, PullPolicy};
 use rig::{Rig, agent_path, node, python, shell};
 
@@ -488,4 +489,58 @@ fn wrong_configuration_is_refused() {
     assert!(DockerProvider::new(config).is_err());
     let config = DockerConfig { data_dir: "relative".into(), ..good };
     assert!(DockerProvider::new(config).is_err());
+}
+
+/// The control group that the kernel counts the CPU time of a box in, and whether it is there.
+fn cpu_group(container: &str) -> PathBuf {
+    let pid = Command::new("docker").args(["inspect", "-f", "{{.State.Pid}}", container]).output().unwrap();
+    let pid = String::from_utf8(pid.stdout).unwrap();
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap();
+    let v1 = groups.lines().find_map(|line| line.split_once(":cpu,cpuacct:").or(line.split_once(":cpu:")));
+    match v1.or_else(|| groups.lines().find_map(|line| line.split_once("0::"))) {
+        Some((_, path)) if v1.is_some() => Path::new("/sys/fs/cgroup/cpu").join(path.trim_start_matches('/')),
+        Some((_, path)) => Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/')),
+        None => panic!("no control group for CPU time in {groups}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tenants_have_control_groups_beside_each_other_which_go_with_their_last_box() {
+    let driver = Command::new("docker").args(["info", "-f", "{{.CgroupDriver}}"]).output().unwrap();
+    let engine_makes_them = driver.stdout == b"cgroupfs\n";
+    Rig::docker()
+        .run(|rig| async move {
+            let order = |tenant: &str| BoxOrder { tenant: tenant.parse().unwrap(), ..rig.order(rig.spec()) };
+            let mut parents = Vec::new();
+            let mut boxes = Vec::new();
+            for tenant in ["red", "red", "blue"] {
+                let handle = rig.create(&order(tenant)).await;
+                parents.push(cpu_group(&handle.runtime_id).parent().unwrap().to_owned());
+                boxes.push(handle);
+            }
+            assert_eq!(parents[0], parents[1]);
+            if !engine_makes_them {
+                // They are where systemd puts them.
+                assert_eq!(parents[0], parents[2]);
+                return;
+            }
+            assert_ne!(parents[0], parents[2]);
+            assert_eq!(parents[0].parent(), parents[2].parent());
+            let gone = async |parent: &Path| {
+                for _ in 0..200 {
+                    if !parent.exists() {
+                        return true;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                false
+            };
+            rig.provider.destroy(boxes[2].id).await.unwrap();
+            assert!(gone(&parents[2]).await);
+            rig.provider.destroy(boxes[0].id).await.unwrap();
+            assert!(parents[0].exists());
+            rig.provider.destroy(boxes[1].id).await.unwrap();
+            assert!(gone(&parents[0]).await);
+        })
+        .await;
 }

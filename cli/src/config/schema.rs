@@ -143,6 +143,8 @@ pub struct DockerConfig {
     pub image_aliases: Vec<ImageAlias>,
     /// How many processes a sandbox may have.
     pub pids_limit: u32,
+    /// A control group for each tenant, where the engine makes control groups itself.
+    pub group_by_tenant: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -421,6 +423,7 @@ impl Default for Config {
                     pull: "missing".to_owned(),
                     image_aliases: Vec::new(),
                     pids_limit: 256,
+                    group_by_tenant: true,
                 },
                 bubblewrap: BubblewrapConfig {
                     enabled: None,

@@ -84,6 +84,7 @@ fn make_docker(
             .collect(),
         images: super::images::image_policy(config)?,
         runtimes: docker.runtimes.clone(),
+        group_by_tenant: docker.group_by_tenant,
         seccomp_profile: (docker.seccomp_profile != "default").then(|| docker.seccomp_profile.clone().into()),
         ..base
     })

@@ -49,6 +49,7 @@ pub(super) fn create_body(
     shared_dir: &Path,
     order: &BoxOrder,
     image: &ImageConfig,
+    cgroup_parent: Option<String>,
 ) -> ContainerCreateBody {
     let spec = &order.spec;
     let mut labels: HashMap<_, _> = own_labels(config).map(|(name, value)| (name.to_owned(), value)).into();
@@ -75,6 +76,7 @@ pub(super) fn create_body(
         pids_limit: limit(i64::from(spec.pids_limit)),
         cpu_period: limit(i64::from(spec.cpu_millis)).map(|_| CPU_PERIOD_US),
         cpu_quota: limit(i64::from(spec.cpu_millis)).map(|millis| millis * CPU_PERIOD_US / 1000),
+        cgroup_parent,
         oom_score_adj: Some(OOM_SCORE_ADJ),
         ulimits: Some(ulimits()),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),

@@ -36,6 +36,9 @@ pub struct DockerConfig {
     pub images: ImagePolicy,
     /// The runtimes that a spec may name; one that names none gets the first. Empty: the engine's own, and no other.
     pub runtimes: Vec<String>,
+    /// Whether boxes of each tenant are in a control group of their own, where the engine makes control groups itself (its driver
+    /// is `cgroupfs`). Otherwise they are where the engine puts all.
+    pub group_by_tenant: bool,
     /// A seccomp profile in the engine's JSON form, instead of the built-in one.
     pub seccomp_profile: Option<PathBuf>,
 }
@@ -71,6 +74,7 @@ impl DockerConfig {
             image_aliases: BTreeMap::new(),
             images: ImagePolicy::default(),
             runtimes: Vec::new(),
+            group_by_tenant: true,
             seccomp_profile: None,
         })
     }

@@ -191,7 +191,8 @@ impl DockerProvider {
         order: &BoxOrder,
     ) -> Result<String, bollard::errors::Error> {
         let image = image_config(engine, &order.spec.image).await?;
-        let body = body::create_body(&self.config, &self.seccomp, run_dir, order, &image);
+        let group = self.groups.parent(engine, &self.config, &order.tenant).await?;
+        let body = body::create_body(&self.config, &self.seccomp, run_dir, order, &image, group);
         let options =
             CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
         let _turn = self.launches.take(&order.tenant).await;
@@ -200,6 +201,7 @@ impl DockerProvider {
 
     async fn start_container(&self, engine: &Docker, order: &BoxOrder) -> Result<(), bollard::errors::Error> {
         let _turn = self.launches.take(&order.tenant).await;
+        let _starting = self.groups.starting().await;
         engine.start_container(&self.container_name(order.id), None).await
     }
 

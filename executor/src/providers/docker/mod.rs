@@ -10,6 +10,7 @@ mod config;
 mod create;
 mod errors;
 mod exceptions;
+mod groups;
 mod list;
 mod nft;
 mod pull;
@@ -59,6 +60,7 @@ pub struct DockerProvider {
     bridges: bridge::Bridges,
     /// Making and starting containers.
     launches: Turns<TenantId>,
+    groups: groups::Groups,
 }
 
 /// Why the provider cannot work as configured.
@@ -149,6 +151,7 @@ impl DockerProvider {
             pulls: Arc::default(),
             bridges: bridge::Bridges::default(),
             launches: Turns::a_cpu(1),
+            groups: groups::Groups::default(),
         })
     }
 

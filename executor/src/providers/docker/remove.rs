@@ -47,6 +47,7 @@ impl DockerProvider {
         };
         // Late: while it is there, the box is listed, and a destroy that was interrupted is taken up again.
         self.drop_run_dir(id).await?;
+        self.groups.tidy_up(&self.config);
         if let Some(left) = left {
             self.go_on_with(id, container, left);
         }
