@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use events::{ProbeError, TransportTrouble};
+use events::{ProbeError, ProviderName, TransportTrouble};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -101,6 +101,18 @@ pub async fn hopeless(gateway: &Gateway) {
 /// Why no new work is taken though all is well.
 pub fn disk_low(gateway: &Gateway) -> Option<Reason> {
     gateway.config().disk.low().map(|low| Reason::new("disk_low", low))
+}
+
+/// Why no sandbox of a provider is made: on each node that has it, a disk that its sandboxes write on has too little room.
+pub fn disk_low_of(gateway: &Gateway, provider: &ProviderName) -> Option<Reason> {
+    let mut found = None;
+    for node in gateway.view().nodes().iter().filter(|node| !node.heartbeat.draining) {
+        for report in node.heartbeat.providers.iter().filter(|report| report.name == *provider) {
+            let low = report.error.as_deref().and_then(|error| error.strip_prefix("disk_low: "))?;
+            found = Some(Reason::new("disk_low", low));
+        }
+    }
+    found
 }
 
 fn lag(gateway: &Gateway) -> Option<Reason> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -41,18 +42,22 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
     let cut = CancellationToken::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {
-        let accepted = tokio::select! {
+        let next = async {
+            let place = gateway.shares().connections().place().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             _ = upkeep.tick() => {
                 gateway.metrics().upkeep();
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            next = next => next,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(connection) = gateway.shares().connections().open(peer.ip()) else {
+                let Some(connection) = gateway.shares().connections().open(peer.ip(), place) else {
                     continue;
                 };
                 let (service, gateway, cut) = (service.clone(), gateway.clone(), cut.clone());
@@ -67,6 +72,9 @@ pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: Cancellati
             Err(error) => {
                 // Out of file descriptors, or a client that left before it was accepted. Neither ends the server.
                 tracing::warn!(error = %error, "cannot accept a connection");
+                if matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE)) {
+                    gateway.shares().connections().make_room();
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

@@ -142,6 +142,38 @@ async fn a_full_data_directory_is_left_behind_when_there_is_room_again() {
 }
 
 #[tokio::test]
+async fn the_disk_that_sandboxes_write_on_fills_and_has_room_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    // Not that of the record: it has room all the time.
+    let disk = Tmpfs::mount(&dir.path().join("bubblewrap"), 512);
+    let log = logs.path().join("serve.log");
+    let serve = Serve::on(dir, log, "bubblewrap", &[("STACYVM_DISK_MIN_FREE", "24m")], "").await;
+    let kept = serve.api.spawn(json!({"image": "alpine:latest"})).await;
+    disk.fill(8 << 20);
+    eventually("it is seen that sandboxes have no room", Duration::from_secs(30), async || {
+        let ready = serve.get_at_once("/ready").await;
+        let provider = ready.body["providers"].as_array()?.iter().find(|one| one["name"] == "bubblewrap")?;
+        (provider["healthy"] == false && provider["reason"] == "disk_low").then_some(())
+    })
+    .await;
+    let refused = serve.post_at_once("/sandboxes", json!({"image": "alpine:latest"})).await;
+    assert_eq!(refused.status, 503, "{}", refused.body);
+    assert!(refused.body["message"].as_str().unwrap().starts_with("disk_low: "), "{}", refused.body);
+    let admission = serve.post_at_once("/sandboxes/admission", json!({})).await;
+    assert_eq!((&admission.body["allowed"], &admission.body["reason"]), (&json!(false), &json!("disk_low")));
+    assert_eq!(serve.api.exec(&kept, "echo works").await["stdout"], "works\n");
+    disk.empty();
+    eventually("there is room again", BACK, async || {
+        let (status, answer) = serve.api.post("/sandboxes", json!({"image": "alpine:latest"})).await;
+        assert!(status == 201 || answer["message"].to_string().contains("disk_low"), "{status} {answer}");
+        (status == 201).then_some(())
+    })
+    .await;
+    assert_eq!(serve.delete_at_once(&format!("/sandboxes/{kept}")).await.status, 200);
+}
+
+#[tokio::test]
 async fn the_disk_of_nats_alone_fills_and_has_room_again() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Tmpfs::mount(&dir.path().join("nats"), 48);

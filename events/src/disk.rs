@@ -28,10 +28,15 @@ impl DiskFloor {
     /// A disk that has too little room, if there is one. A directory that cannot be looked at counts as having enough: what
     /// is wrong there shows when it is used.
     pub fn low(&self) -> Option<LowDisk> {
+        self.low_of(&self.directories)
+    }
+
+    /// The same of other directories.
+    pub fn low_of(&self, directories: &[PathBuf]) -> Option<LowDisk> {
         if self.min_free_bytes == 0 {
             return None;
         }
-        self.directories.iter().find_map(|directory| {
+        directories.iter().find_map(|directory| {
             let free_bytes = free_bytes(directory)?;
             (free_bytes < self.min_free_bytes).then(|| LowDisk {
                 directory: directory.clone(),

@@ -63,6 +63,11 @@ pub trait Provider: Send + Sync + 'static {
     /// cannot be put back is told by [`health`](Self::health).
     async fn upkeep(&self) {}
 
+    /// Directories of this machine on whose disks boxes write. A provider that cannot know names none.
+    async fn directories(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Whether boxes could be made right now.
     async fn health(&self) -> Result<Health, HealthError>;
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use events::{
-    Actor, Clock, DiskFloor, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, Machine, NodeDraining,
-    NodeId, NodeJoined, ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
+    Actor, Clock, DiskFloor, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, LowDisk, Machine,
+    NodeDraining, NodeId, NodeJoined, ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 const PULL: Duration = Duration::from_secs(1);
 /// How often providers are asked whether they work.
 const HEALTH_PERIOD: Duration = Duration::from_secs(10);
+/// The same while one does not work: most of what is wrong passes, and nobody is to wait for long after it has.
+const TROUBLE_PERIOD: Duration = Duration::from_secs(2);
 /// How often providers look after what must hold beside their boxes, and how long the start waits for them.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(3);
 const UPKEEP_AT_START: Duration = Duration::from_secs(10);
@@ -78,6 +80,15 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// A disk with too little room for more boxes: one of this node, or one that the provider's boxes write on.
+    async fn low_disk(&self, provider: &dyn Provider) -> Option<LowDisk> {
+        let disk = &self.config.disk;
+        if let Some(low) = disk.low() {
+            return Some(low);
+        }
+        disk.low_of(&provider.directories().await)
+    }
+
     pub fn provider(&self, name: &ProviderName) -> Option<Arc<dyn Provider>> {
         self.providers.iter().find(|provider| provider.name() == name).map(Arc::clone)
     }
@@ -152,7 +163,7 @@ impl Executor {
         consumers.spawn(node_commands(Arc::clone(shared), self.tasks.clone()));
         for provider in &shared.providers {
             consumers.spawn(upkeep(Arc::clone(provider)));
-            consumers.spawn(pool_commands(Arc::clone(shared), provider.name().clone(), self.tasks.clone()));
+            consumers.spawn(pool_commands(Arc::clone(shared), Arc::clone(provider), self.tasks.clone()));
         }
         let again = async {
             loop {
@@ -224,11 +235,11 @@ async fn node_commands(shared: Arc<Shared>, tasks: TaskTracker) {
 
 /// Commands that any executor of the pool may take: this one does while it has room, one at a time, so that what it
 /// cannot start yet is left for others.
-async fn pool_commands(shared: Arc<Shared>, pool: ProviderName, tasks: TaskTracker) {
-    let mut consumer = shared.log.pool_commands(&pool);
+async fn pool_commands(shared: Arc<Shared>, provider: Arc<dyn Provider>, tasks: TaskTracker) {
+    let mut consumer = shared.log.pool_commands(provider.name());
     loop {
         shared.registry.room(shared.config.capacity as usize).await;
-        if shared.config.disk.low().is_some() {
+        if shared.low_disk(&*provider).await.is_some() {
             tokio::time::sleep(PAUSE).await;
             continue;
         }
@@ -253,7 +264,9 @@ async fn heartbeats(shared: Arc<Shared>) {
     let mut warned = HashSet::new();
     let machine = machine();
     loop {
-        if checked.is_none_or(|at| at.elapsed() >= HEALTH_PERIOD) {
+        let well = providers.iter().all(|provider: &ProviderHealth| provider.healthy);
+        let period = if well { HEALTH_PERIOD } else { TROUBLE_PERIOD };
+        if checked.is_none_or(|at| at.elapsed() >= period) {
             providers = health(&shared, &mut warned).await;
             checked = Some(Instant::now());
         }
@@ -297,21 +310,23 @@ fn machine() -> Option<Machine> {
 /// Asks all providers. What they warn of is logged once.
 async fn health(shared: &Shared, warned: &mut HashSet<String>) -> Vec<ProviderHealth> {
     let boxes = shared.registry.all();
-    let low = shared.config.disk.low();
     let mut all = Vec::new();
     for provider in &shared.providers {
         let began = Instant::now();
         let outcome = tokio::time::timeout(Duration::from_secs(5), provider.health()).await;
+        let low = shared.low_disk(&**provider).await;
+        let mut warnings = Vec::new();
         let (healthy, error) = match outcome {
-            _ if low.is_some() => (false, low.as_ref().map(|low| format!("disk_low: {low}"))),
             Ok(Ok(health)) => {
-                for warning in health.warnings {
+                warnings = health.warnings;
+                for warning in &warnings {
                     if warned.insert(format!("{}: {warning}", provider.name())) {
                         tracing::warn!(provider = %provider.name(), provider.version = health.version, "{warning}");
                     }
                 }
-                (true, None)
+                (low.is_none(), low.map(|low| format!("disk_low: {low}")))
             }
+            Ok(Err(_)) | Err(_) if low.is_some() => (false, low.map(|low| format!("disk_low: {low}"))),
             Ok(Err(error)) => (false, Some(error.reason)),
             Err(_) => (false, Some("the provider does not answer".to_owned())),
         };
@@ -323,6 +338,7 @@ async fn health(shared: &Shared, warned: &mut HashSet<String>) -> Vec<ProviderHe
             error,
             capabilities: provider.capabilities().names(),
             boxes: u32::try_from(count).unwrap_or(u32::MAX),
+            warnings,
         });
     }
     all

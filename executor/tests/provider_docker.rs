@@ -544,3 +544,21 @@ async fn tenants_have_control_groups_beside_each_other_which_go_with_their_last_
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_says_on_which_disk_its_boxes_write_and_what_they_share() {
+    let rig = pulling(&[]);
+    let asked = |what: &str| {
+        let said = Command::new("docker").args(["info", "--format", what]).output().unwrap();
+        String::from_utf8(said.stdout).unwrap().trim().to_owned()
+    };
+    let root = asked("{{.DockerRootDir}}");
+    assert!(root.starts_with('/'), "{root}");
+    let directories = rig.provider.directories().await;
+    assert!(directories.iter().any(|directory| *directory == std::path::Path::new(&root)), "{directories:?}");
+    let apart = asked("{{.SecurityOptions}}");
+    let apart = apart.contains("name=userns") || apart.contains("name=rootless");
+    let warnings = rig.provider.health().await.unwrap().warnings;
+    let told = warnings.iter().any(|warning| warning.starts_with("userns-remap is not on"));
+    assert_eq!(told, !apart, "{warnings:?}");
+}

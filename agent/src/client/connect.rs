@@ -41,8 +41,10 @@ pub struct UnixConnect {
     peer: Peer,
 }
 
-/// While an agent has more connections waiting than the kernel keeps for it, it is asked again this often.
+/// While an agent has more connections waiting than the kernel keeps for it, it is asked again after this long, and then ever
+/// less often: thousands may be waiting, and the agent may be stopped for good.
 const AGAIN: Duration = Duration::from_millis(5);
+const AGAIN_LATER: Duration = Duration::from_millis(320);
 
 impl UnixConnect {
     pub fn new(path: impl AsRef<Path>) -> Self {
@@ -70,9 +72,13 @@ impl Connect for UnixConnect {
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let opened = Path::new("/proc/self/fd").join(socket.as_raw_fd().to_string());
+    let mut pause = AGAIN;
     loop {
         match UnixStream::connect(&opened).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(AGAIN).await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(AGAIN_LATER);
+            }
             connected => return connected,
         }
     }

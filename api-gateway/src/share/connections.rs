@@ -8,12 +8,16 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::denied::source_name;
 use crate::limits::Limits;
 use crate::metrics::CONNECTIONS_CLOSED;
+
+/// How many that were told to close may be doing so, beside those that count.
+const SPARE: usize = 16;
 
 /// All connections of a gateway. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,6 +26,8 @@ pub struct Connections {
     most: usize,
     most_of_source: usize,
     reserve: usize,
+    /// One for each socket, also of those that were told to close and have not done so yet.
+    places: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +53,7 @@ pub struct Connection {
     all: Connections,
     id: u64,
     cut: CancellationToken,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// A request that is under way on a connection.
@@ -57,11 +64,14 @@ impl Connections {
     /// None yet, with these limits.
     pub fn new(limits: &Limits) -> Self {
         let unlimited = |limit: usize| if limit == 0 { usize::MAX } else { limit };
+        let most = unlimited(limits.connections);
+        let sockets = most.saturating_add(limits.reserved_connections).saturating_add(SPARE);
         Self {
             registry: Arc::default(),
-            most: unlimited(limits.connections),
+            most,
             most_of_source: unlimited(limits.connections_per_address),
             reserve: limits.reserved_connections,
+            places: Arc::new(Semaphore::new(sockets.min(Semaphore::MAX_PERMITS))),
         }
     }
 
@@ -69,8 +79,19 @@ impl Connections {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until there may be one more socket. Connections arrive faster than others close: whoever accepted all of them at once
+    /// would have more open than it counts.
+    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    /// Closes the one that has been silent for longest: descriptors have run out.
+    pub fn make_room(&self) {
+        self.registry().close_silent(None);
+    }
+
     /// Takes a new connection, in the place of a silent one if need be; `None` where there is no place.
-    pub fn open(&self, address: IpAddr) -> Option<Arc<Connection>> {
+    pub fn open(&self, address: IpAddr, place: Option<OwnedSemaphorePermit>) -> Option<Arc<Connection>> {
         let source = source_name(address);
         let mut registry = self.registry();
         let of_source = registry.of_source.get(&source).copied().unwrap_or(0);
@@ -90,7 +111,7 @@ impl Connections {
         *registry.of_source.entry(source.clone()).or_default() += 1;
         let entry = Entry { source, busy: 0, silent_since: Instant::now(), cut: cut.clone() };
         registry.open.insert(id, entry);
-        Some(Arc::new(Connection { all: self.clone(), id, cut }))
+        Some(Arc::new(Connection { all: self.clone(), id, cut, _place: place }))
     }
 }
 
@@ -188,6 +209,12 @@ mod tests {
         })
     }
 
+    impl Connections {
+        fn opened(&self, address: IpAddr) -> Option<Arc<Connection>> {
+            self.open(address, None)
+        }
+    }
+
     fn address(n: u8) -> IpAddr {
         IpAddr::from([192, 0, 2, n])
     }
@@ -195,28 +222,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_longest_silence_makes_room() {
         let all = connections(3, 0, 0);
-        let open: Vec<_> = (1..=3).map(|n| all.open(address(n)).unwrap()).collect();
+        let open: Vec<_> = (1..=3).map(|n| all.opened(address(n)).unwrap()).collect();
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
         // The first has just had an answer, the second is being served.
         drop(open[0].begin());
         let busy = open[1].begin();
-        let fourth = all.open(address(4)).unwrap();
+        let fourth = all.opened(address(4)).unwrap();
         let cut = |connection: &Arc<Connection>| connection.cut().is_cancelled();
         assert_eq!(open.iter().map(cut).collect::<Vec<_>>(), [false, false, true]);
-        let fifth = all.open(address(5)).unwrap();
+        let fifth = all.opened(address(5)).unwrap();
         assert!(cut(&open[0]) && !cut(&fourth), "the older silence");
         let (four, five) = (fourth.begin(), fifth.begin());
-        assert!(all.open(address(6)).is_none(), "all of them are busy, and nothing is in reserve");
+        assert!(all.opened(address(6)).is_none(), "all of them are busy, and nothing is in reserve");
         drop((four, five, busy));
-        assert!(all.open(address(6)).is_some());
+        assert!(all.opened(address(6)).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_address_takes_no_places_of_another() {
         let all = connections(4, 2, 0);
-        let other = all.open(address(9)).unwrap();
+        let other = all.opened(address(9)).unwrap();
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
-        let greedy: Vec<_> = (0..50).map(|_| all.open(address(1)).unwrap()).collect();
+        let greedy: Vec<_> = (0..50).map(|_| all.opened(address(1)).unwrap()).collect();
         assert!(!other.cut().is_cancelled());
         assert_eq!(greedy.iter().filter(|one| !one.cut().is_cancelled()).count(), 2);
     }
@@ -224,15 +251,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_in_reserve_knows_it_and_is_promoted_when_a_place_is_free() {
         for all in [connections(2, 0, 1), connections(0, 2, 1)] {
-            let open: Vec<_> = (0..2).map(|_| all.open(address(1)).unwrap()).collect();
+            let open: Vec<_> = (0..2).map(|_| all.opened(address(1)).unwrap()).collect();
             let mut busy: Vec<_> = open.iter().map(Connection::begin).collect();
-            let third = all.open(address(1)).unwrap();
-            assert!(all.open(address(1)).is_some(), "it takes the place of the third, which is silent");
+            let third = all.opened(address(1)).unwrap();
+            assert!(all.opened(address(1)).is_some(), "it takes the place of the third, which is silent");
             assert!(third.cut().is_cancelled());
-            let third = all.open(address(1)).unwrap();
+            let third = all.opened(address(1)).unwrap();
             let served = third.begin();
             assert!(served.is_reserved() && !busy[0].is_reserved());
-            assert!(all.open(address(1)).is_none());
+            assert!(all.opened(address(1)).is_none());
             busy.pop();
             assert!(!served.is_reserved(), "there is a place again");
         }
@@ -241,10 +268,39 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_left_of_what_was_closed() {
         let all = connections(8, 0, 0);
-        let open: Vec<_> = (0..100).filter_map(|n| all.open(address(n))).collect();
+        let open: Vec<_> = (0..100).filter_map(|n| all.opened(address(n))).collect();
         let busy = open[99].begin();
         drop((open, busy));
         let registry = all.registry();
         assert!(registry.open.is_empty() && registry.of_source.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_place_is_taken_until_the_connection_is_really_closed() {
+        let all = connections(2, 0, 1);
+        let mut open = Vec::new();
+        for n in 0..3 + SPARE {
+            let place = all.place().await;
+            open.push(all.open(address(u8::try_from(n % 200).unwrap()), place).unwrap());
+        }
+        // Most of them have been told to close, and none has done so.
+        assert!(open[0].cut().is_cancelled());
+        let place = all.place();
+        tokio::pin!(place);
+        assert!(futures::poll!(place.as_mut()).is_pending());
+        open.remove(0);
+        assert!(place.await.is_some());
+        // Without a limit nobody waits.
+        assert!(connections(0, 0, 1).place().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_makes_room_when_descriptors_run_out() {
+        let all = connections(8, 0, 0);
+        let open: Vec<_> = (0..2).map(|n| all.opened(address(n)).unwrap()).collect();
+        let _busy = open[0].begin();
+        all.make_room();
+        all.make_room();
+        assert!(!open[0].cut().is_cancelled() && open[1].cut().is_cancelled());
     }
 }

@@ -76,6 +76,7 @@ impl Script {
                 error: None,
                 capabilities: vec!["exec".to_owned()],
                 boxes: 0,
+                warnings: Vec::new(),
             };
             let heartbeat = Heartbeat {
                 node: self.node.clone(),

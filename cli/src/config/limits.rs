@@ -148,6 +148,14 @@ fn bytes(bytes: Bytes) -> usize {
     usize::try_from(bytes.0).unwrap_or(usize::MAX)
 }
 
+/// A limit on what takes descriptors: as configured, and at most one part in so many of those that the process may have. 0 is no
+/// limit, where the process has none.
+fn share(configured: usize, descriptors: Option<u64>, part: u64) -> usize {
+    let Some(all) = descriptors else { return configured };
+    let most = usize::try_from((all / part).max(1)).unwrap_or(usize::MAX);
+    if configured == 0 { most } else { configured.min(most) }
+}
+
 impl LimitsConfig {
     /// What the gateway is told, in a process that may have so many files open.
     pub fn limits(&self, descriptors: Option<u64>) -> anyhow::Result<Limits> {
@@ -156,7 +164,10 @@ impl LimitsConfig {
         }
         let most = Limits::default().connections;
         let half = descriptors.map_or(most, |all| usize::try_from(all / 2).unwrap_or(most));
-        let connections = self.connections.map_or(most.min(half), |connections| connections as usize);
+        let connections = match self.connections {
+            None => most.min(half),
+            Some(connections) => share(connections as usize, descriptors, 2),
+        };
         let of_address = self.connections_per_address.map_or(connections * 3 / 4, |most| most as usize);
         let mut tenants = BTreeMap::new();
         for tenant in &self.tenants {
@@ -164,7 +175,7 @@ impl LimitsConfig {
                 .tenant
                 .parse()
                 .with_context(|| format!("limits.tenants: {:?} is no tenant", tenant.tenant))?;
-            if tenants.insert(name, self.tenant.with(tenant).limits()).is_some() {
+            if tenants.insert(name, self.tenant.with(tenant).limits(descriptors)).is_some() {
                 bail!("limits.tenants: {:?} is there twice", tenant.tenant);
             }
         }
@@ -172,16 +183,16 @@ impl LimitsConfig {
             connections,
             connections_per_address: of_address,
             reserved_connections: self.reserved_connections as usize,
-            requests_per_key: self.requests_per_key as usize,
+            requests_per_key: share(self.requests_per_key as usize, descriptors, 4),
             memory_bytes: bytes(self.bodies),
-            calls_per_sandbox: self.calls_per_sandbox as usize,
+            calls_per_sandbox: share(self.calls_per_sandbox as usize, descriptors, 16),
             sandboxes: self.sandboxes.into(),
             rate: RateLimit {
                 by: self.rate.by,
                 a_minute: self.rate.requests_per_minute,
                 burst: self.rate.burst,
             },
-            tenant: self.tenant.limits(),
+            tenant: self.tenant.limits(descriptors),
             tenants,
         })
     }
@@ -206,20 +217,20 @@ impl TenantLimitsConfig {
         }
     }
 
-    fn limits(&self) -> TenantLimits {
+    fn limits(&self, descriptors: Option<u64>) -> TenantLimits {
         TenantLimits {
             sandboxes: self.sandboxes.into(),
             sandboxes_per_owner: self.sandboxes_per_owner.into(),
             cpu_millis: u64::from(self.vcpus) * 1000,
             memory_mib: self.memory_mb.into(),
             spawns: self.spawns as usize,
-            execs: self.execs as usize,
-            execs_per_sandbox: self.execs_per_sandbox as usize,
-            streams: self.streams as usize,
+            execs: share(self.execs as usize, descriptors, 8),
+            execs_per_sandbox: share(self.execs_per_sandbox as usize, descriptors, 16),
+            streams: share(self.streams as usize, descriptors, 4),
             requests_per_minute: self.requests_per_minute,
             burst: self.burst,
             log_bytes: self.log_per_hour.0,
-            requests: self.requests as usize,
+            requests: share(self.requests as usize, descriptors, 4),
             memory_bytes: bytes(self.bodies),
         }
     }
@@ -234,13 +245,29 @@ mod tests {
         let own = serde_json::json!({"tenant": "red", "sandboxes": 7, "vcpus": 0});
         let config =
             LimitsConfig { tenants: vec![serde_json::from_value(own).unwrap()], ..LimitsConfig::default() };
-        let limits = config.limits(Some(512)).unwrap();
-        assert_eq!((limits.connections, limits.connections_per_address), (256, 192));
+        let limits = config.limits(Some(1 << 20)).unwrap();
         let red = limits.of(&"red".parse().unwrap());
         assert_eq!((red.sandboxes, red.cpu_millis), (7, 0));
         assert_eq!(red.memory_mib, TenantLimits::default().memory_mib);
         assert_eq!(*limits.of(&"blue".parse().unwrap()), TenantLimits::default());
         assert_eq!(LimitsConfig::default().limits(None).unwrap().connections, Limits::default().connections);
+    }
+
+    #[test]
+    fn what_takes_descriptors_leaves_some_for_the_work() {
+        let config =
+            LimitsConfig { connections: Some(8000), calls_per_sandbox: 0, ..LimitsConfig::default() };
+        for limits in [config.limits(Some(512)).unwrap(), LimitsConfig::default().limits(Some(512)).unwrap()]
+        {
+            assert_eq!((limits.connections, limits.connections_per_address), (256, 192));
+            assert_eq!((limits.requests_per_key, limits.calls_per_sandbox), (128, 32));
+            let tenant = &limits.tenant;
+            assert_eq!((tenant.requests, tenant.streams), (128, 128));
+            assert_eq!((tenant.execs, tenant.execs_per_sandbox), (64, 32));
+        }
+        let few = LimitsConfig { calls_per_sandbox: 3, ..LimitsConfig::default() };
+        assert_eq!(few.limits(Some(512)).unwrap().calls_per_sandbox, 3);
+        assert_eq!(config.limits(None).unwrap().calls_per_sandbox, 0);
     }
 
     #[test]

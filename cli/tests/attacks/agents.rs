@@ -19,7 +19,7 @@ async fn exec(serve: &Serve, sandbox: &str, command: &str) -> Value {
 }
 
 /// The agent of a sandbox, as a process of the host.
-fn agent_of(sandbox: &str) -> i32 {
+pub fn agent_of(sandbox: &str) -> i32 {
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let is_it = |pid: &i32| {
@@ -30,7 +30,7 @@ fn agent_of(sandbox: &str) -> i32 {
     pids.find(is_it).expect("the agent is a process of this host")
 }
 
-fn signal(pid: i32, signal: &str) {
+pub fn signal(pid: i32, signal: &str) {
     let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
     assert!(sent.success());
 }

@@ -9,6 +9,7 @@
 mod support;
 
 mod agents;
+mod descriptors;
 mod hunger;
 mod images;
 mod kernel;

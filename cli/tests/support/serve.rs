@@ -1,6 +1,9 @@
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::api::Api;
 use super::eventually;
@@ -14,6 +17,8 @@ pub struct Serve {
     port: u16,
     provider: String,
     environment: Vec<(String, String)>,
+    /// How many files it may have open, soft and hard. None: as many as the test.
+    descriptors: Option<u64>,
 }
 
 impl Serve {
@@ -44,13 +49,30 @@ impl Serve {
         environment: &[(&str, &str)],
         yaml: &str,
     ) -> Self {
+        Self::begin((dir, log), provider, environment, yaml, None).await
+    }
+
+    /// One that may have no more than so many files open.
+    pub async fn with_descriptors(provider: &str, descriptors: u64, yaml: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("serve.log");
+        Self::begin((dir, log), provider, &[], yaml, Some(descriptors)).await
+    }
+
+    async fn begin(
+        (dir, log): (tempfile::TempDir, PathBuf),
+        provider: &str,
+        environment: &[(&str, &str)],
+        yaml: &str,
+        descriptors: Option<u64>,
+    ) -> Self {
         std::fs::write(dir.path().join("stacyvm.yaml"), yaml).unwrap();
         let port = free_port();
         let environment: Vec<(String, String)> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let process = launch(&dir, &log, port, provider, &environment);
+        let process = launch(&dir, &log, port, provider, &environment, descriptors);
         let provider = provider.to_owned();
-        let serve = Self { process, api: Api::new(port), dir, port, provider, environment };
+        let serve = Self { process, api: Api::new(port), dir, port, provider, environment, descriptors };
         serve.wait_ready().await;
         serve
     }
@@ -59,7 +81,8 @@ impl Serve {
     pub async fn kill_and_restart(&mut self) {
         self.process.kill();
         let log = self.process.log.clone();
-        self.process = launch(&self.dir, &log, self.port, &self.provider, &self.environment);
+        self.process =
+            launch(&self.dir, &log, self.port, &self.provider, &self.environment, self.descriptors);
         self.wait_ready().await;
     }
 
@@ -110,8 +133,17 @@ fn launch(
     port: u16,
     provider: &str,
     environment: &[(String, String)],
+    descriptors: Option<u64>,
 ) -> Process {
     let mut command = stacyvm();
+    if let Some(most) = descriptors {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        // SAFETY: only a system call between fork and exec.
+        #[allow(unsafe_code)]
+        unsafe {
+            command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?));
+        }
+    }
     command
         .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--provider", provider, "--config"])
         .arg(dir.path().join("stacyvm.yaml"))

@@ -49,6 +49,9 @@ pub struct ProviderHealth {
     pub capabilities: Vec<String>,
     /// How many boxes it has.
     pub boxes: u32,
+    /// What an operator should know: old versions with known holes, limits that do not take effect.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// The signs of life of all nodes.

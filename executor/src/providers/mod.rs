@@ -4,6 +4,7 @@ pub mod bubblewrap;
 pub mod docker;
 
 mod arrival;
+mod host;
 mod image;
 mod inside;
 mod privileges;

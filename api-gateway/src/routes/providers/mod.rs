@@ -15,6 +15,10 @@ use utoipa::ToSchema;
 use crate::auth::Caller;
 use crate::gateway::Gateway;
 
+/// How many warnings of one node are shown, and how long each may be, in bytes.
+const MOST_WARNINGS: usize = 32;
+const LONGEST_WARNING: usize = 1024;
+
 /// A box-maker, over all nodes that have it.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Provider {
@@ -33,6 +37,10 @@ pub struct Provider {
     /// What is wrong with it: for operators where there are several tenants.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What an operator should know of it: old versions with known holes, what the host does not limit. For operators where there
+    /// are several tenants.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub warnings: BTreeSet<String>,
     /// How many boxes it has, over all nodes; where there are several tenants only an operator is told of all, a tenant of
     /// its own live sandboxes.
     pub runtime_count: u32,
@@ -51,6 +59,7 @@ pub(crate) fn shown(gateway: &Gateway, caller: &Caller) -> Vec<Provider> {
         let live = gateway.view().live_sandboxes();
         for provider in &mut providers {
             provider.error = None;
+            provider.warnings.clear();
             provider.runtime_count = own(&live, caller, &provider.name);
         }
     }
@@ -86,6 +95,8 @@ fn merge(
             provider.last_checked = provider.last_checked.max(checked);
             provider.capabilities.extend(report.capabilities.iter().cloned());
             provider.runtime_count += report.boxes;
+            let warnings = report.warnings.iter().filter(|warning| warning.len() <= LONGEST_WARNING);
+            provider.warnings.extend(warnings.take(MOST_WARNINGS).cloned());
             provider.error = report.error.clone().or(provider.error.take());
         }
     }
@@ -112,6 +123,7 @@ fn nobody(name: &ProviderName, default: &ProviderName, now: DateTime<Utc>) -> Pr
         last_checked: now,
         capabilities: BTreeSet::new(),
         error: None,
+        warnings: BTreeSet::new(),
         runtime_count: 0,
     }
 }
@@ -135,6 +147,7 @@ mod tests {
                     error: (!healthy).then(|| "the daemon does not answer".to_owned()),
                     capabilities: vec![name.to_owned()],
                     boxes: 2,
+                    warnings: vec!["old".to_owned(), format!("of {name}"), "x".repeat(2000)],
                 }],
                 capacity: 10,
                 used: 2,
@@ -160,6 +173,7 @@ mod tests {
         let docker = &all[1];
         assert_eq!((docker.latency_ms, docker.runtime_count, &docker.error), (3, 4, &None));
         assert_eq!(docker.capabilities.len(), 2);
+        assert_eq!(docker.warnings.iter().map(String::as_str).collect::<Vec<_>>(), ["of a", "of b", "old"]);
         assert_eq!(docker.last_checked, now - Duration::from_secs(1));
     }
 }

@@ -60,7 +60,10 @@ pub(crate) async fn admission(
     let places = gateway.view().places(&plan.spec.provider);
     let reason = if check_ttl(plan.ttl, limits).is_err() {
         "max_ttl"
-    } else if let Some(refusal) = readiness::refusal(&gateway).or_else(|| readiness::disk_low(&gateway)) {
+    } else if let Some(refusal) = readiness::refusal(&gateway)
+        .or_else(|| readiness::disk_low(&gateway))
+        .or_else(|| readiness::disk_low_of(&gateway, &plan.spec.provider))
+    {
         refusal.code
     } else if let Some(limit) = full.reached {
         limit.admission_reason()

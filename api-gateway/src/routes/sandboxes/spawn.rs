@@ -107,6 +107,9 @@ pub(crate) async fn run(
         return repeat(gateway, waited.as_deref().unwrap_or(&state));
     }
     await_provider(gateway, &plan.spec.provider).await?;
+    if let Some(reason) = readiness::disk_low_of(gateway, &plan.spec.provider) {
+        return Err(ApiError::not_now(format!("{}: {}", reason.code, reason.message)));
+    }
     // In a task of its own: a client that goes away must not leave a request that nobody carries out.
     check_fits(gateway, &plan.spec)?;
     let place = gateway.shares().sandbox(gateway.view(), &caller.tenant, id, &plan.spec)?;

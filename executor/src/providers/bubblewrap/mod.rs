@@ -35,6 +35,7 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
     Provider, PullProgress, StatsError,
 };
+use crate::providers::host::Host;
 use crate::providers::remover::Remover;
 use crate::providers::run_dir;
 use crate::providers::trash::Trash;
@@ -206,6 +207,10 @@ impl Provider for BubblewrapProvider {
         self.box_stats(id).await
     }
 
+    async fn directories(&self) -> Vec<PathBuf> {
+        vec![self.config.data_dir.clone(), self.config.data_dir.join(boxes::DIRECTORY)]
+    }
+
     async fn health(&self) -> Result<Health, HealthError> {
         let began = Instant::now();
         let failed = |reason: &str| {
@@ -221,6 +226,7 @@ impl Provider for BubblewrapProvider {
         if self.outside.is_none() || !run_dir::may_mount() {
             warnings.push(run_dir::NOT_APART.to_owned());
         }
+        warnings.extend(Host::look().ptys_shared());
         if self.config.host_network {
             warnings.push(
                 "host_network is on: a sandbox that asks for a network gets the host's, with its loopback and \

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::models::SystemInfo;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use events::{ProviderName, SandboxId, TenantId};
 use tokio::sync::OnceCell;
@@ -37,6 +38,7 @@ use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
     Provider, PullProgress, StatsError,
 };
+use crate::providers::host::Host;
 use crate::providers::remover::Remover;
 use crate::providers::trash::Trash;
 use crate::providers::{run_dir, seccomp};
@@ -45,6 +47,8 @@ use crate::turns::Turns;
 /// How long the engine may take to begin its answer, in seconds. Starting a box on a machine under heavy load takes
 /// many.
 const ENGINE_TIMEOUT_SECONDS: u64 = 120;
+/// How long it may take to tell of itself: nothing else waits for that for longer.
+const ABOUT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Makes boxes with a Docker engine.
 pub struct DockerProvider {
@@ -53,6 +57,7 @@ pub struct DockerProvider {
     engine: OnceCell<Docker>,
     /// Whether the engine sees what this process mounts.
     mounts_seen: OnceCell<bool>,
+    about: OnceCell<SystemInfo>,
     remover: Remover,
     trash: Trash,
     set_aside: remove::SetAside,
@@ -145,6 +150,7 @@ impl DockerProvider {
             seccomp,
             engine: OnceCell::new(),
             mounts_seen: OnceCell::new(),
+            about: OnceCell::new(),
             remover,
             trash,
             set_aside: remove::SetAside::default(),
@@ -172,6 +178,15 @@ impl DockerProvider {
         let look =
             async || run_dir::may_mount() && same_namespace(&self.config.socket, "mnt").await == Some(true);
         *self.mounts_seen.get_or_init(look).await
+    }
+
+    /// What the engine says of itself. It is asked until it has answered once.
+    async fn about(&self) -> Option<&SystemInfo> {
+        let ask = async || {
+            let engine = self.engine().await.ok()?;
+            tokio::time::timeout(ABOUT_PATIENCE, engine.info()).await.ok()?.ok()
+        };
+        self.about.get_or_try_init(|| async { ask().await.ok_or(()) }).await.ok()
     }
 
     fn container_name(&self, id: SandboxId) -> String {
@@ -239,6 +254,17 @@ impl Provider for DockerProvider {
         self.look_after_networks().await;
     }
 
+    async fn directories(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.config.data_dir.clone()];
+        // Its path is one of ours only where both see the same mounts.
+        if same_namespace(&self.config.socket, "mnt").await == Some(true)
+            && let Some(root) = self.about().await.and_then(|about| about.docker_root_dir.clone())
+        {
+            all.push(root.into());
+        }
+        all
+    }
+
     async fn health(&self) -> Result<Health, HealthError> {
         let began = std::time::Instant::now();
         let failed = |source: bollard::errors::Error| HealthError {
@@ -256,6 +282,10 @@ impl Provider for DockerProvider {
         if !self.mounts_are_seen().await {
             warnings.push(run_dir::NOT_APART.to_owned());
         }
+        let host = Host::look();
+        warnings.extend(host.ptys_shared());
+        let options = self.about().await.map(|about| about.security_options.as_deref().unwrap_or_default());
+        warnings.extend(options.and_then(|options| host.users_shared(options)));
         if let Some(reason) = self.bridges.trouble() {
             let reason = format!("network_rules: sandboxes may reach what they must not: {reason}");
             return Err(HealthError { reason, source: None });
