@@ -320,7 +320,7 @@ async fn health(shared: &Shared, warned: &mut HashSet<String>) -> Vec<ProviderHe
             Ok(Ok(health)) => {
                 warnings = health.warnings;
                 for warning in &warnings {
-                    if warned.insert(format!("{}: {warning}", provider.name())) {
+                    if warned.insert(warning.clone()) {
                         tracing::warn!(provider = %provider.name(), provider.version = health.version, "{warning}");
                     }
                 }
