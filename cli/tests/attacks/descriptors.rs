@@ -66,7 +66,7 @@ async fn connect(to: SocketAddr, number: usize) -> Option<TcpStream> {
     let from = [127, 0, 1, u8::try_from(1 + number % 3).unwrap()];
     socket.bind(SocketAddr::from((from, 0))).unwrap();
     let mut stream = socket.connect(to).await.ok()?;
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         // As good as nothing: no request has begun.
         stream.write_all(b"GET /ready HTT").await.ok()?;
     }
