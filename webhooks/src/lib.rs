@@ -14,6 +14,8 @@ mod courier;
 mod message;
 mod sender;
 mod service;
+#[cfg(test)]
+mod spellings;
 
 pub use config::WebhooksConfig;
 pub use service::Webhooks;

@@ -61,7 +61,7 @@ impl Sender {
         Ok(Self::with(Connector::new(config.addresses.clone()), tls()?, config))
     }
 
-    fn with(connector: Connector, tls: ClientConfig, config: &WebhooksConfig) -> Self {
+    pub(crate) fn with(connector: Connector, tls: ClientConfig, config: &WebhooksConfig) -> Self {
         let connector = HttpsConnector::from((connector, Arc::new(tls)));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -159,7 +159,7 @@ fn failed(error: &hyper_util::client::legacy::Error) -> Refusal {
 }
 
 /// TLS with the certificates that the system trusts, or those that `SSL_CERT_FILE` names.
-fn tls() -> Result<ClientConfig, rustls::Error> {
+pub(crate) fn tls() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(match builder.clone().with_native_roots() {

@@ -19,7 +19,8 @@ use super::api::Api;
 use super::cp::RemoteFile;
 use super::error::ClientError;
 use super::stdin::read_stdin;
-use crate::output::{self, LiveOutput, TransferBar};
+use super::terminal::output_of_sandboxes;
+use crate::output::{self, TransferBar};
 
 /// How much of a local file is read at once, in bytes.
 const CHUNK: usize = 256 << 10;
@@ -114,7 +115,7 @@ pub async fn download(
 }
 
 async fn to_stdout(api: &Api, mut response: Response) -> Result<(), ClientError> {
-    let out = LiveOutput::start().map_err(ClientError::local("cannot start a thread"))?;
+    let out = output_of_sandboxes(false).map_err(ClientError::local("cannot start a thread"))?;
     while let Some(bytes) = response.chunk().await.map_err(|error| api.lost(error))? {
         out.write(output::Target::Stdout, bytes).await.map_err(ClientError::output)?;
     }

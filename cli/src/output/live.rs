@@ -55,7 +55,12 @@ impl Room<'_> {
 }
 
 /// What is left of bytes before they are written.
-pub type Filter = Box<dyn FnMut(&[u8]) -> Vec<u8> + Send>;
+pub trait Filter: Send {
+    /// What of these bytes is written by now.
+    fn filter(&mut self, bytes: &[u8]) -> Vec<u8>;
+    /// What belongs behind all that came so far: nothing may come any more.
+    fn finish(&mut self) -> Vec<u8>;
+}
 
 impl LiveOutput {
     /// Starts the writer. Every byte is written as it is.
@@ -64,7 +69,7 @@ impl LiveOutput {
     }
 
     /// The same, with filters for stdout and for stderr.
-    pub fn start_with(stdout: Option<Filter>, stderr: Option<Filter>) -> io::Result<Self> {
+    pub fn start_with(stdout: Option<Box<dyn Filter>>, stderr: Option<Box<dyn Filter>>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let failure = Arc::new(OnceLock::new());
         let told = Arc::clone(&failure);
@@ -134,8 +139,8 @@ impl LiveOutput {
 fn write_all(
     queue: &mut mpsc::Receiver<Job>,
     abandoned: &AtomicBool,
-    mut stdout: Option<Filter>,
-    mut stderr: Option<Filter>,
+    mut stdout: Option<Box<dyn Filter>>,
+    mut stderr: Option<Box<dyn Filter>>,
 ) -> io::Result<()> {
     while let Some(job) = queue.blocking_recv() {
         if abandoned.load(Ordering::Relaxed) {
@@ -148,11 +153,16 @@ fn write_all(
                     Target::Stderr => stderr.as_mut(),
                 };
                 match filter {
-                    Some(filter) => write(target, &filter(&bytes), abandoned)?,
+                    Some(filter) => write(target, &filter.filter(&bytes), abandoned)?,
                     None => write(target, &bytes, abandoned)?,
                 }
             }
             Job::Flush(done) => {
+                for (target, filter) in [(Target::Stdout, &mut stdout), (Target::Stderr, &mut stderr)] {
+                    if let Some(filter) = filter {
+                        write(target, &filter.finish(), abandoned)?;
+                    }
+                }
                 let _ = done.send(());
             }
         }

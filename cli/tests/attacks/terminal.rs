@@ -10,6 +10,8 @@ use crate::support::serve::Serve;
 /// Sets the clipboard, asks where the cursor is, and rings; among it words that are to be seen.
 const HOSTILE: &str =
     "printf 'one\\033]52;c;aGk=\\007two\\033[6nthree\\007\\n'; printf 'err\\033]52;c;aGk=\\033\\\\or\\n' >&2";
+/// Sets the title, links elsewhere, takes the mouse and the other screen, turns text around, and never ends a command.
+const LASTING: &str = "printf 'one\\033]0;evil\\007two\\033]8;;http://evil.example\\007three\\033[?1000h\\033[?1049hfour\\302\\2330;1mfive\\342\\200\\256six\\n\\033]2;the end'";
 
 /// What a terminal of its own gets to see of a client. Both streams go to it.
 fn on_a_terminal(serve: &Serve, words: &[&str]) -> String {
@@ -78,5 +80,41 @@ async fn json_shows_what_a_terminal_would_obey() {
             !shown.chars().any(|c| c.is_control() && c != '\n' || matches!(c, '\u{202e}' | '\u{2066}')),
             "{shown}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_a_sandbox_wrote_lasts_on_a_terminal() {
+    let serve = Serve::with_provider("bubblewrap").await;
+    let sandbox = serve.api.spawn(json!({"image": "alpine:latest"})).await;
+    serve.api.exec(&sandbox, &format!("{LASTING} >/tmp/hostile")).await;
+    let file = format!("{sandbox}:/tmp/hostile");
+    for words in [&["cp", &file, "-"][..], &["exec", &sandbox, "--shell", "--", "cat /tmp/hostile"]] {
+        let shown = on_a_terminal(&serve, words);
+        assert!(shown.contains("onetwothreefour0;1mfivesix"), "{words:?}: {shown:?}");
+        assert!(shown.contains("]2;the end"), "{words:?}: {shown:?}");
+        let harmful = |c: char| c.is_control() && !matches!(c, '\r' | '\n') || c == '\u{202e}';
+        assert!(!shown.contains(harmful), "{words:?}: {shown:?}");
+        assert!(in_a_pipe(&serve, words).contains("\x1b]0;evil\x07two\x1b]8;;"), "{words:?}");
+    }
+    // Names that a sandbox or its maker chose, in tables and in what the server says of them.
+    let name = "a\u{1b}]0;evil\u{7}b\u{9b}31m\u{202e}c";
+    let metadata = json!({"image": "alpine:latest", "metadata": {name: name}});
+    let named = serve.api.spawn(metadata).await;
+    let missing = format!("{sandbox}:/tmp/{name}");
+    let commands: [&[&str]; 5] = [
+        &["list"],
+        &["get", &named],
+        &["events", "--sandbox", &named],
+        &["cp", &missing, "-"],
+        &["exec", &sandbox, "--", name],
+    ];
+    for words in commands {
+        let shown = on_a_terminal(&serve, words);
+        assert!(!shown.is_empty(), "{words:?}");
+        // Our own colours are left.
+        for harm in ["\x1b]", "\x07", "\u{9b}", "\u{202e}"] {
+            assert!(!shown.contains(harm), "{words:?}: {shown:?}");
+        }
     }
 }

@@ -7,7 +7,8 @@ use tokio::io::AsyncWriteExt as _;
 use super::filter::Filter;
 use crate::client::api::Api;
 use crate::client::error::ClientError;
-use crate::output::{self, LiveOutput, Target};
+use crate::client::terminal::output_of_sandboxes;
+use crate::output::{self, Target};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExportArgs {
@@ -34,7 +35,7 @@ pub async fn export(api: &Api, args: ExportArgs) -> Result<ExitCode, ClientError
     let mut response = api.send(api.request(Method::GET, url)).await?;
     let mut part = async || response.chunk().await.map_err(|error| api.lost(error));
     let Some(path) = &args.file else {
-        let out = LiveOutput::start().map_err(ClientError::output)?;
+        let out = output_of_sandboxes(false).map_err(ClientError::output)?;
         while let Some(bytes) = part().await? {
             out.write(Target::Stdout, bytes).await.map_err(ClientError::output)?;
         }

@@ -1,5 +1,6 @@
 //! Our terminal, lent to a program in a sandbox.
 
+mod calm;
 mod detach_keys;
 mod modes;
 mod queries;
@@ -54,12 +55,11 @@ pub fn is_output() -> bool {
     stdout().is_terminal()
 }
 
-/// The way to stdout and stderr for what a sandbox wrote: where these are terminals, nothing reaches them that would ask them
-/// something, set the clipboard or ring, unless it is wanted `raw`. What goes to files and pipes stays as it is.
+/// The way to stdout and stderr for what a sandbox wrote: where these are terminals, nothing reaches them but what shows
+/// something, unless it is wanted `raw`. What goes to files and pipes stays as it is.
 pub fn output_of_sandboxes(raw: bool) -> io::Result<LiveOutput> {
-    let filter = |is_terminal: bool| -> Option<output::Filter> {
-        let mut scrollback = Scrollback::default();
-        (is_terminal && !raw).then(|| -> output::Filter { Box::new(move |bytes| scrollback.filter(bytes)) })
+    let filter = |is_terminal: bool| -> Option<Box<dyn output::Filter>> {
+        (is_terminal && !raw).then(|| -> Box<dyn output::Filter> { Box::<calm::Calm>::default() })
     };
     LiveOutput::start_with(filter(io::stdout().is_terminal()), filter(io::stderr().is_terminal()))
 }

@@ -100,7 +100,7 @@ impl Filter {
 }
 
 /// What a terminal takes a sequence for: without the control characters in it, but for those that frame it.
-fn heard(sequence: &[u8]) -> Vec<u8> {
+pub(super) fn heard(sequence: &[u8]) -> Vec<u8> {
     sequence.iter().copied().filter(|byte| *byte == ESC || !is_control(*byte)).collect()
 }
 
