@@ -6,15 +6,21 @@ mod server;
 
 use std::process::ExitCode;
 
+const VERSION_USAGE: &str = "       stacyvm-agent --version";
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     if arguments.next_if(|argument| argument == "--remove").is_some() {
         return removal::run(arguments);
     }
+    if arguments.peek().is_some_and(|argument| argument == "--version") {
+        println!("{}", agent::version());
+        return ExitCode::SUCCESS;
+    }
     let options = match server::Options::parse(arguments) {
         Ok(options) => options,
         Err(error) => {
-            eprintln!("stacyvm-agent: {error}\n{}\n{}", server::USAGE, removal::USAGE);
+            eprintln!("stacyvm-agent: {error}\n{}\n{}\n{VERSION_USAGE}", server::USAGE, removal::USAGE);
             return ExitCode::from(2);
         }
     };

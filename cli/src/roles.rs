@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::installation::{self, Installation};
 use crate::{stop, telemetry};
 
+mod agent_program;
 mod agent_providers;
 mod audit;
 mod gateway_config;

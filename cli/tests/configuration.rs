@@ -46,3 +46,41 @@ fn the_file_is_sought_in_the_order_that_is_documented() {
         assert!(said.contains(&format!("{place}:1:1: nonsense: there is no such key")), "{place}: {said}");
     }
 }
+
+/// Starts a server whose agent is this program; what it says at the end of its start.
+fn serve_with_agent(agent: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_stacyvm"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path())
+        .current_dir(dir.path())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("STACYVM_AGENT", agent)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    said.lines().rfind(|line| line.starts_with("error: ")).unwrap_or(&said).to_owned()
+}
+
+#[test]
+fn an_agent_of_another_build_is_refused_with_what_to_do() {
+    // As an agent from before the question: exit code 2, and no word on stdout.
+    let said = serve_with_agent("/bin/sh");
+    assert!(
+        said.contains("is of another build: it is one that does not say its version, and this"),
+        "{said}"
+    );
+    assert!(said.contains(&agent::version()), "{said}");
+    // It says a version, but not an agent's.
+    let said = serve_with_agent("/bin/true");
+    assert!(said.contains("is of another build"), "{said}");
+    // Nothing that could be run.
+    let said = serve_with_agent("/etc/passwd");
+    assert!(said.contains("cannot be run: "), "{said}");
+    for agent in ["/bin/sh", "/etc/passwd", "/no/such/agent"] {
+        let said = serve_with_agent(agent);
+        assert!(said.contains("`make agent`") && said.contains("STACYVM_AGENT"), "{agent}: {said}");
+    }
+}

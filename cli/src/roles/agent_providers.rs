@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -11,6 +11,7 @@ use executor::provider::Provider;
 use executor::providers::bubblewrap::{BubblewrapConfig, BubblewrapProvider, RootfsSource};
 use executor::providers::docker::{DockerConfig, DockerProvider, NetworkException, PullPolicy};
 
+use super::agent_program;
 use crate::config::Config;
 use crate::installation::{self, Installation};
 
@@ -22,7 +23,7 @@ pub struct Providers {
 impl Providers {
     /// Those that the configuration turns on, or that are found.
     pub async fn find(config: &Config, installation: &Installation) -> anyhow::Result<Self> {
-        let agent = find_agent(config)?;
+        let agent = agent_program::find(config).await?;
         let mut all: Vec<Arc<dyn Provider>> = Vec::new();
         let docker = &config.providers.docker;
         let socket = docker.socket.strip_prefix("unix://").unwrap_or(&docker.socket);
@@ -156,22 +157,6 @@ fn make_bubblewrap(
 fn in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-}
-
-/// The agent as configured, or beside this binary.
-fn find_agent(config: &Config) -> anyhow::Result<PathBuf> {
-    let path = match &config.agent {
-        Some(path) => path.clone(),
-        None => {
-            std::env::current_exe()?.parent().context("this binary has no directory")?.join("stacyvm-agent")
-        }
-    };
-    path.canonicalize().with_context(|| {
-        format!(
-            "the agent {} is missing: build it with `make agent`, or name it with STACYVM_AGENT",
-            path.display()
-        )
-    })
 }
 
 #[cfg(test)]
