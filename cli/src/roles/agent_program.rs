@@ -14,7 +14,7 @@ use crate::config::Config;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The most that is read of what it says, in bytes.
 const MOST_SAID: u64 = 512;
-const REMEDY: &str = "build both anew (`make build`, of the agent alone `make agent`), or name the right one with STACYVM_AGENT";
+const REMEDY: &str = "build it with `make agent`, or name the right one with STACYVM_AGENT";
 
 /// The agent as configured, or beside this binary. One of another build is an error: it would end sandboxes and removals with
 /// nothing but an exit code.
@@ -45,13 +45,13 @@ async fn check(path: &Path) -> anyhow::Result<()> {
     if said.trim_end() == wanted {
         return Ok(());
     }
+    // What says nothing of the kind is too old to know the question, or something else altogether.
     let found = match said.lines().next() {
-        Some(line) if line.starts_with("stacyvm-agent ") => line.escape_debug().to_string(),
-        // What is too old to know the question, and what is something else altogether.
-        Some(_) | None => "one that does not say its version".to_owned(),
+        Some(line) if line.starts_with("stacyvm-agent ") => format!("\"{}\"", line.escape_debug()),
+        Some(_) | None => "no version".to_owned(),
     };
     bail!(
-        "the agent {} is of another build: it is {found}, and this is {wanted}'s: {REMEDY}",
+        "the agent {} is of another build: it says {found} in place of \"{wanted}\": {REMEDY}",
         path.display()
     );
 }
