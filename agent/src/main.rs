@@ -4,6 +4,7 @@
 mod removal;
 mod server;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 const VERSION_USAGE: &str = "       stacyvm-agent --version";
@@ -14,8 +15,10 @@ fn main() -> ExitCode {
         return removal::run(arguments);
     }
     if arguments.peek().is_some_and(|argument| argument == "--version") {
-        println!("{}", agent::version());
-        return ExitCode::SUCCESS;
+        return match writeln!(std::io::stdout(), "{}", agent::version()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
     }
     let options = match server::Options::parse(arguments) {
         Ok(options) => options,

@@ -79,7 +79,8 @@ pub use refusal::{
 };
 
 /// Raised whenever a message changes in any way: postcard has no field names on the wire. Not raised for a message that is
-/// new and stands last: an older agent closes the connection on it, and sandboxes of before an upgrade live on.
+/// new and stands last: an older agent closes the connection on it, and sandboxes of before an upgrade live on. [`crate::EDITION`] is
+/// raised in either case.
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Longest frame either side accepts, in bytes.
