@@ -184,6 +184,7 @@ pub async fn require(
     next: Next,
 ) -> Result<Response, ApiError> {
     let headers = request.headers();
+    crate::origin::check_host(request.uri(), headers)?;
     crate::origin::check(headers, &gateway.config().allowed_origins)?;
     if gateway.keys().keys.is_empty() {
         crate::origin::check_loopback(headers)?;

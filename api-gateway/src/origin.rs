@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use url::Url;
 
 use crate::denied::Denial;
@@ -111,6 +112,21 @@ pub fn check(headers: &HeaderMap, allowed: &[Origin]) -> Result<(), ApiError> {
     }
 }
 
+/// Says whom a request is for once: what stands in front and this server must not read two different names.
+pub fn check_host(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+    let mut hosts = headers.get_all(header::HOST).into_iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(ApiError::bad_request("the request has more than one Host header"));
+    }
+    match (uri.authority(), host) {
+        (Some(target), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes()) => {
+            Err(ApiError::bad_request("the request's target and its Host header name different hosts"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Where no key is needed, only requests to a loopback name are answered: a site whose name is made to resolve to
 /// 127.0.0.1 would otherwise be of the server's own origin.
 pub fn check_loopback(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -127,12 +143,18 @@ pub fn check_loopback(headers: &HeaderMap) -> Result<(), ApiError> {
         .denied(Denial::Host, None))
 }
 
-/// The host without its port, and an IPv6 address without its brackets.
-fn host_name(host: &str) -> &str {
-    if let Some(rest) = host.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or_default();
+/// The host without its port, and an IPv6 address without its brackets. Empty: it is none.
+fn host_name(host: &str) -> String {
+    // No user is in front of it, and nothing is left of it but a port.
+    let authority = host.parse::<Authority>().ok().filter(|it| {
+        let rest = it.as_str().strip_prefix(it.host());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    });
+    let name = authority.map(|it| it.host().to_owned()).unwrap_or_default();
+    match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.to_owned(),
+        None => name,
     }
-    host.split(':').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -219,11 +241,34 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_for_one_host() {
+        let uri = |text: &'static str| Uri::from_static(text);
+        let mut two = headers(None, "a.example");
+        assert!(check_host(&uri("/x"), &two).is_ok());
+        assert!(check_host(&uri("http://A.example/x"), &two).is_ok());
+        assert!(check_host(&uri("http://b.example/x"), &two).is_err());
+        assert!(check_host(&uri("http://a.example:80/x"), &two).is_err());
+        assert!(check_host(&uri("http://a.example/x"), &HeaderMap::new()).is_ok());
+        two.append(header::HOST, HeaderValue::from_static("a.example"));
+        assert!(check_host(&uri("/x"), &two).is_err());
+    }
+
+    #[test]
     fn without_keys_only_loopback_names_are_answered() {
         for host in ["localhost", "localhost:1", "127.0.0.1:7423", "127.1.2.3", "[::1]:80"] {
             assert!(check_loopback(&headers(None, host)).is_ok(), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example", "10.0.0.1:80", "[::2]:80", ""] {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "localhost@evil.example",
+            "10.0.0.1:80",
+            "[::2]:80",
+            "[::1",
+            "[::1]x.evil.example",
+            "::1",
+            "",
+        ] {
             assert!(check_loopback(&headers(None, host)).is_err(), "{host}");
         }
         assert!(check_loopback(&HeaderMap::new()).is_ok());

@@ -22,6 +22,7 @@ mod rules;
 mod siege;
 mod tenants;
 mod terminal;
+mod wire;
 
 /// Makes a test for each provider out of a function that takes a provider's name.
 macro_rules! in_both {
