@@ -39,7 +39,10 @@ impl Api {
     /// The server that the options name.
     pub fn new(options: &GlobalOptions) -> Result<Self, ClientError> {
         let wrong = |why: &str| ClientError::Usage(format!("--url {:?}: {why}", options.url));
-        let mut base = Url::parse(&options.url).map_err(|error| wrong(&error.to_string()))?;
+        let mut base = Url::parse(&options.url).map_err(|error| match options.url.contains("://") {
+            true => wrong(&error.to_string()),
+            false => wrong("it must begin with http:// or https://"),
+        })?;
         match base.scheme() {
             "http" | "https" => {}
             _ => return Err(wrong("it must begin with http:// or https://")),
@@ -221,6 +224,10 @@ mod tests {
     fn what_is_no_server_is_a_usage_error() {
         for url in ["", "localhost:7423", "ftp://x", "https://", "http://", "http://x/?a=b", "unix:/run/x"] {
             assert!(matches!(api(url), Err(ClientError::Usage(_))), "{url}");
+        }
+        for url in ["127.0.0.1:7423", "[::1]:7423", "localhost:7423", "host.example"] {
+            let said = api(url).err().map(|error| error.to_string());
+            assert_eq!(said, Some(format!("--url {url:?}: it must begin with http:// or https://")));
         }
     }
 

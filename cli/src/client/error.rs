@@ -106,6 +106,23 @@ impl ClientError {
         }
     }
 
+    /// What to do about it, where the server's words cannot say it: they are for every client.
+    pub fn remedy(&self, subject: Option<&str>) -> Option<String> {
+        let Self::Refused { status, message, .. } = self else {
+            return None;
+        };
+        match (*status, subject) {
+            (401, _) => Some("name a key with --api-key or STACYVM_API_KEY".to_owned()),
+            (404, Some(id)) if id.starts_with("sb-") && message.starts_with("exec ") => {
+                Some(format!("that is a sandbox: `stacyvm execs {id}` lists what ran and runs there"))
+            }
+            (404, Some(id)) if id.starts_with("ex-") && message.starts_with("sandbox ") => {
+                Some(format!("that is a command in a sandbox: `stacyvm attach {id}` shows it"))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the user knows already.
     pub const fn is_quiet(&self) -> bool {
         matches!(self, Self::OutputClosed | Self::Interrupted(_) | Self::Told)
@@ -184,5 +201,30 @@ mod tests {
         };
         assert_eq!(error.to_string(), "sandbox not found (NOT_FOUND, request abc)");
         assert!(error.is_not_found() && !error.is_passing());
+    }
+
+    #[test]
+    fn a_remedy_is_named_where_only_this_program_knows_it() {
+        let refused = |status, message: &str| ClientError::Refused {
+            status,
+            code: String::new(),
+            message: message.to_owned(),
+            request_id: String::new(),
+        };
+        let key = refused(401, "a valid API key is needed").remedy(Some("sb-1"));
+        assert_eq!(key.as_deref(), Some("name a key with --api-key or STACYVM_API_KEY"));
+        let exec = refused(404, "exec \"sb-1\" does not exist").remedy(Some("sb-1"));
+        assert_eq!(
+            exec.as_deref(),
+            Some("that is a sandbox: `stacyvm execs sb-1` lists what ran and runs there")
+        );
+        let sandbox = refused(404, "sandbox \"ex-1\" does not exist").remedy(Some("ex-1"));
+        assert_eq!(
+            sandbox.as_deref(),
+            Some("that is a command in a sandbox: `stacyvm attach ex-1` shows it")
+        );
+        assert_eq!(refused(404, "sandbox \"sb-1\" does not exist").remedy(Some("sb-1")), None);
+        assert_eq!(refused(404, "exec \"ex-1\" does not exist").remedy(Some("ex-1")), None);
+        assert_eq!(ClientError::Told.remedy(Some("sb-1")), None);
     }
 }

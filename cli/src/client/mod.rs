@@ -244,6 +244,7 @@ fn report(error: ClientError, subject: Option<&str>, passes_exit_code: bool) -> 
         code => code,
     };
     if !error.is_quiet() {
+        let remedy = error.remedy(subject);
         // Only what the server said is about the thing; and it may have named it.
         let subject = subject.filter(|id| error.is_refusal() && !error.to_string().contains(id));
         let error = anyhow::Error::new(error);
@@ -251,6 +252,9 @@ fn report(error: ClientError, subject: Option<&str>, passes_exit_code: bool) -> 
             Some(id) => error.context(id.to_owned()),
             None => error,
         });
+        if let Some(remedy) = remedy {
+            output::remedy(&remedy);
+        }
     }
     ExitCode::from(code)
 }

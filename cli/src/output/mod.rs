@@ -54,6 +54,11 @@ pub fn note(message: &str) {
     telemetry::say(&format!("stacyvm: {}\n", plain(message)), STDERR_PATIENCE);
 }
 
+/// Says on stderr, below what went wrong, what to do about it.
+pub fn remedy(message: &str) {
+    telemetry::say(&format!("{}\n", plain(message)), STDERR_PATIENCE);
+}
+
 /// Says on stderr what went wrong, with its causes.
 pub fn error(error: &anyhow::Error) {
     let style = Style::of(&io::stderr());
