@@ -214,3 +214,22 @@ fn without_a_server_the_user_is_told_how_to_start_one() {
     let errors = text(&output.stderr);
     assert!(errors.contains("no server answers at") && errors.contains("stacyvm serve"), "{errors}");
 }
+
+#[test]
+fn a_server_without_tls_is_told_of_in_plain_words() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        // The client's side of the handshake has come; what goes back is no TLS.
+        std::io::Read::read(&mut connection, &mut [0; 4096]).unwrap();
+        std::io::Write::write_all(&mut connection, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        // Open until the client has seen it.
+        let _ = std::io::Read::read_to_end(&mut connection, &mut Vec::new());
+    });
+    let output = stacyvm().args(["list", "--url", &format!("https://127.0.0.1:{port}")]).output().unwrap();
+    server.join().unwrap();
+    assert_output(&output, 125, "");
+    let errors = text(&output.stderr);
+    assert!(errors.contains("what listens there does not speak TLS: is it http://?"), "{errors}");
+}

@@ -173,6 +173,10 @@ fn innermost(error: &reqwest::Error) -> Box<dyn std::error::Error + Send + Sync>
         text = inner.to_string();
         cause = inner.source();
     }
+    // The TLS library's words for an answer in clear.
+    if text.contains("InvalidContentType") {
+        text = "what listens there does not speak TLS: is it http://?".to_owned();
+    }
     text.into()
 }
 
