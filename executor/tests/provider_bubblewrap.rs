@@ -111,6 +111,7 @@ async fn the_host_network_is_only_for_those_who_may() {
             let error =
                 rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("there is no bridge");
             assert_eq!(error.code(), FailureCode::Unsupported);
+            assert!(error.to_string().contains("providers.bubblewrap.host_network"), "{error}");
         })
         .await;
     Rig::bubblewrap_with(|config| config.host_network = true)

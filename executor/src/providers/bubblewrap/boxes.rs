@@ -35,6 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NOTICEABLE: Duration = Duration::from_secs(1);
 /// How much of what bwrap said goes into an error.
 const LOG_EXCERPT: u64 = 500;
+/// What it does not have, and who has it.
+const NO_BRIDGE: &str = "network \"bridge\": docker has one, and with providers.bubblewrap.host_network the host's is given for it";
 
 impl BubblewrapProvider {
     pub(super) async fn create_box(&self, order: &BoxOrder) -> Result<BoxHandle, CreateError> {
@@ -73,7 +75,7 @@ impl BubblewrapProvider {
         }
         match order.spec.network {
             Network::Bridge if !self.config.host_network => {
-                Err(CreateError::Unsupported { what: "network \"bridge\"".to_owned() })
+                Err(CreateError::Unsupported { what: NO_BRIDGE.to_owned() })
             }
             Network::Bridge | Network::None => Ok(()),
         }
