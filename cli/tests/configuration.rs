@@ -66,7 +66,8 @@ fn serve_with_agent(agent: &str) -> String {
 
 #[test]
 fn an_agent_of_another_build_is_refused_with_what_to_do() {
-    let mismatch = format!("is of another build: it says no version in place of \"{}\": ", agent::version());
+    let mismatch =
+        format!("is of another build: it says no version in place of \"{}\": ", executor::agent_version());
     // As an agent from before the question: exit code 2, and no word on stdout.
     let said = serve_with_agent("/bin/sh");
     assert!(said.contains(&mismatch), "{said}");

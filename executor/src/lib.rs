@@ -19,5 +19,7 @@ mod service;
 mod shortage;
 mod turns;
 
+/// What an agent of this build says when it is asked for its version.
+pub use agent::version as agent_version;
 pub use descriptors::raise_descriptor_limit;
 pub use service::{Executor, ExecutorConfig, ExecutorError};

@@ -177,7 +177,9 @@ async fn another_process() {
         std::future::pending::<()>().await;
     }
     let health = provider.health().await.unwrap();
-    assert!(!provider.capabilities().limits && health.warnings.len() == 2, "{health:?}");
+    // What this machine has few of is told besides.
+    let of_rights = health.warnings.iter().filter(|warning| !warning.starts_with("pseudo terminals"));
+    assert!(!provider.capabilities().limits && of_rights.count() == 2, "{health:?}");
     let ran = shell(&handle, "id -u && echo x >/usr/mine && mkdir -p /closed/in && chmod 0 /closed && grep CapEff /proc/self/status").await;
     assert_eq!(ran.stdout, "0\nCapEff:\t0000000000000000\n", "{ran:?}");
     assert!(matches!(provider.stats(order.id).await, Err(StatsError::Unsupported)));

@@ -41,7 +41,7 @@ async fn check(path: &Path) -> anyhow::Result<()> {
         Ok(said) => said.with_context(|| format!("the agent {} cannot be run: {REMEDY}", path.display()))?,
         Err(_) => bail!("the agent {} does not say its version: {REMEDY}", path.display()),
     };
-    let wanted = agent::version();
+    let wanted = executor::agent_version();
     if said.trim_end() == wanted {
         return Ok(());
     }

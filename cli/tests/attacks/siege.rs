@@ -26,7 +26,9 @@ pub fn keys() -> String {
             Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         format!("    - {{ id: {tenant}-key, tenant: {tenant}, sha256: {digest} }}\n")
     };
-    format!("auth:\n  keys:\n{}{}", entry("red", RED), entry("blue", BLUE))
+    // A request that broke off at the kill, recorded and not yet commanded, waits for no longer than this.
+    let queue = "defaults: { max_queue_wait: 60s }";
+    format!("{queue}\nauth:\n  keys:\n{}{}", entry("red", RED), entry("blue", BLUE))
 }
 
 pub fn client(serve: &Serve, key: &'static str) -> Api {
