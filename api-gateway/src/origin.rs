@@ -97,10 +97,15 @@ impl Origin {
 ///
 /// A site can send a simple request anywhere and open a WebSocket to anywhere; CORS only keeps it from reading answers.
 pub fn check(headers: &HeaderMap, allowed: &[Origin]) -> Result<(), ApiError> {
-    let Some(origin) = headers.get(header::ORIGIN) else {
+    let mut origins = headers.get_all(header::ORIGIN).into_iter();
+    let Some(origin) = origins.next() else {
         return Ok(());
     };
     let foreign = || ApiError::forbidden("this origin may not call").denied(Denial::Origin, None);
+    // Browsers say one. Whoever says two is of both, and one of them may be foreign.
+    if origins.next().is_some() {
+        return Err(foreign());
+    }
     let origin = origin.to_str().map_err(|_| foreign())?;
     if allowed.iter().any(|known| known.0.eq_ignore_ascii_case(origin)) {
         return Ok(());
@@ -238,6 +243,14 @@ mod tests {
         ] {
             assert!(check(&headers(Some(origin), "127.0.0.1:7423"), &[]).is_err(), "{origin}");
         }
+    }
+
+    #[test]
+    fn a_request_is_from_one_origin() {
+        let mut two = headers(Some("http://a.example"), "a.example");
+        assert!(check(&two, &[]).is_ok());
+        two.append(header::ORIGIN, HeaderValue::from_static("https://evil.example"));
+        assert!(check(&two, &[]).is_err());
     }
 
     #[test]

@@ -146,6 +146,11 @@ fn garbage() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ("a host that is none", format!("{GET}Host: [::1\r\n\r\n").into_bytes(), &[403]),
         ("an origin of somebody else", get("Origin: https://evil.example\r\n"), &[403]),
         ("an origin that begins as ours", get("Origin: http://localhost.evil.example\r\n"), &[403]),
+        (
+            "our own origin and another one",
+            get("Origin: http://localhost\r\nOrigin: https://evil.example\r\n"),
+            &[403],
+        ),
         ("an origin that is null", get("Origin: null\r\n"), &[403]),
         ("an origin that is empty", get("Origin: \r\n"), &[403]),
         (
