@@ -10,7 +10,7 @@ pub use live::{Filter, LiveOutput, Room, Target};
 pub use progress::{PullBar, TransferBar};
 pub use style::Style;
 pub use table::Table;
-pub use text::{age, bytes, json, plain};
+pub use text::{age, bytes, is_direction, json, plain};
 
 use std::io::{self, Write as _};
 use std::time::Duration;

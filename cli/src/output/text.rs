@@ -15,12 +15,21 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, true)
 }
 
-/// What is not seen and changes what is: the direction of text, its lines, or nothing at all.
-const fn is_invisible(c: char) -> bool {
+/// Marks that turn around what stands after them.
+pub const fn is_direction(c: char) -> bool {
     matches!(
         c,
-        '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
     )
+}
+
+/// What is not seen and changes what is: the direction of text, its lines, or nothing at all.
+const fn is_invisible(c: char) -> bool {
+    is_direction(c)
+        || matches!(
+            c,
+            '\u{200b}'..='\u{200d}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2065}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// JSON that can be shown: what a terminal obeys, or does not show, is written as `\\u` and digits. It means the same.

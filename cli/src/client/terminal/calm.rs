@@ -3,7 +3,7 @@
 
 use super::queries::heard;
 use super::sequences::{Piece, Sequences};
-use crate::output::Filter;
+use crate::output::{Filter, is_direction};
 
 const SHOW_CURSOR: &[u8] = b"\x1b[?25h";
 const PLAIN: &[u8] = b"\x1b[m";
@@ -115,13 +115,11 @@ fn are_numbers(text: &[u8]) -> bool {
 }
 
 fn show(text: &str, out: &mut Vec<u8>) {
-    let is_shown = |c: &char| match c {
-        '\n' | '\r' | '\t' | '\u{8}' => true,
-        // They turn around what stands after them.
-        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
-        c => !c.is_control(),
-    };
-    out.extend(text.chars().filter(is_shown).collect::<String>().into_bytes());
+    let is_shown =
+        |c: &char| matches!(c, '\n' | '\r' | '\t' | '\u{8}') || !c.is_control() && !is_direction(*c);
+    for c in text.chars().filter(is_shown) {
+        out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
 }
 
 #[cfg(test)]
