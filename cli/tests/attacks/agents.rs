@@ -1,7 +1,6 @@
 //! What a workload does to the agent of its sandbox: what the agent reads, where it listens, what it starts, and what becomes
 //! of everybody else when it has been stopped for good.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::in_both;
@@ -46,12 +45,6 @@ async fn ended(serve: &Serve, sandbox: &str) {
         (state["state"] == "destroyed" || state["code"] == "NOT_FOUND").then_some(())
     })
     .await;
-}
-
-fn descriptors(serve: &Serve) -> usize {
-    std::fs::read_dir(PathBuf::from("/proc").join(serve.process.pid().to_string()).join("fd"))
-        .unwrap()
-        .count()
 }
 
 in_both!(account_files_that_are_none);
@@ -141,7 +134,7 @@ async fn agent_that_was_stopped(provider: &str) {
     let brief = serve.api.spawn(json!({"image": "alpine:latest", "ttl": "5s"})).await;
     signal(agent_of(&brief), "-STOP");
     let other = serve.api.spawn(json!({"image": "alpine:latest"})).await;
-    let before = descriptors(&serve);
+    let before = serve.process.descriptors();
     // None of these is answered by the agent; each is given up, and costs no more than so many descriptors meanwhile.
     let path = format!("/sandboxes/{}/files/list?path=/", victims[0]);
     let mut asked = tokio::task::JoinSet::new();
@@ -152,7 +145,7 @@ async fn agent_that_was_stopped(provider: &str) {
     assert_eq!(exec(&serve, &other, "echo works").await["stdout"], "works\n", "{provider}");
     // Half a connection for each of ours is the client's part; the agent's are bounded.
     eventually("descriptors are given back", PATIENCE, async || {
-        (descriptors(&serve) < before + 300).then_some(())
+        (serve.process.descriptors() < before + 300).then_some(())
     })
     .await;
     ended(&serve, &brief).await;

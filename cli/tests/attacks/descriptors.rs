@@ -6,14 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::in_both;
 use crate::support::api::Api;
-use crate::support::eventually;
 use crate::support::serve::Serve;
+use crate::support::{eventually, keys};
 
 const DESCRIPTORS: u64 = 512;
 const SILENT: usize = 600;
@@ -24,33 +23,21 @@ const BLUE: &str = "key-of-the-tenant-that-works";
 const OPERATOR: &str = "key-of-the-operator";
 
 fn keys() -> String {
-    let entry = |tenant: &str, key: &str, admin: bool| {
-        let digest: String =
-            Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("    - {{ id: {tenant}-key, tenant: {tenant}, sha256: {digest}, admin: {admin} }}\n")
-    };
-    let all = [entry("red", RED, false), entry("blue", BLUE, false), entry("operator", OPERATOR, true)];
-    format!("auth:\n  keys:\n{}", all.concat())
+    keys::config(&[("red", RED, false), ("blue", BLUE, false), ("operator", OPERATOR, true)])
 }
 
 /// A client from an address of the loopback network, with a connection for each request: one that is kept is silent, and may be
 /// closed in favour of another at any time.
 fn client(serve: &Serve, key: &'static str, from: [u8; 4]) -> Api {
-    let mut headers = reqwest::header::HeaderMap::new();
-    headers.insert("x-api-key", reqwest::header::HeaderValue::from_static(key));
     let http = reqwest::Client::builder()
         .no_proxy()
         .pool_max_idle_per_host(0)
         .local_address(std::net::IpAddr::from(from))
-        .default_headers(headers)
+        .default_headers(keys::headers(key))
         .timeout(PATIENCE)
         .build()
         .unwrap();
     Api { base: serve.api.base.clone(), http }
-}
-
-fn descriptors(serve: &Serve) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", serve.process.pid())).unwrap().count()
 }
 
 /// The test needs some for its own ends of connections.
@@ -148,7 +135,7 @@ async fn few_descriptors(provider: &str) {
     let sandbox = spawns(&serve, &blue).await;
     let victim = spawns(&serve, &red).await;
     works(&serve, &blue, &sandbox).await;
-    let idle = descriptors(&serve);
+    let idle = serve.process.descriptors();
 
     // Silent connections, more than there are descriptors.
     let address = serve.api.base.strip_prefix("http://").unwrap().split('/').next().unwrap().parse().unwrap();
@@ -163,7 +150,7 @@ async fn few_descriptors(provider: &str) {
         let made = spawns(&serve, &blue).await;
         works(&serve, &blue, &made).await;
         assert_eq!(blue.destroy(&made).await, 200);
-        let open = descriptors(&serve);
+        let open = serve.process.descriptors();
         assert!(open < DESCRIPTORS as usize - 64, "{open} descriptors");
         rounds.wait_for(|rounds| *rounds > before).await.unwrap();
     }
@@ -173,7 +160,7 @@ async fn few_descriptors(provider: &str) {
     is_ready(&serve, &operator).await;
     spawns(&serve, &blue).await;
     eventually("descriptors are given back", PATIENCE, async || {
-        (descriptors(&serve) <= idle + 30).then_some(())
+        (serve.process.descriptors() <= idle + 30).then_some(())
     })
     .await;
 
@@ -197,13 +184,13 @@ async fn few_descriptors(provider: &str) {
         works(&serve, &blue, &sandbox).await;
         let made = spawns(&serve, &blue).await;
         assert_eq!(blue.destroy(&made).await, 200);
-        most = most.max(descriptors(&serve));
+        most = most.max(serve.process.descriptors());
     }
     // What is asked of it ends with it.
     assert!(matches!(destroy(&red, &victim).await, 200 | 202));
     while let Some(answer) = asked.join_next().await {
         answers.push(answer.unwrap());
-        most = most.max(descriptors(&serve));
+        most = most.max(serve.process.descriptors());
     }
     let refused = answers.iter().flatten().filter(|(status, _)| *status == 429).count();
     let cut = answers.iter().filter(|answer| answer.is_none()).count();
@@ -217,7 +204,7 @@ async fn few_descriptors(provider: &str) {
     assert!(most < DESCRIPTORS as usize - 64, "{most} descriptors");
     works(&serve, &blue, &sandbox).await;
     eventually("descriptors are given back", PATIENCE, async || {
-        (descriptors(&serve) <= idle + 30).then_some(())
+        (serve.process.descriptors() <= idle + 30).then_some(())
     })
     .await;
 }

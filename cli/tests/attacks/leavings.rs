@@ -40,7 +40,7 @@ async fn trees_without_a_bottom(provider: &str) {
     assert_eq!(serve.api.exec(&neighbour, "echo fine").await["stdout"], "fine\n");
     serve.kill_and_restart().await;
     assert_eq!(serve.api.exec(&neighbour, "echo fine").await["stdout"], "fine\n");
-    let open = std::fs::read_dir(format!("/proc/{}/fd", serve.process.pid())).unwrap().count();
+    let open = serve.process.descriptors();
     assert!(open < 400, "{open} descriptors");
     for sandbox in &hostile {
         eventually("it is gone", Duration::from_secs(60), async || {

@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::support::api::Api;
-use crate::support::eventually;
 use crate::support::serve::Serve;
+use crate::support::{eventually, keys};
 
 /// A name and a shell line each; `bench` uses the same.
 const LINES: &str = include_str!("siege.txt");
@@ -21,23 +20,16 @@ pub const BLUE: &str = "key-of-the-tenant-that-works";
 const MORE_KIB: u64 = 200 * 1024;
 
 pub fn keys() -> String {
-    let entry = |tenant: &str, key: &str| {
-        let digest: String =
-            Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("    - {{ id: {tenant}-key, tenant: {tenant}, sha256: {digest} }}\n")
-    };
     // A request that broke off at the kill, recorded and not yet commanded, waits for no longer than this.
     let queue = "defaults: { max_queue_wait: 60s }";
-    format!("{queue}\nauth:\n  keys:\n{}{}", entry("red", RED), entry("blue", BLUE))
+    format!("{queue}\n{}", keys::config(&[("red", RED, false), ("blue", BLUE, false)]))
 }
 
 pub fn client(serve: &Serve, key: &'static str) -> Api {
-    let mut headers = reqwest::header::HeaderMap::new();
-    headers.insert("x-api-key", reqwest::header::HeaderValue::from_static(key));
     let http = reqwest::Client::builder()
         .no_proxy()
         .pool_max_idle_per_host(1)
-        .default_headers(headers)
+        .default_headers(keys::headers(key))
         .build()
         .unwrap();
     Api { base: serve.api.base.clone(), http }
@@ -75,10 +67,6 @@ async fn attack(api: Api, line: &'static str, over: Arc<AtomicBool>, rounds: Arc
     }
 }
 
-fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-}
-
 async fn work(api: &Api, sandbox: &str) {
     let body = json!({"command": "echo blue", "timeout": "30s"});
     let (status, answer) = api.post(&format!("/sandboxes/{sandbox}/exec"), body).await;
@@ -92,7 +80,7 @@ async fn others_work_on(provider: &str) {
     for _ in 0..20 {
         work(&blue, &sandbox).await;
     }
-    let (idle_kib, idle_descriptors) = (serve.process.rss_kib(), descriptors(serve.process.pid()));
+    let (idle_kib, idle_descriptors) = (serve.process.rss_kib(), serve.process.descriptors());
     let over = Arc::new(AtomicBool::new(false));
     let rounds = Arc::new(AtomicUsize::new(0));
     let lines: Vec<&'static str> = LINES.lines().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
@@ -125,7 +113,7 @@ async fn others_work_on(provider: &str) {
     eprintln!("{provider}: RSS {idle_kib} KiB at rest, {worst_kib} KiB at worst");
     assert!(worst_kib < idle_kib + MORE_KIB, "RSS went from {idle_kib} KiB to {worst_kib} KiB");
     eventually("descriptors are given back", Duration::from_secs(60), async || {
-        let now = descriptors(serve.process.pid());
+        let now = serve.process.descriptors();
         if now > idle_descriptors + 20 {
             eprintln!("{provider}: {now} descriptors, {idle_descriptors} at rest");
         }

@@ -7,12 +7,12 @@ use futures::StreamExt;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::support::api::Api;
+use crate::support::keys;
 use crate::support::serve::Serve;
 use crate::support::viewer::{Viewer, detach};
 
@@ -23,20 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const HOOK: &str = "https://hooks.example.com/there";
 
 fn config(keys: &[(&str, &str)]) -> String {
-    let mut yaml = "auth:\n  keys:\n".to_owned();
-    for (tenant, key) in keys {
-        let digest: String =
-            Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        yaml += &format!("    - {{ id: {tenant}-key, tenant: {tenant}, sha256: {digest} }}\n");
-    }
-    yaml
+    let keys: Vec<_> = keys.iter().map(|(tenant, key)| (*tenant, *key, false)).collect();
+    keys::config(&keys)
 }
 
 fn client(serve: &Serve, key: &'static str) -> Api {
-    let headers = HeaderMap::from_iter([(
-        reqwest::header::HeaderName::from_static("x-api-key"),
-        HeaderValue::from_static(key),
-    )]);
+    let headers = keys::headers(key);
     let http =
         reqwest::Client::builder().no_proxy().default_headers(headers).timeout(PATIENCE).build().unwrap();
     Api { base: serve.api.base.clone(), http }

@@ -214,7 +214,7 @@ fn garbage() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
 async fn what_is_no_request_is_refused_and_costs_nothing() {
     let serve = Serve::with_provider("bubblewrap").await;
     assert_eq!(statuses(&serve, HIDDEN.as_bytes()).await, [200]);
-    let (rss, descriptors) = (serve.process.rss_kib(), descriptors(&serve));
+    let (rss, descriptors) = (serve.process.rss_kib(), serve.process.descriptors());
     let mut wrong = Vec::new();
     for round in 0..2 {
         for (what, bytes, wanted) in garbage() {
@@ -228,14 +228,10 @@ async fn what_is_no_request_is_refused_and_costs_nothing() {
     settled(&serve, rss, descriptors).await;
 }
 
-fn descriptors(serve: &Serve) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", serve.process.pid())).unwrap().count()
-}
-
 /// Everything is given back, nothing panicked, nothing was our own fault, and others are served.
 async fn settled(serve: &Serve, rss: u64, before: usize) {
     eventually("descriptors are given back", PATIENCE, async || {
-        (descriptors(serve) <= before + 8).then_some(())
+        (serve.process.descriptors() <= before + 8).then_some(())
     })
     .await;
     let now = serve.process.rss_kib();
@@ -362,7 +358,7 @@ async fn what_is_no_frame_ends_its_connection_and_no_other() {
     ];
     // One that behaves, all the while.
     let well = open(&serve, &paths[1]).await;
-    let (rss, before) = (serve.process.rss_kib(), descriptors(&serve));
+    let (rss, before) = (serve.process.rss_kib(), serve.process.descriptors());
     let mut wrong = Vec::new();
     for path in &paths {
         for (what, bytes) in broken_frames() {

@@ -4,6 +4,7 @@
 pub mod api;
 pub mod bare_nats;
 pub mod dockerd;
+pub mod keys;
 pub mod leavings;
 pub mod nats;
 pub mod process;
