@@ -92,25 +92,27 @@ impl Lines {
         if let Some(first) = self.first.take() {
             return Ok(Some(first.freeze()));
         }
-        if let Some(error) = self.broken.take() {
-            // What was written before goes out only when there is nothing to do for a moment.
-            tokio::task::yield_now().await;
-            return Err(error);
+        loop {
+            if let Some(error) = self.broken.take() {
+                // What was written before goes out only when there is nothing to do for a moment.
+                tokio::task::yield_now().await;
+                return Err(error);
+            }
+            let Some(record) = self.source.next().await else { return Ok(None) };
+            let mut lines = BytesMut::new();
+            let mut last = self.write(record, &mut lines);
+            // Many small pieces in one write, and a short exec in one packet.
+            while !last && lines.len() < GATHER_BYTES {
+                let Some(record) = self.source.next_recorded().await else {
+                    break;
+                };
+                last = self.write(record, &mut lines);
+            }
+            // An end that has no line of its own adds none: the same exec is the same bytes, whenever it is read.
+            if !lines.is_empty() {
+                return Ok(Some(lines.freeze()));
+            }
         }
-        let Some(record) = self.source.next().await else { return Ok(None) };
-        let mut lines = BytesMut::new();
-        let mut last = self.write(record, &mut lines);
-        // Many small pieces in one write, and a short exec in one packet.
-        while !last && lines.len() < GATHER_BYTES {
-            let Some(record) = self.source.next_recorded().await else {
-                break;
-            };
-            last = self.write(record, &mut lines);
-        }
-        if lines.is_empty() {
-            lines.extend_from_slice(b"\n");
-        }
-        Ok(Some(lines.freeze()))
     }
 
     /// Writes a record in the form that is asked for. True: it is the last one.

@@ -1,9 +1,10 @@
 use std::path::Path;
+use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Ends what bubblewrap runs of sandboxes whose files are in this directory, and takes away what is mounted there: they outlive
-/// the servers that made them.
+/// Ends what bubblewrap runs of sandboxes whose files are in this directory, and takes away what is mounted there and what they
+/// wrote: they outlive the servers that made them.
 pub fn remove(dir: &Path) {
     let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     end_boxes(&dir);
@@ -15,6 +16,8 @@ pub fn remove(dir: &Path) {
     for place in places.iter().rev() {
         let _ = rustix::mount::unmount(*place, rustix::mount::UnmountFlags::DETACH);
     }
+    // What removes directories for a test goes down in itself, and a tree without a bottom has no stack that is deep enough.
+    let _ = Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(&dir).status();
 }
 
 fn end_boxes(dir: &Path) {
