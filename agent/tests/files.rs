@@ -58,10 +58,18 @@ async fn bytes_come_back_as_they_were_written() {
         agent.client.read_file("some/new/dir/data.bin", 0, None).await.unwrap().collect(10).await.unwrap(),
         None
     );
+    for last in [0, 1, 700_001, 5_000_000, u64::MAX] {
+        let download = agent.client.read_file_end("some/new/dir/data.bin", last).await.unwrap();
+        assert_eq!(download.entry.size, 5_000_000);
+        let read = download.collect(usize::MAX).await.unwrap().unwrap();
+        assert!(read == contents[5_000_000 - last.min(5_000_000) as usize..], "the last {last}");
+    }
     put(&agent, "empty", "").await;
     assert!(get(&agent, "empty").await.is_empty());
     // A file without a size of its own.
     assert!(!get(&agent, "/proc/self/status").await.is_empty());
+    let end = agent.client.read_file_end("/proc/self/status", 5).await.unwrap();
+    assert_eq!((end.entry.size, end.collect(usize::MAX).await.unwrap().unwrap().len()), (0, 5));
 }
 
 #[tokio::test]

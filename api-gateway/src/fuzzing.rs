@@ -11,7 +11,7 @@ use crate::config::{ExecLimits, SandboxLimits, WebhookLimits};
 use crate::error::ApiError;
 use crate::exec::request::ExecRequest;
 use crate::origin::Origin;
-use crate::routes::{audit, events as feed, execs, files, sandboxes, templates, webhooks};
+use crate::routes::{audit, events as feed, execs, files, range, sandboxes, templates, webhooks};
 use crate::stream::asciicast::{Asciicast, Form};
 use crate::stream::attach_frame::AttachInput;
 use crate::stream::ndjson::{Records, RecordsQuery};
@@ -83,8 +83,7 @@ pub fn query(kind: u8, text: &str, headers: &HeaderMap) -> bool {
             .map(|it| it.read(headers, &caller(true)).is_ok() && it.wants_lines(headers).is_ok()),
         2 => of::<audit::query::AuditParams>(&uri).map(|it| it.read(&caller(true)).is_ok()),
         3 => of::<audit::query::AuditParams>(&uri).map(|it| it.read(&caller(false)).is_ok()),
-        4 => of::<execs::output::OutputQuery>(&uri)
-            .map(|it| it.read(execs::range::Asked::read(headers)).is_ok()),
+        4 => of::<execs::output::OutputQuery>(&uri).map(|it| it.read(range::read(headers)).is_ok()),
         5 => of::<execs::list::ListQuery>(&uri).map(|it| it.read().is_ok()),
         6 => of::<sandboxes::list::ListQuery>(&uri).map(|it| it.page().is_ok()),
         7 => of::<sandboxes::timeline::TimelineQuery>(&uri).map(|it| it.read().is_ok()),
@@ -114,7 +113,7 @@ pub fn headers(text: &[u8]) -> HeaderMap {
 
 /// What stands in front of all routes reads the headers of a request. How many of them say something that holds.
 pub fn read_headers(headers: &HeaderMap, total: u64) -> usize {
-    let range = execs::range::Asked::read(headers).and_then(|asked| asked.of(total));
+    let range = range::read(headers).and_then(|asked| asked.of(total));
     // No range reaches past what there is.
     let range = range.is_some_and(|range| range.end <= total);
     let value = |name| headers.get(name).map(HeaderValue::as_bytes);

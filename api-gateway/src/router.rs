@@ -153,7 +153,13 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
         "x-admin-api-key",
     ];
     let mut headers: Vec<HeaderName> = request_headers.map(HeaderName::from_static).into();
-    headers.extend([header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT]);
+    headers.extend([
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        header::ACCEPT,
+        header::RANGE,
+        header::IF_RANGE,
+    ]);
     Some(
         CorsLayer::new()
             .allow_origin(AllowOrigin::list(origins))
@@ -171,6 +177,8 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
                     "x-output-bytes",
                     "accept-ranges",
                     "content-range",
+                    "etag",
+                    "last-modified",
                     "x-limit",
                     "x-unknown-fields",
                     "preference-applied",

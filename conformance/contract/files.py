@@ -75,6 +75,51 @@ def _(s: Server) -> None:
     equal(sorted(s.sh(f"ls -A {base}").split()), ["f", "old"], "entries")
 
 
+@suite.check("a range of a file is that range, of the version that is named")
+def _(s: Server) -> None:
+    path, content = fresh("/workspace/"), os.urandom(3_000_001)
+    expect(put(s, path, content), (200, 201))
+    s.sh(f"touch -d @1700000000 {path}")
+    size = len(content)
+
+    def part(**headers: str):
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return s.http.get(f"{s.path}/files", params={"path": path}, headers=names)
+
+    for asked, first, end in (
+        ("bytes=0-0", 0, 1),
+        (f"bytes=1000000-{size + 5}", 1_000_000, size),
+        ("bytes=2999999-", 2_999_999, size),
+        ("bytes=-1000001", size - 1_000_001, size),
+        (f"bytes=-{size + 1}", 0, size),
+    ):
+        reply = part(range=asked)
+        equal(reply.status_code, 206, f"status of {asked}")
+        equal(reply.headers["content-range"], f"bytes {first}-{end - 1}/{size}", "range")
+        equal(reply.headers["content-length"], str(end - first), "length")
+        assert reply.content == content[first:end], f"{asked}: other bytes"
+    for asked in ("bytes=5-4", "bytes=0-1,3-4", "lines=0-1", "bytes=-"):
+        reply = part(range=asked)
+        equal((reply.status_code, reply.content == content), (200, True), asked)
+        equal(reply.headers["accept-ranges"], "bytes", "accept-ranges")
+    for asked in (f"bytes={size}-", "bytes=-0"):
+        reply = part(range=asked)
+        expect(reply, 416, "RANGE_NOT_SATISFIABLE")
+        equal(reply.headers["content-range"], f"bytes */{size}", "range")
+    known = part().headers
+    equal(known["last-modified"], "Tue, 14 Nov 2023 22:13:20 GMT", "last-modified")
+    for version in (known["etag"], known["last-modified"]):
+        equal(part(range="bytes=1-2", if_range=version).status_code, 206, f"if-range {version}")
+    for version in (f"W/{known['etag']}", '"other"', "Tue, 14 Nov 2023 22:13:21 GMT"):
+        equal(part(range="bytes=1-2", if_range=version).status_code, 200, f"if-range {version}")
+    s.sh(f"echo >> {path}")
+    changed = part(range="bytes=1-2", if_range=known["etag"])
+    equal((changed.status_code, len(changed.content)), (200, size + 1), "after a change")
+    # What does not tell its size is whole.
+    reply = s.http.get(f"{s.path}/files", params={"path": "/proc/version"}, headers={"range": "bytes=0-3"})
+    equal((reply.status_code, reply.text.startswith("Linux version")), (200, True), "/proc")
+
+
 @suite.check("100 MB go in and come out, streamed, byte for byte")
 def _(s: Server) -> None:
     size, path = s.options.big_mb * 1_000_000, fresh("/workspace/big-")

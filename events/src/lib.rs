@@ -58,8 +58,8 @@ pub use images::{
     OtherImages, Standing,
 };
 pub use link::{
-    FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer,
-    LinkStream, LinkValue, ListenError, SandboxStats,
+    ByteRange, FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest,
+    LinkServer, LinkStream, LinkValue, ListenError, SandboxStats,
 };
 pub use links::{Link, Links};
 pub use log::{

@@ -147,7 +147,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         }),
         event(ExecOutcomeUnknown { exec, message: "vanished".to_owned() }),
         event(FileWritten { path: text(), size: 3, mode: 0o644 }),
-        event(FileRead { path: text(), size: 3 }),
+        event(FileRead { path: text(), size: 3, range: Some((1, 2)) }),
         event(FileDeleted { path: text(), recursive: true }),
         event(FileMoved { from: text(), to: text() }),
         event(FileModeChanged { path: text(), mode: 0o755 }),

@@ -32,8 +32,16 @@ impl Client {
         offset: u64,
         limit: Option<u64>,
     ) -> FileResult<FileDownload> {
-        let mut call =
-            self.call("read file", &Request::ReadFile { path: path.into(), offset, limit }).await?;
+        self.open_file(&Request::ReadFile { path: path.into(), offset, limit }).await
+    }
+
+    /// Opens a file for reading, `last` bytes before its end; where the end is by the entry.
+    pub async fn read_file_end(&self, path: impl Into<String>, last: u64) -> FileResult<FileDownload> {
+        self.open_file(&Request::ReadFileEnd { path: path.into(), last }).await
+    }
+
+    async fn open_file(&self, request: &Request) -> FileResult<FileDownload> {
+        let mut call = self.call("read file", request).await?;
         match call.reply().await? {
             Reply::File(entry) if is_file(&entry) => Ok(FileDownload { entry, call, over: false }),
             other => Err(call.unexpected(&other)),

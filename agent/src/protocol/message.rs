@@ -237,6 +237,11 @@ pub enum Request {
         exec_id: Option<ExecId>,
         names: Vec<String>,
     },
+    /// `ReadFile` of so many bytes before the end, as it is when the file is opened.
+    ReadFileEnd {
+        path: String,
+        last: u64,
+    },
 }
 
 /// What a caller sends after its request.
@@ -505,7 +510,7 @@ payload!(Request:
     Self::KillExec { .. }, Self::ListExecs, Self::ReadFile { .. }, Self::WriteFile { .. }, Self::List { .. },
     Self::Stat { .. }, Self::Delete { .. }, Self::Move { .. }, Self::Chmod { .. }, Self::Glob { .. },
     Self::Mkdir { .. }, Self::OpenTcp { .. }, Self::SetEnvironment { .. }, Self::StartSecretExec { .. },
-    Self::Secrets { .. },
+    Self::Secrets { .. }, Self::ReadFileEnd { .. },
 );
 
 payload!(Input:

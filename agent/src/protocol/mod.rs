@@ -29,7 +29,7 @@
 //! | `StartExec`, `StartSecretExec`, `AttachExec` | `Started`, then `Output`\*, then `Exited` or `Superseded` |
 //! | `ListExecs` | `Execs`\*, `Done` |
 //! | `Secrets` | `Secrets` |
-//! | `ReadFile` | `File`, `Chunk`\*, `Done` |
+//! | `ReadFile`, `ReadFileEnd` | `File`, `Chunk`\*, `Done` |
 //! | `WriteFile` | the caller sends `Chunk`\*, `Commit`; `Written` |
 //! | `Stat` | `File` |
 //! | `List` | `Entries`\*, `Listed` |

@@ -88,7 +88,11 @@ async fn answer(
         }
         Request::OpenTcp { port } => return tunnel::serve(port, reader, writer).await,
         Request::ReadFile { path, offset, limit } => {
-            return files::read(agent, path, offset, limit, &mut writer).await;
+            let part = files::Part::From { offset, limit };
+            return files::read(agent, path, part, &mut writer).await;
+        }
+        Request::ReadFileEnd { path, last } => {
+            return files::read(agent, path, files::Part::Last(last), &mut writer).await;
         }
         Request::WriteFile { path, mode, size_hint, sync } => {
             let write = files::Write { path, mode, size_hint, sync };

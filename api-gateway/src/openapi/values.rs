@@ -160,6 +160,8 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<Limit> {
         "Range" => {
             Limit::text(64, "^bytes=([0-9]{1,18}-([0-9]{1,18})?|-[0-9]{1,18})$").formatted("byte-range")
         }
+        // Anything may name a version; what is none of the file's has the whole sent.
+        "If-Range" => Limit::text(64, "^[!-~ ]+$"),
         _ => return None,
     })
 }

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod pool;
 pub mod providers;
 pub mod quotas;
+pub mod range;
 pub mod sandboxes;
 pub mod snapshots;
 pub mod system;

@@ -74,3 +74,58 @@ async fn a_body_that_is_not_the_file_is_not_stored_as_it() {
     assert_eq!(put().header("content-encoding", "identity").send().await.unwrap().status(), 200);
     assert_eq!(size().await, Value::from(5));
 }
+
+#[tokio::test]
+async fn a_part_of_a_file_is_sent_to_who_asks_for_one() {
+    let world = World::start().await;
+    let base = format!("/sandboxes/{}/files", world.sandbox().await);
+    world.post(&base, json!({"path": "/f", "content": "0123456789"}), 200).await;
+    world.post(&base, json!({"path": "/empty", "content": ""}), 200).await;
+    let ask = async |method: Method, path: &str, headers: &[(&str, &str)]| {
+        let request = world.ask(method, &format!("{base}?path={path}"));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let answer = request.send().await.unwrap();
+        let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let told = (answer.status().as_u16(), header("content-range"), header("content-length"));
+        assert!(told.0 >= 400 || header("accept-ranges").as_deref() == Some("bytes"), "{told:?}");
+        (told, answer.text().await.unwrap())
+    };
+    let get = async |path: &str, range: &str| ask(Method::GET, path, &[("range", range)]).await;
+    for (range, content_range, bytes) in [
+        ("bytes=2-4", "bytes 2-4/10", "234"),
+        ("bytes=0-0", "bytes 0-0/10", "0"),
+        ("bytes=7-", "bytes 7-9/10", "789"),
+        ("bytes=7-99999999999999999999999", "bytes 7-9/10", "789"),
+        ("bytes=-3", "bytes 7-9/10", "789"),
+        ("bytes=-99", "bytes 0-9/10", "0123456789"),
+    ] {
+        let length = Some(bytes.len().to_string());
+        assert_eq!(
+            get("/f", range).await,
+            ((206, Some(content_range.to_owned()), length), bytes.to_owned()),
+            "{range}"
+        );
+    }
+    // What is no single range of bytes is passed over.
+    for range in ["bytes=4-2", "bytes=1-2,4-5", "lines=1-2", "bytes=", "bytes=-", "bytes=x-2", "bytes 1-2"] {
+        assert_eq!(get("/f", range).await, ((200, None, None), "0123456789".to_owned()), "{range}");
+    }
+    for (path, range, size) in [
+        ("/f", "bytes=10-", 10),
+        ("/f", "bytes=99-100", 10),
+        ("/f", "bytes=-0", 10),
+        ("/empty", "bytes=0-", 0),
+        ("/empty", "bytes=-1", 0),
+    ] {
+        let ((status, content_range, _), body) = get(path, range).await;
+        assert_eq!((status, content_range), (416, Some(format!("bytes */{size}"))), "{path} {range}");
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["code"], "RANGE_NOT_SATISFIABLE");
+    }
+    assert_eq!(ask(Method::HEAD, "/f", &[("range", "bytes=2-4")]).await.0.0, 200);
+    assert_eq!(get("/none", "bytes=2-4").await.0.0, 404);
+    // A version that is not that of the file has the whole sent.
+    for version in ["\"x\"", "W/\"x\"", "*", "Fri, 02 Jan 2026 03:04:05 GMT"] {
+        let answer = ask(Method::GET, "/f", &[("range", "bytes=2-4"), ("if-range", version)]).await;
+        assert_eq!(answer, ((200, None, None), "0123456789".to_owned()), "{version}");
+    }
+}

@@ -18,6 +18,7 @@ mod nats;
 mod network;
 mod outside;
 mod packets;
+mod ranges;
 mod rules;
 mod siege;
 mod tenants;

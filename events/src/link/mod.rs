@@ -9,6 +9,8 @@ mod frame;
 mod server;
 mod stream;
 
+use std::ops::Range;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +41,8 @@ pub struct LinkRequest {
     pub op: LinkOp,
 }
 
-/// The operations. `ReadFile`, `WriteFile`, `ListFiles`, `Glob` and `Input` are streams, the others plain calls.
+/// The operations. `ReadFile`, `ReadFilePart`, `WriteFile`, `ListFiles`, `Glob` and `Input` are streams, the others plain
+/// calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum LinkOp {
@@ -129,6 +132,35 @@ pub enum LinkOp {
         /// How.
         change: ModeChange,
     },
+    /// Streams a part of a file out. The head is `File`; what of its size the part is ([`ByteRange::of`]) follows, exactly, or
+    /// nothing where the file has no such bytes. `Unsupported` for a file that does not tell its size.
+    ReadFilePart {
+        /// Which.
+        path: String,
+        /// Which bytes.
+        range: ByteRange,
+    },
+}
+
+/// One range of the bytes of something whose length its asker does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ByteRange {
+    /// From the first to the last byte; to the end where there is no last.
+    From(u64, Option<u64>),
+    /// So many bytes before the end.
+    Last(u64),
+}
+
+impl ByteRange {
+    /// Which bytes of `total` these are; `None`: there are none.
+    pub fn of(self, total: u64) -> Option<Range<u64>> {
+        let range = match self {
+            Self::From(first, last) => first..last.map_or(total, |last| last.saturating_add(1).min(total)),
+            Self::Last(count) => total.saturating_sub(count)..total,
+        };
+        (range.start < range.end).then_some(range)
+    }
 }
 
 /// What an executor answers.

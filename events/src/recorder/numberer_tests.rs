@@ -280,7 +280,7 @@ fn the_first_end_wins_and_nothing_follows_it() {
 fn an_event_that_comes_again_is_a_duplicate() {
     let mut record = Record::new();
     let extended = event(SandboxUnhealthy { message: "no answer".to_owned() });
-    let read = event(FileRead { path: "/a".to_owned(), size: 1 });
+    let read = event(FileRead { path: "/a".to_owned(), size: 1, range: None });
     let all = vec![requested(), extended, read, started(1), output(1, STDOUT, 0, b"a")];
     let twice = [all.clone(), all.clone()].concat();
     assert_eq!(record.take(twice, false), [DropReason::Duplicate; 5]);

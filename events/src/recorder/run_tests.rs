@@ -313,7 +313,7 @@ fn event(data: impl Into<EventData>) -> Event {
 }
 
 fn read(path: &str) -> Event {
-    event(FileRead { path: path.to_owned(), size: 1 })
+    event(FileRead { path: path.to_owned(), size: 1, range: None })
 }
 
 fn started(exec: ExecId) -> Event {

@@ -329,8 +329,11 @@ pub struct FileWritten {
 pub struct FileRead {
     /// The path, as the client gave it.
     pub path: String,
-    /// The size, in bytes.
+    /// The size of the file, in bytes.
     pub size: u64,
+    /// Which bytes of it, where not all were asked for: the first one, and the one after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<(u64, u64)>,
 }
 
 /// `file.deleted`

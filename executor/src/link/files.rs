@@ -5,8 +5,8 @@ use agent::client::{CallError, Listed, Listing, WriteFile};
 use agent::protocol::{Entry, FileErrorKind, FileRefusal};
 use chrono::{DateTime, Utc};
 use events::{
-    EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead, FileWritten,
-    LinkError, LinkFault, LinkIncoming, LinkValue, ModeChange,
+    ByteRange, EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead,
+    FileWritten, LinkError, LinkFault, LinkIncoming, LinkValue, ModeChange,
 };
 
 use serde::Serialize;
@@ -44,21 +44,65 @@ pub(super) async fn read(
     incoming: &mut LinkIncoming,
 ) -> Answer {
     let mut download = hosted.agent.read_file(path, 0, None).await.map_err(|error| fault(hosted, error))?;
-    // The log has it before the first byte leaves.
-    if shared
-        .log
-        .publish(&[context.event(FileRead { path: path.to_owned(), size: download.entry.size })])
-        .await
-        .is_err()
-    {
-        tracing::warn!(sandbox.id = %context.sandbox, "a file was not read: that cannot be recorded");
-        return Err(unrecordable());
-    }
+    record_read(shared, context, FileRead { path: path.to_owned(), size: download.entry.size, range: None })
+        .await?;
     incoming.accept(LinkValue::File(entry(&download.entry))).await.map_err(broken)?;
     while let Some(bytes) = download.next().await.map_err(|error| fault(hosted, error))? {
         incoming.write(bytes).await.map_err(broken)?;
     }
     Ok(LinkValue::Done)
+}
+
+/// As many bytes as the size of the file promises when it is opened, or an end that nobody takes for one.
+pub(super) async fn read_part(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    path: &str,
+    asked: ByteRange,
+    incoming: &mut LinkIncoming,
+) -> Answer {
+    let opened = match asked {
+        ByteRange::From(first, last) => {
+            let limit = last.map(|last| last.saturating_sub(first).saturating_add(1));
+            hosted.agent.read_file(path, first, limit).await
+        }
+        ByteRange::Last(count) => hosted.agent.read_file_end(path, count).await,
+    };
+    let mut download = opened.map_err(|error| fault(hosted, error))?;
+    let size = download.entry.size;
+    let Some(range) = asked.of(size) else {
+        // Files of /proc say that they are empty.
+        if size == 0 && download.next().await.map_err(|error| fault(hosted, error))?.is_some() {
+            return Err(LinkFault::new(FaultCode::Unsupported, "a file that does not tell its size"));
+        }
+        incoming.accept(LinkValue::File(entry(&download.entry))).await.map_err(broken)?;
+        return Ok(LinkValue::Done);
+    };
+    let bounds = Some((range.start, range.end));
+    record_read(shared, context, FileRead { path: path.to_owned(), size, range: bounds }).await?;
+    incoming.accept(LinkValue::File(entry(&download.entry))).await.map_err(broken)?;
+    let mut left = range.end - range.start;
+    while left > 0 {
+        let next = download.next().await.map_err(|error| fault(hosted, error))?;
+        let Some(mut bytes) = next else {
+            return Err(LinkFault::new(FaultCode::Failed, "the file became shorter while it was read"));
+        };
+        // What was appended meanwhile is not part of it.
+        bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= bytes.len() as u64;
+        incoming.write(bytes).await.map_err(broken)?;
+    }
+    Ok(LinkValue::Done)
+}
+
+/// The log has it before the first byte leaves.
+async fn record_read(shared: &Shared, context: &Context, read: FileRead) -> Result<(), LinkFault> {
+    if shared.log.publish(&[context.event(read)]).await.is_err() {
+        tracing::warn!(sandbox.id = %context.sandbox, "a file was not read: that cannot be recorded");
+        return Err(unrecordable());
+    }
+    Ok(())
 }
 
 pub(super) async fn write(

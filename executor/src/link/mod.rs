@@ -64,6 +64,9 @@ async fn carry_out(
     let context = Context::of_link(request, &hosted.redaction, &shared.clock);
     match &request.op {
         LinkOp::ReadFile { path } => files::read(shared, &context, hosted, path, incoming).await,
+        LinkOp::ReadFilePart { path, range } => {
+            files::read_part(shared, &context, hosted, path, *range, incoming).await
+        }
         LinkOp::WriteFile { path, mode, keep_mode } => {
             let mode = files::Mode { bits: *mode, keep: *keep_mode };
             files::write(shared, &context, hosted, path, mode, incoming).await

@@ -58,30 +58,44 @@ async fn finish(writer: &mut Writer, reply: Reply) -> Result<(), FrameError> {
     writer.flush().await
 }
 
-pub async fn read(
-    agent: &Agent,
-    path: String,
-    offset: u64,
-    limit: Option<u64>,
-    writer: &mut Writer,
-) -> Result<(), FrameError> {
+/// What of a file is read.
+#[derive(Clone, Copy)]
+pub enum Part {
+    From {
+        offset: u64,
+        limit: Option<u64>,
+    },
+    /// So many bytes before the end.
+    Last(u64),
+}
+
+impl Part {
+    /// Where it begins in a file of this size, and how long it is at most.
+    fn of(self, size: u64) -> (u64, u64) {
+        match self {
+            Self::From { offset, limit } => (offset, limit.unwrap_or(u64::MAX)),
+            Self::Last(count) => (size.saturating_sub(count), count),
+        }
+    }
+}
+
+pub async fn read(agent: &Agent, path: String, part: Part, writer: &mut Writer) -> Result<(), FrameError> {
     let full = match path::resolve(agent, &path) {
         Ok(full) => full,
         Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
     };
-    let mut left = limit.unwrap_or(u64::MAX);
     let shown = path.clone();
     let opened = blocking(&path, move || {
         let (file, metadata) = open_regular(&full).map_err(named(&shown))?;
+        let (offset, left) = part.of(metadata.len());
         let first = read_chunk(&file, offset, left).map_err(named(&shown))?;
-        Ok((Arc::new(file), entry_of(&full, &metadata, false), first))
+        Ok((Arc::new(file), entry_of(&full, &metadata, false), offset, left, first))
     });
-    let (file, entry, mut chunk) = match opened.await {
+    let (file, entry, mut at, mut left, mut chunk) = match opened.await {
         Ok(opened) => opened,
         Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
     };
     writer.send(&Reply::File(entry)).await?;
-    let mut at = offset;
     while !chunk.is_empty() {
         (at, left) = (at.saturating_add(chunk.len() as u64), left - chunk.len() as u64);
         writer.send(&Reply::Chunk { bytes: chunk }).await?;

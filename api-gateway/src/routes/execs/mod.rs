@@ -5,7 +5,6 @@ pub mod get;
 pub mod kill;
 pub mod list;
 pub mod output;
-pub mod range;
 pub mod recording;
 mod reply;
 pub mod resize;

@@ -5,22 +5,24 @@ use std::io;
 use std::ops::Range;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
 use bytes::Bytes;
-use events::{ExecEnd, ExecId, ExecState, OutputChunk, OutputItem, OutputReader, OutputStream, StoreError};
+use events::{
+    ByteRange, ExecEnd, ExecId, ExecState, OutputChunk, OutputItem, OutputReader, OutputStream, StoreError,
+};
 use futures::Stream;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::find;
 use super::get::state_name;
-use super::range::Asked;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::start::read;
 use crate::extract::{ExecPath, QueryOf};
 use crate::gateway::Gateway;
+use crate::routes::range::{self, unsatisfiable};
 use crate::stream::raw;
 
 /// How much is read from the record at once, in bytes.
@@ -44,11 +46,11 @@ pub(crate) struct Wanted {
     stream: Option<OutputStream>,
     offset: u64,
     follow: bool,
-    range: Option<Asked>,
+    range: Option<ByteRange>,
 }
 
 impl OutputQuery {
-    pub(crate) fn read(&self, range: Option<Asked>) -> Result<Wanted, ApiError> {
+    pub(crate) fn read(&self, range: Option<ByteRange>) -> Result<Wanted, ApiError> {
         let wanted = Wanted {
             stream: match self.stream.as_deref() {
                 None | Some("stdout") => Some(OutputStream::Stdout),
@@ -120,7 +122,7 @@ pub(crate) async fn output(
     QueryOf(query): QueryOf<OutputQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wanted = query.read(Asked::read(&headers))?;
+    let wanted = query.read(range::read(&headers))?;
     let state = find(&gateway, &caller.tenant, id).await?;
     let mut response = match wanted.stream {
         Some(stream) if !wanted.follow || state.end.is_some() => {
@@ -170,16 +172,9 @@ async fn part(
     headers.insert("x-next-offset", range.end.into());
     if wanted.range.is_some() {
         let all = if state.end.is_some() { total.to_string() } else { "*".to_owned() };
-        set(headers, header::CONTENT_RANGE, &format!("bytes {}-{}/{all}", range.start, range.end - 1));
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        range::partial(&mut response, &range, &all);
     }
     Ok(response)
-}
-
-fn unsatisfiable(total: u64) -> Response {
-    let mut response = ApiError::range_not_satisfiable("the range begins past the end").into_response();
-    set(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{total}"));
-    response
 }
 
 /// Says how the exec stands.
@@ -191,13 +186,6 @@ fn describe(headers: &mut HeaderMap, state: &ExecState, stream: Option<OutputStr
     }
     if let Some(stream) = stream {
         headers.insert("x-output-bytes", state.recorded(stream).into());
-    }
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    // Digits and punctuation are always a value.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
     }
 }
 

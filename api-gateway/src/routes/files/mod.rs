@@ -10,6 +10,7 @@ pub mod read;
 pub mod rename;
 pub mod stat;
 pub mod upload;
+mod version;
 pub mod write;
 
 use chrono::{DateTime, Utc};

@@ -140,7 +140,10 @@ pub(super) fn detail(data: &EventData) -> Option<String> {
         EventData::ExecFailed(it) => format!("{} {}", it.exec, it.message),
         EventData::ExecOutcomeUnknown(it) => format!("{} {}", it.exec, it.message),
         EventData::FileWritten(it) => format!("{:?} {} bytes", it.path, it.size),
-        EventData::FileRead(it) => format!("{:?} {} bytes", it.path, it.size),
+        EventData::FileRead(it) => match it.range {
+            None => format!("{:?} {} bytes", it.path, it.size),
+            Some((first, end)) => format!("{:?} bytes {first} to {end} of {}", it.path, it.size),
+        },
         EventData::FileDeleted(it) => format!("{:?}", it.path),
         EventData::FileMoved(it) => format!("{:?} to {:?}", it.from, it.to),
         EventData::FileModeChanged(it) => format!("{:?} to {:04o}", it.path, it.mode),
