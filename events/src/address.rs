@@ -30,13 +30,17 @@ impl AddressPolicy {
         Ok(Self { allowed: networks.iter().map(parse).collect::<Result<_, _>>()? })
     }
 
-    /// Whether this address may be connected to.
-    pub fn permits(&self, address: IpAddr) -> bool {
-        // What is written as IPv6 and reaches an IPv4 address is judged as that.
-        let meant = match address {
+    /// The address that is judged: what is written as IPv6 and reaches an IPv4 address is that one.
+    pub fn meant(address: IpAddr) -> IpAddr {
+        match address {
             IpAddr::V4(_) => address,
             IpAddr::V6(v6) => embedded(v6).map_or(address, IpAddr::V4),
-        };
+        }
+    }
+
+    /// Whether this address may be connected to.
+    pub fn permits(&self, address: IpAddr) -> bool {
+        let meant = Self::meant(address);
         self.allowed.iter().any(|network| network.contains(&meant)) || is_public(meant)
     }
 }

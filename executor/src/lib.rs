@@ -15,6 +15,7 @@ pub mod provider;
 pub mod providers;
 mod reconcile;
 mod recorded;
+mod resolver;
 mod service;
 mod shortage;
 mod turns;

@@ -135,8 +135,10 @@ pub struct DockerConfig {
     pub bridge_network: String,
     /// What those may reach though it is not public: `10.0.0.5:443`, `10.0.0.0/24`, `[fd00::5]:443`.
     pub allow_networks: Vec<String>,
-    /// The name servers that those ask, and no others; empty: those of the engine's host.
+    /// The name servers that are asked on their behalf; empty: those of the node.
     pub dns_servers: Vec<String>,
+    /// Names of the inside that are asked for all the same, with all below them: `mirror.internal`.
+    pub allow_names: Vec<String>,
     /// `missing` or `never`.
     pub pull: String,
     /// `NAME=IMAGE`: the engine is asked for IMAGE where a request names NAME.
@@ -420,6 +422,7 @@ impl Default for Config {
                     bridge_network: "stacyvm".to_owned(),
                     allow_networks: Vec::new(),
                     dns_servers: Vec::new(),
+                    allow_names: Vec::new(),
                     pull: "missing".to_owned(),
                     image_aliases: Vec::new(),
                     pids_limit: 256,

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use events::ProviderName;
 use executor::provider::Provider;
 use executor::providers::bubblewrap::{BubblewrapConfig, BubblewrapProvider, RootfsSource};
-use executor::providers::docker::{DockerConfig, DockerProvider, NetworkException, PullPolicy};
+use executor::providers::docker::{DockerConfig, DockerProvider, Name, NetworkException, PullPolicy};
 
 use super::agent_program;
 use crate::config::Config;
@@ -77,6 +77,7 @@ fn make_docker(
         bridge_network: docker.bridge_network.clone(),
         allow_networks: allow_networks(&docker.allow_networks)?,
         dns_servers: dns_servers(&docker.dns_servers)?,
+        allow_names: allow_names(&docker.allow_names)?,
         pull: if docker.pull == "never" { PullPolicy::Never } else { PullPolicy::Missing },
         image_aliases: docker
             .image_aliases
@@ -103,20 +104,26 @@ fn allow_networks(entries: &[String]) -> anyhow::Result<Vec<NetworkException>> {
     parsed.context("providers.docker.allow_networks")
 }
 
-/// The name servers of sandboxes with a network.
+/// Names of the inside that those may ask for.
+fn allow_names(entries: &[String]) -> anyhow::Result<Vec<Name>> {
+    if entries.len() > MOST_EXCEPTIONS {
+        bail!(
+            "providers.docker.allow_names has more than {MOST_EXCEPTIONS} entries: name what is above them"
+        );
+    }
+    let parsed: Result<_, _> = entries.iter().map(|entry| entry.parse()).collect();
+    parsed.context("providers.docker.allow_names")
+}
+
+/// Whom the node asks on behalf of sandboxes with a network.
 fn dns_servers(entries: &[String]) -> anyhow::Result<Vec<Ipv4Addr>> {
     let parse = |entry: &String| {
-        let address: Ipv4Addr = entry.trim().parse().with_context(|| {
-            format!("providers.docker.dns_servers: {entry:?} is no IPv4 address, and sandboxes have no other")
-        })?;
-        if address.is_loopback()
-            || address.is_unspecified()
-            || address.is_multicast()
-            || address.is_broadcast()
-        {
-            bail!(
-                "providers.docker.dns_servers: {entry:?} cannot be reached from a sandbox: name another address of that machine"
-            );
+        let address: Ipv4Addr = entry
+            .trim()
+            .parse()
+            .with_context(|| format!("providers.docker.dns_servers: {entry:?} is no IPv4 address"))?;
+        if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
+            bail!("providers.docker.dns_servers: {entry:?} is nobody's address");
         }
         Ok(address)
     };
@@ -181,9 +188,16 @@ mod tests {
     }
 
     #[test]
-    fn name_servers_are_addresses_that_a_sandbox_can_reach() {
-        assert_eq!(dns_servers(&texts(&["10.0.0.2"])).unwrap(), [Ipv4Addr::new(10, 0, 0, 2)]);
-        for wrong in ["127.0.0.53", "0.0.0.0", "ns.example", "fd00::53", "10.0.0.2:53"] {
+    fn name_servers_are_addresses_and_names_are_names() {
+        let servers = [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 53)];
+        assert_eq!(dns_servers(&texts(&["10.0.0.2", "127.0.0.53"])).unwrap(), servers);
+        assert_eq!(allow_names(&texts(&["mirror.internal", "Db.corp."])).unwrap().len(), 2);
+        for wrong in ["*.corp", "10.0.0.2", ".", "a b"] {
+            let error = format!("{:#}", allow_names(&texts(&[wrong])).unwrap_err());
+            assert!(error.starts_with("providers.docker.allow_names: ") && error.contains(wrong), "{error}");
+        }
+        allow_names(&vec!["x.corp".to_owned(); MOST_EXCEPTIONS + 1]).unwrap_err();
+        for wrong in ["0.0.0.0", "255.255.255.255", "ns.example", "fd00::53", "10.0.0.2:53"] {
             let error = format!("{:#}", dns_servers(&texts(&[wrong])).unwrap_err());
             assert!(error.starts_with("providers.docker.dns_servers: ") && error.contains(wrong), "{error}");
         }

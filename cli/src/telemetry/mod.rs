@@ -22,8 +22,10 @@ pub fn start(config: &Config) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(rules) if !rules.is_empty() => EnvFilter::try_new(rules).context("RUST_LOG")?,
         // The libraries below say much that only their authors want to know.
-        _ => EnvFilter::try_new(format!("{level},async_nats=warn,sqlx=warn,bollard=warn,hyper=warn"))
-            .with_context(|| format!("logging.level: {level:?}"))?,
+        _ => EnvFilter::try_new(format!(
+            "{level},async_nats=warn,sqlx=warn,bollard=warn,hyper=warn,hickory_proto=error"
+        ))
+        .with_context(|| format!("logging.level: {level:?}"))?,
     };
     let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let json = config.logging.format == "json";

@@ -14,6 +14,7 @@ mod hunger;
 mod images;
 mod kernel;
 mod leavings;
+mod names;
 mod nats;
 mod network;
 mod outside;

@@ -128,7 +128,7 @@ while True:
         known = name == "known.test" and asked[at + 1:at + 3] == bytes([0, 1])
         flags = bytes([0x81, 0x80 if name == "known.test" else 0x83])
         head = asked[:2] + flags + bytes([0, 1, 0, int(known), 0, 0, 0, 0])
-        answer = bytes([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 203, 0, 113, 254]) if known else b""
+        answer = bytes([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 93, 184, 215, 14]) if known else b""
         s.sendto(head + question + answer, who)
 "#;
 

@@ -97,7 +97,9 @@ async fn packets_of_ones_own_making_lead_nowhere() {
     let mut outside = Outside::new();
     let seen = outside.answers_questions();
     outside.inside(&["sh", "-c", "echo 1 | tee /proc/sys/net/ipv4/conf/*/accept_source_route"]);
-    let serve = Serve::with_config("docker", &[], &keys()).await;
+    // A port that all rules look at, for questions too.
+    let open = format!("providers:\n  docker:\n    allow_networks: [\"{}:53\"]\n", outside.address);
+    let serve = Serve::with_config("docker", &[], &format!("{}{open}", keys())).await;
     let (one, two) = (Sandbox::of(&serve, RED).await, Sandbox::of(&serve, BLUE).await);
     let (own, other) = (one.address, two.address);
     let gateway = |of: Ipv4Addr| Ipv4Addr::from(u32::from(of) - 1).to_string();

@@ -192,7 +192,7 @@ async fn rules_that_cannot_be_put_back_are_a_reason_that_all_are_told() {
 }
 
 #[tokio::test]
-async fn exceptions_open_what_they_name_and_names_are_asked_of_named_servers_within_bounds() {
+async fn exceptions_open_what_they_name_and_names_are_asked_within_bounds() {
     let mut outside = Outside::new();
     let (port, other_port) = (outside.port, free_port());
     outside.listens_on(other_port);
@@ -201,7 +201,7 @@ async fn exceptions_open_what_they_name_and_names_are_asked_of_named_servers_wit
     let seen = outside.answers_questions();
     let [link_local, private, shared] = outside.closed.clone();
     let yaml = format!(
-        "providers:\n  docker:\n    dns_servers: [{}]\n    allow_networks:\n      - {private}:{port}\n      - 100.64.0.0/10\n      - 10.0.0.0/8:8000-8001\n",
+        "providers:\n  docker:\n    dns_servers: [{0}]\n    allow_networks:\n      - {private}:{port}\n      - 100.64.0.0/10\n      - 10.0.0.0/8:8000-8001\n      - {0}:53\n",
         outside.address
     );
     let serve = Serve::with_config("docker", &[], &yaml).await;
@@ -236,7 +236,7 @@ async fn exceptions_open_what_they_name_and_names_are_asked_of_named_servers_wit
     // Names come from the server that was named; another sandbox's address has none, in no way that one may ask.
     let ask = |what: &str| format!("python3 -c 'import socket; print(socket.{what})'");
     let known = serve.api.exec(&one, &ask("gethostbyname(\"known.test\")")).await;
-    assert_eq!(known["stdout"], "203.0.113.254\n", "{known}");
+    assert_eq!(known["stdout"], "93.184.215.14\n", "{known}");
     for what in [
         format!("gethostbyaddr(\"{other}\")"),
         format!("gethostbyname(\"{two}\")"),
@@ -246,7 +246,8 @@ async fn exceptions_open_what_they_name_and_names_are_asked_of_named_servers_wit
         assert!(answer["exit_code"] != 0 && answer["stdout"] == "", "{what}: {answer}");
     }
 
-    // Straight to the server: as fast as it can, what is longer than a name can be, and to a server that nobody named.
+    // Straight to the server, which an exception names with the port: as fast as it can, what is longer than a name can be; and to servers
+    // that no exception names so.
     let began = Instant::now();
     let flood = |address: &str, bytes: usize, count: usize| {
         format!(

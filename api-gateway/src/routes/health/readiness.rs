@@ -6,7 +6,7 @@ use crate::gateway::Gateway;
 use crate::routes::providers::{Provider, all};
 
 /// What executors say of a provider with a name in front.
-const REASONS: [&str; 2] = ["disk_low", "network_rules"];
+const REASONS: [&str; 3] = ["disk_low", "network_rules", "network_names"];
 
 /// A server that carries out requests, and what of it works. No key is asked for here, so it says no more than that.
 #[derive(Debug, Serialize, ToSchema)]
@@ -34,7 +34,7 @@ pub struct ProviderReadiness {
     pub healthy: bool,
     /// Whether it is the one of a spawn that names none.
     pub default: bool,
-    /// Why it does not work, where that has a stable name: `disk_low`, `network_rules`. The rest is in the diagnostics.
+    /// Why it does not work, where that has a stable name: `disk_low`, `network_rules`, `network_names`. The rest is in the diagnostics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
     /// When a node last told of it.

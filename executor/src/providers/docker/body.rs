@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bollard::models::{
@@ -50,6 +51,7 @@ pub(super) fn create_body(
     order: &BoxOrder,
     image: &ImageConfig,
     cgroup_parent: Option<String>,
+    name_server: Option<Ipv4Addr>,
 ) -> ContainerCreateBody {
     let spec = &order.spec;
     let mut labels: HashMap<_, _> = own_labels(config).map(|(name, value)| (name.to_owned(), value)).into();
@@ -85,9 +87,9 @@ pub(super) fn create_body(
             bind(&run_dir::shared(shared_dir), inside::RUN_DIR, false),
         ]),
         network_mode: Some(network_mode(config, order)),
-        // Whom its own resolver in the box asks.
-        dns: (spec.network == Network::Bridge && !config.dns_servers.is_empty())
-            .then(|| config.dns_servers.iter().map(ToString::to_string).collect()),
+        // Whom the engine's resolver in the box asks; and no domains of the host's to look names up in.
+        dns: name_server.map(|address| vec![address.to_string()]),
+        dns_search: name_server.map(|_| vec![".".to_owned()]),
         readonly_rootfs: Some(spec.read_only_root),
         tmpfs: spec.read_only_root.then(|| tmpfs(in_memory)),
         shm_size: in_memory.and_then(|sizes| i64::try_from(sizes.shm).ok()),

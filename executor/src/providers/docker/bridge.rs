@@ -1,6 +1,6 @@
 //! The network of a box that asks for one: a bridge of its own, and rules of ours about what it leads to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::models::{Ipam, IpamConfig, Network, NetworkCreateRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 use events::SandboxId;
+use ipnet::Ipv4Net;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -19,6 +20,7 @@ use super::errors::{Meaning, create_error, meaning};
 use super::rules::{self, POOL, Rules};
 use super::{DockerProvider, nft, same_namespace};
 use crate::provider::{CreateError, Source};
+use crate::resolver::{Resolver, host_end};
 
 /// How many places in the pool are tried. With half of them taken, all of these are taken once in 4 billion times.
 const TRIES: u32 = 32;
@@ -34,6 +36,8 @@ pub(super) struct Bridges {
     kept: tokio::sync::Mutex<Kept>,
     /// Why the rules for networks that are there cannot be kept.
     trouble: Mutex<Option<String>>,
+    /// Why boxes that are there hear of no names.
+    deaf: Mutex<Option<String>>,
     /// Why no networks can be had.
     refusal: Mutex<Option<String>>,
 }
@@ -54,6 +58,11 @@ impl Bridges {
     /// Why boxes that are there may reach what they must not.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why boxes that are there hear of no names.
+    pub(super) fn deaf(&self) -> Option<String> {
+        self.deaf.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why a box that asks for a network is refused.
@@ -77,18 +86,31 @@ impl Bridges {
         }
         *trouble = reason.map(ToString::to_string);
     }
+
+    /// Says so once.
+    fn set_deaf(&self, reason: Option<String>) {
+        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&reason, &*deaf) {
+            (Some(reason), None) => {
+                tracing::error!(error = %reason, "sandboxes with a network hear of no names");
+            }
+            (None, Some(_)) => tracing::info!("sandboxes with a network hear of names again"),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        *deaf = reason;
+    }
 }
 
 impl DockerProvider {
     /// Rules first, then the network: there is no moment in which it is open.
     pub(super) async fn make_network(&self, engine: &Docker, id: SandboxId) -> Result<(), CreateError> {
         let mut kept = self.bridges.kept.lock().await;
-        let refused = |reason: Source| {
-            self.bridges.set_refusal(Some(&reason));
-            let what = format!("network \"bridge\": its rules cannot be kept here: {reason}");
-            CreateError::Unsupported { what }
+        let unsupported = |why: &str, reason: &Source| {
+            self.bridges.set_refusal(Some(reason));
+            CreateError::Unsupported { what: format!("network \"bridge\": {why} here: {reason}") }
         };
-        self.hold_rules(&mut kept, false).await.map_err(refused)?;
+        let held = self.hold_rules(&mut kept, false).await;
+        held.map_err(|reason| unsupported("its rules cannot be kept", &reason))?;
         kept.in_use = true;
         let interface = format!("{}{}", self.interface_prefix(), short(&id.to_string(), 7));
         for attempt in 0..TRIES {
@@ -100,12 +122,26 @@ impl DockerProvider {
             }
         }
         // Rules hold where they were made. An engine of another machine, or of another network namespace, has none.
-        if Path::new("/sys/class/net").join(&interface).exists() {
+        let usable = if Path::new("/sys/class/net").join(&interface).exists() {
+            self.answer_names(engine, id)
+                .await
+                .map_err(|reason| unsupported("no names can be answered", &reason))
+        } else {
+            Err(unsupported("its rules cannot be kept", &ELSEWHERE.into()))
+        };
+        if usable.is_err() {
+            self.take_away(engine, id, &mut kept).await;
+        } else {
             self.bridges.set_refusal(None);
-            return Ok(());
         }
-        self.take_away(engine, id, &mut kept).await;
-        Err(refused(ELSEWHERE.into()))
+        usable
+    }
+
+    /// Listens for the questions of a box whose network is there.
+    async fn answer_names(&self, engine: &Docker, id: SandboxId) -> Result<(), Source> {
+        let network = engine.inspect_network(&network_name(&self.config, id), None).await?;
+        let subnet = subnet(network.ipam.as_ref()).ok_or("the engine does not say where its network is")?;
+        self.resolver.listen(id, subnet).await.map_err(|error| cannot_listen(subnet, &error).into())
     }
 
     /// Removes the network of a box, and the rules with the last one of them. Best effort: what stays leads nowhere that it did not
@@ -117,6 +153,7 @@ impl DockerProvider {
     }
 
     async fn take_away(&self, engine: &Docker, id: SandboxId, kept: &mut Kept) {
+        self.resolver.leave(id);
         match engine.remove_network(&network_name(&self.config, id)).await {
             Ok(()) => {}
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => return,
@@ -128,6 +165,7 @@ impl DockerProvider {
         if self.own_networks(engine).await.is_ok_and(|left| left.is_empty()) {
             kept.in_use = false;
             self.bridges.set_trouble(None);
+            self.bridges.set_deaf(None);
             self.drop_rules(kept).await;
         }
     }
@@ -157,9 +195,19 @@ impl DockerProvider {
         let all_are_old = first && kept.put.is_none();
         let mut unused = HashMap::new();
         let mut left = 0_usize;
-        for (network, name) in networks {
-            if self.has_box(&name) {
+        let (mut deaf, mut there) = (None, HashSet::new());
+        for Found { network, name, subnet } in networks {
+            let id = id_in(&name);
+            there.extend(id);
+            if let Some(id) = id.filter(|id| self.run_dir(*id).exists()) {
                 left += 1;
+                let listens = match subnet {
+                    Some(subnet) => {
+                        self.resolver.listen(id, subnet).await.map_err(|error| cannot_listen(subnet, &error))
+                    }
+                    None => Err("the engine does not say where their networks are".to_owned()),
+                };
+                deaf = deaf.or(listens.err());
                 continue;
             }
             let since = kept.unused.get(&network).copied().unwrap_or_else(Instant::now);
@@ -175,6 +223,8 @@ impl DockerProvider {
             unused.insert(network, since);
             left += 1;
         }
+        self.resolver.keep(|id| there.contains(&id));
+        self.bridges.set_deaf(deaf);
         kept.unused = unused;
         kept.in_use = left > 0;
         if left > 0 {
@@ -233,26 +283,25 @@ impl DockerProvider {
         if same_namespace(&self.config.socket, "net").await == Some(false) {
             return Err(ELSEWHERE.into());
         }
-        nft::try_out(&self.rules(&self.interface_prefix()).text()).await
+        nft::try_out(&self.rules(&self.interface_prefix()).text()).await?;
+        Resolver::try_out().await.map_err(|error| format!("names cannot be answered: {error}").into())
     }
 
     fn rules<'a>(&'a self, prefix: &'a str) -> Rules<'a> {
-        Rules { prefix, servers: &self.config.dns_servers, exceptions: &self.config.allow_networks }
+        Rules { prefix, exceptions: &self.config.allow_networks }
     }
 
-    /// The ids and names of the networks of this node's boxes.
-    async fn own_networks(&self, engine: &Docker) -> Result<Vec<(String, String)>, Error> {
+    /// The networks of this node's boxes.
+    async fn own_networks(&self, engine: &Docker) -> Result<Vec<Found>, Error> {
         let labels = own_labels(&self.config).map(|(name, value)| format!("{name}={value}"));
         let filters = HashMap::from([("label".to_owned(), labels.to_vec())]);
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
-        let networks = engine.list_networks(Some(options)).await?;
-        Ok(networks.into_iter().filter_map(|network| network.id.zip(network.name)).collect())
-    }
-
-    /// Whether the network of that name belongs to a box that is there, or whose remains are.
-    fn has_box(&self, network: &str) -> bool {
-        let id = network.rfind("sb-").and_then(|at| network.get(at..)?.parse::<SandboxId>().ok());
-        id.is_some_and(|id| self.run_dir(id).exists())
+        let networks = engine.list_networks(Some(options)).await?.into_iter();
+        let found = |network: Network| {
+            let subnet = subnet(network.ipam.as_ref());
+            Some(Found { network: network.id?, name: network.name?, subnet })
+        };
+        Ok(networks.filter_map(found).collect())
     }
 
     /// How the names of this installation's bridges begin.
@@ -273,6 +322,7 @@ impl DockerProvider {
             ipam: Some(Ipam {
                 config: Some(vec![IpamConfig {
                     subnet: Some(format!("{subnet}/30")),
+                    gateway: Some((host_end(Ipv4Net::new_assert(subnet, 30))).to_string()),
                     ..IpamConfig::default()
                 }]),
                 ..Ipam::default()
@@ -284,6 +334,27 @@ impl DockerProvider {
             ..NetworkCreateRequest::default()
         }
     }
+}
+
+/// A network of a box.
+struct Found {
+    /// The engine's id.
+    network: String,
+    name: String,
+    subnet: Option<Ipv4Net>,
+}
+
+/// Whose network of that name it is.
+fn id_in(network: &str) -> Option<SandboxId> {
+    network.rfind("sb-").and_then(|at| network.get(at..)?.parse().ok())
+}
+
+fn subnet(ipam: Option<&Ipam>) -> Option<Ipv4Net> {
+    ipam?.config.as_ref()?.first()?.subnet.as_ref()?.parse().ok()
+}
+
+fn cannot_listen(subnet: Ipv4Net, error: &std::io::Error) -> String {
+    format!("nobody can listen on port 53 of {}: {error}", host_end(subnet))
 }
 
 const ELSEWHERE: &str = "the engine makes its networks where this node cannot see them";

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use events::{IdError, ImagePolicy, NodeId, ProviderName};
 
-use super::NetworkException;
+use super::{Name, NetworkException};
 
 /// How to reach an engine and what boxes are made of.
 #[derive(Debug, Clone)]
@@ -25,8 +25,10 @@ pub struct DockerConfig {
     pub bridge_network: String,
     /// What those boxes may reach though it is not public.
     pub allow_networks: Vec<NetworkException>,
-    /// Whom they ask for names, and nobody else. They may be on this machine. Empty: whom the engine asks.
+    /// Whom our resolver asks for names on their behalf. Empty: whom this machine asks.
     pub dns_servers: Vec<Ipv4Addr>,
+    /// Names of the inside that are asked for all the same, with all below them.
+    pub allow_names: Vec<Name>,
     /// What to do about an image that is not here.
     pub pull: PullPolicy,
     /// Image names, each with its tag, and the image that the engine is asked for instead: a mirror, or one made on
@@ -70,6 +72,7 @@ impl DockerConfig {
             bridge_network: "stacyvm".to_owned(),
             allow_networks: Vec::new(),
             dns_servers: Vec::new(),
+            allow_names: Vec::new(),
             pull: PullPolicy::default(),
             image_aliases: BTreeMap::new(),
             images: ImagePolicy::default(),

@@ -192,7 +192,8 @@ impl DockerProvider {
     ) -> Result<String, bollard::errors::Error> {
         let image = image_config(engine, &order.spec.image).await?;
         let group = self.groups.parent(engine, &self.config, &order.tenant).await?;
-        let body = body::create_body(&self.config, &self.seccomp, run_dir, order, &image, group);
+        let names = self.resolver.address(order.id);
+        let body = body::create_body(&self.config, &self.seccomp, run_dir, order, &image, group, names);
         let options =
             CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
         let _turn = self.launches.take(&order.tenant).await;

@@ -61,6 +61,25 @@ impl NetworkException {
         self.network.prefix_len() == self.network.max_prefix_len()
     }
 
+    /// What is open, on some of its ports or all.
+    pub(super) fn network(&self) -> IpNet {
+        self.network
+    }
+
+    /// The rule that lets questions for names go there, past our own server: only where a port of name servers is named.
+    pub(super) fn names_rule(&self, ports: [u16; 2]) -> Option<String> {
+        let (first, last) = self.ports?;
+        let named: Vec<_> = ports.into_iter().filter(|port| (first..=last).contains(port)).collect();
+        let family = if self.is_v6() { "ip6" } else { "ip" };
+        let named = named.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        (!named.is_empty()).then(|| {
+            format!(
+                "{family} daddr {} meta l4proto {{ tcp, udp }} th dport {{ {named} }} return",
+                self.network
+            )
+        })
+    }
+
     /// The rule that lets it through.
     pub(super) fn rule(&self) -> String {
         let family = if self.is_v6() { "ip6" } else { "ip" };

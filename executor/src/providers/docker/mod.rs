@@ -14,6 +14,7 @@ mod groups;
 mod list;
 mod nft;
 mod pull;
+mod reach;
 mod registry;
 mod remove;
 mod rules;
@@ -32,6 +33,8 @@ use tokio::sync::OnceCell;
 
 pub use config::{DockerConfig, PullPolicy};
 pub use exceptions::{NetworkException, NetworkExceptionError};
+
+pub use crate::resolver::{Name, NotAName};
 use registry::{ProgressAsAsked, as_asked};
 
 use crate::provider::{
@@ -42,6 +45,7 @@ use crate::providers::host::Host;
 use crate::providers::remover::Remover;
 use crate::providers::trash::Trash;
 use crate::providers::{run_dir, seccomp};
+use crate::resolver::Resolver;
 use crate::turns::Turns;
 
 /// How long the engine may take to begin its answer, in seconds. Starting a box on a machine under heavy load takes
@@ -63,6 +67,7 @@ pub struct DockerProvider {
     set_aside: remove::SetAside,
     pulls: Arc<pull::Pulls>,
     bridges: bridge::Bridges,
+    resolver: Resolver,
     /// Making and starting containers.
     launches: Turns<TenantId>,
     groups: groups::Groups,
@@ -145,6 +150,9 @@ impl DockerProvider {
         let remover = Remover::new(&config.agent_path);
         let trash = Trash::new(&config.data_dir, remover.clone())
             .map_err(|source| DockerSetupError::DataDir { path: config.data_dir.clone(), source })?;
+        let reach = reach::Reach::new(&config.allow_networks);
+        let inside = Box::new(move |address| reach.leads_inside(address));
+        let resolver = Resolver::new(&config.dns_servers, config.allow_names.clone(), inside);
         Ok(Self {
             config,
             seccomp,
@@ -156,6 +164,7 @@ impl DockerProvider {
             set_aside: remove::SetAside::default(),
             pulls: Arc::default(),
             bridges: bridge::Bridges::default(),
+            resolver,
             launches: Turns::a_cpu(1),
             groups: groups::Groups::default(),
         })
@@ -288,6 +297,10 @@ impl Provider for DockerProvider {
         warnings.extend(options.and_then(|options| host.users_shared(options)));
         if let Some(reason) = self.bridges.trouble() {
             let reason = format!("network_rules: sandboxes may reach what they must not: {reason}");
+            return Err(HealthError { reason, source: None });
+        }
+        if let Some(reason) = self.bridges.deaf() {
+            let reason = format!("network_names: sandboxes with a network hear of no names: {reason}");
             return Err(HealthError { reason, source: None });
         }
         if let Some(reason) = self.bridges.refusal() {

@@ -3,7 +3,7 @@
 //! It matches interfaces by the beginning of their names, so it is the same whatever boxes there are: it is put in place whole, in one
 //! transaction, before any network is made.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -35,8 +35,8 @@ const ASKS: &str = "50/second burst 200 packets";
 const ASKED_BYTES: &str = "16 kbytes/second burst 64 kbytes";
 const LONGEST_ASK: u16 = 520;
 
-/// Where the host says who resolves names for it; the second has those that a local stub asks.
-const RESOLVERS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// The ports that names are asked for on.
+const NAMES: [u16; 2] = [53, 853];
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> IpNet {
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
@@ -52,8 +52,6 @@ const fn v6(groups: [u16; 4], length: u8) -> IpNet {
 pub(super) struct Rules<'a> {
     /// How the names of bridges begin.
     pub prefix: &'a str,
-    /// The name servers of boxes, where the operator names them; they may be on the host.
-    pub servers: &'a [Ipv4Addr],
     /// What the operator opened.
     pub exceptions: &'a [NetworkException],
 }
@@ -75,18 +73,11 @@ impl Rules<'_> {
     /// Rules for one box belong into `box`, before what the operator opened for all: a map from the bridge's name to a chain.
     pub(super) fn text(&self) -> String {
         let (prefix, table) = (self.prefix, table(self.prefix));
-        let ask = "meta l4proto { tcp, udp } th dport 53";
-        let (mut names, mut servers, mut on_host) = (String::new(), String::new(), String::new());
-        if self.servers.is_empty() {
-            for address in resolvers() {
-                names += &format!("    ip daddr {address} {ask} fib daddr type != local accept\n");
-            }
-        } else {
-            let named = listed(self.servers);
-            names = format!("    ip daddr {{ {named} }} {ask} accept\n");
-            servers = format!("    ip daddr != {{ {named} }} drop\n    meta nfproto != ipv4 drop\n");
-            on_host = format!("    iifname \"{prefix}*\" ip daddr {{ {named} }} {ask} accept\n");
-        }
+        // The host's end of the very network that it comes from: not that of another box, and no other address of the host.
+        let ask = "fib daddr . iif type local meta l4proto { tcp, udp } th dport 53";
+        let [port, encrypted] = NAMES;
+        let named = self.exceptions.iter().filter_map(|exception| exception.names_rule(NAMES));
+        let named: String = named.map(|rule| format!("    {rule}\n")).collect();
         let open = |exact: bool| -> String {
             let some = self.exceptions.iter().filter(|exception| exception.is_exact() == exact);
             some.map(|exception| format!("    {}\n", exception.rule())).collect()
@@ -102,12 +93,13 @@ impl Rules<'_> {
   set asked_bytes {{ {counted} }}
   chain asked {{
     type filter hook prerouting priority -310; policy accept;
-    iifname \"{prefix}*\" meta l4proto {{ tcp, udp }} th dport {{ 53, 853 }} jump names
+    iifname \"{prefix}*\" meta l4proto {{ tcp, udp }} th dport {{ {port}, {encrypted} }} jump names
     iifname \"{prefix}*\" jump box
   }}
   chain host {{
     type filter hook input priority -10; policy accept;
-{on_host}    iifname \"{prefix}*\" drop
+    iifname \"{prefix}*\" {ask} accept
+    iifname \"{prefix}*\" drop
   }}
   chain through {{
     type filter hook forward priority -10; policy accept;
@@ -115,16 +107,19 @@ impl Rules<'_> {
     iifname \"{prefix}*\" jump box
   }}
   chain names {{
-{servers}    udp length > {LONGEST_ASK} drop
+    udp length > {LONGEST_ASK} drop
     update @asks {{ iifname limit rate over {ASKS} }} drop
     update @asked_bytes {{ iifname limit rate over {ASKED_BYTES} }} drop
+    {ask} return
+{named}    drop
   }}
   chain box {{
     ip option lsrr exists drop
     ip option ssrr exists drop
     meta nfproto ipv4 ip saddr != {POOL} drop
+    {ask} accept
     ip daddr {POOL} drop
-{names}    fib daddr type {{ local, broadcast, anycast, multicast }} drop
+    fib daddr type {{ local, broadcast, anycast, multicast }} drop
 {exact}    ip daddr {{ {metadata} }} drop
     ip6 daddr {{ {metadata_v6} }} drop
 {broad}    meta nfproto != ipv4 drop
@@ -141,32 +136,14 @@ fn listed<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
     all.into_iter().map(|one| one.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// The name servers of the host that are not on its loopback: the engine asks those from within the box's network.
-fn resolvers() -> Vec<Ipv4Addr> {
-    let mut found = Vec::new();
-    for path in RESOLVERS {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-        for address in named.filter_map(|rest| rest.trim().parse::<IpAddr>().ok()) {
-            if let IpAddr::V4(address) = address
-                && !address.is_loopback()
-                && !found.contains(&address)
-            {
-                found.push(address);
-            }
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::nft;
     use super::*;
 
-    fn text(servers: &[Ipv4Addr], exceptions: &[&str]) -> String {
+    fn text(exceptions: &[&str]) -> String {
         let exceptions: Vec<_> = exceptions.iter().map(|text| text.parse().unwrap()).collect();
-        Rules { prefix: "sv123456", servers, exceptions: &exceptions }.text()
+        Rules { prefix: "sv123456", exceptions: &exceptions }.text()
     }
 
     fn place(text: &str, line: &str) -> usize {
@@ -175,7 +152,7 @@ mod tests {
 
     #[test]
     fn exceptions_are_behind_what_is_never_open_and_broad_ones_behind_metadata() {
-        let all = text(&[], &["10.0.0.0/8", "169.254.169.254:80", "fd00::/8"]);
+        let all = text(&["10.0.0.0/8", "169.254.169.254:80", "fd00::/8"]);
         let order = [
             "    ip daddr 10.213.0.0/16 drop",
             "    fib daddr type { local, broadcast, anycast, multicast } drop",
@@ -192,22 +169,53 @@ mod tests {
     }
 
     #[test]
-    fn without_exceptions_only_port_53_of_the_named_servers_is_open_among_what_is_closed() {
-        let all = text(&[Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 3)], &[]);
-        let accepts: Vec<_> = all.lines().filter(|line| line.ends_with(" accept")).collect();
-        let ask = "ip daddr { 10.0.0.2, 10.0.0.3 } meta l4proto { tcp, udp } th dport 53 accept";
-        assert_eq!(accepts, [format!("    iifname \"sv123456*\" {ask}"), format!("    {ask}")]);
-        place(&all, "    ip daddr != { 10.0.0.2, 10.0.0.3 } drop\n");
+    fn names_are_asked_of_the_hosts_end_of_a_network_only_and_of_whom_an_exception_names_with_the_port() {
+        let ask = "fib daddr . iif type local meta l4proto { tcp, udp } th dport 53";
+        let ending = |all: &str, end: &str| -> Vec<String> {
+            all.lines().filter(|line| line.ends_with(end)).map(|line| line.trim().to_owned()).collect()
+        };
+        let all = text(&[]);
+        assert_eq!(
+            ending(&all, " accept"),
+            [format!("iifname \"sv123456*\" {ask} accept"), format!("{ask} accept")]
+        );
+        assert_eq!(ending(&all, " return"), [format!("{ask} return")]);
+        let names = &all[place(&all, "chain names")..place(&all, "chain box")];
+        assert!(names.trim_end().ends_with("    drop\n  }"), "{names}");
+
+        let all = text(&[
+            "10.0.0.0/8",
+            "10.0.0.5",
+            "10.0.0.6:80-852",
+            "10.0.0.7:53",
+            "9.9.9.9:1-1000",
+            "[fd00::5]:853",
+        ]);
+        let to =
+            |to: &str, ports: &str| format!("{to} meta l4proto {{ tcp, udp }} th dport {{ {ports} }} return");
+        assert_eq!(
+            ending(&all, " return"),
+            [
+                format!("{ask} return"),
+                to("ip daddr 10.0.0.7/32", "53"),
+                to("ip daddr 9.9.9.9/32", "53, 853"),
+                to("ip6 daddr fd00::5/128", "853"),
+            ]
+        );
     }
 
     #[tokio::test]
     async fn nft_takes_them_whatever_is_opened() {
         for all in [
-            text(&[], &[]),
-            text(
-                &[Ipv4Addr::new(10, 0, 0, 2)],
-                &["10.0.0.0/8:1-9", "10.0.0.5", "fd00::/64", "[fd00::1]:443"],
-            ),
+            text(&[]),
+            text(&[
+                "10.0.0.0/8:1-99",
+                "10.0.0.5",
+                "10.0.0.6:53",
+                "fd00::/64",
+                "[fd00::1]:443",
+                "[fd00::2]:53",
+            ]),
         ] {
             nft::try_out(&all).await.unwrap_or_else(|error| panic!("{error}\n{all}"));
         }

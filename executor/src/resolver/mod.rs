@@ -1,0 +1,113 @@
+//! The name server of boxes with a network, and the only one that they reach.
+//!
+//! It stands at the host's end of each box's network, asks the deployment's servers, and tells nothing that leads inside: an answer is
+//! judged whole, so that no part of it is left to be used. It remembers nothing between two questions: what a name led to is judged
+//! whenever it is asked.
+
+mod counts;
+mod judge;
+mod listener;
+mod names;
+mod packet;
+mod rate;
+mod upstream;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use events::SandboxId;
+use ipnet::Ipv4Net;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Semaphore;
+
+use listener::Listening;
+use upstream::Upstream;
+
+pub use names::{Name, NotAName};
+
+/// Questions that are with the deployment's servers at once, of all boxes. Each has a socket.
+const QUESTIONS: usize = 256;
+/// Connections of all boxes at once.
+const CONNECTIONS: usize = 256;
+
+/// Whether an address is one that boxes must not be led to.
+pub(crate) type LeadsInside = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// Answers the questions of boxes.
+pub(crate) struct Resolver {
+    shared: Arc<Shared>,
+    listening: Mutex<HashMap<SandboxId, Listening>>,
+}
+
+struct Shared {
+    upstream: Upstream,
+    judge: judge::Judge,
+    /// A box waits here with one question at a time, so each has its turn.
+    questions: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+impl Resolver {
+    /// `servers`: whom it asks; if there are none, those of this machine. `open_names`: names of the inside that are asked all the same, with
+    /// all below them.
+    pub(crate) fn new(servers: &[Ipv4Addr], open_names: Vec<Name>, leads_inside: LeadsInside) -> Self {
+        counts::Verdict::describe();
+        let servers = servers.iter().map(|address| SocketAddr::from((*address, packet::PORT))).collect();
+        Self {
+            shared: Arc::new(Shared {
+                upstream: Upstream::new(servers),
+                judge: judge::Judge { leads_inside, open_names },
+                questions: Arc::new(Semaphore::new(QUESTIONS)),
+                connections: Arc::new(Semaphore::new(CONNECTIONS)),
+            }),
+            listening: Mutex::default(),
+        }
+    }
+
+    /// Listens for the questions of a box at the host's end of its network, unless it does already.
+    pub(crate) async fn listen(&self, id: SandboxId, network: Ipv4Net) -> io::Result<()> {
+        if self.of(id).is_some_and(|listening| listening == network) {
+            return Ok(());
+        }
+        self.leave(id);
+        let listening = Listening::begin(&self.shared, network).await?;
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).insert(id, listening);
+        Ok(())
+    }
+
+    /// Listens no longer.
+    pub(crate) fn leave(&self, id: SandboxId) {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// Listens for those boxes only.
+    pub(crate) fn keep(&self, wanted: impl Fn(SandboxId) -> bool) {
+        self.listening.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| wanted(*id));
+    }
+
+    /// Whom a box asks.
+    pub(crate) fn address(&self, id: SandboxId) -> Option<Ipv4Addr> {
+        self.of(id).map(host_end)
+    }
+
+    fn of(&self, id: SandboxId) -> Option<Ipv4Net> {
+        let listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        listening.get(&id).filter(|listening| listening.lives()).map(|listening| listening.network)
+    }
+
+    /// Whether names could be answered here: whether this process may listen, and nobody listens on all addresses.
+    pub(crate) async fn try_out() -> io::Result<()> {
+        // An address that is there on every machine, and that nobody else has a reason to listen on.
+        let address = SocketAddr::from((Ipv4Addr::new(127, 213, 53, 53), packet::PORT));
+        UdpSocket::bind(address).await?;
+        TcpListener::bind(address).await?;
+        Ok(())
+    }
+}
+
+/// The host's address on a box's network: the first one.
+pub(crate) fn host_end(network: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(network.network()) + 1)
+}
