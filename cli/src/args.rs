@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::client::{ClientCommand, GlobalOptions};
 use crate::db::DbCommand;
+use crate::verbs::{ClientCommand, GlobalOptions};
 
 /// Self-hosted sandboxes for generated code, built on an event log.
 #[derive(Debug, Parser)]

@@ -2,7 +2,6 @@
 //! talks to a server.
 
 mod args;
-mod client;
 mod config;
 mod db;
 mod installation;
@@ -12,6 +11,7 @@ mod roles;
 mod serve;
 mod stop;
 mod telemetry;
+mod verbs;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and versions come this way too. Where nobody reads it, there is nobody to tell.
             let _ = error.print();
-            let code = client::usage_exit_code(std::env::args_os().skip(1));
+            let code = verbs::usage_exit_code(std::env::args_os().skip(1));
             return if error.use_stderr() { ExitCode::from(code) } else { ExitCode::SUCCESS };
         }
     };
@@ -64,7 +64,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Recorder(server) => roles::record(config(&server)?).await,
         Verb::Webhooks(server) => roles::webhooks(config(&server)?).await,
         Verb::Db(command) => return db::run(command, args.global.output).await,
-        Verb::Client(command) => return client::run(command, args.global).await,
+        Verb::Client(command) => return verbs::run(command, args.global).await,
     }
     .map(|()| ExitCode::SUCCESS)
 }

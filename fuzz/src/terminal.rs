@@ -4,13 +4,13 @@
 
 #![allow(dead_code, reason = "only what reads bytes of others is wanted of these files")]
 
-#[path = "../../cli/src/client/terminal/detach_keys.rs"]
+#[path = "../../cli/src/verbs/terminal/detach_keys.rs"]
 mod detach_keys;
-#[path = "../../cli/src/client/terminal/modes.rs"]
+#[path = "../../cli/src/verbs/terminal/modes.rs"]
 mod modes;
-#[path = "../../cli/src/client/terminal/queries.rs"]
+#[path = "../../cli/src/verbs/terminal/queries.rs"]
 mod queries;
-#[path = "../../cli/src/client/terminal/sequences.rs"]
+#[path = "../../cli/src/verbs/terminal/sequences.rs"]
 mod sequences;
 #[path = "../../cli/src/output/text.rs"]
 mod text;

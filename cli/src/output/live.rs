@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use bytes::Bytes;
+use client::OutputStream;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +27,15 @@ pub enum Target {
     Stdout,
     /// Standard error.
     Stderr,
+}
+
+impl From<OutputStream> for Target {
+    fn from(stream: OutputStream) -> Self {
+        match stream {
+            OutputStream::Stdout => Self::Stdout,
+            OutputStream::Stderr => Self::Stderr,
+        }
+    }
 }
 
 #[derive(Debug)]

@@ -1,12 +1,14 @@
 //! What people and programs see: tables, JSON, progress bars, and errors on stderr.
 
 mod live;
+mod piece;
 mod progress;
 mod style;
 mod table;
 mod text;
 
 pub use live::{Filter, LiveOutput, Room, Target};
+pub use piece::OutputLine;
 pub use progress::{PullBar, TransferBar};
 pub use style::Style;
 pub use table::Table;

@@ -1,0 +1,236 @@
+//! Sandboxes: making, finding, destroying.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+
+use crate::client::Client;
+use crate::error::ClientError;
+use crate::key::IdempotencyKey;
+use crate::patience::Patience;
+
+/// How often one that takes long to be made is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// The longest page that a server gives.
+const PAGE: usize = 1000;
+
+/// What a sandbox shall be. What is not said is left to the server.
+///
+/// ```
+/// use client::SpawnRequest;
+///
+/// let request = SpawnRequest { memory_mb: Some(512), ..SpawnRequest::image("alpine:latest") };
+/// assert_eq!(serde_json::to_string(&request)?, r#"{"image":"alpine:latest","memory_mb":512}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct SpawnRequest {
+    /// The image. A template's own image wins over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The template with the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// The box-maker: `docker`, `bubblewrap`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The memory limit, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    /// The CPU limit; parts of a CPU are allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<f64>,
+    /// How long it lives, as a Go duration (`30m`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// `none` or `bridge`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Environment variables of every command in it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// More of them, whose values are masked in all that is recorded.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl SpawnRequest {
+    /// A sandbox of an image.
+    pub fn image(image: impl Into<String>) -> Self {
+        Self { image: Some(image.into()), ..Self::default() }
+    }
+
+    /// A sandbox of a template.
+    pub fn template(name: impl Into<String>) -> Self {
+        Self { template: Some(name.into()), ..Self::default() }
+    }
+}
+
+/// A sandbox.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Sandbox {
+    /// Its id: `sb-`.
+    pub id: String,
+    /// Where it stands.
+    #[serde(default)]
+    pub state: String,
+    /// The box-maker.
+    #[serde(default)]
+    pub provider: String,
+    /// The image, as it was asked for.
+    #[serde(default)]
+    pub image: String,
+    /// The memory limit, in MiB.
+    #[serde(default)]
+    pub memory_mb: u64,
+    /// The CPU limit, in whole CPUs, rounded up.
+    #[serde(default)]
+    pub vcpus: f64,
+    /// When it was asked for.
+    #[serde(default)]
+    pub created_at: Option<DateTime<Utc>>,
+    /// Its deadline.
+    #[serde(default)]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// The user who owns it.
+    #[serde(default)]
+    pub owner_id: String,
+    /// What went wrong.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// Whether a sandbox is gone, or will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destroyed {
+    /// It is.
+    Gone,
+    /// Its node is slow or away.
+    Later,
+}
+
+impl Client {
+    /// Makes a sandbox and waits until it runs.
+    ///
+    /// ```no_run
+    /// # async fn example(client: client::Client) -> Result<(), client::ClientError> {
+    /// let sandbox = client.spawn(&client::SpawnRequest::image("alpine:latest")).await?;
+    /// client.run(&sandbox.id, &client::ExecRequest::shell("make test")).await?;
+    /// client.destroy(&sandbox.id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn spawn(&self, request: &SpawnRequest) -> Result<Sandbox, ClientError> {
+        self.spawn_as(&IdempotencyKey::new(), request).await
+    }
+
+    /// The same with a given key: asked for again, even by another process, it is the same sandbox, not a second one.
+    pub async fn spawn_as(
+        &self,
+        key: &IdempotencyKey,
+        request: &SpawnRequest,
+    ) -> Result<Sandbox, ClientError> {
+        let mut patience = Patience::new(self.patience());
+        let mut sandbox: Sandbox = loop {
+            let post = self.request_once(key, Method::POST, self.url(&["sandboxes"])).json(request);
+            match self.fetch(post).await {
+                Err(error @ ClientError::Broken(_)) => {
+                    if !patience.again().await {
+                        return Err(error);
+                    }
+                }
+                outcome => break outcome?,
+            }
+        };
+        // A server does not let a request wait for ever: it answers before a slow pull is over.
+        loop {
+            match sandbox.state.as_str() {
+                "creating" => {}
+                "error" => {
+                    return Err(ClientError::NotMade { id: sandbox.id, message: sandbox.message });
+                }
+                _ => return Ok(sandbox),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+            match self.sandbox(&sandbox.id).await {
+                Ok(newer) => sandbox = newer,
+                Err(error) if error.is_passing() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One sandbox. One that was destroyed is not found.
+    pub async fn sandbox(&self, id: &str) -> Result<Sandbox, ClientError> {
+        self.get(&["sandboxes", id]).await
+    }
+
+    /// Those that are there, the newest last.
+    pub async fn sandboxes(&self) -> Result<Vec<Sandbox>, ClientError> {
+        self.get(&["sandboxes"]).await
+    }
+
+    /// The last ones that were made, destroyed ones too, the newest first: at most so many.
+    pub async fn past_sandboxes(&self, last: usize) -> Result<Vec<Sandbox>, ClientError> {
+        self.past_sandboxes_as(last).await
+    }
+
+    /// The same, each read as the caller wants it.
+    pub async fn past_sandboxes_as<T: serde::de::DeserializeOwned>(
+        &self,
+        last: usize,
+    ) -> Result<Vec<T>, ClientError> {
+        let mut sandboxes = Vec::new();
+        let mut before: Option<String> = None;
+        loop {
+            let limit = (last - sandboxes.len()).min(PAGE);
+            let request = self
+                .request(Method::GET, self.url(&["sandboxes"]))
+                .query(&[("all", "true"), ("limit", &limit.to_string())])
+                .query(&[("before", &before)]);
+            let response = self.send(request).await?;
+            let next = response.headers().get("x-next-before").and_then(|next| next.to_str().ok());
+            before = next.map(str::to_owned);
+            let page: Vec<T> = self.read(response).await?;
+            sandboxes.extend(page);
+            if before.is_none() || sandboxes.len() >= last {
+                return Ok(sandboxes);
+            }
+        }
+    }
+
+    /// Destroys a sandbox.
+    pub async fn destroy(&self, id: &str) -> Result<Destroyed, ClientError> {
+        let response = self.send(self.request(Method::DELETE, self.url(&["sandboxes", id]))).await?;
+        Ok(if response.status() == 202 { Destroyed::Later } else { Destroyed::Gone })
+    }
+
+    /// Destroys a sandbox of one's own, for as long as the server is away. One that is gone already is as good.
+    pub async fn destroy_own(&self, id: &str, patience: Duration) -> Result<Destroyed, ClientError> {
+        let mut patience = Patience::new(patience);
+        loop {
+            match self.destroy(id).await {
+                Err(error) if error.is_not_found() => return Ok(Destroyed::Gone),
+                // A conflict: it is not placed yet.
+                Err(error) if error.is_passing() || error.is_conflict() => {
+                    if !patience.again().await {
+                        return Err(error);
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Gives a sandbox another time to live, counted from now, as a Go duration (`30m`).
+    pub async fn extend(&self, id: &str, ttl: &str) -> Result<Sandbox, ClientError> {
+        let body = serde_json::json!({ "ttl": ttl });
+        self.fetch(self.request(Method::POST, self.url(&["sandboxes", id, "extend"])).json(&body)).await
+    }
+}
