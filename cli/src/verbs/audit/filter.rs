@@ -3,7 +3,6 @@
 use crate::verbs::moment::Time;
 use client::Url;
 
-
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Filter {
     /// Only by this actor: client:KEY/USER, executor:NODE, reaper; client:* is all clients.
