@@ -463,6 +463,7 @@ pub(crate) fn link_failed(error: LinkError) -> ApiError {
         Fault::NoSpace | Fault::TooMany => ApiError::too_large(message),
         Fault::SandboxGone => sandbox_gone(),
         Fault::Unrecorded => ApiError::unrecorded(message),
+        Fault::Crowded => ApiError::resource_limit(message, Duration::from_secs(1)),
         Fault::Unavailable => ApiError::unavailable(fault),
         Fault::Internal => ApiError::internal(fault),
     }
@@ -499,6 +500,7 @@ mod tests {
             (FaultCode::Unsupported, ErrorCode::BadRequest),
             (FaultCode::Unrecorded, ErrorCode::Unavailable),
             (FaultCode::Unavailable, ErrorCode::Unavailable),
+            (FaultCode::Crowded, ErrorCode::ResourceLimit),
             (FaultCode::Internal, ErrorCode::InternalError),
         ] {
             let error = LinkError::Refused(LinkFault::new(fault, "m"));

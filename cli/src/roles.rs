@@ -304,6 +304,7 @@ pub async fn run_executor(
         redaction: redaction(config)?,
         record_input: config.audit.record_input,
         disk: disk_floor(config, [config.data_dir()]),
+        agent_connections: executor::agent_connections(executor::raise_descriptor_limit()),
     };
     tracing::info!(node.id = %executor_config.node, providers = providers.list(), "executor ready");
     let executor = Executor::new(executor_config, log, providers.all, clock(), stop);

@@ -4,6 +4,10 @@ use std::sync::OnceLock;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// Connections to agents where nothing limits descriptors, and where hardly any are left.
+const MOST: usize = 1 << 20;
+const FEWEST: usize = 16;
+
 /// The limit that the process was started with.
 static GIVEN: OnceLock<Rlimit> = OnceLock::new();
 
@@ -18,6 +22,12 @@ pub fn raise_descriptor_limit() -> Option<u64> {
             given.current
         }
     }
+}
+
+/// How many connections to agents a process may have that has so many descriptors, where clients of its own may have half of
+/// them. An eighth is left for all else; one tenant has half of these, which is more than the execs that it may have.
+pub fn agent_connections(descriptors: Option<u64>) -> usize {
+    descriptors.map_or(MOST, |all| usize::try_from(all / 8 * 3).unwrap_or(MOST)).clamp(FEWEST, MOST)
 }
 
 /// The limit for a child: programs that use `select` break where there are more than they know of. Only a system call is

@@ -22,5 +22,5 @@ mod turns;
 
 /// What an agent of this build says when it is asked for its version.
 pub use agent::version as agent_version;
-pub use descriptors::raise_descriptor_limit;
+pub use descriptors::{agent_connections, raise_descriptor_limit};
 pub use service::{Executor, ExecutorConfig, ExecutorError};

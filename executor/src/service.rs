@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent::client::Connections;
 use events::{
     Actor, Clock, DiskFloor, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, LowDisk, Machine,
     NodeDraining, NodeId, NodeJoined, ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
@@ -52,6 +53,8 @@ pub struct ExecutorConfig {
     pub record_input: bool,
     /// What has to stay free on the disks of this node. Below it no sandbox is taken.
     pub disk: DiskFloor,
+    /// How many connections to agents it has at once, for all sandboxes together.
+    pub agent_connections: usize,
 }
 
 /// Why an executor stopped.
@@ -72,6 +75,8 @@ pub struct Shared {
     pub redaction: Redaction,
     pub registry: Arc<Registry>,
     pub recorded: Arc<Recorded>,
+    /// To all agents.
+    pub connections: Connections,
     /// Removing boxes.
     pub removals: Turns<TenantId>,
     /// Starting processes.
@@ -114,6 +119,7 @@ impl Executor {
         Self {
             shared: Arc::new(Shared {
                 redaction: Redaction::from(&config.redaction),
+                connections: Connections::new(config.agent_connections),
                 config,
                 log,
                 providers,

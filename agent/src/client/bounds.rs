@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::CallError;
+use super::connections::{Held, Share};
 use crate::protocol::{
     Entry, ExecEnd, ExecOutcome, FileRefusal, Left, MAX_PATH, Refusal, StartRefusal, TunnelRefusal,
 };
@@ -15,6 +17,8 @@ use crate::protocol::{
 pub const PROMPT: Duration = Duration::from_secs(10);
 /// The same, where it has work to do on files whose number and size only the sandbox knows.
 pub const WORK: Duration = Duration::from_secs(300);
+/// How long a call waits for a connection of its node's, before the agent is asked.
+pub const TURN: Duration = Duration::from_secs(5);
 /// How long an agent may keep its caller waiting in the middle of an answer, or not read what it is sent.
 pub const STALL: Duration = Duration::from_secs(30);
 /// Bytes a second below which an answer counts as stalled, once [`STALL`] is used up.
@@ -39,6 +43,14 @@ const MOST_PATH: usize = 3 * MAX_PATH + MOST_NAME + 1;
 pub(super) enum Kind {
     Short,
     Long,
+    /// Short, and asked by the node itself: whatever else is under way does not keep it from being asked.
+    Urgent,
+}
+
+/// What a call holds while it is under way.
+pub(super) struct Place {
+    _agent: Option<OwnedSemaphorePermit>,
+    _node: Option<Held>,
 }
 
 /// What all calls to one agent share.
@@ -46,22 +58,53 @@ pub(super) struct Shares {
     short: Arc<Semaphore>,
     long: Arc<Semaphore>,
     pub(super) frames: Arc<Semaphore>,
+    /// Absent where nobody counts.
+    node: Option<Arc<Share>>,
 }
 
 impl Default for Shares {
     fn default() -> Self {
-        let of = |permits| Arc::new(Semaphore::new(permits));
-        Self { short: of(MOST_SHORT), long: of(MOST_LONG), frames: of(MOST_FRAMES) }
+        Self::with(None)
     }
 }
 
 impl Shares {
-    /// A place for one call; nothing where there is none.
-    pub(super) async fn place(&self, kind: Kind) -> Option<OwnedSemaphorePermit> {
-        match kind {
-            Kind::Short => Arc::clone(&self.short).acquire_owned().await.ok(),
-            Kind::Long => Arc::clone(&self.long).try_acquire_owned().ok(),
-        }
+    /// One agent's, of what its tenant may have on the node.
+    pub(super) fn with(node: Option<Arc<Share>>) -> Self {
+        let of = |permits| Arc::new(Semaphore::new(permits));
+        // Where there are few, an agent that says nothing leaves some to its tenant's others.
+        let short = node.as_ref().map_or(MOST_SHORT, |node| (node.most() / 8).clamp(1, MOST_SHORT));
+        Self { short: of(short), long: of(MOST_LONG), frames: of(MOST_FRAMES), node }
+    }
+
+    /// A place for one call, with the agent before its own limit and that of the node: each is waited for until it is too late.
+    pub(super) async fn place<E>(
+        &self,
+        operation: &'static str,
+        kind: Kind,
+        limit: Duration,
+    ) -> Result<Place, CallError<E>> {
+        let agent = match kind {
+            Kind::Urgent => None,
+            Kind::Short => {
+                let place = timeout_at(Instant::now() + limit, Arc::clone(&self.short).acquire_owned()).await;
+                // Those that hold them have had no answer for as long.
+                place.map_err(|_| CallError::Silent { operation, after: limit })?.ok()
+            }
+            Kind::Long => {
+                let place = Arc::clone(&self.long).try_acquire_owned();
+                Some(place.map_err(|_| CallError::Crowded { operation })?)
+            }
+        };
+        let Some(node) = &self.node else { return Ok(Place { _agent: agent, _node: None }) };
+        let taken = async {
+            match kind {
+                Kind::Urgent => node.take_urgently().await,
+                Kind::Short | Kind::Long => Some(node.take().await),
+            }
+        };
+        let taken = timeout_at(Instant::now() + limit.min(TURN), taken).await.ok().flatten();
+        Ok(Place { _agent: agent, _node: Some(taken.ok_or(CallError::Full { operation })?) })
     }
 }
 

@@ -8,11 +8,10 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::CallError;
-use super::bounds::{Kind, PROMPT, Pace, STALL, Shares, WORK, sane};
+use super::bounds::{Kind, PROMPT, Pace, Place, STALL, Shares, WORK, sane};
 use crate::protocol::{FrameError, FrameReader, FrameWriter, Hello, Input, Message, Refusal, Reply, Request};
 
 /// Any byte stream to an agent.
@@ -112,12 +111,12 @@ pub(super) struct Call {
     pub(super) operation: &'static str,
     pub(super) reader: Reader,
     pub(super) writer: Writer,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
     pace: Pace,
 }
 
 impl Call {
-    /// Connects and asks, all within the time that this kind of operation has until its first reply.
+    /// Waits for a place, then connects and asks, within the time that this kind of operation has until its first reply.
     pub(super) async fn open<E>(
         (connect, shares): (&dyn Connect, &Arc<Shares>),
         (operation, kind, limit): (&'static str, Kind, Duration),
@@ -126,11 +125,10 @@ impl Call {
         // An agent greets at once, also where its answer takes longer. One of before may not greet whoever writes to a process
         // until the process has read.
         let greeting = if limit > WORK { limit } else { limit.min(PROMPT) };
+        let place = shares.place(operation, kind, greeting).await?;
+        // The agent is not to blame for what was waited for before it was asked.
         let give_up_at = Instant::now() + limit;
-        let opened = async {
-            let place = shares.place(kind).await.ok_or(CallError::Crowded { operation })?;
-            Self::ask((connect, shares), operation, place, request).await
-        };
+        let opened = Self::ask((connect, shares), operation, place, request);
         let mut call = tokio::time::timeout(greeting, opened)
             .await
             .map_err(|_| CallError::Silent { operation, after: greeting })??;
@@ -141,7 +139,7 @@ impl Call {
     async fn ask<E>(
         (connect, shares): (&dyn Connect, &Arc<Shares>),
         operation: &'static str,
-        place: OwnedSemaphorePermit,
+        place: Place,
         request: &Request,
     ) -> Result<Self, CallError<E>> {
         let stream = connect.connect().await.map_err(|source| CallError::Transport { operation, source })?;

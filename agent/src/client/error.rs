@@ -21,6 +21,9 @@ pub enum CallError<E> {
     /// As many calls to this agent are under way as may be. Nothing was asked; another try may work.
     #[error("{operation}: too many calls to the agent are under way")]
     Crowded { operation: &'static str },
+    /// As many calls to all agents are under way as this node may have. Nothing was asked; another try may work.
+    #[error("{operation}: too many calls to sandboxes are under way on this node")]
+    Full { operation: &'static str },
     /// The agent understood and said no. The same call will fail again.
     #[error("refused by the agent: {0}")]
     Refused(E),
@@ -39,7 +42,10 @@ pub enum CallError<E> {
 impl<E> CallError<E> {
     /// Whether the same call may work on another connection.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Transport { .. } | Self::Silent { .. } | Self::Crowded { .. })
+        matches!(
+            self,
+            Self::Transport { .. } | Self::Silent { .. } | Self::Crowded { .. } | Self::Full { .. }
+        )
     }
 
     pub(super) fn from_frame(operation: &'static str, error: FrameError) -> Self {

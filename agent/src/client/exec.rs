@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit};
+use tokio::sync::{Mutex, Notify};
 
 use super::CallError;
-use super::bounds::is_possible;
+use super::bounds::{Place, is_possible};
 use super::connect::{Call, Reader, SendError, Writer, bounded, reply, unexpected};
 use crate::protocol::{
     AttachRefusal, ExecOutcome, Input, MAX_CHUNK, Refusal, Reply, STDIN_WINDOW, Started, Stream, TerminalSize,
@@ -79,7 +79,7 @@ pub struct ExecReader {
     offsets: [u64; 2],
     stdin: Arc<StdinWindow>,
     over: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl ExecReader {

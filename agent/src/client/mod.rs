@@ -8,13 +8,15 @@
 
 mod bounds;
 mod connect;
+mod connections;
 mod error;
 mod exec;
 mod files;
 mod tunnel;
 
-pub use bounds::{PROMPT, STALL, WORK};
+pub use bounds::{PROMPT, STALL, TURN, WORK};
 pub use connect::{Connect, ConnectFuture, Connection, Peer, UnixConnect, listener};
+pub use connections::{Connections, Share};
 pub use error::CallError;
 pub use exec::{ExecConnection, ExecEvent, ExecReader, ExecWriter};
 pub use files::{FileDownload, FileUpload, Listed, Listing, WriteFile};
@@ -46,6 +48,7 @@ pub struct Client {
     shares: Arc<Shares>,
     /// How long the agent has for its first reply, where that is for the caller to say.
     within: Option<Duration>,
+    urgent: bool,
 }
 
 impl Client {
@@ -56,7 +59,17 @@ impl Client {
 
     /// For an agent that is reached in another way.
     pub fn with(connect: impl Connect) -> Self {
-        Self { connect: Arc::new(connect), shares: Arc::default(), within: None }
+        Self { connect: Arc::new(connect), shares: Arc::default(), within: None, urgent: false }
+    }
+
+    /// The same, where its connections are of those that its tenant may have on this node.
+    pub fn sharing(self, node: Arc<Share>) -> Self {
+        Self { shares: Arc::new(Shares::with(Some(node))), ..self }
+    }
+
+    /// The same for what this node asks for itself: short calls wait behind no others.
+    pub fn urgently(&self) -> Self {
+        Self { urgent: true, ..self.clone() }
     }
 
     /// The same, where the agent has this long from connecting to its first reply: otherwise it has [`PROMPT`], or [`WORK`]
@@ -229,6 +242,7 @@ impl Client {
         (operation, kind, limit): (&'static str, Kind, Duration),
         request: &Request,
     ) -> Result<Call, CallError<E>> {
+        let kind = if self.urgent && kind == Kind::Short { Kind::Urgent } else { kind };
         let asked = (operation, kind, self.within.unwrap_or(limit));
         Call::open((&*self.connect, &self.shares), asked, request).await
     }

@@ -4,9 +4,9 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Connection;
+use super::bounds::Place;
 use super::connect::Call;
 
 /// Raw bytes to and from a port inside the sandbox.
@@ -14,7 +14,7 @@ pub struct Tunnel {
     /// Arrived together with the agent's answer.
     early: Bytes,
     stream: Box<dyn Connection>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Tunnel {

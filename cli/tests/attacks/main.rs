@@ -9,6 +9,7 @@
 mod support;
 
 mod agents;
+mod crowds;
 mod descriptors;
 mod hunger;
 mod images;

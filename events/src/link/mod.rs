@@ -244,6 +244,8 @@ pub enum FaultCode {
     Internal,
     /// Not now: the sandbox or what is under it does not answer, or it could not be recorded and so was not done.
     Unavailable,
+    /// Not now: as many calls to this sandbox, or to all of the node, are under way as may be. Nothing was done.
+    Crowded,
 }
 
 /// A refusal.

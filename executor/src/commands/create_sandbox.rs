@@ -118,7 +118,7 @@ async fn create(
         Err(_) if wanted == Wanted::HadHere => return Ok(()),
         Err(error) => return failed(shared, context, &error, attempt).await,
     };
-    let agent = Client::with(handle.connect());
+    let agent = Client::with(handle.connect()).sharing(shared.connections.of(context.tenant.as_str()));
     if !env.0.is_empty() {
         // The agent keeps it: an executor that takes over has it from nowhere else.
         let environment = env.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -161,7 +161,7 @@ async fn create(
         && (began.elapsed() > NOTICEABLE || attempt > 1)
     {
         let left = (expires_at - now).to_std().unwrap_or_default();
-        if let Err(error) = hosted.agent.set_deadline(left + GRACE).await {
+        if let Err(error) = hosted.agent.urgently().set_deadline(left + GRACE).await {
             tracing::warn!(sandbox.id = %id, error = %error, "the deadline was not set");
             discard(hosted.provider.as_ref(), context).await;
             shared.registry.remove(id);

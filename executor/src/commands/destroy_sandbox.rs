@@ -87,7 +87,7 @@ async fn end_pending(shared: &Shared, context: &Context) -> Result<(), Outcome> 
 
 /// Ends all execs through the agent, so that their last output and their end are in the log before the box goes.
 async fn end_execs(hosted: &Hosted) {
-    if hosted.agent.within(ASK).shutdown(Duration::ZERO).await.is_ok() {
+    if hosted.agent.urgently().within(ASK).shutdown(Duration::ZERO).await.is_ok() {
         let told = async {
             while !hosted.execs.is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;

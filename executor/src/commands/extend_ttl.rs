@@ -17,7 +17,7 @@ pub(super) async fn run(shared: &Shared, context: &Context, expires_at: DateTime
     if remaining.is_zero() {
         return Outcome::Done;
     }
-    if let Err(error) = hosted.agent.set_deadline(remaining + GRACE).await {
+    if let Err(error) = hosted.agent.urgently().set_deadline(remaining + GRACE).await {
         tracing::warn!(sandbox.id = %context.sandbox, error = %error, "the deadline was not moved");
         return if hosted.is_closing() { Outcome::Done } else { Outcome::Retry(Duration::from_secs(1)) };
     }

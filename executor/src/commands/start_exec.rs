@@ -182,7 +182,9 @@ async fn refused(
             let message = "the agent of the sandbox does not answer: whether the command began is not known";
             (FailureCode::AgentUnreachable, message.to_owned())
         }
-        error @ CallError::Crowded { .. } => (FailureCode::ResourceLimit, error.to_string()),
+        error @ (CallError::Crowded { .. } | CallError::Full { .. }) => {
+            (FailureCode::ResourceLimit, error.to_string())
+        }
         CallError::InvalidCall { reason, .. } => (FailureCode::Invalid, reason),
         CallError::Violation { .. } | CallError::Version { .. } => {
             (FailureCode::AgentUnreachable, "the agent of the sandbox does not answer".to_owned())

@@ -11,7 +11,7 @@ use events::{
 
 use serde::Serialize;
 
-use super::{Answer, unanswered, unavailable, unrecordable};
+use super::{Answer, crowded, unanswered, unavailable, unrecordable};
 use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::service::Shared;
@@ -273,9 +273,9 @@ fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
             LinkFault::new(code, refusal.to_string())
         }
         CallError::InvalidCall { reason, .. } => LinkFault::new(FaultCode::InvalidPath, reason),
+        error @ (CallError::Crowded { .. } | CallError::Full { .. }) => crowded(&error),
         error @ (CallError::Transport { .. }
         | CallError::Silent { .. }
-        | CallError::Crowded { .. }
         | CallError::Violation { .. }
         | CallError::Version { .. }) => unanswered(hosted, &error, "a file operation failed"),
     }

@@ -8,7 +8,7 @@ use events::{
 };
 
 use super::recording::Recording;
-use super::{Answer, unanswered, unrecordable};
+use super::{Answer, crowded, unanswered, unrecordable};
 use crate::context::Context;
 use crate::exec::SIGTERM;
 use crate::hosted::Hosted;
@@ -63,7 +63,7 @@ async fn write(
             () = tokio::time::sleep(KEEP_ALIVE) => {
                 // A gateway that is gone is noticed by the next read.
                 let _ = incoming.keep_alive().await;
-                hosted.agent.ping().await.map_err(|error| {
+                hosted.agent.urgently().ping().await.map_err(|error| {
                     unanswered(hosted, &error, "input was not passed on: its agent does not answer")
                 })?;
             }
@@ -124,9 +124,9 @@ fn fault(hosted: &Hosted, error: CallError<ExecRefusal>) -> LinkFault {
             };
             LinkFault::new(code, refusal.to_string())
         }
+        error @ (CallError::Crowded { .. } | CallError::Full { .. }) => crowded(&error),
         error @ (CallError::Transport { .. }
         | CallError::Silent { .. }
-        | CallError::Crowded { .. }
         | CallError::InvalidCall { .. }
         | CallError::Violation { .. }
         | CallError::Version { .. }) => unanswered(hosted, &error, "input was not passed on"),

@@ -43,7 +43,7 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
     };
     let Ok(_place) = Arc::clone(&hosted.requests).try_acquire_owned() else {
         let message = "too many requests to this sandbox are under way: try again";
-        incoming.answer(Err(LinkFault::new(FaultCode::Unavailable, message))).await;
+        incoming.answer(Err(LinkFault::new(FaultCode::Crowded, message))).await;
         return;
     };
     let answer = tokio::select! {
@@ -114,7 +114,8 @@ fn explain(shared: &Shared, hosted: &Hosted, fault: LinkFault) -> LinkFault {
         | FaultCode::SandboxGone
         | FaultCode::ExecGone
         | FaultCode::Unsupported
-        | FaultCode::Unrecorded => fault,
+        | FaultCode::Unrecorded
+        | FaultCode::Crowded => fault,
     }
 }
 
@@ -151,6 +152,12 @@ fn unanswered(hosted: &Hosted, error: &dyn std::error::Error, what: &'static str
         tracing::warn!(sandbox.id = %hosted.id, error = %ErrorChain(error), "{what}");
     }
     unavailable()
+}
+
+/// Nobody was asked: as many calls as may be are under way.
+fn crowded(error: &dyn std::error::Error) -> LinkFault {
+    tracing::debug!(error = %error, "a call was not made");
+    LinkFault::new(FaultCode::Crowded, format!("{error}: try again"))
 }
 
 /// What a client may know of it.

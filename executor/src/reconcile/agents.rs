@@ -46,17 +46,21 @@ impl Look {
             Some(Silence::Silent { since }) => Some(*since),
             Some(Silence::Answered { .. }) | None => None,
         };
-        let Err(error) = hosted.agent.within(ANSWER).ping().await else {
+        let Err(error) = hosted.agent.urgently().within(ANSWER).ping().await else {
             silent.insert(self.id, Silence::Answered { at: Instant::now() });
             return Ok(true);
         };
+        if matches!(error, CallError::Full { .. }) {
+            // It was not asked: that says nothing of it.
+            return Ok(false);
+        }
         let Some(since) = since else {
             silent.insert(self.id, Silence::Silent { since: Instant::now() });
             tracing::info!(sandbox.id = %self.id, error = %ErrorChain(&error), "an agent does not answer");
             return Ok(false);
         };
         let longest = match &error {
-            CallError::Silent { .. } | CallError::Crowded { .. } => LONGEST_SILENCE,
+            CallError::Silent { .. } | CallError::Crowded { .. } | CallError::Full { .. } => LONGEST_SILENCE,
             CallError::Transport { .. }
             | CallError::Refused(_)
             | CallError::InvalidCall { .. }

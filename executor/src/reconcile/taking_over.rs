@@ -34,7 +34,8 @@ impl Look {
         let hosted = match shared.registry.get(state.id) {
             Some(hosted) => hosted,
             None => {
-                let agent = Client::with(handle.connect());
+                let agent =
+                    Client::with(handle.connect()).sharing(shared.connections.of(state.tenant.as_str()));
                 let names = &state.spec.secret_names;
                 let Some(redaction) = masking(&agent, None, names, &shared.redaction).await else {
                     return Ok(());
@@ -86,7 +87,7 @@ impl Look {
         shared.registry.give_up(exec.id);
         let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
         // An agent that knows it has begun it, and the news of that was lost together with the command.
-        let agent = hosted.agent.within(ASK);
+        let agent = hosted.agent.urgently().within(ASK);
         let known = agent.kill_exec(exec.id.as_bytes().to_owned().into(), Duration::ZERO).await.is_ok();
         let end = if known {
             let message = "the news of its start was lost; it was ended".to_owned();

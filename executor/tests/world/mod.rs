@@ -100,6 +100,7 @@ impl World {
             redaction: events::RedactionRules::default(),
             record_input: false,
             disk: events::DiskFloor::default(),
+            agent_connections: 1000,
         };
         let executor = Executor::new(
             config,
