@@ -18,8 +18,10 @@ use super::packet::{self, LONGEST_QUESTION, PORT, Reason};
 use super::rate::Share;
 use super::{Shared, host_end};
 
-/// Questions of one box that are worked at. The next ones wait in its socket, which the kernel keeps small.
+/// Questions of one box that are worked at, and those that wait for it; and for how long. Whoever asked waits for 5 s, and asks again.
 const QUESTIONS: usize = 16;
+const WAITING: usize = 128;
+const WAIT: Duration = Duration::from_secs(1);
 /// Connections of one box.
 const CONNECTIONS: usize = 4;
 /// How long a connection may be idle, or take nothing of an answer; and how long it lasts at most.
@@ -40,7 +42,9 @@ struct Asker {
     shared: Arc<Shared>,
     network: Ipv4Net,
     share: Mutex<Share>,
-    questions: Arc<Semaphore>,
+    questions: Semaphore,
+    waiting: Arc<Semaphore>,
+    turn: tokio::sync::Mutex<()>,
     connections: Arc<Semaphore>,
     over: CancellationToken,
 }
@@ -54,7 +58,9 @@ impl Listening {
             shared: Arc::clone(shared),
             network,
             share: Mutex::new(Share::full(Instant::now())),
-            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            questions: Semaphore::new(QUESTIONS),
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            turn: tokio::sync::Mutex::default(),
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             over: over.clone(),
         });
@@ -84,39 +90,28 @@ impl Asker {
     async fn take_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
         let mut buffer = [0; LONGEST_QUESTION + 1];
         loop {
-            // Only who has something to ask takes a place.
-            let Ok(()) = socket.readable().await else {
+            let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
                 sleep(PAUSE).await;
                 continue;
-            };
-            let places = (
-                Arc::clone(&self.questions).acquire_owned().await,
-                Arc::clone(&self.shared.questions).acquire_owned().await,
-            );
-            let (length, from) = match socket.try_recv_from(&mut buffer) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(_) => {
-                    sleep(PAUSE).await;
-                    continue;
-                }
             };
             if !self.is_the_box(from.ip()) {
                 Verdict::Malformed.count();
                 continue;
             }
-            if !self.may_ask() {
+            let Some(waiting) =
+                self.may_ask().then(|| Arc::clone(&self.waiting).try_acquire_owned().ok()).flatten()
+            else {
                 Verdict::OverRate.count();
                 continue;
-            }
+            };
             let (asker, socket, question) = (Arc::clone(&self), Arc::clone(&socket), buffer);
             tokio::spawn(async move {
-                let answer = asker.shared.answer(&question[..length], true);
+                let answer = asker.answer(&question[..length], true);
                 if let Some(Some(answer)) = asker.over.run_until_cancelled(answer).await {
                     // Who does not take it asks again.
                     let _ = socket.try_send_to(&answer, from);
                 }
-                drop(places);
+                drop(waiting);
             });
         }
     }
@@ -171,13 +166,26 @@ impl Asker {
                 Verdict::OverRate.count();
                 return Ok(());
             }
-            let places = (self.questions.acquire().await, self.shared.questions.acquire().await);
-            let Some(answer) = self.shared.answer(&buffer[..length], false).await else { return Ok(()) };
-            drop(places);
+            let Some(answer) = self.answer(&buffer[..length], false).await else { return Ok(()) };
             let length = u16::try_from(answer.len()).unwrap_or(u16::MAX);
             let message = [&length.to_be_bytes()[..], &answer].concat();
             timeout(IDLE, stream.write_all(&message)).await??;
         }
+    }
+
+    /// What the box hears, when it is its turn; `None`: nothing.
+    async fn answer(&self, question: &[u8], datagram: bool) -> Option<Vec<u8>> {
+        let place = async {
+            let own = self.questions.acquire().await;
+            // One of a box waits among those of all boxes, so that each box has its turn.
+            let _turn = self.turn.lock().await;
+            (own, self.shared.questions.acquire().await)
+        };
+        let Ok(_place) = timeout(WAIT, place).await else {
+            Verdict::OverRate.count();
+            return None;
+        };
+        self.shared.answer(question, datagram).await
     }
 
     fn is_the_box(&self, address: IpAddr) -> bool {

@@ -12,6 +12,9 @@ mod packet;
 mod rate;
 mod upstream;
 
+#[cfg(test)]
+mod on_loopback;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,8 +22,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use events::SandboxId;
 use ipnet::Ipv4Net;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use listener::Listening;
 use upstream::Upstream;
@@ -30,7 +35,9 @@ pub use names::{Name, NotAName};
 /// Questions that are with the deployment's servers at once, of all boxes. Each has a socket.
 const QUESTIONS: usize = 256;
 /// Connections of all boxes at once.
-const CONNECTIONS: usize = 256;
+const CONNECTIONS: usize = 1_024;
+/// What part of the files that this process may have open either of them may take.
+const SHARE: u64 = 8;
 
 /// Whether an address is one that boxes must not be led to.
 pub(crate) type LeadsInside = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
@@ -44,8 +51,7 @@ pub(crate) struct Resolver {
 struct Shared {
     upstream: Upstream,
     judge: judge::Judge,
-    /// A box waits here with one question at a time, so each has its turn.
-    questions: Arc<Semaphore>,
+    questions: Semaphore,
     connections: Arc<Semaphore>,
 }
 
@@ -53,14 +59,13 @@ impl Resolver {
     /// `servers`: whom it asks; if there are none, those of this machine. `open_names`: names of the inside that are asked all the same, with
     /// all below them.
     pub(crate) fn new(servers: &[Ipv4Addr], open_names: Vec<Name>, leads_inside: LeadsInside) -> Self {
-        counts::Verdict::describe();
         let servers = servers.iter().map(|address| SocketAddr::from((*address, packet::PORT))).collect();
         Self {
             shared: Arc::new(Shared {
                 upstream: Upstream::new(servers),
                 judge: judge::Judge { leads_inside, open_names },
-                questions: Arc::new(Semaphore::new(QUESTIONS)),
-                connections: Arc::new(Semaphore::new(CONNECTIONS)),
+                questions: Semaphore::new(most(QUESTIONS)),
+                connections: Arc::new(Semaphore::new(most(CONNECTIONS))),
             }),
             listening: Mutex::default(),
         }
@@ -82,8 +87,9 @@ impl Resolver {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    /// Listens for those boxes only.
+    /// Listens for those boxes only. Called every few seconds.
     pub(crate) fn keep(&self, wanted: impl Fn(SandboxId) -> bool) {
+        counts::Verdict::describe();
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| wanted(*id));
     }
 
@@ -97,14 +103,23 @@ impl Resolver {
         listening.get(&id).filter(|listening| listening.lives()).map(|listening| listening.network)
     }
 
-    /// Whether names could be answered here: whether this process may listen, and nobody listens on all addresses.
-    pub(crate) async fn try_out() -> io::Result<()> {
-        // An address that is there on every machine, and that nobody else has a reason to listen on.
-        let address = SocketAddr::from((Ipv4Addr::new(127, 213, 53, 53), packet::PORT));
+    /// Whether names could be answered here: whether this process may listen, and nobody listens on all addresses. Tried out on an
+    /// address of the loopback network that nobody else has a reason to listen on; those of others who try are other ones.
+    pub(crate) async fn try_out(whose: &str) -> io::Result<()> {
+        let [a, b, c, ..] = *Uuid::new_v5(&Uuid::NAMESPACE_OID, whose.as_bytes()).as_bytes();
+        let address = SocketAddr::from((Ipv4Addr::new(127, a | 128, b, c.clamp(1, 254)), packet::PORT));
         UdpSocket::bind(address).await?;
         TcpListener::bind(address).await?;
         Ok(())
     }
+}
+
+/// So many, or as many as there are files for.
+fn most(of: usize) -> usize {
+    let files = getrlimit(Resource::Nofile)
+        .current
+        .map_or(usize::MAX, |files| usize::try_from(files / SHARE).unwrap_or(usize::MAX));
+    of.min(files).max(1)
 }
 
 /// The host's address on a box's network: the first one.

@@ -155,3 +155,58 @@ fn answer_to(asked: &Message, bytes: &[u8]) -> Option<Message> {
         && answer.queries == asked.queries;
     matches.then_some(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::rr::{Name, RecordType};
+
+    use super::*;
+
+    #[test]
+    fn a_machines_servers_are_those_that_it_asks() {
+        let text = "# of the host\nsearch corp.example\nnameserver 127.0.0.53\n nameserver\tfd00::53 \nnameserver none\noptions edns0\n\
+                    nameserver 10.0.0.2\nnameserver 10.0.0.3\n";
+        let servers: Vec<_> = named_in(text).iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["127.0.0.53:53", "[fd00::53]:53", "10.0.0.2:53"]);
+        assert_eq!(named_in(""), []);
+    }
+
+    /// A server that says this to every question, or nothing.
+    async fn server(said: Option<ResponseCode>) -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+                let mut answer = Message::from_vec(&buffer[..length]).unwrap().into_response();
+                if let Some(code) = said {
+                    answer.metadata.response_code = code;
+                    socket.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    async fn asked(servers: Vec<SocketAddr>) -> Result<ResponseCode, Reason> {
+        let query = Query::query(Name::from_ascii("x.test.").unwrap(), RecordType::A);
+        Upstream::new(servers).ask(&query).await.map(|answer| answer.metadata.response_code)
+    }
+
+    #[tokio::test]
+    async fn the_next_server_is_asked_where_one_says_nothing_or_knows_nothing() {
+        let silent = server(None).await;
+        let broken = server(Some(ResponseCode::ServFail)).await;
+        let refuses = server(Some(ResponseCode::Refused)).await;
+        let knows = server(Some(ResponseCode::NXDomain)).await;
+        // A port that nobody has, just now.
+        let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        for before in [silent, broken, refuses, closed] {
+            assert_eq!(asked(vec![before, knows]).await, Ok(ResponseCode::NXDomain));
+        }
+        assert_eq!(asked(vec![silent]).await, Err(Reason::NoServer));
+        assert_eq!(asked(vec![closed]).await, Err(Reason::NoServer));
+        assert_eq!(asked(vec![silent, broken]).await, Err(Reason::Other));
+    }
+}

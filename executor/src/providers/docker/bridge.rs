@@ -284,7 +284,9 @@ impl DockerProvider {
             return Err(ELSEWHERE.into());
         }
         nft::try_out(&self.rules(&self.interface_prefix()).text()).await?;
-        Resolver::try_out().await.map_err(|error| format!("names cannot be answered: {error}").into())
+        Resolver::try_out(&self.interface_prefix())
+            .await
+            .map_err(|error| format!("names cannot be answered: {error}").into())
     }
 
     fn rules<'a>(&'a self, prefix: &'a str) -> Rules<'a> {
