@@ -68,11 +68,6 @@ impl Idempotent {
         [&self.parts[0], &self.parts[1], &self.parts[2]]
     }
 
-    /// The id of the command that the key stands for.
-    pub fn command(&self) -> events::CommandId {
-        events::CommandId::derived(&self.parts())
-    }
-
     /// Whether the object that is there came from the same request.
     pub fn check(&self, recorded: Option<&str>) -> Result<(), ApiError> {
         if recorded == Some(self.digest.as_str()) { Ok(()) } else { Err(conflict()) }

@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde_json::json;
 use support::api::{Api, Streamed};
 use support::eventually;
+use support::process::signal;
 use support::serve::Serve;
 use support::split::Split;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const LINES: usize = 200_000;
 
@@ -188,4 +190,98 @@ async fn a_gateway_is_not_ready_while_nothing_is_recorded() {
         .await;
     split.restart_recorder();
     split.wait_ready().await;
+}
+
+/// What the gateway sends over NATS, up to the first command that asks for a sandbox: that gets no further, and the gateway is
+/// killed as it sends it.
+struct Trap {
+    port: u16,
+    /// Sends the pid of the gateway to kill; answers when it was killed.
+    armed: tokio::sync::mpsc::Sender<(u32, tokio::sync::oneshot::Sender<()>)>,
+}
+
+impl Trap {
+    async fn before(nats_port: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (armed, waiting) = tokio::sync::mpsc::channel::<(u32, tokio::sync::oneshot::Sender<()>)>(1);
+        let waiting = std::sync::Arc::new(tokio::sync::Mutex::new(waiting));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = tokio::net::TcpStream::connect(("127.0.0.1", nats_port)).await.unwrap();
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+                let waiting = std::sync::Arc::clone(&waiting);
+                tokio::spawn(async move {
+                    const COMMAND: &[u8] = b".cmd.spawn.";
+                    let (mut buffer, mut seen) = (vec![0; 64 << 10], Vec::new());
+                    loop {
+                        let count = from_client.read(&mut buffer).await.unwrap_or(0);
+                        if count == 0 {
+                            return;
+                        }
+                        seen.extend_from_slice(&buffer[..count]);
+                        if seen.windows(COMMAND.len()).any(|window| window == COMMAND)
+                            && let Ok((pid, killed)) = waiting.lock().await.try_recv()
+                        {
+                            signal(pid, 9);
+                            killed.send(()).unwrap();
+                            return;
+                        }
+                        seen.drain(..seen.len().saturating_sub(COMMAND.len() - 1));
+                        if to_server.write_all(&buffer[..count]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { port, armed }
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_gateway_is_killed_before_its_command_is_carried_out_or_says_why_not() {
+    let mut split = Split::start().await;
+    let trap = Trap::before(split.nats_port()).await;
+    for (body, end) in [
+        (json!({"image": "alpine:latest", "metadata": {"kind": "whole"}}), "sandbox.running"),
+        // Values of variables are in the command only.
+        (json!({"image": "alpine:latest", "env": {"A": "b"}}), "sandbox.failed"),
+    ] {
+        split.gateway_over(trap.port).await;
+        let known: Vec<String> = sandboxes(&split.api).await;
+        let (killed, is_killed) = tokio::sync::oneshot::channel();
+        trap.armed.send((split.gateway.pid(), killed)).await.unwrap();
+        let asked = split.api.http.post(split.api.url("/sandboxes")).json(&body).send();
+        let (asked, killed) = tokio::join!(asked, is_killed);
+        assert!(killed.is_ok() && asked.is_err(), "{asked:?}");
+        split.restart_gateway().await;
+        let new = eventually("the request is in the log", Duration::from_secs(30), async || {
+            sandboxes(&split.api).await.into_iter().find(|id| !known.contains(id))
+        })
+        .await;
+        let path = format!("/events?sandbox={new}&after=0&follow=false&format=ndjson");
+        // Far below the five minutes that a request may wait for room.
+        let events = eventually("it is made, or given up", Duration::from_secs(60), async || {
+            let answer = split.api.http.get(split.api.url(&path)).send().await.ok()?;
+            let events = answer.text().await.ok()?;
+            events.contains(end).then_some(events)
+        })
+        .await;
+        if end == "sandbox.running" {
+            assert_eq!(events.matches("\"sandbox.running\"").count(), 1, "{events}");
+            assert_eq!(split.api.exec(&new, "echo here").await["stdout"], "here\n");
+        } else {
+            assert!(events.contains("command_lost") && !events.contains("sandbox.starting"), "{events}");
+        }
+    }
+}
+
+/// Those that there are, and those that were given up.
+async fn sandboxes(api: &Api) -> Vec<String> {
+    let (status, all) = api.get("/sandboxes?all=true").await;
+    assert_eq!(status, 200, "{all}");
+    all.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect()
 }

@@ -301,6 +301,13 @@ impl FromStr for Position {
     }
 }
 
+impl CommandId {
+    /// That of the command that makes a sandbox. Whoever sends it again sends the same.
+    pub fn of_create(sandbox: SandboxId) -> Self {
+        Self::derived(&["create", &sandbox.to_string()])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

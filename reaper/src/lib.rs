@@ -7,16 +7,19 @@
 //!
 //! What time is left is measured on the boot clock from when a deadline was first seen: a clock that is set ends nothing.
 //!
+//! It also looks after requests that nobody takes: whoever recorded one may have died before its command was sent. The same
+//! command is sent again, once; if the first was sent, JetStream drops it.
+//!
 //! With no reaper at all sandboxes still end: their agents know the deadline. The reaper is what makes the log say so.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use events::{
     Actor, Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventId, FailureCode, Log,
-    SandboxFailed, SandboxId, SandboxPhase, SandboxState, View,
+    SandboxFailed, SandboxId, SandboxPhase, SandboxState, SecretMap, View,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +28,13 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// When a sandbox is still there after this long, it is asked for again, under another id: a transport that lost the first
 /// command to a full disk may still take the same one for a duplicate.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
+/// How long after it was seen a request is sent once more that no executor has taken.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// How long JetStream surely knows the first command, if there was one. After that only what does no harm twice is sent.
+const KNOWN_FOR: TimeDelta = TimeDelta::seconds(90);
+/// How many are sent between two looks at the deadlines.
+const MOST_AT_ONCE: usize = 50;
 
 /// Looks at deadlines until it is told to stop.
 pub struct Reaper {
@@ -43,14 +53,32 @@ impl Reaper {
     /// Works until it is told to stop.
     pub async fn run(self) {
         let mut deadlines = Deadlines::default();
+        let mut requests = Requests::default();
         loop {
-            let due = deadlines.due(&self.view.live_sandboxes(), &*self.clock);
-            for command in due {
+            let live = self.view.live_sandboxes();
+            for command in deadlines.due(&live, &*self.clock) {
                 self.ask(&command).await;
+            }
+            for state in requests.waiting(&live, &*self.clock).into_iter().take(MOST_AT_ONCE) {
+                if self.send_again(&state).await {
+                    requests.sent(state.id);
+                }
             }
             tokio::select! {
                 () = self.stop.cancelled() => return,
                 () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+    }
+
+    /// Sends the command of a request once more, in case it was never sent.
+    async fn send_again(&self, state: &SandboxState) -> bool {
+        let Some(command) = again(state, self.clock.now()) else { return true };
+        match self.log.send(Destination::Pool(&state.spec.provider), &command).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(error = %error, sandbox.id = %state.id, "cannot send a request again; trying again");
+                false
             }
         }
     }
@@ -76,6 +104,71 @@ impl Reaper {
             tracing::warn!(error = %error, sandbox.id = %command.sandbox, "cannot ask for an end; trying again");
         }
     }
+}
+
+/// Requests that no executor has taken, and since when, on the boot clock; `None`: they have been sent again.
+#[derive(Default)]
+struct Requests(HashMap<SandboxId, Option<Duration>>);
+
+impl Requests {
+    /// Those that have waited for so long that their command may be lost.
+    fn waiting(&mut self, live: &[Arc<SandboxState>], clock: &dyn Clock) -> Vec<Arc<SandboxState>> {
+        let before = std::mem::take(&mut self.0);
+        let now = clock.since_boot();
+        let mut waiting = Vec::new();
+        for state in live {
+            if !matches!(state.phase, SandboxPhase::Requested) || state.ending.is_some() {
+                continue;
+            }
+            let since = before.get(&state.id).copied().unwrap_or(Some(now));
+            if since.is_some_and(|since| now.saturating_sub(since) >= LOST_AFTER) {
+                waiting.push(Arc::clone(state));
+            }
+            self.0.insert(state.id, since);
+        }
+        waiting
+    }
+
+    fn sent(&mut self, id: SandboxId) {
+        self.0.insert(id, None);
+    }
+}
+
+/// The command of a request, from what the log has of it; `None` where nothing can be said any more.
+fn again(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
+    let command = if is_whole(state) {
+        Command::CreateSandbox {
+            spec: state.spec.clone(),
+            env: SecretMap::default(),
+            expires_at: state.expires_at,
+            term: state.term,
+        }
+    } else if (now - state.requested_at).abs() < KNOWN_FOR {
+        let message = "the request was lost on its way, with values that are kept nowhere: ask again";
+        Command::AbandonSandbox { message: message.to_owned() }
+    } else {
+        // It may be waiting for room.
+        return None;
+    };
+    Some(CommandEnvelope {
+        id: CommandId::of_create(state.id),
+        tenant: state.tenant.clone(),
+        actor: Actor::Reaper,
+        request_id: None,
+        traceparent: None,
+        sandbox: state.id,
+        command,
+    })
+}
+
+/// Whether the log has all that is needed to make it: no values of variables, and nothing in which they are masked.
+fn is_whole(state: &SandboxState) -> bool {
+    let spec = &state.spec;
+    let mut texts = spec.setup.iter().chain(spec.metadata.values());
+    spec.env_names.is_empty()
+        && spec.env_hmac.is_empty()
+        && spec.secret_names.is_empty()
+        && !texts.any(|text| text.contains('*'))
 }
 
 /// The deadlines that were seen, on the boot clock.

@@ -125,3 +125,59 @@ fn what_nobody_took_is_told_once_to_have_never_run() {
     let ended = SandboxState::apply(Some(state.clone()), &never_ran(&state, at(60))).unwrap();
     assert!(ended.is_terminal());
 }
+
+fn requested() -> SandboxState {
+    SandboxState { phase: SandboxPhase::Requested, ..running(at(300)) }
+}
+
+#[test]
+fn a_request_that_nobody_takes_is_sent_again_once() {
+    let clock = ManualClock::new(at(0));
+    let mut requests = Requests::default();
+    let (state, taken) = (Arc::new(requested()), Arc::new(running(at(300))));
+    let waiting = |requests: &mut Requests, state: &Arc<SandboxState>, clock: &ManualClock| {
+        requests.waiting(&[Arc::clone(state)], clock).len()
+    };
+    assert_eq!(waiting(&mut requests, &state, &clock), 0);
+    clock.advance(TimeDelta::seconds(4));
+    assert_eq!(waiting(&mut requests, &state, &clock), 0);
+    clock.advance(TimeDelta::seconds(1));
+    // Until it could be sent.
+    assert_eq!(waiting(&mut requests, &state, &clock), 1);
+    assert_eq!(waiting(&mut requests, &state, &clock), 1);
+    requests.sent(state.id);
+    clock.advance(TimeDelta::seconds(60));
+    assert_eq!(waiting(&mut requests, &state, &clock), 0);
+    // Nothing is kept of one that was taken.
+    assert_eq!(waiting(&mut requests, &taken, &clock), 0);
+    assert!(requests.0.is_empty());
+}
+
+#[test]
+fn what_the_log_has_not_is_abandoned_only_while_the_first_command_would_be_known() {
+    let whole = requested();
+    let command = again(&whole, at(5)).unwrap();
+    assert_eq!(command.id, CommandId::of_create(whole.id));
+    assert!(matches!(&command.command, Command::CreateSandbox { spec, env, .. }
+        if *spec == whole.spec && env.0.is_empty()));
+    // A second one does no harm, however late.
+    assert!(again(&whole, at(250)).is_some());
+    let with = |change: fn(&mut SandboxSpec)| {
+        let mut state = requested();
+        change(&mut state.spec);
+        state
+    };
+    for lacking in [
+        with(|spec| spec.env_names.push("A".to_owned())),
+        with(|spec| drop(spec.env_hmac.insert("A".to_owned(), "00".to_owned()))),
+        with(|spec| spec.secret_names.push("A".to_owned())),
+        with(|spec| spec.setup.push("echo ****".to_owned())),
+        with(|spec| drop(spec.metadata.insert("a".to_owned(), "****".to_owned()))),
+    ] {
+        let command = again(&lacking, at(5)).unwrap();
+        assert_eq!(command.id, CommandId::of_create(lacking.id));
+        assert!(matches!(command.command, Command::AbandonSandbox { .. }), "{:?}", command.command);
+        // By then it may be waiting for room, and nobody can tell.
+        assert!(again(&lacking, at(91)).is_none() && again(&lacking, at(-91)).is_none());
+    }
+}

@@ -122,6 +122,7 @@ impl Script {
             }
             Command::ExtendTtl { expires_at } => vec![SandboxTtlExtended { expires_at: *expires_at }.into()],
             Command::DestroySandbox { reason } => vec![SandboxDestroyed { reason: *reason }.into()],
+            Command::AbandonSandbox { .. } => Vec::new(),
         };
         let events: Vec<Event> = facts
             .into_iter()

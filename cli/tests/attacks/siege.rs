@@ -20,9 +20,7 @@ pub const BLUE: &str = "key-of-the-tenant-that-works";
 const MORE_KIB: u64 = 200 * 1024;
 
 pub fn keys() -> String {
-    // A request that broke off at the kill, recorded and not yet commanded, waits for no longer than this.
-    let queue = "defaults: { max_queue_wait: 60s }";
-    format!("{queue}\n{}", keys::config(&[("red", RED, false), ("blue", BLUE, false)]))
+    keys::config(&[("red", RED, false), ("blue", BLUE, false)])
 }
 
 pub fn client(serve: &Serve, key: &'static str) -> Api {

@@ -108,6 +108,17 @@ impl Split {
         .await;
     }
 
+    /// A gateway in the place of the one that there is, with NATS behind another port.
+    pub async fn gateway_over(&mut self, nats_port: u16) {
+        self.gateway.kill();
+        self.gateway = role("gateway", self.dir.path(), self.port, nats_port, &self.database, self.guarded);
+        self.wait_ready().await;
+    }
+
+    pub fn nats_port(&self) -> u16 {
+        self.nats_port
+    }
+
     /// SIGKILL of everything but NATS and Postgres.
     pub fn kill_control_plane(&mut self) {
         for process in [&mut self.gateway, &mut self.executor, &mut self.reaper, &mut self.recorder] {

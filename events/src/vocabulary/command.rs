@@ -90,6 +90,12 @@ pub enum Command {
         /// Why.
         reason: DestroyReason,
     },
+    /// Say that it never ran, if nobody has begun it: its first command was lost, and no other can be made. It has the id of the
+    /// one that it stands for, so that of the two only one is stored.
+    AbandonSandbox {
+        /// What to say.
+        message: String,
+    },
 }
 
 impl Command {
@@ -100,6 +106,7 @@ impl Command {
             Self::StartExec { .. } => "exec",
             Self::ExtendTtl { .. } => "extend",
             Self::DestroySandbox { .. } => "destroy",
+            Self::AbandonSandbox { .. } => "abandon",
         }
     }
 }

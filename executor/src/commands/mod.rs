@@ -1,5 +1,6 @@
 //! One file a command. Every effect is idempotent by id, because redelivery is normal.
 
+mod abandon_sandbox;
 mod create_sandbox;
 mod destroy_sandbox;
 mod extend_ttl;
@@ -43,6 +44,9 @@ pub async fn carry_out(shared: Arc<Shared>, delivery: Delivery) {
             }
             Command::ExtendTtl { expires_at } => extend_ttl::run(&shared, &context, *expires_at).await,
             Command::DestroySandbox { reason } => destroy_sandbox::run(&shared, &context, *reason).await,
+            Command::AbandonSandbox { message } => {
+                abandon_sandbox::run(&shared, &context, message, delivery.attempt).await
+            }
         }
     };
     tokio::pin!(work);

@@ -96,13 +96,13 @@ pub(crate) async fn run(
     plan.spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &plan.env);
     check_ttl(plan.ttl, limits)?;
     check_image(&caller.tenant, &plan.spec.image, limits)?;
-    if let (Some(idempotent), Some(state)) = (&idempotent, known) {
-        // Whoever asked first may have died between the event and the command. The command's id follows from the key, so
-        // it is stored once however often it is sent, and an executor makes one box of it in any case.
+    if let Some(state) = known {
+        // Whoever asked first may have died between the event and the command. The command's id follows from the sandbox,
+        // so it is stored once however often it is sent, and an executor makes one box of it in any case.
         let mut asked = SandboxState::clone(&state);
         // What the log has of the first commands may be masked.
         asked.spec.setup = plan.spec.setup.clone();
-        send_create(gateway, caller, &asked, idempotent.command(), plan.env.clone()).await?;
+        send_create(gateway, caller, &asked, plan.env.clone()).await?;
         let waited = wait(gateway, id).await;
         return repeat(gateway, waited.as_deref().unwrap_or(&state));
     }
@@ -210,11 +210,11 @@ async fn ask(
     };
     // The latest that they can be: what it may live counts from when it runs.
     let (expires_at, lifetime_ends_at) = term.ends(term.start_by);
-    let (event, command) = match &idempotent {
-        None => (EventId::new(), CommandId::new()),
+    let event = match &idempotent {
+        None => EventId::new(),
         Some(idempotent) => {
             spec.request_digest = Some(idempotent.digest.clone());
-            (EventId::derived(&idempotent.parts()), idempotent.command())
+            EventId::derived(&idempotent.parts())
         }
     };
     let requested = SandboxRequested { spec: spec.clone(), expires_at, lifetime_ends_at, term: Some(term) };
@@ -222,7 +222,8 @@ async fn ask(
     gateway.publish_redacted(&caller, Some(id), event, now, requested, &redaction).await?;
     let provider = spec.provider.clone();
     let create = Command::CreateSandbox { spec, env, expires_at, term: Some(term) };
-    gateway.send(Destination::Pool(&provider), &caller, id, command, create).await?;
+    // If this process ends here, the reaper notices, and sends the same.
+    gateway.send(Destination::Pool(&provider), &caller, id, CommandId::of_create(id), create).await?;
     tokio::spawn(async move {
         // Until the log counts it.
         gateway.view().wait(id, |_| true, COUNTED_IN).await;
@@ -241,12 +242,11 @@ async fn send_create(
     gateway: &Gateway,
     caller: &Caller,
     state: &SandboxState,
-    command: CommandId,
     env: SecretMap,
 ) -> Result<(), ApiError> {
     let (spec, provider) = (state.spec.clone(), state.spec.provider.clone());
     let create = Command::CreateSandbox { spec, env, expires_at: state.expires_at, term: state.term };
-    gateway.send(Destination::Pool(&provider), caller, state.id, command, create).await
+    gateway.send(Destination::Pool(&provider), caller, state.id, CommandId::of_create(state.id), create).await
 }
 
 async fn known(gateway: &Gateway, id: SandboxId) -> Result<Option<Arc<SandboxState>>, ApiError> {
