@@ -5,85 +5,44 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use api_types::Open;
+pub use api_types::{ErrorBody, ErrorCode};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use events::{ErrorChain, ExecId, StoreError, TenantId};
 use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::denied::{Denial, Denied};
 use crate::share::Limit;
-
-/// The kinds of errors that clients tell apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ErrorCode {
-    /// The request is wrong in itself.
-    BadRequest,
-    /// The key is missing or unknown.
-    Unauthorized,
-    /// The key is good, the wish is not allowed.
-    Forbidden,
-    /// There is no such thing, or it is another tenant's.
-    NotFound,
-    /// The route is there, the method is not.
-    MethodNotAllowed,
-    /// The exec's time was up.
-    Timeout,
-    /// The state of things does not allow it.
-    Conflict,
-    /// It was there and is not kept any more.
-    Gone,
-    /// A body or a reply over its limit.
-    TooLarge,
-    /// A body in a form that is not taken.
-    UnsupportedMediaType,
-    /// A range of bytes that begins past the end.
-    RangeNotSatisfiable,
-    /// A quota or a rate.
-    ResourceLimit,
-    /// Our fault. The log has the detail.
-    InternalError,
-    /// Not now. Trying again can help.
-    Unavailable,
-    /// What this would change could not be recorded. Trying again can help.
-    AuditUnavailable,
-}
 
 const INTERNAL_TEXT: &str = "internal error: the server's log has the detail under this request's id";
 /// How the log marks each answer that is our fault. Tests look for it.
 pub const BUG_MARK: &str = "internal error answered: this is a bug";
 const UNAVAILABLE_TEXT: &str = "the service cannot do this at the moment: try again";
 
-impl ErrorCode {
-    /// The status that goes with it.
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Conflict => StatusCode::CONFLICT,
-            Self::Gone => StatusCode::GONE,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
-            Self::ResourceLimit => StatusCode::TOO_MANY_REQUESTS,
-            Self::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-        }
+/// The status that goes with a code.
+pub const fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::Timeout => StatusCode::REQUEST_TIMEOUT,
+        ErrorCode::Conflict => StatusCode::CONFLICT,
+        ErrorCode::Gone => StatusCode::GONE,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        ErrorCode::ResourceLimit => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+        ErrorCode::Unavailable | ErrorCode::AuditUnavailable => StatusCode::SERVICE_UNAVAILABLE,
     }
 }
 
-/// The body of every error.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct ErrorBody {
-    /// What kind it is.
-    pub code: ErrorCode,
-    /// One sentence for people.
-    pub message: Cow<'static, str>,
+/// The same of a body. No word but these is ever in one of ours.
+fn status_of(body: &ErrorBody) -> StatusCode {
+    body.code.known().map_or(StatusCode::INTERNAL_SERVER_ERROR, status)
 }
 
 /// RFC 9457.
@@ -93,7 +52,7 @@ struct Problem<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
-    code: ErrorCode,
+    code: &'a Open<ErrorCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
 }
@@ -101,7 +60,8 @@ struct Problem<'a> {
 /// What every handler fails with.
 #[derive(Debug)]
 pub struct ApiError {
-    body: ErrorBody,
+    code: ErrorCode,
+    message: Cow<'static, str>,
     /// For the log, never for the client.
     detail: Option<String>,
     exec: Option<ExecId>,
@@ -122,7 +82,8 @@ pub struct ApiError {
 impl ApiError {
     fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            body: ErrorBody { code, message: message.into() },
+            code,
+            message: message.into(),
             detail: None,
             exec: None,
             retry_after: None,
@@ -295,24 +256,24 @@ impl ApiError {
     /// What kind it is.
     #[cfg(test)]
     pub fn code(&self) -> ErrorCode {
-        self.body.code
+        self.code
     }
 
     /// What the client is told. Writes the detail to the log, once.
     pub fn into_body(self) -> ErrorBody {
         let detail = self.detail.as_deref().unwrap_or_default();
-        if self.body.code == ErrorCode::InternalError {
-            tracing::error!(error = %detail, error.code = ?self.body.code, "{BUG_MARK}");
+        if self.code == ErrorCode::InternalError {
+            tracing::error!(error = %detail, error.code = ?self.code, "{BUG_MARK}");
         } else if !detail.is_empty() {
-            tracing::error!(error = %detail, error.code = ?self.body.code, "request failed");
+            tracing::error!(error = %detail, error.code = ?self.code, "request failed");
         }
-        self.body
+        ErrorBody { code: self.code.into(), message: self.message }
     }
 }
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.body.message)
+        f.write_str(&self.message)
     }
 }
 
@@ -324,7 +285,7 @@ impl IntoResponse for ApiError {
         let (limit, rate, closing) = (self.limit, self.rate, self.closing);
         let denied = self.denied.clone();
         let body = self.into_body();
-        let mut response = json_response(body.code.status(), "application/json", &body);
+        let mut response = json_response(status_of(&body), "application/json", &body);
         if let Some(exec) = exec
             && let Ok(value) = HeaderValue::try_from(exec.to_string())
         {
@@ -356,13 +317,13 @@ impl IntoResponse for ApiError {
 
 /// The same error as RFC 9457 wants it.
 pub fn problem(body: &ErrorBody, request_id: &str) -> Response {
-    let status = body.code.status();
+    let status = status_of(body);
     let problem = Problem {
         r#type: "about:blank",
         title: status.canonical_reason().unwrap_or_default(),
         status: status.as_u16(),
         detail: &body.message,
-        code: body.code,
+        code: &body.code,
         instance: (!request_id.is_empty()).then_some(request_id),
     };
     json_response(status, "application/problem+json", &problem)
@@ -400,7 +361,7 @@ mod tests {
             (ApiError::audit_unavailable(), 503, "AUDIT_UNAVAILABLE"),
         ];
         for (error, status, code) in rows {
-            assert_eq!(error.code().status().as_u16(), status);
+            assert_eq!(super::status(error.code()).as_u16(), status);
             let body = serde_json::to_value(error.into_body()).unwrap();
             assert_eq!(body["code"], code);
             assert!(!body["message"].as_str().unwrap().contains("secret"), "{body}");

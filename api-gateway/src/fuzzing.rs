@@ -1,5 +1,6 @@
 //! Doors for the fuzz targets: what reads the bytes of clients and of sandboxes, without what is behind it. No service uses it.
 
+use api_types::{ExecRequest, ExtendRequest};
 use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use bytes::{Bytes, BytesMut};
@@ -9,13 +10,13 @@ use serde::de::DeserializeOwned;
 use crate::auth::{Caller, user_id};
 use crate::config::{ExecLimits, SandboxLimits, WebhookLimits};
 use crate::error::ApiError;
-use crate::exec::request::ExecRequest;
+use crate::exec::request::{interactive, runnable};
 use crate::origin::Origin;
 use crate::routes::{audit, events as feed, execs, files, range, sandboxes, templates, webhooks};
 use crate::stream::asciicast::{Asciicast, Form};
 use crate::stream::attach_frame::AttachInput;
 use crate::stream::ndjson::{Records, RecordsQuery};
-use crate::stream::record::{OutputRecord, write_line};
+use crate::stream::record::{output, write_line};
 use crate::stream::utf8::Utf8Splitter;
 use crate::stream::ws_frame::{ClientFrame, opening};
 use crate::strict::{Handling, Unread};
@@ -43,8 +44,8 @@ pub fn body(kind: u8, bytes: &[u8]) -> bool {
         value
     }
     match kind % 12 {
-        0 => of::<ExecRequest>(bytes).and_then(|it| it.runnable(&exec)).is_ok(),
-        1 => of::<ExecRequest>(bytes).and_then(|it| it.interactive(&exec, true)).is_ok(),
+        0 => of::<ExecRequest>(bytes).and_then(|it| runnable(it, &exec)).is_ok(),
+        1 => of::<ExecRequest>(bytes).and_then(|it| interactive(it, &exec, true)).is_ok(),
         2 => of(bytes).and_then(|it| sandboxes::plan::plan(it, None, None, &sandbox)).is_ok(),
         3 => of(bytes).and_then(|it| templates::save::checked(it, &sandbox)).is_ok(),
         4 => webhooks::reads(of(bytes), &WebhookLimits::default(), Position(9)),
@@ -56,7 +57,7 @@ pub fn body(kind: u8, bytes: &[u8]) -> bool {
         8 => of::<execs::signal::SignalRequest>(bytes)
             .is_ok_and(|it| it.signal.is_some_and(|signal| signal.number().is_ok())),
         9 => of::<execs::resize::ResizeRequest>(bytes).is_ok(),
-        10 => of::<sandboxes::extend::ExtendRequest>(bytes)
+        10 => of::<ExtendRequest>(bytes)
             .is_ok_and(|it| sandboxes::plan::ttl(&it.ttl.unwrap_or_default()).is_ok()),
         _ => of::<webhooks::redeliver::RedeliverRequest>(bytes).is_ok(),
     }
@@ -149,7 +150,7 @@ pub fn records(offset: u64, pieces: &[&[u8]]) -> Bytes {
     let mut at = offset;
     let mut write = |chunk: Option<_>| {
         if let Some(chunk) = chunk {
-            write_line(&OutputRecord::new(OutputStream::Stdout, &chunk), &mut lines);
+            write_line(&output(OutputStream::Stdout, &chunk), &mut lines);
         }
     };
     for piece in pieces {

@@ -1,14 +1,11 @@
 //! The body of an exec request, and what it means.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
+use api_types::{ExecRequest, Tty};
 use events::{ExecSpec, SecretMap, TerminalSize, parse_go_duration};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde::Serialize;
 
 use super::quoting::shell_line;
 use crate::config::ExecLimits;
@@ -25,86 +22,6 @@ pub(crate) const MAX_USER: usize = 256;
 /// The most that a request may put into one message: it must fit into 1 MiB with all that goes with it.
 const MAX_MESSAGE_BYTES: usize = 768 << 10;
 
-/// What to run.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
-pub struct ExecRequest {
-    /// A line for `/bin/sh -c`, or in mode `argv` the program.
-    #[schema(example = "echo hello")]
-    pub command: Option<String>,
-    /// Arguments. In shell mode they are quoted and appended.
-    pub args: Option<Vec<String>>,
-    /// `shell` (the default) or `argv`.
-    pub mode: Option<String>,
-    /// Environment variables, over those of the sandbox. Their values are in no event and in no log.
-    pub env: Option<BTreeMap<String, String>>,
-    /// More of them, whose values are masked with `*` in whatever the command writes. Each of at least 4 bytes.
-    pub secrets: Option<BTreeMap<String, String>>,
-    /// The working directory; `/workspace` by default.
-    pub workdir: Option<String>,
-    /// When to end it, as a Go duration (`30s`). A sync exec has a default, a stream has none.
-    pub timeout: Option<String>,
-    /// Whether to answer with NDJSON while it runs.
-    pub stream: Option<bool>,
-    /// `uid`, `uid:gid` or a name from the sandbox's /etc/passwd.
-    pub user: Option<String>,
-    /// Whether to answer with the exec's id at once, before it begins. Such an exec runs until it ends; it is watched,
-    /// fed and ended by its id.
-    pub detach: Option<bool>,
-    /// A terminal instead of pipes: `true` or `{"rows","cols"}`. Only where somebody can attach: with `detach`, and over
-    /// a WebSocket.
-    #[schema(value_type = Option<bool>)]
-    pub tty: Option<Tty>,
-    /// The height of the terminal; 24 by default.
-    pub rows: Option<u16>,
-    /// The width of the terminal; 80 by default.
-    pub cols: Option<u16>,
-    /// Whether stdin stays open for input. Only with `detach` and over a WebSocket; always with a terminal.
-    pub stdin: Option<bool>,
-}
-
-/// Whether there is a terminal, and how large it is.
-#[derive(Debug, Clone, Copy)]
-pub enum Tty {
-    /// Of the size that `rows` and `cols` say.
-    Wanted(bool),
-    /// Of this size.
-    Size(TtySize),
-}
-
-/// The size of a terminal.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-pub struct TtySize {
-    /// The height.
-    #[schema(minimum = 1)]
-    pub rows: u16,
-    /// The width.
-    #[schema(minimum = 1)]
-    pub cols: u16,
-}
-
-impl<'de> Deserialize<'de> for Tty {
-    /// By hand, because an untagged enum would swallow the fields that it does not know.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Tty;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("true, false or {\"rows\",\"cols\"}")
-            }
-
-            fn visit_bool<E>(self, wanted: bool) -> Result<Tty, E> {
-                Ok(Tty::Wanted(wanted))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Tty, A::Error> {
-                TtySize::deserialize(MapAccessDeserializer::new(map)).map(Tty::Size)
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
 /// A request that can be started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Runnable {
@@ -114,73 +31,71 @@ pub struct Runnable {
     pub env: SecretMap,
 }
 
-impl ExecRequest {
-    /// Whether somebody may attach and type.
-    pub fn is_interactive(&self) -> bool {
-        self.stdin == Some(true) || matches!(self.tty, Some(Tty::Wanted(true) | Tty::Size(_)))
-    }
+/// Whether somebody may attach and type.
+pub fn is_interactive(request: &ExecRequest) -> bool {
+    request.stdin == Some(true) || matches!(request.tty, Some(Tty::Wanted(true) | Tty::Size(_)))
+}
 
-    /// Checks it, with its terminal and its input. `stdin` is whether input stays open where the request does not say.
-    pub fn interactive(self, limits: &ExecLimits, stdin: bool) -> Result<Runnable, ApiError> {
-        let tty = match self.tty {
-            None | Some(Tty::Wanted(false)) => None,
-            Some(Tty::Wanted(true)) => Some(terminal(self.rows.unwrap_or(24), self.cols.unwrap_or(80))?),
-            Some(Tty::Size(TtySize { rows, cols })) => Some(terminal(rows, cols)?),
-        };
-        let stdin = self.stdin.unwrap_or(stdin || tty.is_some());
-        let mut runnable = self.runnable(limits)?;
-        runnable.spec.tty = tty;
-        runnable.spec.stdin = stdin;
-        Ok(runnable)
-    }
+/// Checks it, with its terminal and its input. `stdin` is whether input stays open where the request does not say.
+pub fn interactive(request: ExecRequest, limits: &ExecLimits, stdin: bool) -> Result<Runnable, ApiError> {
+    let tty = match request.tty {
+        None | Some(Tty::Wanted(false)) => None,
+        Some(Tty::Wanted(true)) => Some(terminal(request.rows.unwrap_or(24), request.cols.unwrap_or(80))?),
+        Some(Tty::Size(size)) => Some(terminal(size.rows, size.cols)?),
+    };
+    let stdin = request.stdin.unwrap_or(stdin || tty.is_some());
+    let mut runnable = runnable(request, limits)?;
+    runnable.spec.tty = tty;
+    runnable.spec.stdin = stdin;
+    Ok(runnable)
+}
 
-    /// Checks it, for a run that nobody attaches to.
-    pub fn runnable(self, limits: &ExecLimits) -> Result<Runnable, ApiError> {
-        let shell = match self.mode.as_deref() {
-            None | Some("" | "shell") => true,
-            Some("argv") => false,
-            Some(_) => return Err(ApiError::bad_request("mode must be shell or argv")),
-        };
-        let command = self.command.ok_or_else(|| ApiError::bad_request("command is missing"))?;
-        let args = self.args.unwrap_or_default();
-        // To a shell nothing is a command that does nothing.
-        if command.is_empty() && !shell {
-            return Err(ApiError::bad_request("command is empty: in mode argv it is a program"));
-        }
-        if args.len() > MAX_ENTRIES {
-            return Err(ApiError::bad_request(format!("args has more than {MAX_ENTRIES} entries")));
-        }
-        if command.contains('\0') || args.iter().any(|arg| arg.contains('\0')) {
-            return Err(ApiError::bad_request("command and args must not contain NUL characters"));
-        }
-        let argv = if shell {
-            vec!["/bin/sh".to_owned(), "-c".to_owned(), shell_line(&command, &args)]
-        } else {
-            std::iter::once(command).chain(args).collect()
-        };
-        if argv.iter().any(|arg| arg.len() >= MAX_ARG_BYTES) {
-            return Err(ApiError::bad_request(format!(
-                "Linux takes no argument of {MAX_ARG_BYTES} bytes or more: write a file and run that"
-            )));
-        }
-        let variables = Variables::read(self.env, self.secrets)?;
-        check_message(&(&argv, &variables.env))?;
-        Ok(Runnable {
-            spec: ExecSpec {
-                argv,
-                cwd: checked_text(self.workdir, "workdir", MAX_WORKDIR)?,
-                user: checked_text(self.user, "user", MAX_USER)?,
-                tty: None,
-                stdin: false,
-                timeout_ms: timeout_ms(self.timeout.as_deref(), limits)?,
-                // With the tenant it is known what to fill in.
-                env_hmac: BTreeMap::new(),
-                secret_names: variables.secret_names,
-                request_digest: None,
-            },
-            env: variables.env,
-        })
+/// Checks it, for a run that nobody attaches to.
+pub fn runnable(request: ExecRequest, limits: &ExecLimits) -> Result<Runnable, ApiError> {
+    let shell = match request.mode.as_deref() {
+        None | Some("" | "shell") => true,
+        Some("argv") => false,
+        Some(_) => return Err(ApiError::bad_request("mode must be shell or argv")),
+    };
+    let command = request.command.ok_or_else(|| ApiError::bad_request("command is missing"))?;
+    let args = request.args.unwrap_or_default();
+    // To a shell nothing is a command that does nothing.
+    if command.is_empty() && !shell {
+        return Err(ApiError::bad_request("command is empty: in mode argv it is a program"));
     }
+    if args.len() > MAX_ENTRIES {
+        return Err(ApiError::bad_request(format!("args has more than {MAX_ENTRIES} entries")));
+    }
+    if command.contains('\0') || args.iter().any(|arg| arg.contains('\0')) {
+        return Err(ApiError::bad_request("command and args must not contain NUL characters"));
+    }
+    let argv = if shell {
+        vec!["/bin/sh".to_owned(), "-c".to_owned(), shell_line(&command, &args)]
+    } else {
+        std::iter::once(command).chain(args).collect()
+    };
+    if argv.iter().any(|arg| arg.len() >= MAX_ARG_BYTES) {
+        return Err(ApiError::bad_request(format!(
+            "Linux takes no argument of {MAX_ARG_BYTES} bytes or more: write a file and run that"
+        )));
+    }
+    let variables = Variables::read(request.env, request.secrets)?;
+    check_message(&(&argv, &variables.env))?;
+    Ok(Runnable {
+        spec: ExecSpec {
+            argv,
+            cwd: checked_text(request.workdir, "workdir", MAX_WORKDIR)?,
+            user: checked_text(request.user, "user", MAX_USER)?,
+            tty: None,
+            stdin: false,
+            timeout_ms: timeout_ms(request.timeout.as_deref(), limits)?,
+            // With the tenant it is known what to fill in.
+            env_hmac: BTreeMap::new(),
+            secret_names: variables.secret_names,
+            request_digest: None,
+        },
+        env: variables.env,
+    })
 }
 
 /// A terminal of a size that makes sense.
@@ -270,7 +185,7 @@ mod tests {
 
     fn read(json: &str) -> Result<Runnable, ApiError> {
         let request: ExecRequest = crate::extract::parse_object(json.as_bytes())?;
-        request.runnable(&ExecLimits::default())
+        runnable(request, &ExecLimits::default())
     }
 
     #[test]
@@ -326,7 +241,7 @@ mod tests {
     fn a_terminal_has_a_size_and_input() {
         let spec = |json: &str| {
             let request: ExecRequest = crate::extract::parse_object(json.as_bytes()).unwrap();
-            request.interactive(&ExecLimits::default(), false).map(|runnable| runnable.spec)
+            interactive(request, &ExecLimits::default(), false).map(|runnable| runnable.spec)
         };
         let tty = spec(r#"{"command":"sh","tty":true}"#).unwrap();
         assert_eq!((tty.tty, tty.stdin), (Some(TerminalSize { rows: 24, cols: 80 }), true));

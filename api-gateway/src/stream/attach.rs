@@ -10,13 +10,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::attach_frame::{AttachControl, AttachInput, OutputFrame, error, exit};
-use super::record::EndRecord;
+use super::record;
 use super::socket::{Listener, Socket, Speaker, Terms, Word};
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::input::{Input, InputQueue, Target};
 use crate::metrics::EXEC_VIEWERS;
 use crate::presence::Presence;
-use crate::routes::execs::get::Exec;
+use crate::routes::execs::get::shown;
 
 /// How much output goes into one frame at most, in bytes.
 const GATHER_BYTES: usize = 64 << 10;
@@ -152,7 +152,7 @@ impl Output {
     fn greeting(&self, state: &ExecState) -> Message {
         let attached = AttachControl::Attached {
             mode: if self.writes { "rw" } else { "ro" },
-            exec: &Exec::of(state),
+            exec: &shown(state),
             stdout_offset: self.next[0],
             stderr_offset: self.next[1],
         };
@@ -203,7 +203,7 @@ impl Output {
                     return before;
                 }
                 self.stage = Stage::Over;
-                Some(exit(EndRecord::new(self.exec, end, self.next[0], self.next[1])))
+                Some(exit(record::end(self.exec, end, self.next[0], self.next[1])))
             }
         }
     }

@@ -3,15 +3,15 @@
 //! The first byte of a frame is its channel. Output: 8 bytes of offset, big endian, then the raw bytes; so that a client
 //! always knows where to go on from. Input: the raw bytes. Control: JSON.
 
+use api_types::{EndRecord, Exec, Open};
 use bytes::{BufMut, Bytes, BytesMut};
 use events::{Gone, OutputStream, TerminalSize};
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::record::{EndRecord, write_json};
+use super::record::write_json;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::exec::request::terminal;
-use crate::routes::execs::get::Exec;
 use crate::routes::execs::signal::SignalName;
 use crate::strict::Unread;
 
@@ -129,7 +129,7 @@ pub enum AttachControl<'a> {
     /// Something that the client wanted was not done.
     Error {
         /// What kind it is.
-        code: ErrorCode,
+        code: &'a Open<ErrorCode>,
         /// One sentence for people.
         message: &'a str,
     },
@@ -144,12 +144,12 @@ impl AttachControl<'_> {
 
 /// The frame of an error.
 pub fn error(body: &ErrorBody) -> Message {
-    AttachControl::Error { code: body.code, message: &body.message }.frame()
+    AttachControl::Error { code: &body.code, message: &body.message }.frame()
 }
 
 /// The last frame: how it ended.
 pub fn exit(mut end: EndRecord) -> Message {
-    end.r#type = Some("exit");
+    end.r#type = Some("exit".into());
     control(&end)
 }
 
@@ -263,7 +263,10 @@ mod tests {
             &frame[..],
             b"\x03{\"type\":\"gone\",\"stream\":\"stdout\",\"from\":1,\"to\":5,\"why\":\"expired\"}"
         );
-        let end = exit(EndRecord { outcome: "exited", exit_code: Some(0), ..EndRecord::default() });
+        let end = exit(EndRecord {
+            exit_code: Some(0),
+            ..EndRecord::new("ex-1".to_owned(), api_types::ExecOutcome::Exited)
+        });
         let end: serde_json::Value = serde_json::from_slice(&data(end)[1..]).unwrap();
         assert_eq!((&end["type"], &end["exit_code"]), (&"exit".into(), &0.into()));
     }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use api_types::{EndRecord, GoneRecord};
 use bytes::BytesMut;
 use events::{ExecId, OutputItem, OutputReader, OutputStream};
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::record::{EndRecord, GoneRecord, OutputRecord};
+use super::record;
 use super::utf8::{Chunk, Utf8Splitter};
 use crate::error::ApiError;
 use crate::share::AskedExec;
@@ -133,14 +134,7 @@ impl ExecRecords {
                     OutputStream::Stdout => &mut self.stdout,
                     OutputStream::Stderr => &mut self.stderr,
                 };
-                let gone = GoneRecord {
-                    r#type: "gone",
-                    stream: stream.as_str(),
-                    data: "",
-                    offset,
-                    next_offset,
-                    why,
-                };
+                let gone = record::gone(stream, offset, next_offset, why);
                 // Popped from the back: the rest of a character that will never be whole comes first.
                 self.waiting.push(ExecRecord::Gone(gone));
                 self.waiting.extend(splitter.finish().map(|chunk| ExecRecord::Output(stream, chunk)));
@@ -149,7 +143,7 @@ impl ExecRecords {
             OutputItem::Started | OutputItem::Resized(_) => None,
             OutputItem::Ended(end) => {
                 let (stdout, stderr) = self.offsets();
-                self.finish(EndRecord::new(self.exec, &end, stdout, stderr));
+                self.finish(record::end(self.exec, &end, stdout, stderr));
                 None
             }
         }
@@ -157,7 +151,7 @@ impl ExecRecords {
 
     fn interrupt(&mut self, error: ApiError) {
         let (stdout, stderr) = self.offsets();
-        self.finish(EndRecord::interrupted(self.exec, error.into_body(), stdout, stderr));
+        self.finish(record::interrupted(self.exec, error.into_body(), stdout, stderr));
     }
 
     fn offsets(&self) -> (u64, u64) {
@@ -179,12 +173,10 @@ impl ExecRecord {
     /// Appends the record as a line of NDJSON.
     pub fn write_line(&self, into: &mut BytesMut) {
         match self {
-            Self::Output(stream, chunk) => {
-                super::record::write_line(&OutputRecord::new(*stream, chunk), into)
-            }
-            Self::Gone(gone) => super::record::write_line(gone, into),
+            Self::Output(stream, chunk) => record::write_line(&record::output(*stream, chunk), into),
+            Self::Gone(gone) => record::write_line(gone, into),
             Self::Silence => into.extend_from_slice(b"\n"),
-            Self::End(end) => super::record::write_line(end, into),
+            Self::End(end) => record::write_line(end, into),
         }
     }
 }

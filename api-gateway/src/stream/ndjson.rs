@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use super::exec::{ExecRecord, ExecRecords};
-use super::record::{FailureRecord, write_line};
+use super::record::{failure, write_line};
 use crate::error::ApiError;
 
 /// How much is put into one write at most before the socket is asked again.
@@ -133,10 +133,10 @@ impl Lines {
                 true
             }
             (Records::Output, ExecRecord::End(end)) => {
-                if let Some(failure) = FailureRecord::of(&end) {
+                if let Some(failure) = failure(&end) {
                     write_line(&failure, into);
                 }
-                if end.is_interrupted() {
+                if end.is_interruption() {
                     // So that nobody takes this for the end of the command.
                     self.broken = Some(io::Error::other("the stream ends before its exec does"));
                 }

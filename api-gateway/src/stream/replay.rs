@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use api_types::OutputRecord;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::pieces::pieces;
-use super::record::{OutputRecord, write_json};
+use super::record::{self, write_json};
 use super::utf8::{Chunk, Utf8Splitter};
 
 /// A frame that waits for its moment.
@@ -142,7 +143,7 @@ fn output_frame(
         position: position.0,
         time: instant(time),
         exec_id: exec.to_string(),
-        output: OutputRecord::new(stream, chunk),
+        output: record::output(stream, chunk),
     });
     Playable { time, position, text }
 }

@@ -5,6 +5,9 @@
 //! client, `started`, `stdout`, `stderr` and `exit` from the server. Both end with `{"type":"error"}` where there is no
 //! end to tell of.
 
+use std::borrow::Cow;
+
+use api_types::{EndRecord, ExecRequest, GoneRecord};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
@@ -12,11 +15,11 @@ use events::{ExecId, OutputStream, TerminalSize};
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::record::{EndRecord, GoneRecord, OutputRecord, write_json};
+use super::record::{self, write_json};
 use super::utf8::Chunk;
 use crate::config::ExecLimits;
-use crate::error::{ApiError, ErrorBody, ErrorCode};
-use crate::exec::request::{ExecRequest, Runnable, terminal};
+use crate::error::{ApiError, ErrorBody};
+use crate::exec::request::{Runnable, interactive, runnable, terminal};
 use crate::routes::execs::signal::SignalName;
 use crate::strict::Unread;
 
@@ -55,8 +58,8 @@ pub fn opening(frame: &[u8], limits: &ExecLimits, unread: &Unread) -> Result<Ope
         }
     };
     let runnable = match framing {
-        Framing::Plain => request.runnable(limits)?,
-        Framing::Documented => request.interactive(limits, true)?,
+        Framing::Plain => runnable(request, limits)?,
+        Framing::Documented => interactive(request, limits, true)?,
     };
     Ok(Opening { framing, runnable })
 }
@@ -132,8 +135,8 @@ struct StartedFrame {
 #[derive(Serialize)]
 struct ErrorFrame {
     r#type: &'static str,
-    code: ErrorCode,
-    message: String,
+    #[serde(flatten)]
+    error: ErrorBody,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     end: Option<EndRecord>,
 }
@@ -149,9 +152,9 @@ impl Framing {
 
     /// The frame of a chunk.
     pub fn output(self, stream: OutputStream, chunk: &Chunk) -> Message {
-        let mut record = OutputRecord::new(stream, chunk);
+        let mut record = record::output(stream, chunk);
         if self == Self::Documented {
-            record.r#type = Some(stream.as_str());
+            record.r#type = Some(record.stream);
         }
         message(&record)
     }
@@ -164,17 +167,12 @@ impl Framing {
     /// The last frame.
     pub fn end(self, mut end: EndRecord) -> Message {
         match end.error.take() {
-            Some(body) => message(&ErrorFrame {
-                r#type: "error",
-                code: body.code,
-                message: body.message.into_owned(),
-                end: Some(end),
-            }),
+            Some(error) => message(&ErrorFrame { r#type: "error", error, end: Some(end) }),
             None => {
-                end.r#type = Some(match self {
+                end.r#type = Some(Cow::Borrowed(match self {
                     Self::Plain => "done",
                     Self::Documented => "exit",
-                });
+                }));
                 message(&end)
             }
         }
@@ -182,8 +180,8 @@ impl Framing {
 }
 
 /// The frame of an error that comes before anything ran.
-pub fn error(body: ErrorBody) -> Message {
-    message(&ErrorFrame { r#type: "error", code: body.code, message: body.message.into_owned(), end: None })
+pub fn error(error: ErrorBody) -> Message {
+    message(&ErrorFrame { r#type: "error", error, end: None })
 }
 
 fn message(value: &impl Serialize) -> Message {
@@ -195,6 +193,8 @@ fn message(value: &impl Serialize) -> Message {
 
 #[cfg(test)]
 mod tests {
+    use api_types::ExecOutcome;
+
     use super::*;
 
     fn open(json: &str) -> Result<Opening, ApiError> {
@@ -274,7 +274,8 @@ mod tests {
         let documented = json(Framing::Documented.output(OutputStream::Stderr, &chunk));
         assert_eq!((&documented["type"], &documented["stream"]), (&"stderr".into(), &"stderr".into()));
 
-        let end = || EndRecord { outcome: "exited", exit_code: Some(3), ..EndRecord::default() };
+        let end =
+            || EndRecord { exit_code: Some(3), ..EndRecord::new("ex-1".to_owned(), ExecOutcome::Exited) };
         assert_eq!(json(Framing::Plain.end(end()))["type"], "done");
         let exit = json(Framing::Documented.end(end()));
         assert_eq!((&exit["type"], &exit["exit_code"]), (&"exit".into(), &3.into()));

@@ -246,7 +246,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::exec::request::ExecRequest;
+    use api_types::ExecRequest;
 
     fn strictly(json: &str) -> Result<ExecRequest, String> {
         Unread::new(true).body(json.as_bytes()).map_err(|error| error.to_string())

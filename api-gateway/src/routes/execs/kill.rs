@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use api_types::Exec;
 use axum::Json;
 use axum::extract::State;
 use events::{LinkOp, OutputItem, OutputReader};
 use tokio::time::Instant;
 
-use super::get::Exec;
+use super::get::shown;
 use super::{begins, find, read_nothing};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
@@ -39,13 +40,13 @@ pub(crate) async fn kill(
     let tenant = caller.tenant.clone();
     let state = find(&gateway, &tenant, id).await?;
     if state.end.is_some() {
-        return Ok(Json(Exec::of(&state)));
+        return Ok(Json(shown(&state)));
     }
     let mut output = read_nothing(&gateway, id).await?;
     let until = Instant::now() + PATIENCE;
     let late = || ApiError::unavailable("the end of an exec was not recorded in time").with_exec(id);
     if !tokio::time::timeout_at(until, begins(&mut output)).await.map_err(|_| late())?? {
-        return find(&gateway, &tenant, id).await.map(|state| Json(Exec::of(&state)));
+        return find(&gateway, &tenant, id).await.map(|state| Json(shown(&state)));
     }
     let target = Target { gateway: gateway.clone(), caller, sandbox: state.sandbox, exec: id };
     let asked = target.call(LinkOp::Kill { exec: id }).await;
@@ -54,7 +55,7 @@ pub(crate) async fn kill(
         asked?;
     }
     tokio::time::timeout_at(until, ends(&mut output)).await.map_err(|_| late())??;
-    find(&gateway, &tenant, id).await.map(|state| Json(Exec::of(&state)))
+    find(&gateway, &tenant, id).await.map(|state| Json(shown(&state)))
 }
 
 async fn ends(output: &mut OutputReader) -> Result<(), ApiError> {

@@ -1,13 +1,14 @@
 //! `GET /sandboxes/{id}/execs`
 
+use api_types::ExecList;
 use axum::Json;
 use axum::extract::State;
 use events::{ExecId, ExecPage};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::find;
-use super::get::Exec;
+use super::get::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath, whole};
@@ -27,16 +28,6 @@ pub struct ListQuery {
     pub state: Option<String>,
     /// Those that were asked for before this exec: the `next` of the page before.
     pub before: Option<String>,
-}
-
-/// A page of execs.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ExecList {
-    /// The newest first.
-    pub execs: Vec<Exec>,
-    /// What to send as `before` for the next page; absent on the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -105,7 +96,7 @@ pub(crate) async fn list(
     let more = states.len() > wanted.limit as usize;
     states.truncate(wanted.limit as usize);
     let next = states.last().filter(|_| more).map(|state| state.id.to_string());
-    Ok(Json(ExecList { execs: states.iter().map(Exec::of).collect(), next }))
+    Ok(Json(ExecList { execs: states.iter().map(shown).collect(), next }))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 
+use api_types::Word as _;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
@@ -180,7 +181,7 @@ async fn part(
 /// Says how the exec stands.
 fn describe(headers: &mut HeaderMap, state: &ExecState, stream: Option<OutputStream>) {
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert("x-exec-state", HeaderValue::from_static(state_name(state)));
+    headers.insert("x-exec-state", HeaderValue::from_static(state_name(state).as_str()));
     if let Some(code) = state.end.as_ref().and_then(ExecEnd::exit_code) {
         headers.insert("x-exec-exit-code", code.into());
     }

@@ -3,11 +3,11 @@
 
 use std::io;
 
+use api_types::ExecReply;
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use events::{ExecId, OutputStream};
 
-use super::run::ExecReply;
 use crate::gateway::Gateway;
 use crate::stream::utf8::Utf8Splitter;
 

@@ -2,21 +2,20 @@
 
 use std::time::Duration;
 
+use api_types::{Detached, ExecLinks, ExecReply, ExecRequest, ExecState};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use events::{ExecEnd, ExecId, OutputItem, OutputStream, StoreError, format_go_duration};
-use serde::Serialize;
-use utoipa::ToSchema;
 
-use super::get::{ExecLinks, state_name};
+use super::get::state_name;
 use super::reply::{self, Written};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::end::{failure, outcome_unknown, timed_out};
-use crate::exec::request::ExecRequest;
+use crate::exec::request::{interactive, is_interactive, runnable};
 use crate::exec::start::{Started, known, start, start_detached, verify};
 use crate::extract::{QueryOf, RawJsonBody, SandboxPath};
 use crate::gateway::Gateway;
@@ -25,32 +24,6 @@ use crate::readiness;
 use crate::share::visit::Visit;
 use crate::stream::exec::ExecRecords;
 use crate::stream::ndjson::{self, Records, RecordsQuery};
-use crate::stream::record::is_zero;
-
-/// What a sync exec gave.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ExecReply {
-    /// The exec.
-    pub exec_id: String,
-    /// As in a shell: 128 plus the number of the signal that ended it.
-    pub exit_code: i32,
-    /// What it wrote to stdout, with U+FFFD in place of bytes that are not UTF-8.
-    pub stdout: String,
-    /// The same for stderr.
-    pub stderr: String,
-    /// How long it ran, as a Go duration.
-    #[schema(example = "1.002s")]
-    pub duration: String,
-    /// The signal that ended it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<i32>,
-    /// Bytes past the output limit, which were thrown away.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub truncated_bytes: u64,
-    /// `true`: the memory of the sandbox was used up, and the kernel ended it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub oom: bool,
-}
 
 /// Why a sync exec has no reply.
 #[derive(Debug, thiserror::Error)]
@@ -143,15 +116,15 @@ pub(crate) async fn run(
         if stream {
             return Err(ApiError::bad_request("detach and stream exclude each other"));
         }
-        let runnable = body.value.interactive(limits, false)?;
+        let runnable = interactive(body.value, limits, false)?;
         let exec =
             start_detached(&gateway, &caller, (id, place), known, runnable, idempotent.as_ref()).await?;
         return detached(&gateway, exec).await;
     }
-    if body.value.is_interactive() {
+    if is_interactive(&body.value) {
         return Err(ApiError::bad_request("tty and stdin need \"detach\": true, or the WebSocket"));
     }
-    let mut runnable = body.value.runnable(limits)?;
+    let mut runnable = runnable(body.value, limits)?;
     if stream {
         gateway.shares().stream(&caller, &visit)?;
         let Started { exec, output, asked } =
@@ -177,23 +150,12 @@ pub(crate) async fn run(
     respond(&gateway, exec, reply)
 }
 
-/// What a detached exec is answered with.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Detached {
-    /// The exec.
-    pub exec_id: String,
-    /// `pending`; of a repeated request with the same `Idempotency-Key`, whatever it is by now.
-    pub state: &'static str,
-    /// Where it is read, watched and fed.
-    pub links: ExecLinks,
-}
-
 /// It is not waited for: the record need not know of it yet, and then it is pending.
 async fn detached(gateway: &Gateway, exec: ExecId) -> Result<Response, ApiError> {
     let state = gateway.store().exec(exec).await.map_err(ApiError::store)?;
     let reply = Detached {
         exec_id: exec.to_string(),
-        state: state.as_ref().map_or("pending", state_name),
+        state: state.as_ref().map_or(ExecState::Pending, state_name).into(),
         links: ExecLinks::of(exec),
     };
     let id = HeaderValue::try_from(reply.exec_id.as_str()).map_err(ApiError::internal)?;

@@ -118,12 +118,12 @@ impl Speaker for Records {
                 Word::Say(self.framing.output(stream, &chunk))
             }
             Some(ExecRecord::Gone(gone)) => {
-                self.next[usize::from(gone.stream == OutputStream::Stderr.as_str())] = gone.next_offset;
+                self.next[usize::from(gone.stream == api_types::OutputStream::Stderr)] = gone.next_offset;
                 Word::Say(Framing::gone(&gone))
             }
             Some(ExecRecord::Silence) => Word::Say(Message::Ping(Bytes::new())),
             Some(ExecRecord::End(end)) => {
-                if end.is_interrupted() {
+                if end.is_interruption() {
                     self.last = Word::Stopping;
                 }
                 Word::Say(self.framing.end(*end))

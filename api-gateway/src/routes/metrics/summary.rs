@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api_types::Word as _;
 use axum::Json;
 use axum::extract::State;
 use events::Heartbeat;
@@ -54,7 +55,7 @@ pub(crate) async fn summary(State(gateway): State<Gateway>, caller: Caller) -> J
     live.retain(|state| state.tenant == caller.tenant);
     let mut by_state = BTreeMap::new();
     for state in &live {
-        *by_state.entry(state_name(state, now)).or_insert(0) += 1;
+        *by_state.entry(state_name(state, now).as_str()).or_insert(0) += 1;
     }
     let nodes = caller.sees_the_whole(&gateway).then(|| gateway.view().nodes());
     let sum = |of: fn(&Heartbeat) -> u32| {

@@ -1,12 +1,13 @@
 //! `POST /sandboxes/admission`
 
+use api_types::SpawnRequest;
 use axum::Json;
 use axum::extract::State;
 use events::format_go_duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::plan::{SpawnRequest, check_image, check_ttl, plan};
+use super::plan::{check_image, check_ttl, plan};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::OptionalJsonBody;

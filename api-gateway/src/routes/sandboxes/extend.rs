@@ -2,29 +2,20 @@
 
 use std::time::Duration;
 
+use api_types::{ExtendRequest, Sandbox};
 use axum::Json;
 use axum::extract::State;
 use chrono::SubsecRound;
 use events::{Command, CommandId, Destination, SandboxState};
-use serde::Deserialize;
-use utoipa::ToSchema;
 
-use super::Sandbox;
 use super::plan::{check_ttl, ttl};
+use super::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{JsonBody, SandboxPath};
 use crate::gateway::{Gateway, ended};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// How long it shall live from now on.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct ExtendRequest {
-    /// A Go duration, counted from now. It may also bring the deadline nearer.
-    #[schema(required, example = "30m")]
-    pub ttl: Option<String>,
-}
 
 /// Moves the deadline of a sandbox: to now plus `ttl`, but never past its greatest lifetime.
 #[utoipa::path(
@@ -66,5 +57,5 @@ pub(crate) async fn extend(
     if state.is_terminal() {
         return Err(ended(&state, gateway.clock().now()));
     }
-    Ok(Json(Sandbox::of(&state, &gateway)))
+    Ok(Json(shown(&state, &gateway)))
 }

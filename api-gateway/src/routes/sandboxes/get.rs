@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 
-use super::Sandbox;
 use super::past::{self, AtQuery, Shown};
+use super::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
@@ -33,7 +33,7 @@ pub(crate) async fn get(
 ) -> Result<Json<Shown>, ApiError> {
     let Some(moment) = query.read()? else {
         let state = gateway.sandbox(&caller.tenant, id).await?;
-        return Ok(Json(Shown::Now(Sandbox::of(&state, &gateway))));
+        return Ok(Json(Shown::Now(shown(&state, &gateway))));
     };
     let last = moment.last(&gateway).await?;
     let past = past::one(gateway.store(), &caller.tenant, id, last).await.map_err(ApiError::store)?;

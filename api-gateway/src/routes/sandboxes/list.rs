@@ -8,8 +8,8 @@ use events::SandboxId;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::Sandbox;
 use super::past::{self, AtQuery, Shown};
+use super::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, whole};
@@ -81,8 +81,8 @@ pub(crate) async fn list(
         let states =
             gateway.store().sandboxes(&caller.tenant, before, limit).await.map_err(ApiError::store)?;
         let next = states.last().filter(|_| states.len() == limit as usize).map(|state| state.id.to_string());
-        let shown: Vec<_> = states.iter().map(|state| Shown::Now(Sandbox::of(state, &gateway))).collect();
-        let mut response = Json(shown).into_response();
+        let page: Vec<_> = states.iter().map(|state| Shown::Now(shown(state, &gateway))).collect();
+        let mut response = Json(page).into_response();
         if let Some(next) = next.and_then(|next| HeaderValue::try_from(next).ok()) {
             response.headers_mut().insert(NEXT_BEFORE, next);
         }
@@ -98,6 +98,6 @@ pub(crate) async fn list(
     let mut states = gateway.view().live_sandboxes();
     states.retain(|state| state.tenant == caller.tenant);
     states.sort_by_key(|state| (state.requested_at, state.id));
-    let shown: Vec<_> = states.iter().map(|state| Shown::Now(Sandbox::of(state, &gateway))).collect();
-    Ok(Json(shown).into_response())
+    let page: Vec<_> = states.iter().map(|state| Shown::Now(shown(state, &gateway))).collect();
+    Ok(Json(page).into_response())
 }

@@ -15,125 +15,80 @@ pub mod spawn;
 pub mod stats;
 pub mod timeline;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
+use api_types::Sandbox;
 use chrono::{DateTime, Utc};
 use events::{Network, SandboxPhase, SandboxState};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::gateway::Gateway;
 
-/// A sandbox.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Sandbox {
-    /// Its id.
-    #[schema(example = "sb-01jd2x5c0pe3tt4m1q5a8z0v9k")]
-    pub id: String,
-    /// `creating`, `running`, `idle`, `paused`, `unhealthy`, `expired`, `destroying`, `destroyed` or `error`.
-    pub state: &'static str,
-    /// The box-maker.
-    pub provider: String,
-    /// The image, as it was asked for.
-    pub image: String,
-    /// The memory limit, in MiB.
-    pub memory_mb: u32,
-    /// The CPU limit, in whole CPUs, rounded up.
-    pub vcpus: u32,
-    /// `none` or `bridge`.
-    #[schema(value_type = String, pattern = "^(none|bridge)$")]
-    pub network: Network,
-    /// Its address on the provider's bridge, where it has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, example = "172.18.0.2")]
-    pub ip: Option<IpAddr>,
-    /// When it was asked for.
-    pub created_at: DateTime<Utc>,
-    /// Its deadline. Its time to live counts from when it runs: until then this is the latest that it can be.
-    pub expires_at: DateTime<Utc>,
-    /// The user who owns it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner_id: Option<String>,
-    /// The tenant.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant_id: Option<String>,
-    /// The node that has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub worker_id: Option<String>,
-    /// The client's own labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
-    /// The domain of its previews: `http://{port}-{id}.{preview_domain}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub preview_domain: Option<String>,
-    /// The template that it was made from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub template: Option<String>,
-    /// What went wrong, for state `error` and `unhealthy`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
+/// The sandbox as clients see it.
+pub fn shown(state: &SandboxState, gateway: &Gateway) -> Sandbox {
+    shown_at(state, gateway.clock().now(), gateway.config().preview_domain.as_deref())
 }
 
-impl Sandbox {
-    /// The sandbox as clients see it.
-    pub fn of(state: &SandboxState, gateway: &Gateway) -> Self {
-        Self::at(state, gateway.clock().now(), gateway.config().preview_domain.as_deref())
-    }
-
-    /// The same by another clock.
-    fn at(state: &SandboxState, now: DateTime<Utc>, preview_domain: Option<&str>) -> Self {
-        let message = match &state.phase {
-            SandboxPhase::Failed { message, .. } | SandboxPhase::Unhealthy { message, .. } => {
-                Some(message.clone())
-            }
-            SandboxPhase::Lost { .. } => Some("its node does not answer".to_owned()),
-            SandboxPhase::Requested
-            | SandboxPhase::Starting { .. }
-            | SandboxPhase::Running { .. }
-            | SandboxPhase::Destroyed { .. } => None,
-        };
-        Self {
-            id: state.id.to_string(),
-            state: state_name(state, now),
-            provider: state.spec.provider.to_string(),
-            image: state.spec.image.clone(),
-            memory_mb: state.spec.memory_mib,
-            vcpus: state.spec.vcpus(),
-            network: state.spec.network,
-            ip: state.address.filter(|_| !state.is_terminal()),
-            created_at: state.requested_at,
-            expires_at: state.expires_at,
-            owner_id: state.spec.owner.clone(),
-            tenant_id: Some(state.tenant.to_string()),
-            worker_id: state.node().map(ToString::to_string),
-            metadata: state.spec.metadata.clone(),
-            preview_domain: preview_domain.filter(|domain| !domain.is_empty()).map(str::to_owned),
-            template: state.spec.template.clone(),
-            message,
+/// The same by another clock.
+fn shown_at(state: &SandboxState, now: DateTime<Utc>, preview_domain: Option<&str>) -> Sandbox {
+    let message = match &state.phase {
+        SandboxPhase::Failed { message, .. } | SandboxPhase::Unhealthy { message, .. } => {
+            Some(message.clone())
         }
+        SandboxPhase::Lost { .. } => Some("its node does not answer".to_owned()),
+        SandboxPhase::Requested
+        | SandboxPhase::Starting { .. }
+        | SandboxPhase::Running { .. }
+        | SandboxPhase::Destroyed { .. } => None,
+    };
+    Sandbox {
+        id: state.id.to_string(),
+        state: state_name(state, now).into(),
+        provider: state.spec.provider.to_string(),
+        image: state.spec.image.clone(),
+        memory_mb: state.spec.memory_mib,
+        vcpus: state.spec.vcpus(),
+        network: network(state.spec.network).into(),
+        ip: state.address.filter(|_| !state.is_terminal()),
+        created_at: state.requested_at,
+        expires_at: state.expires_at,
+        owner_id: state.spec.owner.clone(),
+        tenant_id: Some(state.tenant.to_string()),
+        worker_id: state.node().map(ToString::to_string),
+        metadata: state.spec.metadata.clone(),
+        preview_domain: preview_domain.filter(|domain| !domain.is_empty()).map(str::to_owned),
+        template: state.spec.template.clone(),
+        message,
+    }
+}
+
+const fn network(network: Network) -> api_types::Network {
+    match network {
+        Network::None => api_types::Network::None,
+        Network::Bridge => api_types::Network::Bridge,
     }
 }
 
 /// The word of the API for where a sandbox stands.
-pub fn state_name(state: &SandboxState, now: DateTime<Utc>) -> &'static str {
+pub fn state_name(state: &SandboxState, now: DateTime<Utc>) -> api_types::SandboxState {
+    use api_types::SandboxState as Word;
     if state.is_expired(now) && !state.is_terminal() {
-        return "expired";
+        return Word::Expired;
     }
     if state.ending.is_some() && !state.is_terminal() {
-        return "destroying";
+        return Word::Destroying;
     }
     match &state.phase {
-        SandboxPhase::Failed { .. } => "error",
-        SandboxPhase::Destroyed { .. } => "destroyed",
-        SandboxPhase::Requested | SandboxPhase::Starting { .. } => "creating",
-        SandboxPhase::Running { .. } => "running",
-        SandboxPhase::Unhealthy { .. } | SandboxPhase::Lost { .. } => "unhealthy",
+        SandboxPhase::Failed { .. } => Word::Error,
+        SandboxPhase::Destroyed { .. } => Word::Destroyed,
+        SandboxPhase::Requested | SandboxPhase::Starting { .. } => Word::Creating,
+        SandboxPhase::Running { .. } => Word::Running,
+        SandboxPhase::Unhealthy { .. } | SandboxPhase::Lost { .. } => Word::Unhealthy,
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use api_types::Word as _;
     use chrono::TimeDelta;
     use events::{DestroyReason, FailureCode, SandboxId, SandboxSpec, TenantId};
 
@@ -186,16 +141,16 @@ pub(crate) mod tests {
             (SandboxPhase::Failed { code: FailureCode::Internal, message: "m".to_owned(), at: now }, "error"),
             (SandboxPhase::Destroyed { reason: DestroyReason::User, at: now }, "destroyed"),
         ] {
-            assert_eq!(state_name(&state(phase), now), word);
+            assert_eq!(state_name(&state(phase), now).as_str(), word);
         }
         let late = now + TimeDelta::hours(1);
-        assert_eq!(state_name(&state(SandboxPhase::Running { node, since: now }), late), "expired");
+        assert_eq!(state_name(&state(SandboxPhase::Running { node, since: now }), late).as_str(), "expired");
     }
 
     #[test]
     fn empty_fields_are_left_out() {
         let at = DateTime::from_timestamp(1_700_000_060, 0).unwrap();
-        let json = serde_json::to_value(Sandbox::at(&state(SandboxPhase::Requested), at, Some(""))).unwrap();
+        let json = serde_json::to_value(shown_at(&state(SandboxPhase::Requested), at, Some(""))).unwrap();
         let mut keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
         assert_eq!(

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use api_types::Sandbox;
 use chrono::{DateTime, Utc};
 use events::{
     DestroyReason, Event, EventData, EventFilter, EventStore, Position, SandboxId, SandboxPhase,
@@ -10,7 +11,7 @@ use events::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::Sandbox;
+use super::shown_at;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 use crate::moment::Moment;
@@ -77,7 +78,7 @@ impl Past {
         };
         let (_, reason) = end(&self.state);
         PastSandbox {
-            sandbox: Sandbox::at(&self.state, now, gateway.config().preview_domain.as_deref()),
+            sandbox: shown_at(&self.state, now, gateway.config().preview_domain.as_deref()),
             position: self.position.0,
             changed_at: self.changed_at,
             reason,

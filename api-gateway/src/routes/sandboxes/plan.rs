@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api_types::SpawnRequest;
 use events::{
     CapabilitySet, ImageName, Network, ProviderName, SandboxSpec, SecretMap, Template, TenantId,
     format_go_duration, parse_go_duration,
 };
-use serde::Deserialize;
-use utoipa::ToSchema;
 
 use crate::auth::user_id;
 use crate::config::SandboxLimits;
@@ -29,45 +28,6 @@ pub(crate) const MAX_RUNTIME: usize = 64;
 pub(crate) const MIN_PIDS: u32 = 16;
 /// Below this, a container cannot start its own agent.
 pub(crate) const MIN_MEMORY_MIB: u32 = 8;
-
-/// What a sandbox shall be. Everything has a default; zero and empty mean the default.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
-pub struct SpawnRequest {
-    /// The image. A named template's image wins over it.
-    #[schema(example = "alpine:latest")]
-    pub image: Option<String>,
-    /// The box-maker.
-    pub provider: Option<String>,
-    /// The memory limit, in MiB.
-    pub memory_mb: Option<u32>,
-    /// The CPU limit; parts of a CPU are allowed.
-    pub vcpus: Option<f64>,
-    /// The same, as the Go server called it.
-    pub cpu_cores: Option<f64>,
-    /// The time to live, as a Go duration (`30m`, `1h30m`).
-    pub ttl: Option<String>,
-    /// The user who owns it; `X-User-ID` wins over it.
-    pub owner_id: Option<String>,
-    /// The template with the defaults.
-    pub template: Option<String>,
-    /// The client's own labels.
-    pub metadata: Option<BTreeMap<String, String>>,
-    /// Environment variables of every exec. Their values are in no event and in no log.
-    pub env: Option<BTreeMap<String, String>>,
-    /// More of them, whose values are masked with `*` in whatever the sandbox writes. Each of at least 4 bytes.
-    pub secrets: Option<BTreeMap<String, String>>,
-    /// `none` or `bridge`; the template's, else the server's default.
-    pub network: Option<String>,
-    /// Whether the root file system is read-only, with tmpfs on /tmp and /workspace.
-    pub read_only_root: Option<bool>,
-    /// What root in it may do: `standard` or `minimal`; the template's, else the server's default.
-    #[schema(pattern = "^(standard|minimal)?$")]
-    pub capabilities: Option<String>,
-    /// The container runtime, where the provider has more than one.
-    pub runtime: Option<String>,
-    /// The greatest number of processes and threads.
-    pub pids_limit: Option<u32>,
-}
 
 /// A spawn that can be asked for.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api_types::{Sandbox, SpawnRequest};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -12,8 +13,8 @@ use events::{
     SandboxRequested, SandboxSpec, SandboxState, SecretMap, Term,
 };
 
-use super::Sandbox;
-use super::plan::{Plan, SpawnRequest, check_image, check_ttl, no_provider, plan};
+use super::plan::{Plan, check_image, check_ttl, no_provider, plan};
+use super::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::RawJsonBody;
@@ -272,7 +273,7 @@ fn millis(length: Duration) -> u64 {
 /// The answer to a request that comes again: the sandbox that its key stands for, also where it has been destroyed since.
 fn repeat(gateway: &Gateway, state: &SandboxState) -> Result<Sandbox, ApiError> {
     if let SandboxPhase::Destroyed { .. } = &state.phase {
-        return Ok(Sandbox::of(state, gateway));
+        return Ok(shown(state, gateway));
     }
     answer(gateway, state)
 }
@@ -285,6 +286,6 @@ fn answer(gateway: &Gateway, state: &SandboxState) -> Result<Sandbox, ApiError> 
         | SandboxPhase::Starting { .. }
         | SandboxPhase::Running { .. }
         | SandboxPhase::Unhealthy { .. }
-        | SandboxPhase::Lost { .. } => Ok(Sandbox::of(state, gateway)),
+        | SandboxPhase::Lost { .. } => Ok(shown(state, gateway)),
     }
 }

@@ -1,5 +1,6 @@
 //! `GET /sandboxes/{id}/timeline`
 
+use api_types::{Exec, Sandbox};
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
@@ -11,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use super::Sandbox;
 use super::logs::detail;
 use super::past::recorded;
+use super::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
 use crate::gateway::Gateway;
-use crate::routes::execs::get::Exec;
+use crate::routes::execs;
 
 const DEFAULT_ENTRIES: u32 = 200;
 pub(crate) const MAX_ENTRIES: u32 = 1000;
@@ -151,7 +152,7 @@ pub(crate) async fn timeline(
         .await
         .map_err(ApiError::store)?;
     let (ended_at, reason) = super::past::end(&state);
-    let sandbox = Sandbox::of(&state, &gateway);
+    let sandbox = shown(&state, &gateway);
     Ok(Json(Timeline { sandbox, ended_at, reason, entries, next_after }))
 }
 
@@ -220,7 +221,7 @@ async fn exec(gateway: &Gateway, id: ExecId) -> Result<Option<TimelineExec>, Sto
         None => None,
     };
     let duration_us = state.end.as_ref().and_then(ExecEnd::ended).map(|ended| ended.duration_us);
-    Ok(Some(TimelineExec { exec: Exec::of(&state), end_position, duration_us }))
+    Ok(Some(TimelineExec { exec: execs::get::shown(&state), end_position, duration_us }))
 }
 
 #[cfg(test)]

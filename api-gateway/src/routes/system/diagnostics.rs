@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api_types::Word as _;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, SubsecRound, Utc};
@@ -205,7 +206,7 @@ impl Sandboxes {
     fn count<'a>(live: impl Iterator<Item = &'a SandboxState>, now: DateTime<Utc>) -> Self {
         let mut counts = Self::default();
         for state in live {
-            let word = state_name(state, now);
+            let word = state_name(state, now).as_str();
             counts.total += 1;
             counts.active += usize::from(word == "running");
             *counts.by_state.entry(word).or_insert(0) += 1;

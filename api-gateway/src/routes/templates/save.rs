@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api_types::SpawnRequest;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,7 +16,7 @@ use crate::config::SandboxLimits;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::JsonBody;
 use crate::gateway::Gateway;
-use crate::routes::sandboxes::plan::{SpawnRequest, capabilities, check_ttl, network, plan, ttl};
+use crate::routes::sandboxes::plan::{capabilities, check_ttl, network, plan, ttl};
 use crate::variables::Variables;
 
 /// The longest name, in characters, and the longest description, in bytes.

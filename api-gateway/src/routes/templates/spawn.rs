@@ -1,5 +1,6 @@
 //! `POST /templates/{name}/spawn`
 
+use api_types::{Sandbox, SpawnRequest};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,8 +10,6 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::{OptionalJsonBody, TemplatePath};
 use crate::gateway::Gateway;
 use crate::idempotency::IdempotencyKey;
-use crate::routes::sandboxes::Sandbox;
-use crate::routes::sandboxes::plan::SpawnRequest;
 
 /// Makes a sandbox from a template. A body is not needed; what it says wins over the template, but for the image.
 #[utoipa::path(
