@@ -9,7 +9,7 @@ use std::time::Duration;
 use client::{
     AttachInput, AttachRequest, AttachUpdate, Client, ClientError, Destroyed, EventStream, EventUpdate,
     EventsQuery, ExecRequest, ExecStream, ExecUpdate, ExecsQuery, FeedEvent, Offsets, OutputStream,
-    SpawnRequest, TerminalSize, WriteOptions,
+    SandboxState, SpawnRequest, TerminalSize, WriteOptions,
 };
 use support::serve::Serve;
 
@@ -23,7 +23,7 @@ fn library(serve: &Serve) -> Client {
 async fn spawned(client: &Client) -> String {
     let request = SpawnRequest { ttl: Some("10m".to_owned()), ..SpawnRequest::image("alpine:latest") };
     let sandbox = client.spawn(&request).await.unwrap();
-    assert_eq!(sandbox.state, "running");
+    assert_eq!(sandbox.state, SandboxState::Running);
     sandbox.id
 }
 

@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
+use api_types::{EndRecord, ErrorBody, Exec, OutputStream, TerminalSize};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::execs::{Exec, TerminalSize};
 use crate::frames::Frame;
 use crate::offsets::Offsets;
 use crate::patience::{Patience, Reopening};
-use crate::record::{ErrorBody, ExecEnd, OutputStream};
 use crate::websocket::{Connection, Received};
 
 /// How long an exec that was just started may be unknown.
@@ -39,7 +38,7 @@ pub struct AttachRequest {
 #[derive(Debug, Clone, PartialEq)]
 pub enum AttachUpdate {
     /// A connection is there, the first one or another. What the record says of the exec.
-    Attached(Exec),
+    Attached(Box<Exec>),
     /// It wrote something. Each byte comes once.
     Output {
         /// To which stream.
@@ -68,7 +67,7 @@ pub enum AttachUpdate {
     /// There is room for something to be sent.
     Room,
     /// The exec is over.
-    Ended(ExecEnd),
+    Ended(EndRecord),
 }
 
 /// What can be sent to an exec.
@@ -241,7 +240,7 @@ impl Attachment {
             Frame::Attached(attached) => Some(AttachUpdate::Attached(attached.exec)),
             Frame::Output { stream, offset, bytes } => {
                 self.reopening.progressed();
-                let (offset, bytes) = self.request.offsets.take(stream, Some(offset), bytes)?;
+                let (offset, bytes) = self.request.offsets.take(stream, offset, bytes)?;
                 (!bytes.is_empty()).then_some(AttachUpdate::Output { stream, offset, bytes })
             }
             Frame::Gone { stream, to } => {

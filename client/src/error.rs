@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use api_types::{ErrorBody, ErrorCode, Open};
 use reqwest::StatusCode;
-use serde::Deserialize;
 
 /// A cause from a library below, for people.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -48,8 +48,8 @@ pub enum ClientError {
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// The kind of error, as the API names it: `NOT_FOUND`.
-    pub code: String,
+    /// The kind of error. Of who is not of this API, such as a proxy, the HTTP status.
+    pub code: Open<ErrorCode>,
     /// The server's own words.
     pub message: String,
     /// What the server's log calls the request.
@@ -86,22 +86,17 @@ pub enum BuildError {
     Setup(#[source] Cause),
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct ErrorBody {
-    code: String,
-    message: String,
-}
-
 impl ClientError {
     /// What a refusal says, whoever said it: a proxy may answer in its own words.
     pub(crate) fn refused(status: StatusCode, request_id: &str, body: &[u8]) -> Self {
-        let body: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
-        let or = |text: String, other: String| if text.is_empty() { other } else { text };
+        let body = serde_json::from_slice(body).unwrap_or_else(|_| ErrorBody {
+            code: Open::Other(format!("HTTP {}", status.as_u16()).into()),
+            message: format!("the server answered {status}").into(),
+        });
         Self::Refused(Box::new(Refusal {
             status: status.as_u16(),
-            code: or(body.code, format!("HTTP {}", status.as_u16())),
-            message: or(body.message, format!("the server answered {status}")),
+            code: body.code,
+            message: body.message.into_owned(),
             request_id: request_id.to_owned(),
         }))
     }

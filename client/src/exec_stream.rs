@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use api_types::{EndRecord, ExecRequest, OutputStream};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
@@ -11,12 +12,11 @@ use reqwest::{Method, Response};
 
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::execs::ExecRequest;
 use crate::key::IdempotencyKey;
 use crate::lines::LineSplitter;
 use crate::offsets::Offsets;
 use crate::patience::Reopening;
-use crate::record::{ExecEnd, OutputStream, Record};
+use crate::record::Record;
 
 /// A server sends a blank line at least every 15 s or so. Silent for longer, it is gone.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -47,7 +47,7 @@ pub enum ExecUpdate {
     /// The connection broke, for this reason. The stream goes on by itself where it stood: this is for people.
     Interrupted(String),
     /// It is over. Nothing comes after it.
-    Ended(ExecEnd),
+    Ended(EndRecord),
 }
 
 /// What an exec does, up to its end, over as many connections and servers as that takes.
@@ -124,9 +124,9 @@ impl Following {
                 }
             };
             let why = match record {
-                Some(Ok(Record::Ended(end))) if end.is_interruption() => {
-                    end.error.map_or_else(|| "the server stops".to_owned(), |error| error.message)
-                }
+                Some(Ok(Record::Ended(end))) if end.is_interruption() => end
+                    .error
+                    .map_or_else(|| "the server stops".to_owned(), |error| error.message.into_owned()),
                 Some(Ok(record)) => {
                     self.reopening.progressed();
                     match self.take(record)? {

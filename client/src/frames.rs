@@ -1,13 +1,14 @@
 //! The frames of an attachment: one byte says what a frame is, the rest is that.
 
+use std::borrow::Cow;
+
+use api_types::{EndRecord, ErrorBody, Exec, Open, OutputStream, TerminalSize};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::attachment::AttachInput;
 use crate::error::ClientError;
-use crate::execs::{Exec, TerminalSize};
-use crate::record::{ErrorBody, ExecEnd, OutputStream};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -31,7 +32,7 @@ pub enum Frame {
         bytes: Bytes,
     },
     /// It is over.
-    Ended(ExecEnd),
+    Ended(EndRecord),
     /// Bytes are not in the record any more.
     Gone {
         /// Of which stream.
@@ -46,22 +47,20 @@ pub enum Frame {
 }
 
 /// What the server tells of the exec at first.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Attached {
-    pub exec: Exec,
+    pub exec: Box<Exec>,
 }
 
+/// What tells control frames apart, and all that is read of most.
 #[derive(Deserialize)]
-struct Control {
+struct Control<'a> {
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
     #[serde(default)]
-    r#type: String,
+    stream: Option<Open<OutputStream>>,
     #[serde(default)]
-    code: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, serde_json::Value>,
+    to: Option<u64>,
 }
 
 impl Frame {
@@ -87,21 +86,12 @@ impl Frame {
     /// Reads a control frame without its first byte.
     pub fn control(json: &[u8]) -> Result<Self, ClientError> {
         let unexpected = |error: serde_json::Error| ClientError::unexpected("a frame of an exec", error);
-        let Control { r#type, code, message, rest } = serde_json::from_slice(json).map_err(unexpected)?;
-        let to = rest.get("to").and_then(serde_json::Value::as_u64);
-        let stream = match rest.get("stream").and_then(serde_json::Value::as_str) {
-            Some("stderr") => OutputStream::Stderr,
-            _ => OutputStream::Stdout,
-        };
-        let rest = serde_json::Value::Object(rest);
-        Ok(match r#type.as_str() {
-            "attached" => Self::Attached(serde_json::from_value(rest).map_err(unexpected)?),
-            "exit" => Self::Ended(serde_json::from_value(rest).map_err(unexpected)?),
-            "gone" => to.map_or(Self::Other, |to| Self::Gone { stream, to }),
-            "error" => Self::Refused(ErrorBody {
-                code: code.unwrap_or_else(|| "ERROR".to_owned()),
-                message: message.unwrap_or_else(|| "the server gave no reason".to_owned()),
-            }),
+        let control: Control<'_> = serde_json::from_slice(json).map_err(unexpected)?;
+        Ok(match (control.r#type.as_ref(), control.stream.and_then(|stream| stream.known()), control.to) {
+            ("attached", ..) => Self::Attached(serde_json::from_slice(json).map_err(unexpected)?),
+            ("exit", ..) => Self::Ended(serde_json::from_slice(json).map_err(unexpected)?),
+            ("error", ..) => Self::Refused(serde_json::from_slice(json).map_err(unexpected)?),
+            ("gone", Some(stream), Some(to)) => Self::Gone { stream, to },
             _ => Self::Other,
         })
     }
@@ -165,22 +155,22 @@ mod tests {
     #[test]
     fn control_frames_are_json() {
         let control = |json: &str| read(&[b"\x03", json.as_bytes()].concat());
-        let attached =
-            r#"{"type":"attached","mode":"rw","exec":{"id":"ex-1","stdout_bytes":7},"stdout_offset":0}"#;
+        let attached = r#"{"type":"attached","mode":"rw","stdout_offset":0,"exec":{"id":"ex-1","sandbox_id":"sb-1",
+            "state":"hibernated","stdin":true,"started_at":"2026-01-02T03:04:05Z","stdout_bytes":7,"stderr_bytes":0,
+            "links":{"self":"/a","output":"/b","stream":"/c","attach":"/d"}}}"#;
         let Frame::Attached(attached) = control(attached).unwrap() else {
             panic!("not the first frame");
         };
         assert_eq!((attached.exec.id.as_str(), attached.exec.stdout_bytes), ("ex-1", 7));
-        let Frame::Ended(end) = control(r#"{"type":"exit","outcome":"exited","exit_code":3}"#).unwrap()
-        else {
+        let end = r#"{"type":"exit","exec_id":"ex-1","outcome":"exited","exit_code":3,"stdout_bytes":0,"stderr_bytes":0}"#;
+        let Frame::Ended(end) = control(end).unwrap() else {
             panic!("not an end");
         };
         assert_eq!(end.exit_code, Some(3));
-        let Frame::Refused(error) = control(r#"{"type":"error","code":"NOT_FOUND","message":"m"}"#).unwrap()
-        else {
+        let Frame::Refused(error) = control(r#"{"type":"error","code":"ODD","message":"m"}"#).unwrap() else {
             panic!("not a refusal");
         };
-        assert_eq!((error.code.as_str(), error.message.as_str()), ("NOT_FOUND", "m"));
+        assert_eq!((error.code.as_str(), error.message.as_ref()), ("ODD", "m"));
         let gone = control(r#"{"type":"gone","stream":"stderr","from":1,"to":9}"#).unwrap();
         assert_eq!(gone, Frame::Gone { stream: OutputStream::Stderr, to: 9 });
         assert_eq!(control(r#"{"type":"new"}"#).unwrap(), Frame::Other);

@@ -28,7 +28,8 @@
 //! **What is done once.** [`Client::spawn`], [`Client::run`], [`Client::exec_stream`] and [`Client::start_exec`] send an
 //! [`IdempotencyKey`]: where an answer is lost they ask again, and it is the same sandbox, the same command.
 //!
-//! **Newer servers.** Fields and types of events that this crate does not know are passed over. Raw requests
+//! **Newer servers.** Fields and types of events that this crate does not know are passed over, and words that it does not
+//! know are kept ([`Open`]). Raw requests
 //! ([`Client::request`], [`Client::fetch`] with `serde_json::Value`) reach all of the API.
 //!
 //! Requests are sent with `Prefer: handling=strict`: a field that the server does not know is an error, never left out in
@@ -52,17 +53,22 @@ mod sse;
 mod tls;
 mod websocket;
 
+pub use api_types::{
+    AskedToEnd, EndCause, EndRecord, ErrorBody, ErrorCode, Exec, ExecLinks, ExecOutcome, ExecReply,
+    ExecRequest, ExecState, Network, Open, OutputStream, Sandbox, SandboxState, SpawnRequest, TerminalSize,
+    Tty, Word,
+};
 pub use attachment::{AttachInput, AttachRequest, AttachUpdate, Attachment};
 pub use client::{Client, ClientBuilder};
 pub use error::{BuildError, Cause, ClientError, Refusal};
 pub use events::{EventBody, EventStream, EventUpdate, EventsQuery, FeedEvent};
 pub use exec_stream::{ExecStream, ExecUpdate};
-pub use execs::{Exec, ExecReply, ExecRequest, ExecsQuery, TerminalSize};
+pub use execs::ExecsQuery;
 pub use files::{Download, FileInfo, WriteOptions};
 pub use key::IdempotencyKey;
 pub use lines::{LineSplitter, LineTooLong};
 pub use offsets::Offsets;
 pub use patience::Patience;
-pub use record::{ErrorBody, ExecEnd, OutputStream, Record};
+pub use record::Record;
 pub use reqwest::{Method, RequestBuilder, Response, Url};
-pub use sandboxes::{Destroyed, Sandbox, SpawnRequest};
+pub use sandboxes::Destroyed;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::ClientError;
-use crate::record::OutputStream;
+use api_types::OutputStream;
 
 /// One past the last byte taken, of both streams. With them, reading goes on anywhere and at any time: through another
 /// gateway, in another process.
@@ -23,19 +23,18 @@ impl Offsets {
     /// use client::{Offsets, OutputStream::Stdout};
     ///
     /// let mut offsets = Offsets::default();
-    /// assert_eq!(offsets.take(Stdout, Some(0), Bytes::from("abc"))?, (0, Bytes::from("abc")));
-    /// assert_eq!(offsets.take(Stdout, Some(1), Bytes::from("bcd"))?, (3, Bytes::from("d")));
-    /// assert!(offsets.take(Stdout, Some(9), Bytes::from("z")).is_err());
+    /// assert_eq!(offsets.take(Stdout, 0, Bytes::from("abc"))?, (0, Bytes::from("abc")));
+    /// assert_eq!(offsets.take(Stdout, 1, Bytes::from("bcd"))?, (3, Bytes::from("d")));
+    /// assert!(offsets.take(Stdout, 9, Bytes::from("z")).is_err());
     /// # Ok::<(), client::ClientError>(())
     /// ```
     pub fn take(
         &mut self,
         stream: OutputStream,
-        offset: Option<u64>,
+        offset: u64,
         bytes: Bytes,
     ) -> Result<(u64, Bytes), ClientError> {
         let at = self.of(stream);
-        let offset = offset.unwrap_or(*at);
         let known = at
             .checked_sub(offset)
             .ok_or_else(|| ClientError::Unexpected(format!("output is missing: {offset} follows on {at}")))?;
@@ -74,13 +73,12 @@ mod tests {
             offsets.take(stream, offset, Bytes::from(text)).map(|(at, bytes)| (at, bytes.to_vec()))
         };
         use OutputStream::{Stderr, Stdout};
-        assert_eq!(take(Stdout, Some(0), "abc").unwrap(), (0, b"abc".to_vec()));
-        assert_eq!(take(Stderr, Some(0), "e").unwrap(), (0, b"e".to_vec()));
-        assert_eq!(take(Stdout, Some(1), "bcd").unwrap(), (3, b"d".to_vec()));
-        assert_eq!(take(Stdout, Some(0), "abcd").unwrap(), (4, Vec::new()));
-        assert_eq!(take(Stdout, Some(4), "e").unwrap(), (4, b"e".to_vec()));
-        assert_eq!(take(Stdout, None, "f").unwrap(), (5, b"f".to_vec()));
-        assert!(take(Stdout, Some(7), "h").is_err(), "a gap is not passed over");
+        assert_eq!(take(Stdout, 0, "abc").unwrap(), (0, b"abc".to_vec()));
+        assert_eq!(take(Stderr, 0, "e").unwrap(), (0, b"e".to_vec()));
+        assert_eq!(take(Stdout, 1, "bcd").unwrap(), (3, b"d".to_vec()));
+        assert_eq!(take(Stdout, 0, "abcd").unwrap(), (4, Vec::new()));
+        assert_eq!(take(Stdout, 4, "e").unwrap(), (4, b"e".to_vec()));
+        assert!(take(Stdout, 7, "h").is_err(), "a gap is not passed over");
     }
 
     #[test]

@@ -1,20 +1,15 @@
 //! Records of an exec: lines of NDJSON and control frames of a WebSocket have the same form.
 
+use std::borrow::Cow;
+
+use api_types::{EndRecord, GoneRecord, Open, OutputRecord, OutputStream};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::error::ClientError;
-
-/// Which of a command's streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OutputStream {
-    /// Standard output, or all that a command on a terminal shows.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
 
 /// What a server tells of an exec.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +20,8 @@ pub enum Record {
     Output {
         /// To which stream.
         stream: OutputStream,
-        /// Where the first byte stands in the stream, if the server counts.
-        offset: Option<u64>,
+        /// Where the first byte stands in the stream.
+        offset: u64,
         /// What.
         bytes: Bytes,
     },
@@ -38,76 +33,20 @@ pub enum Record {
         to: u64,
     },
     /// It is over; or, with outcome `interrupted`, this stream is, and the exec goes on.
-    Ended(ExecEnd),
+    Ended(EndRecord),
 }
 
-/// How an exec ended.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct ExecEnd {
-    /// The exec.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exec_id: Option<String>,
-    /// `exited`, `timed_out`, `killed`, `failed`, `outcome_unknown`, or `interrupted`: the stream ends, the exec does not.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub outcome: String,
-    /// As in a shell. Absent where nothing ran to an end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exit_code: Option<i32>,
-    /// The signal that ended it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<i32>,
-    /// How long it ran, as a Go duration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration: Option<String>,
-    /// Bytes of stdout up to here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stdout_bytes: Option<u64>,
-    /// Bytes of stderr up to here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stderr_bytes: Option<u64>,
-    /// Bytes past the output limit, which were thrown away.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub truncated_bytes: u64,
-    /// What went wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<ErrorBody>,
-}
-
-/// What went wrong, as the API says it.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct ErrorBody {
-    /// What kind it is: `NOT_FOUND`.
-    pub code: String,
-    /// One sentence for people.
-    pub message: String,
-}
-
+/// What all records have, and by which they are told apart.
 #[derive(Deserialize)]
-struct Wire<'a> {
-    #[serde(default)]
-    r#type: Option<String>,
-    #[serde(default)]
-    stream: Option<String>,
-    #[serde(default)]
-    data: Option<String>,
+struct Kind<'a> {
     #[serde(default, borrow)]
-    data_b64: Option<std::borrow::Cow<'a, str>>,
+    r#type: Option<Cow<'a, str>>,
     #[serde(default)]
-    offset: Option<u64>,
+    stream: Option<Open<OutputStream>>,
     #[serde(default)]
-    next_offset: Option<u64>,
+    outcome: Option<IgnoredAny>,
     #[serde(default)]
-    code: Option<String>,
-    #[serde(default)]
-    message: Option<String>,
-    #[serde(flatten)]
-    end: ExecEnd,
-}
-
-fn is_zero(value: &u64) -> bool {
-    *value == 0
+    exec_id: Option<String>,
 }
 
 impl Record {
@@ -117,7 +56,7 @@ impl Record {
     /// use client::{OutputStream, Record};
     ///
     /// let record = Record::read(br#"{"stream":"stdout","data":"hi\n","offset":0,"next_offset":3}"#)?;
-    /// let expected = Record::Output { stream: OutputStream::Stdout, offset: Some(0), bytes: "hi\n".into() };
+    /// let expected = Record::Output { stream: OutputStream::Stdout, offset: 0, bytes: "hi\n".into() };
     /// assert_eq!(record, Some(expected));
     /// assert_eq!(Record::read(b"")?, None);
     /// # Ok::<(), client::ClientError>(())
@@ -126,62 +65,50 @@ impl Record {
         if json.trim_ascii().is_empty() {
             return Ok(None);
         }
-        let wire: Wire<'_> = serde_json::from_slice(json)
-            .map_err(|error| ClientError::unexpected("a record of an exec", error))?;
-        let kind = wire.r#type.as_deref();
-        let stream = match wire.stream.as_deref().or(kind) {
-            Some("stdout") => Some(OutputStream::Stdout),
-            Some("stderr") => Some(OutputStream::Stderr),
-            _ => None,
-        };
-        if let Some(stream) = stream {
-            if kind == Some("gone") {
-                return Ok(wire.next_offset.map(|to| Self::Gone { stream, to }));
+        let unexpected = |error| ClientError::unexpected("a record of an exec", error);
+        // A list of nothing would do for fields that may all be missing.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(ClientError::Unexpected("not a record of an exec: no object".to_owned()));
+        }
+        let kind: Kind<'_> = serde_json::from_slice(json).map_err(unexpected)?;
+        match kind.stream {
+            Some(Open::Known(stream)) if kind.r#type.as_deref() == Some("gone") => {
+                let gone: GoneRecord = serde_json::from_slice(json).map_err(unexpected)?;
+                Ok(Some(Self::Gone { stream, to: gone.next_offset }))
             }
-            let bytes = match &wire.data_b64 {
-                Some(encoded) => BASE64
-                    .decode(encoded.as_bytes())
-                    .map_err(|error| ClientError::Unexpected(format!("data_b64 is not base 64: {error}")))?
-                    .into(),
-                None => Bytes::from(wire.data.unwrap_or_default()),
-            };
-            return Ok(Some(Self::Output { stream, offset: wire.offset, bytes }));
+            Some(Open::Known(stream)) => {
+                let output: OutputRecord<'_> = serde_json::from_slice(json).map_err(unexpected)?;
+                let bytes = match &output.data_b64 {
+                    Some(encoded) => BASE64
+                        .decode(encoded.as_bytes())
+                        .map_err(|error| {
+                            ClientError::Unexpected(format!("data_b64 is not base 64: {error}"))
+                        })?
+                        .into(),
+                    None => Bytes::from(output.data.into_owned()),
+                };
+                Ok(Some(Self::Output { stream, offset: output.offset, bytes }))
+            }
+            Some(Open::Other(_)) => Ok(None),
+            None if kind.outcome.is_some() => {
+                Ok(Some(Self::Ended(serde_json::from_slice(json).map_err(unexpected)?)))
+            }
+            None => Ok(kind.exec_id.map(Self::Started)),
         }
-        let mut end = wire.end;
-        let is_error = kind == Some("error");
-        if is_error && end.error.is_none() {
-            end.error = Some(ErrorBody {
-                code: wire.code.unwrap_or_else(|| "ERROR".to_owned()),
-                message: wire.message.unwrap_or_else(|| "the server gave no reason".to_owned()),
-            });
-        }
-        let is_end = matches!(kind, Some("exit" | "done"))
-            || end.exit_code.is_some()
-            || end.error.is_some()
-            || !end.outcome.is_empty();
-        if is_end {
-            return Ok(Some(Self::Ended(end)));
-        }
-        Ok(end.exec_id.map(Self::Started))
-    }
-}
-
-impl ExecEnd {
-    /// The stream ended, the exec did not.
-    pub fn is_interruption(&self) -> bool {
-        self.outcome == "interrupted"
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use api_types::ExecOutcome;
+
     use super::*;
 
     fn read(json: &str) -> Option<Record> {
         Record::read(json.as_bytes()).unwrap()
     }
 
-    fn output(stream: OutputStream, offset: Option<u64>, bytes: &[u8]) -> Option<Record> {
+    fn output(stream: OutputStream, offset: u64, bytes: &[u8]) -> Option<Record> {
         Some(Record::Output { stream, offset, bytes: Bytes::copy_from_slice(bytes) })
     }
 
@@ -190,25 +117,30 @@ mod tests {
         use OutputStream::{Stderr, Stdout};
         assert_eq!(
             read(r#"{"stream":"stdout","data":"a\u2028é","offset":7,"next_offset":13}"#),
-            output(Stdout, Some(7), "a\u{2028}é".as_bytes())
+            output(Stdout, 7, "a\u{2028}é".as_bytes())
         );
-        assert_eq!(
-            read(r#"{"type":"stderr","stream":"stderr","data":"x\ufffd","data_b64":"eP8=","offset":0}"#),
-            output(Stderr, Some(0), b"x\xff")
-        );
-        assert_eq!(read(r#"{"type":"stdout","data":"x"}"#), output(Stdout, None, b"x"));
-        assert_eq!(read(r#"{"stream":"stdout"}"#), output(Stdout, None, b""));
+        let bytes = r#"{"stream":"stderr","data":"x\ufffd","data_b64":"eP8=","offset":0,"next_offset":2}"#;
+        assert_eq!(read(bytes), output(Stderr, 0, b"x\xff"));
     }
 
     #[test]
     fn what_is_gone_is_not_output() {
-        let gone = r#"{"type":"gone","stream":"stderr","data":"","offset":3,"next_offset":9,"why":"erased"}"#;
+        let gone =
+            r#"{"type":"gone","stream":"stderr","data":"","offset":3,"next_offset":9,"why":"moved away"}"#;
         assert_eq!(read(gone), Some(Record::Gone { stream: OutputStream::Stderr, to: 9 }));
     }
 
     #[test]
     fn heartbeats_and_novelties_are_passed_over() {
-        for json in ["", "  ", "\r", "{}", r#"{"type":"resized"}"#, r#"{"type":"ready","data":"x"}"#] {
+        for json in [
+            "",
+            "  ",
+            "\r",
+            "{}",
+            r#"{"type":"resized"}"#,
+            r#"{"type":"ready","data":"x"}"#,
+            r#"{"stream":"stdlog","data":"x","offset":0,"next_offset":1}"#,
+        ] {
             assert_eq!(read(json), None, "{json}");
         }
         assert_eq!(read(r#"{"exec_id":"ex-1"}"#), Some(Record::Started("ex-1".to_owned())));
@@ -222,24 +154,31 @@ mod tests {
             "[]",
             "5",
             r#"{"stream":5}"#,
-            r#"{"stream":"stdout","data_b64":"!"}"#,
+            r#"{"stream":"stdout"}"#,
+            r#"{"stream":"stdout","data":"","data_b64":"!","offset":0,"next_offset":0}"#,
             r#"{"stream":"stdout","#,
+            r#"{"outcome":"exited"}"#,
         ] {
             assert!(Record::read(json.as_bytes()).is_err(), "{json}");
         }
     }
 
     #[test]
-    fn an_end_may_be_told_in_several_ways() {
-        let end = |json: &str| match read(json) {
-            Some(Record::Ended(end)) => end,
-            other => panic!("{other:?}"),
+    fn an_end_is_read_whatever_it_is_called() {
+        let end = |outcome: &str| {
+            let json = format!(
+                r#"{{"exec_id":"ex-1","outcome":"{outcome}","exit_code":3,"stdout_bytes":1,"stderr_bytes":0,"new":1}}"#
+            );
+            match read(&json) {
+                Some(Record::Ended(end)) => end,
+                other => panic!("{other:?}"),
+            }
         };
-        assert_eq!(end(r#"{"exec_id":"ex-1","outcome":"exited","exit_code":0}"#).exit_code, Some(0));
-        assert_eq!(end(r#"{"type":"exit","exit_code":5}"#).exit_code, Some(5));
-        assert_eq!(end(r#"{"type":"done"}"#), ExecEnd::default());
-        let error = end(r#"{"type":"error","code":"NOT_FOUND","message":"m"}"#).error.unwrap();
-        assert_eq!((error.code.as_str(), error.message.as_str()), ("NOT_FOUND", "m"));
-        assert!(end(r#"{"outcome":"interrupted","exit_code":null}"#).is_interruption());
+        assert_eq!(end("exited").outcome, ExecOutcome::Exited);
+        assert_eq!(
+            (end("hibernated").outcome.as_str(), end("hibernated").exit_code),
+            ("hibernated", Some(3))
+        );
+        assert!(end("interrupted").is_interruption() && !end("exited").is_interruption());
     }
 }

@@ -1,11 +1,10 @@
 //! Sandboxes: making, finding, destroying.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use api_types::{ExtendRequest, Sandbox, SandboxState, SpawnRequest};
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
 
 use crate::client::Client;
 use crate::error::ClientError;
@@ -16,95 +15,6 @@ use crate::patience::Patience;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// The longest page that a server gives.
 const PAGE: usize = 1000;
-
-/// What a sandbox shall be. What is not said is left to the server.
-///
-/// ```
-/// use client::SpawnRequest;
-///
-/// let request = SpawnRequest { memory_mb: Some(512), ..SpawnRequest::image("alpine:latest") };
-/// assert_eq!(serde_json::to_string(&request)?, r#"{"image":"alpine:latest","memory_mb":512}"#);
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct SpawnRequest {
-    /// The image. A template's own image wins over it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// The template with the defaults.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub template: Option<String>,
-    /// The box-maker: `docker`, `bubblewrap`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
-    /// The memory limit, in MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_mb: Option<u32>,
-    /// The CPU limit; parts of a CPU are allowed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vcpus: Option<f64>,
-    /// How long it lives, as a Go duration (`30m`).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ttl: Option<String>,
-    /// `none` or `bridge`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<String>,
-    /// Labels.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
-    /// Environment variables of every command in it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// More of them, whose values are masked in all that is recorded.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub secrets: BTreeMap<String, String>,
-}
-
-impl SpawnRequest {
-    /// A sandbox of an image.
-    pub fn image(image: impl Into<String>) -> Self {
-        Self { image: Some(image.into()), ..Self::default() }
-    }
-
-    /// A sandbox of a template.
-    pub fn template(name: impl Into<String>) -> Self {
-        Self { template: Some(name.into()), ..Self::default() }
-    }
-}
-
-/// A sandbox.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Sandbox {
-    /// Its id: `sb-`.
-    pub id: String,
-    /// Where it stands.
-    #[serde(default)]
-    pub state: String,
-    /// The box-maker.
-    #[serde(default)]
-    pub provider: String,
-    /// The image, as it was asked for.
-    #[serde(default)]
-    pub image: String,
-    /// The memory limit, in MiB.
-    #[serde(default)]
-    pub memory_mb: u64,
-    /// The CPU limit, in whole CPUs, rounded up.
-    #[serde(default)]
-    pub vcpus: f64,
-    /// When it was asked for.
-    #[serde(default)]
-    pub created_at: Option<DateTime<Utc>>,
-    /// Its deadline.
-    #[serde(default)]
-    pub expires_at: Option<DateTime<Utc>>,
-    /// The user who owns it.
-    #[serde(default)]
-    pub owner_id: String,
-    /// What went wrong.
-    #[serde(default)]
-    pub message: String,
-}
 
 /// Whether a sandbox is gone, or will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,12 +60,12 @@ impl Client {
         };
         // A server does not let a request wait for ever: it answers before a slow pull is over.
         loop {
-            match sandbox.state.as_str() {
-                "creating" => {}
-                "error" => {
-                    return Err(ClientError::NotMade { id: sandbox.id, message: sandbox.message });
-                }
-                _ => return Ok(sandbox),
+            if sandbox.state == SandboxState::Error {
+                let message = sandbox.message.unwrap_or_default();
+                return Err(ClientError::NotMade { id: sandbox.id, message });
+            }
+            if sandbox.state != SandboxState::Creating {
+                return Ok(sandbox);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
             match self.sandbox(&sandbox.id).await {
@@ -182,10 +92,7 @@ impl Client {
     }
 
     /// The same, each read as the caller wants it.
-    pub async fn past_sandboxes_as<T: serde::de::DeserializeOwned>(
-        &self,
-        last: usize,
-    ) -> Result<Vec<T>, ClientError> {
+    pub async fn past_sandboxes_as<T: DeserializeOwned>(&self, last: usize) -> Result<Vec<T>, ClientError> {
         let mut sandboxes = Vec::new();
         let mut before: Option<String> = None;
         loop {
@@ -230,7 +137,7 @@ impl Client {
 
     /// Gives a sandbox another time to live, counted from now, as a Go duration (`30m`).
     pub async fn extend(&self, id: &str, ttl: &str) -> Result<Sandbox, ClientError> {
-        let body = serde_json::json!({ "ttl": ttl });
+        let body = ExtendRequest { ttl: Some(ttl.to_owned()) };
         self.fetch(self.request(Method::POST, self.url(&["sandboxes", id, "extend"])).json(&body)).await
     }
 }

@@ -37,8 +37,9 @@ pub struct CommandArgs {
     pub raw: bool,
 }
 
-fn map(pairs: &[EnvPair]) -> BTreeMap<String, String> {
-    pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect()
+pub fn map(pairs: &[EnvPair]) -> Option<BTreeMap<String, String>> {
+    let map: BTreeMap<_, _> = pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect();
+    (!map.is_empty()).then_some(map)
 }
 
 /// What the command reads.
@@ -70,7 +71,7 @@ pub fn request(words: Vec<String>, args: &CommandArgs) -> Result<ExecRequest, Ve
     }
     let mut request = ExecRequest::argv(words);
     if args.shell {
-        request.mode = "shell";
+        request.mode = Some("shell".to_owned());
     }
     request.env = map(&args.env);
     request.secrets = map(&args.secret);
@@ -88,7 +89,7 @@ pub fn fed(request: ExecRequest, input: Input) -> ExecRequest {
             let mut request = request.terminal(terminal::size());
             // Programs look there for what our terminal can do.
             if let Some(term) = std::env::var("TERM").ok().filter(|term| !term.is_empty()) {
-                request.env.entry("TERM".to_owned()).or_insert(term);
+                request.env.get_or_insert_default().entry("TERM".to_owned()).or_insert(term);
             }
             request
         }
@@ -140,8 +141,9 @@ mod tests {
         assert_eq!(serde_json::to_string(&piped).unwrap(), r#"{"command":"sh","mode":"argv","stdin":true}"#);
         let terminal = fed(request(words(&["sh"]), &args()).unwrap(), Input::Terminal);
         let terminal = serde_json::to_value(&terminal).unwrap();
-        assert_eq!((&terminal["tty"], &terminal["stdin"]), (&true.into(), &true.into()));
-        assert!(terminal["rows"].as_u64() > Some(0) && terminal["cols"].as_u64() > Some(0), "{terminal}");
+        assert_eq!(terminal["stdin"], true);
+        let size = |name: &str| terminal["tty"][name].as_u64();
+        assert!(size("rows") > Some(0) && size("cols") > Some(0), "{terminal}");
         assert!(matches!(request(Vec::new(), &args()), Err(VerbError::Usage(_))));
     }
 }

@@ -148,7 +148,7 @@ impl VerbError {
 
 #[cfg(test)]
 mod tests {
-    use client::Refusal;
+    use client::{ErrorCode, Refusal};
 
     use super::*;
 
@@ -166,7 +166,7 @@ mod tests {
         let refused = |status, message: &str| {
             VerbError::from(ClientError::Refused(Box::new(Refusal {
                 status,
-                code: String::new(),
+                code: ErrorCode::NotFound.into(),
                 message: message.to_owned(),
                 request_id: String::new(),
             })))

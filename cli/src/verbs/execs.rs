@@ -49,10 +49,10 @@ fn table(execs: &[Exec], now: DateTime<Utc>) -> Table {
     for exec in execs {
         table.row([
             &exec.id,
-            &exec.state,
+            exec.state.as_str(),
             &exec.exit_code.map(|code| code.to_string()).unwrap_or_default(),
             if exec.has_terminal() { "yes" } else { "no" },
-            &exec.started_at.map(|at| age(now - at)).unwrap_or_default(),
+            &age(now - exec.started_at),
             exec.duration.as_deref().unwrap_or_default(),
             &output::bytes(exec.stdout_bytes + exec.stderr_bytes),
             &words(&exec.argv),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::error::VerbError;
 use super::get::read;
 use crate::output::{self, Format, Style, Table, age, plain};
-use client::{Client, Sandbox};
+use client::{Client, Sandbox, SandboxState};
 
 /// List sandboxes.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,20 +50,20 @@ fn table(sandboxes: &[Sandbox], now: DateTime<Utc>) -> Table {
     let mut table =
         Table::new(&["ID", "STATE", "PROVIDER", "IMAGE", "CPUS", "MEMORY", "AGE", "TTL", "OWNER"]);
     for sandbox in sandboxes {
-        let since = sandbox.created_at.map(|at| age(now - at)).unwrap_or_default();
+        let since = age(now - sandbox.created_at);
         // What has ended has no time left.
-        let ended = matches!(sandbox.state.as_str(), "destroyed" | "error");
-        let left = sandbox.expires_at.filter(|_| !ended).map(|at| age(at - now)).unwrap_or_default();
+        let ended = sandbox.state == SandboxState::Destroyed || sandbox.state == SandboxState::Error;
+        let left = if ended { String::new() } else { age(sandbox.expires_at - now) };
         table.row([
             &sandbox.id,
-            &sandbox.state,
+            sandbox.state.as_str(),
             &sandbox.provider,
             &sandbox.image,
             &sandbox.vcpus.to_string(),
             &format!("{} MiB", sandbox.memory_mb),
             &since,
             &left,
-            &sandbox.owner_id,
+            sandbox.owner_id.as_deref().unwrap_or_default(),
         ]);
     }
     table

@@ -1,7 +1,7 @@
 //! One command in a sandbox, from its start to its exit code, over as many connections as that takes.
 
 use bytes::Bytes;
-use client::{Client, ClientError, Exec, ExecEnd, ExecRequest, ExecUpdate, Offsets, OutputStream};
+use client::{Client, ClientError, EndRecord, Exec, ExecRequest, ExecUpdate, Offsets, OutputStream};
 
 use super::attach::{self, Heed, Outcome, json_line};
 use super::command::{self, Input};
@@ -16,7 +16,7 @@ use crate::output::{self, Format, LiveOutput, OutputLine, Target};
 #[derive(Debug)]
 pub enum Finish {
     /// The command ended.
-    Ended(ExecEnd),
+    Ended(EndRecord),
     /// We do not wait for it any more.
     Interrupted(u8),
     /// The user left it, and it goes on.
@@ -160,7 +160,7 @@ async fn watch(
     format: Format,
     out: &LiveOutput,
     control: &mut Control<'_>,
-) -> Result<ExecEnd, Stop> {
+) -> Result<EndRecord, Stop> {
     let mut updates = control.attend(api.exec_stream(sandbox, request)).await??;
     loop {
         let next = async {

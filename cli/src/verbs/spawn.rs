@@ -10,6 +10,7 @@ use client::{
 use serde_json::Value;
 
 use super::arguments::EnvPair;
+use super::command::map;
 use super::error::VerbError;
 use super::signals::Signals;
 use crate::output::{self, Format, PullBar};
@@ -71,7 +72,6 @@ pub fn request(
     env: &[EnvPair],
     secrets: &[EnvPair],
 ) -> SpawnRequest {
-    let map = |pairs: &[EnvPair]| pairs.iter().map(|pair| (pair.name.clone(), pair.value.clone())).collect();
     SpawnRequest {
         image,
         template,
@@ -83,6 +83,7 @@ pub fn request(
         metadata: map(&args.label),
         env: map(env),
         secrets: map(secrets),
+        ..SpawnRequest::default()
     }
 }
 

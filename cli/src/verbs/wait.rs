@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::arguments::duration;
-use super::ending::exit_code;
+use super::ending::shell_code;
 use super::error::VerbError;
 use super::get::read;
 use super::kill::is_exec;
 use super::signals::Signals;
 use crate::output::{self, Format, plain};
-use client::{Client, Exec, ExecEnd, Method, Patience};
+use client::{Client, Exec, ExecState, Method, Patience};
 
 /// How long a server may be away.
 const RECONNECT: Duration = Duration::from_secs(300);
@@ -81,12 +81,11 @@ async fn exec(api: &Client, id: &str) -> Result<Option<(String, u8, Value)>, Ver
     if !exec.has_ended() {
         return Ok(None);
     }
-    let end = ExecEnd { outcome: exec.state.clone(), exit_code: exec.exit_code, ..ExecEnd::default() };
     if exec.exit_code.is_none() {
         output::note(&format!("{id} ended as {}", exec.state));
     }
-    let text = exec.exit_code.map_or_else(|| exec.state.clone(), |code| code.to_string());
-    Ok(Some((text, exit_code(&end), value)))
+    let text = exec.exit_code.map_or_else(|| exec.state.to_string(), |code| code.to_string());
+    Ok(Some((text, shell_code(exec.state == ExecState::TimedOut, exec.exit_code), value)))
 }
 
 async fn sandbox(api: &Client, id: &str) -> Result<Option<(String, u8, Value)>, VerbError> {

@@ -17,7 +17,7 @@ use super::error::VerbError;
 use super::signals::Signals;
 use super::terminal::{self, DetachKeys};
 use crate::output::{self, Format, LiveOutput, Target};
-use client::{AttachRequest, Client, ExecEnd, Offsets};
+use client::{AttachRequest, Client, EndRecord, Offsets};
 
 /// A terminal that takes no output is not waited for longer than this.
 const PARTING: Duration = Duration::from_millis(300);
@@ -58,7 +58,7 @@ pub struct KeyArgs {
 #[derive(Debug)]
 pub enum Outcome {
     /// The exec is over.
-    Ended(ExecEnd),
+    Ended(EndRecord),
     /// It goes on without us.
     Detached,
     /// A signal ended the attachment.
@@ -186,7 +186,7 @@ async fn run(api: &Client, plan: Plan, heed: &mut Heed<'_, '_>) -> Result<Outcom
     outcome
 }
 
-async fn write_end(out: &LiveOutput, format: Format, end: &ExecEnd) -> Result<(), VerbError> {
+async fn write_end(out: &LiveOutput, format: Format, end: &EndRecord) -> Result<(), VerbError> {
     if format == Format::Json {
         out.write(Target::Stdout, json_line(end)?).await.map_err(VerbError::output)?;
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::{AttachInput, AttachRequest, AttachUpdate, Attachment, ClientError, Exec, ExecEnd};
+use client::{AttachInput, AttachRequest, AttachUpdate, Attachment, ClientError, EndRecord, ErrorCode, Exec};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -45,7 +45,7 @@ pub struct Plan {
 #[derive(Debug)]
 pub enum Finish {
     /// The exec is over.
-    Ended(ExecEnd),
+    Ended(EndRecord),
     /// The user left it.
     Detached,
 }
@@ -181,7 +181,7 @@ impl<'a> Session<'a> {
             AttachUpdate::Output { stream, offset, bytes } => self.screen.write(stream, offset, bytes)?,
             AttachUpdate::Gone { from, to, .. } => self.screen.note(&gone(from, to)),
             // Input for one that has ended meanwhile: the end is told next.
-            AttachUpdate::Refused(error) if error.code == "CONFLICT" => {}
+            AttachUpdate::Refused(error) if error.code == ErrorCode::Conflict => {}
             AttachUpdate::Refused(error) => {
                 self.screen.bell();
                 self.screen.note(&format!("{} ({})", error.message, error.code));

@@ -148,7 +148,7 @@ async fn play_all(api: &Client, execs: &[Exec], player: &mut Player<'_>) -> Resu
 }
 
 fn heading(exec: &Exec) -> String {
-    let started = exec.started_at.map(|at| at.format("%F %T ").to_string()).unwrap_or_default();
+    let started = exec.started_at.format("%F %T ");
     let command = words(&exec.argv);
     let line = format!("── {started}{}  {}", plain(&exec.id), plain(&command));
     format!("\r\n{}\r\n", Style::of(&std::io::stdout()).dim(&line))
