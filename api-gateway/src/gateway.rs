@@ -396,6 +396,7 @@ impl Gateway {
             request_id: Some(caller.request_id.clone()),
             sandbox,
             op,
+            tell_working: true,
         }
     }
 }

@@ -109,6 +109,55 @@ async fn publish(
     gaps
 }
 
+/// Looks at a file all the time, which goes over core NATS: how long the longest look took.
+async fn look(serve: Arc<Serve>, sandbox: String, over: Arc<AtomicBool>) -> Duration {
+    let mut longest = Duration::ZERO;
+    while !over.load(Ordering::Acquire) {
+        let began = Instant::now();
+        let (status, answer) = serve.api.get(&format!("/sandboxes/{sandbox}/files/stat?path=/etc")).await;
+        assert!(status == 200 || status == 503, "{status} {answer}");
+        longest = longest.max(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    longest
+}
+
+/// What a frozen server has taken is answered by nobody, and that is known soon.
+#[tokio::test]
+async fn calls_over_a_frozen_nats_server_fail_soon_and_work_when_it_is_back() {
+    let split = Split::start().await;
+    let sandbox = split.api.spawn(json!({"image": "alpine:latest"})).await;
+    let base = format!("/sandboxes/{sandbox}/files");
+    let (get, put) =
+        (split.api.url(&format!("{base}/stat?path=/etc")), split.api.url(&format!("{base}?path=/f")));
+    let body = json!({"old_path": "/none", "new_path": "/other"});
+    let moved = split.api.url(&format!("{base}/move"));
+    let calls = || {
+        let http = &split.api.http;
+        [http.get(&get), http.put(&put).body("x"), http.post(&moved).json(&body)]
+    };
+    split.nats.signal(SIGSTOP);
+    let asked = calls().map(|call| async {
+        let began = Instant::now();
+        let status = call.send().await.unwrap().status().as_u16();
+        (status, began.elapsed())
+    });
+    for (status, took) in futures::future::join_all(asked).await {
+        eprintln!("{status} after {took:?}");
+        // It waited for 20 s before.
+        assert!(status == 503 && took < Duration::from_secs(15), "{status} after {took:?}");
+    }
+    split.nats.signal(SIGCONT);
+    eventually("calls are answered again", Duration::from_secs(60), async || {
+        let status = split.api.http.get(&get).send().await.unwrap().status();
+        (status == 200).then_some(())
+    })
+    .await;
+    for (call, wanted) in calls().into_iter().zip([200, 200, 404]) {
+        assert_eq!(call.send().await.unwrap().status(), wanted);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_node_of_a_nats_cluster_holds_nobody_up_for_long() {
     let cluster = NatsCluster::start();
@@ -142,6 +191,7 @@ async fn a_frozen_node_of_a_nats_cluster_holds_nobody_up_for_long() {
                 tokio::spawn(work(Arc::clone(&serve), sandbox.clone(), thaw, over))
             })
             .collect();
+        let looks = tokio::spawn(look(Arc::clone(&serve), sandbox.clone(), Arc::clone(&over)));
         tokio::time::sleep(Duration::from_secs(1)).await;
         victim.process.signal(SIGSTOP);
         tokio::time::sleep(Duration::from_secs(14)).await;
@@ -158,6 +208,10 @@ async fn a_frozen_node_of_a_nats_cluster_holds_nobody_up_for_long() {
             acknowledged.extend(worker.acknowledged);
         }
         let floor = publisher.await.unwrap();
+        let longest = looks.await.unwrap();
+        eprintln!("the longest look at a file took {longest:?}");
+        // Nobody is elected for these: another server is found, or none in time.
+        assert!(longest < Duration::from_secs(13), "a look at a file took {longest:?}");
         eprintln!(
             "frozen follower: {follower}; longest gaps {gaps:?}, of a bare publisher {floor:?}, {} execs",
             acknowledged.len()

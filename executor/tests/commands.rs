@@ -135,6 +135,7 @@ impl World {
             request_id: None,
             sandbox,
             op: LinkOp::Kill { exec },
+            tell_working: true,
         };
         LinkClient::new(&self.log).call(&self.node, &request).await.unwrap();
     }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::frame::LinkFrame;
 use super::stream::{Duplex, not_sent};
@@ -9,6 +10,10 @@ use crate::{Log, NodeId};
 
 /// How long an executor may take to accept.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long nothing may be heard of it meanwhile: it says each second that it is at work.
+const QUIET: Duration = Duration::from_secs(5);
+/// After how long what changes nothing is asked again: the request, or the answer, may be with a server that is frozen.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 /// The gateway's end.
 #[derive(Clone)]
@@ -32,28 +37,52 @@ impl LinkClient {
 
     /// A plain call.
     pub async fn call(&self, node: &NodeId, request: &LinkRequest) -> Result<LinkValue, LinkError> {
-        let mut duplex = self.ask(node, request).await?;
-        match tokio::time::timeout(PATIENCE, duplex.last()).await.map_err(|_| LinkError::Unreachable)?? {
+        let (_, first) = self.begin(node, request).await?;
+        match first {
             LinkFrame::Done { value, .. } | LinkFrame::Head(value) => Ok(value),
             LinkFrame::Fault(fault) => Err(fault.into()),
             LinkFrame::Piece { .. }
             | LinkFrame::End { .. }
             | LinkFrame::Credit { .. }
-            | LinkFrame::Cancel => Err(LinkError::Broken("an answer that is none")),
+            | LinkFrame::Cancel
+            | LinkFrame::Working => Err(LinkError::Broken("an answer that is none")),
         }
     }
 
     /// An operation with bytes. Dropping the stream before its end cancels the operation.
     pub async fn open(&self, node: &NodeId, request: &LinkRequest) -> Result<LinkStream, LinkError> {
-        let mut duplex = self.ask(node, request).await?;
-        match tokio::time::timeout(PATIENCE, duplex.last()).await.map_err(|_| LinkError::Unreachable)?? {
+        let (duplex, first) = self.begin(node, request).await?;
+        match first {
             LinkFrame::Head(head) => Ok(LinkStream { head, duplex, settled: false }),
             LinkFrame::Fault(fault) => Err(fault.into()),
             LinkFrame::Done { .. }
             | LinkFrame::Piece { .. }
             | LinkFrame::End { .. }
             | LinkFrame::Credit { .. }
-            | LinkFrame::Cancel => Err(LinkError::Broken("an answer that is none")),
+            | LinkFrame::Cancel
+            | LinkFrame::Working => Err(LinkError::Broken("an answer that is none")),
+        }
+    }
+
+    /// Asks, and waits for what comes first. An executor of which nothing is heard is given up soon; what changes nothing is asked
+    /// again before that, and at once over another connection.
+    async fn begin(&self, node: &NodeId, request: &LinkRequest) -> Result<(Duplex, LinkFrame), LinkError> {
+        let began = Instant::now();
+        let again = request.op.only_reads();
+        let mut last = false;
+        loop {
+            let connection = self.log.connection();
+            let mut duplex = self.ask(node, request).await?;
+            let patience = if again && !last { AGAIN_AFTER } else { QUIET.saturating_sub(began.elapsed()) };
+            let first = tokio::select! {
+                first = first(&mut duplex, patience, began + PATIENCE) => first,
+                () = self.log.another_connection(connection), if again => None,
+            };
+            match first {
+                Some(first) => return first.map(|first| (duplex, first)),
+                None if again && began.elapsed() < QUIET => last = began.elapsed() + AGAIN_AFTER >= QUIET,
+                None => return Err(LinkError::Unreachable),
+            }
         }
     }
 
@@ -69,6 +98,27 @@ impl LinkClient {
         let subject = self.log.subjects().link(node);
         client.publish_with_reply(subject, inbox, payload.into()).await.map_err(not_sent)?;
         Ok(Duplex::new(client.clone(), subscription, "_".into()))
+    }
+}
+
+/// What comes first that is an answer, as long as something comes; `None` where nothing does.
+async fn first(
+    duplex: &mut Duplex,
+    mut patience: Duration,
+    until: Instant,
+) -> Option<Result<LinkFrame, LinkError>> {
+    loop {
+        match duplex.first() {
+            Ok(Some(first)) => return Some(Ok(first)),
+            Ok(None) => {}
+            Err(error) => return Some(Err(error)),
+        }
+        let heard =
+            tokio::time::timeout_at(until.min(Instant::now() + patience), duplex.hear()).await.ok()?;
+        if let Err(error) = heard {
+            return Some(Err(error));
+        }
+        patience = QUIET;
     }
 }
 
@@ -110,7 +160,8 @@ impl LinkStream {
             | LinkFrame::Piece { .. }
             | LinkFrame::End { .. }
             | LinkFrame::Credit { .. }
-            | LinkFrame::Cancel => Err(LinkError::Broken("an answer that is none")),
+            | LinkFrame::Cancel
+            | LinkFrame::Working => Err(LinkError::Broken("an answer that is none")),
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) enum LinkFrame {
     Fault(LinkFault),
     /// Gateway to executor: nobody waits any more.
     Cancel,
+    /// Executor to gateway: it is at work on the request. Only to those who know it.
+    Working,
 }
 
 impl LinkFrame {
@@ -56,6 +58,7 @@ impl LinkFrame {
                 put_json(&mut out, fault);
             }
             Self::Cancel => out.put_u8(7),
+            Self::Working => out.put_u8(8),
         }
         out.freeze()
     }
@@ -71,6 +74,7 @@ impl LinkFrame {
             5 => Some(Self::Done { offset: bytes.try_get_u64().ok()?, value: json(&bytes)? }),
             6 => json(&bytes).map(Self::Fault),
             7 => Some(Self::Cancel),
+            8 => Some(Self::Working),
             _ => None,
         }
     }
@@ -104,6 +108,7 @@ mod tests {
             LinkFrame::Done { offset: 3, value: LinkValue::Done },
             LinkFrame::Fault(LinkFault::new(FaultCode::NotFound, "no such file")),
             LinkFrame::Cancel,
+            LinkFrame::Working,
         ];
         for frame in frames {
             assert_eq!(LinkFrame::decode(frame.encode()), Some(frame));

@@ -39,6 +39,9 @@ pub struct LinkRequest {
     pub sandbox: SandboxId,
     /// What.
     pub op: LinkOp,
+    /// Whether who asks wants to hear that the executor is at work, where that takes longer.
+    #[serde(default)]
+    pub tell_working: bool,
 }
 
 /// The operations. `ReadFile`, `ReadFilePart`, `WriteFile`, `ListFiles`, `Glob` and `Input` are streams, the others plain
@@ -160,6 +163,29 @@ impl ByteRange {
             Self::Last(count) => total.saturating_sub(count)..total,
         };
         (range.start < range.end).then_some(range)
+    }
+}
+
+impl LinkOp {
+    /// Whether it changes nothing, so that it may be asked for twice.
+    pub(crate) const fn only_reads(&self) -> bool {
+        match self {
+            Self::ReadFile { .. }
+            | Self::ReadFilePart { .. }
+            | Self::ListFiles { .. }
+            | Self::StatFile { .. }
+            | Self::Glob { .. }
+            | Self::Stats => true,
+            Self::WriteFile { .. }
+            | Self::DeleteFile { .. }
+            | Self::MoveFile { .. }
+            | Self::ChangeMode { .. }
+            | Self::AdjustMode { .. }
+            | Self::Input { .. }
+            | Self::Signal { .. }
+            | Self::Resize { .. }
+            | Self::Kill { .. } => false,
+        }
     }
 }
 

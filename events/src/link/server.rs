@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use async_nats::{Client, Message, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::task::JoinHandle;
 
 use super::frame::LinkFrame;
 use super::stream::{Duplex, not_sent};
@@ -25,6 +28,8 @@ pub struct LinkIncoming {
     client: Client,
     peer: async_nats::Subject,
     duplex: Option<Duplex>,
+    /// Tells the gateway that this is being worked on, until it is accepted or answered.
+    working: Option<Working>,
 }
 
 impl LinkServer {
@@ -48,12 +53,42 @@ impl LinkServer {
     fn read(&self, message: Message) -> Option<LinkIncoming> {
         let peer = message.reply?;
         match serde_json::from_slice(&message.payload) {
-            Ok(request) => Some(LinkIncoming { request, client: self.client.clone(), peer, duplex: None }),
+            Ok(request) => {
+                let request: LinkRequest = request;
+                let client = self.client.clone();
+                let working = request.tell_working.then(|| Working::tell(client.clone(), peer.clone()));
+                Some(LinkIncoming { request, client, peer, duplex: None, working })
+            }
             Err(error) => {
                 tracing::warn!(error = %without_values(&error), "a link request cannot be read");
                 None
             }
         }
+    }
+}
+
+/// How often it is told that a request is being worked on. Most are answered before that.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Tells it until it is dropped.
+struct Working(JoinHandle<()>);
+
+impl Working {
+    fn tell(client: Client, peer: async_nats::Subject) -> Self {
+        Self(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TELL_EVERY).await;
+                if client.publish(peer.clone(), LinkFrame::Working.encode()).await.is_err() {
+                    return;
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -70,6 +105,7 @@ impl LinkIncoming {
             .publish_with_reply(self.peer.clone(), inbox, LinkFrame::Head(head).encode())
             .await
             .map_err(not_sent)?;
+        self.working = None;
         self.duplex = Some(Duplex::new(self.client.clone(), subscription, self.peer.clone()));
         Ok(())
     }
@@ -93,7 +129,8 @@ impl LinkIncoming {
             | LinkFrame::Piece { .. }
             | LinkFrame::Credit { .. }
             | LinkFrame::Done { .. }
-            | LinkFrame::Fault(_) => Err(LinkError::Broken("a message that does not belong here")),
+            | LinkFrame::Fault(_)
+            | LinkFrame::Working => Err(LinkError::Broken("a message that does not belong here")),
         }
     }
 

@@ -101,6 +101,14 @@ impl Duplex {
         }
     }
 
+    /// What has come that is neither a piece nor credit, if anything has.
+    pub(super) fn first(&mut self) -> Result<Option<LinkFrame>, LinkError> {
+        match self.last.take() {
+            None if !self.pending.is_empty() => Err(LinkError::Broken("bytes where none belong")),
+            frame => Ok(frame),
+        }
+    }
+
     pub(super) const fn received(&self) -> u64 {
         self.received
     }
@@ -137,7 +145,7 @@ impl Duplex {
         }
     }
 
-    async fn hear(&mut self) -> Result<(), LinkError> {
+    pub(super) async fn hear(&mut self) -> Result<(), LinkError> {
         let message = tokio::time::timeout(SILENCE, self.inbox.next())
             .await
             .map_err(|_| LinkError::Broken("the other end is silent"))?
@@ -160,6 +168,7 @@ impl Duplex {
                 self.pending.push_back(bytes);
             }
             Some(LinkFrame::Credit { offset }) => self.credited = self.credited.max(offset.min(self.sent)),
+            Some(LinkFrame::Working) => {}
             Some(frame) => self.last = Some(frame),
             None => return Err(LinkError::Broken("a message that cannot be read")),
         }

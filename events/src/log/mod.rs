@@ -320,12 +320,12 @@ impl Log {
     }
 
     /// Which of its connections stands, or stood last.
-    fn connection(&self) -> u64 {
+    pub(crate) fn connection(&self) -> u64 {
         self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Waits until there is another connection than this one.
-    async fn another_connection(&self, than: u64) {
+    pub(crate) async fn another_connection(&self, than: u64) {
         while self.connection() == than {
             tokio::time::sleep(NOTICE).await;
         }
