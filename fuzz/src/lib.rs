@@ -10,6 +10,7 @@ mod audit_files;
 mod durations;
 mod event_frames;
 mod link_frames;
+mod name_queries;
 mod ndjson;
 mod request_bodies;
 mod request_values;
@@ -23,6 +24,7 @@ pub use audit_files::audit_files;
 pub use durations::durations;
 pub use event_frames::event_frames;
 pub use link_frames::link_frames;
+pub use name_queries::name_queries;
 pub use ndjson::ndjson;
 pub use request_bodies::request_bodies;
 pub use request_values::request_values;
@@ -34,13 +36,14 @@ pub use terminal::terminal;
 pub type Target = fn(&[u8]);
 
 /// The targets by their names, for the test of the corpora.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("agent_calls", agent_calls),
     ("agent_frames", agent_frames),
     ("audit_files", audit_files),
     ("durations", durations),
     ("event_frames", event_frames),
     ("link_frames", link_frames),
+    ("name_queries", name_queries),
     ("ndjson", ndjson),
     ("request_bodies", request_bodies),
     ("request_values", request_values),

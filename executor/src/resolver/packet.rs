@@ -88,7 +88,10 @@ impl Asked {
         let most = if datagram { self.payload.unwrap_or(512).into() } else { usize::from(u16::MAX) };
         // What is longer than any message is cut short there, and marked so.
         let cut = |bytes: &[u8]| bytes.get(2).is_none_or(|flags| flags & 0x02 != 0);
-        let whole = response.to_vec().ok().filter(|bytes| bytes.len() <= most && !cut(bytes));
+        // What a server wrote badly, and we after it, nobody is to read in a way of their own.
+        let readable = |bytes: &[u8]| Message::from_vec(bytes).is_ok();
+        let fits = |bytes: &Vec<u8>| bytes.len() <= most && !cut(bytes) && readable(bytes);
+        let whole = response.to_vec().ok().filter(fits);
         whole.or_else(|| {
             let mut short = self.response(ResponseCode::NoError, None);
             short.metadata.truncation = datagram;
