@@ -70,16 +70,20 @@ mod tests {
 
     #[test]
     fn a_list_is_a_table() {
+        let links = json!({"self": "/a", "output": "/b", "stream": "/c", "attach": "/d"});
         let execs = execs_of(&[
-            json!({"id": "ex-1", "state": "exited", "exit_code": 3, "argv": ["sh", "-c", "a b"], "stdout_bytes": 2048,
-                "stderr_bytes": 0, "started_at": "2026-01-02T03:04:05Z", "duration": "1.5s"}),
-            json!({"id": "ex-2", "state": "running", "argv": ["vi"], "tty": {"rows": 3, "cols": 4}, "new": 1}),
+            json!({"id": "ex-1", "sandbox_id": "sb-1", "state": "exited", "exit_code": 3, "argv": ["sh", "-c", "a b"],
+                "stdin": false, "stdout_bytes": 2048, "stderr_bytes": 0, "started_at": "2026-01-02T03:04:05Z",
+                "duration": "1.5s", "links": links}),
+            json!({"id": "ex-2", "sandbox_id": "sb-1", "state": "running", "argv": ["vi"], "tty": {"rows": 3, "cols": 4},
+                "stdin": true, "stdout_bytes": 0, "stderr_bytes": 0, "started_at": "2026-01-02T03:04:09Z", "new": 1,
+                "links": links}),
         ])
         .unwrap();
         let expected = "\
 ID    STATE    CODE  TTY  AGE  DURATION  OUTPUT    COMMAND
 ex-1  exited   3     no   5s   1.5s      2.00 KiB  sh -c 'a b'
-ex-2  running  -     yes  -    -         0 B       vi
+ex-2  running  -     yes  1s   -         0 B       vi
 ";
         assert_eq!(table(&execs, "2026-01-02T03:04:10Z".parse().unwrap()).render(Style::PLAIN), expected);
         assert_eq!(execs[1].tty, Some(TerminalSize { rows: 3, cols: 4 }));

@@ -79,19 +79,22 @@ mod tests {
     fn a_list_is_a_table() {
         let sandboxes = [
             json!({"id": "sb-01", "state": "running", "provider": "docker", "image": "alpine:latest", "memory_mb": 512,
-                "vcpus": 1, "created_at": "2026-01-02T03:04:05.000001Z", "expires_at": "2026-01-02T03:34:05Z", "new": 1}),
+                "vcpus": 1, "created_at": "2026-01-02T03:04:05.000001Z", "expires_at": "2026-01-02T03:34:05Z", "network": "none",
+                "new": 1}),
             json!({"id": "sb-02", "state": "creating", "provider": "bubblewrap", "image": "größe", "memory_mb": 64,
-                "vcpus": 2, "created_at": "2026-01-02T03:09:00Z", "expires_at": "2026-01-03T03:09:05Z", "owner_id": "carol"}),
-            json!({"id": "sb-03"}),
+                "vcpus": 2, "created_at": "2026-01-02T03:09:00Z", "expires_at": "2026-01-03T03:09:05Z", "network": "bridge",
+                "owner_id": "carol"}),
+            json!({"id": "sb-03", "state": "hibernated", "provider": "docker", "image": "b", "memory_mb": 8, "vcpus": 1,
+                "created_at": "2026-01-02T03:09:04Z", "expires_at": "2026-01-02T03:09:06Z", "network": "mesh"}),
         ];
         let sandboxes: Vec<Sandbox> =
             sandboxes.iter().map(|value| read(value, "a sandbox").unwrap()).collect();
         let now = "2026-01-02T03:09:05Z".parse().unwrap();
         let expected = "\
-ID     STATE     PROVIDER    IMAGE          CPUS  MEMORY   AGE    TTL  OWNER
-sb-01  running   docker      alpine:latest  1     512 MiB  4m59s  25m  -
-sb-02  creating  bubblewrap  größe          2     64 MiB   5s     24h  carol
-sb-03  -         -           -              0     0 MiB    -      -    -
+ID     STATE       PROVIDER    IMAGE          CPUS  MEMORY   AGE    TTL  OWNER
+sb-01  running     docker      alpine:latest  1     512 MiB  4m59s  25m  -
+sb-02  creating    bubblewrap  größe          2     64 MiB   5s     24h  carol
+sb-03  hibernated  docker      b              1     8 MiB    1s     1s   -
 ";
         assert_eq!(table(&sandboxes, now).render(Style::PLAIN), expected);
         assert!(read::<Sandbox>(&json!({"state": "running"}), "a sandbox").is_err());

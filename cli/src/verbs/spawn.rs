@@ -273,7 +273,7 @@ mod tests {
         );
         assert_eq!(
             json(&full),
-            r#"{"template":"t","memory_mb":64,"vcpus":0.5,"metadata":{"a":"b"},"env":{"X":"1"},"secrets":{"S":"2345"}}"#
+            r#"{"memory_mb":64,"vcpus":0.5,"template":"t","metadata":{"a":"b"},"env":{"X":"1"},"secrets":{"S":"2345"}}"#
         );
     }
 }
