@@ -546,6 +546,33 @@ async fn tenants_have_control_groups_beside_each_other_which_go_with_their_last_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn control_groups_that_a_killed_executor_left_go_when_another_starts() {
+    let driver = Command::new("docker").args(["info", "-f", "{{.CgroupDriver}}"]).output().unwrap();
+    let engine_makes_them = driver.stdout == b"cgroupfs\n";
+    Rig::docker()
+        .run(|rig| async move {
+            let handle = rig.create(&rig.order(rig.spec())).await;
+            let parent = cpu_group(&handle.runtime_id).parent().unwrap().to_owned();
+            // Nobody of ours hears of its end.
+            let removed = Command::new("docker").args(["rm", "-f", &handle.runtime_id]).output().unwrap();
+            assert!(removed.status.success());
+            if !engine_makes_them {
+                return;
+            }
+            assert!(parent.exists(), "the engine removes them itself: {}", parent.display());
+            rig.provider.upkeep().await;
+            for _ in 0..200 {
+                if !parent.exists() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            panic!("{} is still there", parent.display());
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_engine_says_on_which_disk_its_boxes_write_and_what_they_share() {
     let rig = pulling(&[]);
     let asked = |what: &str| {

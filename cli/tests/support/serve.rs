@@ -181,8 +181,20 @@ pub fn remove_containers(installation: &str) {
     }
     let filter = format!("label=stacyvm.deployment={installation}");
     let ids = docker(&["ps", "-aq", "--filter", &filter]);
+    let parents = ids
+        .lines()
+        .map(|id| docker(&["inspect", "-f", "{{.HostConfig.CgroupParent}}", id]).trim().to_owned())
+        .filter(|parent| parent.starts_with("/stacyvm-"))
+        .collect::<std::collections::BTreeSet<_>>();
     for id in ids.lines() {
         docker(&["rm", "-f", id]);
+    }
+    // The engine leaves the groups of tenants; in the one tree of cgroup v2, or in each of v1.
+    let trees = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|tree| tree.path());
+    for tree in trees.chain(["/sys/fs/cgroup".into()]) {
+        for parent in &parents {
+            let _ = std::fs::remove_dir(tree.join(parent.trim_start_matches('/')));
+        }
     }
     // A server that ended in the middle leaves networks and the rules for them.
     for id in docker(&["network", "ls", "-q", "--filter", &filter]).lines() {

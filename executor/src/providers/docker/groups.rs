@@ -2,7 +2,7 @@
 //! in the one group that engines put all containers into, a box waits while other tenants' work keeps that group busy.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bollard::Docker;
 use bollard::models::SystemInfoCgroupDriverEnum;
@@ -21,6 +21,8 @@ pub(super) struct Groups {
     engine_makes_them: OnceCell<bool>,
     /// Read while a box starts: what it is about to be in is not removed for being empty.
     starting: Arc<RwLock<()>>,
+    /// Whether what an earlier process left has been looked for.
+    looked: OnceLock<()>,
 }
 
 impl Groups {
@@ -50,11 +52,19 @@ impl Groups {
     /// Removes those of tenants who have no box any more: the engine leaves them. Not while a box starts; the next time will do.
     pub(super) fn tidy_up(&self, config: &DockerConfig) {
         let Ok(alone) = Arc::clone(&self.starting).try_write_owned() else { return };
+        let _ = self.looked.set(());
         let own = own(config);
         tokio::task::spawn_blocking(move || {
             remove_empty(Path::new(SHOWN), &own);
             drop(alone);
         });
+    }
+
+    /// The same once: a process that was killed left those of the boxes that have ended since.
+    pub(super) fn tidy_up_at_start(&self, config: &DockerConfig) {
+        if self.looked.get().is_none() {
+            self.tidy_up(config);
+        }
     }
 }
 

@@ -260,6 +260,7 @@ impl Provider for DockerProvider {
     }
 
     async fn upkeep(&self) {
+        self.groups.tidy_up_at_start(&self.config);
         self.look_after_networks().await;
     }
 
