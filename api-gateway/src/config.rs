@@ -5,10 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use events::{
-    AddressPolicy, ApiKeyId, CapabilitySet, DiskFloor, ImagePolicy, MasterKey, Network, ProviderName,
-    RedactionRules, TenantId,
-};
+use events::{ApiKeyId, CapabilitySet, Network, ProviderName, TenantId};
+use policy::{AddressPolicy, DiskFloor, ImagePolicy};
+use secrets::{MasterKey, RedactionRules};
 
 use crate::limits::Limits;
 use crate::origin::Origin;

@@ -9,7 +9,8 @@ use api_types::Open;
 pub use api_types::{ErrorBody, ErrorCode};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use events::{ErrorChain, ExecId, StoreError, TenantId};
+use events::{ErrorChain, ExecId, TenantId};
+use record::StoreError;
 use serde::Serialize;
 
 use crate::denied::{Denial, Denied};

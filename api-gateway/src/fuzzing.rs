@@ -4,7 +4,8 @@ use api_types::{ExecRequest, ExtendRequest};
 use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use bytes::{Bytes, BytesMut};
-use events::{Event, ExecId, MasterKey, OutputStream, Position, RequestId, TenantId};
+use events::{Event, ExecId, OutputStream, Position, RequestId, TenantId};
+use secrets::MasterKey;
 use serde::de::DeserializeOwned;
 
 use crate::auth::{Caller, user_id};

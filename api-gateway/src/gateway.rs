@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{
-    Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventData, EventId, EventStore, ExecId,
-    ExecState, Feed, LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, NodeId,
-    PublishError, Redaction, SandboxId, SandboxPhase, SandboxState, TenantId, View, format_go_duration,
+    Clock, Command, CommandEnvelope, CommandId, Event, EventData, EventId, ExecId, ExecState, NodeId,
+    SandboxId, SandboxPhase, SandboxState, TenantId,
 };
+use feed::{Feed, View};
+use record::EventStore;
+use secrets::Redaction;
+use spelling::format_go_duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use transport::{
+    Destination, LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, PublishError,
+};
 
 use crate::auth::{Caller, KeyRing};
 use crate::config::GatewayConfig;
@@ -65,7 +71,7 @@ pub fn sandbox_gone() -> ApiError {
 pub fn ended(state: &SandboxState, now: DateTime<Utc>) -> ApiError {
     let ago = |at: DateTime<Utc>| {
         let seconds = (now - at).num_seconds().max(0).unsigned_abs();
-        events::format_go_duration(Duration::from_secs(seconds))
+        spelling::format_go_duration(Duration::from_secs(seconds))
     };
     match &state.phase {
         SandboxPhase::Destroyed { reason, at } => ApiError::not_found(format!(
@@ -314,7 +320,7 @@ impl Gateway {
         redaction: &Redaction,
     ) -> Result<(), ApiError> {
         let mut data = data.into();
-        data.redact(redaction);
+        redaction.event(&mut data);
         let event = Event {
             id,
             tenant: caller.tenant.clone(),
@@ -447,7 +453,7 @@ fn publish_failed(error: PublishError) -> ApiError {
 
 /// What a failure of the link means to a client.
 pub(crate) fn link_failed(error: LinkError) -> ApiError {
-    use events::FaultCode as Fault;
+    use transport::FaultCode as Fault;
     let LinkError::Refused(fault) = error else {
         return ApiError::unavailable(error);
     };
@@ -477,7 +483,7 @@ pub(crate) fn unexpected_answer() -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use events::{FaultCode, LinkFault};
+    use transport::{FaultCode, LinkFault};
 
     use super::*;
     use crate::error::ErrorCode;

@@ -6,7 +6,8 @@
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use bytes::Bytes;
-use events::{MasterKey, TenantId};
+use events::TenantId;
+use secrets::MasterKey;
 
 use crate::error::ApiError;
 use crate::gateway::Gateway;

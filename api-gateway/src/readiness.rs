@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use events::{ProbeError, ProviderName, TransportTrouble};
+use events::ProviderName;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use transport::{ProbeError, TransportTrouble};
 use utoipa::ToSchema;
 
 use crate::gateway::Gateway;

@@ -4,7 +4,8 @@ use axum::http::{HeaderMap, Method, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{ApiKeyId, EventId, MasterKey, TenantId};
+use events::{ApiKeyId, EventId, TenantId};
+use secrets::MasterKey;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use events::{MAX_SECRETS, MAX_SECRETS_BYTES, MIN_SECRET_BYTES, MasterKey, SecretMap, TenantId};
+use events::{SecretMap, TenantId};
+use secrets::{MAX_SECRETS, MAX_SECRETS_BYTES, MIN_SECRET_BYTES, MasterKey};
 
 use crate::error::ApiError;
 use crate::exec::request::check_env;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use events::{Log, TransportTrouble};
 use tokio_util::sync::CancellationToken;
+use transport::{Log, TransportTrouble};
 
 use crate::installation::secret;
 

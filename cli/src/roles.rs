@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ::audit::Checkpointer;
 use anyhow::{Context, bail};
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
-use events::audit::Checkpointer;
-use events::recorder::{self, JetStreamTransport, RecorderConfig, RetentionPolicy, Sealing};
-use events::{
-    Clock, DiskFloor, EventStore, Feed, LinkClient, Log, MasterKey, RedactionRules, SteadyClock, SystemClock,
-    View,
-};
+use events::{Clock, SystemClock};
 use executor::{Executor, ExecutorConfig};
+use feed::{Feed, View};
+use policy::DiskFloor;
 use reaper::Reaper;
+use record::EventStore;
+use recorder::{JetStreamTransport, RecorderConfig, RetentionPolicy, Sealing, SteadyClock};
+use secrets::{MasterKey, RedactionRules};
 use tokio_util::sync::CancellationToken;
+use transport::{LinkClient, Log};
 
 use crate::config::Config;
 use crate::installation::{self, Installation};
@@ -141,7 +143,7 @@ pub fn clock() -> Arc<dyn Clock> {
 }
 
 /// NATS as configured.
-pub fn nats_config(config: &Config, url: &str) -> anyhow::Result<events::NatsConfig> {
+pub fn nats_config(config: &Config, url: &str) -> anyhow::Result<transport::NatsConfig> {
     let prefix =
         config.nats.prefix.parse().with_context(|| format!("nats.prefix: {:?}", config.nats.prefix))?;
     let nats = &config.nats;
@@ -171,7 +173,7 @@ pub fn nats_config(config: &Config, url: &str) -> anyhow::Result<events::NatsCon
             bail!("nats.certificate_file: it and nats.certificate_key_file are only of use together")
         }
     };
-    let access = events::NatsAccess {
+    let access = transport::NatsAccess {
         role: None,
         credentials_file: nats.credentials_file.clone(),
         nkey_file: nats.nkey_file.clone(),
@@ -180,13 +182,13 @@ pub fn nats_config(config: &Config, url: &str) -> anyhow::Result<events::NatsCon
         require_tls: nats.require_tls,
     };
     let max_events_bytes = i64::try_from(config.nats.max_events.0).context("nats.max_events")?;
-    Ok(events::NatsConfig {
+    Ok(transport::NatsConfig {
         credentials,
         access,
         prefix,
         replicas: config.nats.replicas,
         max_events_bytes,
-        ..events::NatsConfig::new(url)
+        ..transport::NatsConfig::new(url)
     })
 }
 
@@ -230,10 +232,10 @@ pub fn disk_floor(config: &Config, directories: impl IntoIterator<Item = PathBuf
 /// The event store as configured, or in the data directory of `serve`.
 pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Arc<dyn EventStore>> {
     let url = database_url(config, data_dir)?;
-    let options = events::StoreOptions { master_key: store_key(config)? };
+    let options = store::StoreOptions { master_key: store_key(config)? };
     let mut attempts = 0;
     loop {
-        match events::open_store_with(&url, &options).await {
+        match store::open_store_with(&url, &options).await {
             Ok(store) => return Ok(store),
             // A database that starts beside us needs a moment.
             Err(error) if error.is_retryable() && attempts < 60 => {
@@ -320,7 +322,7 @@ pub async fn run_recorder(
     checkpointer: Checkpointer,
     stop: CancellationToken,
 ) {
-    let queries = events::serve_queries(log, Arc::clone(&store), stop.clone());
+    let queries = recorder::serve_queries(log, Arc::clone(&store), stop.clone());
     let retaining = recorder::retain(log.clone(), Arc::clone(&store), retention, clock(), stop.clone());
     // It goes on until the last checkpoint is recorded.
     let recorder_stop = CancellationToken::new();

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use events::Log;
 use reaper::Reaper;
 use tokio_util::sync::CancellationToken;
+use transport::Log;
 
 use crate::config::Config;
 use crate::installation::Installation;
@@ -94,18 +94,18 @@ async fn until_failure(
 fn start_nats(
     config: &Config,
     installation: &Installation,
-) -> anyhow::Result<(Option<NatsServer>, events::NatsConfig)> {
+) -> anyhow::Result<(Option<NatsServer>, transport::NatsConfig)> {
     if let Some(url) = &config.nats.url {
         return Ok((None, roles::nats_config(config, url)?));
     }
     let nats = NatsServer::start(&installation.path("nats"), config.nats.server_path.as_deref())?;
     let credentials = Some(nats.credentials.clone());
     let nats_config =
-        events::NatsConfig { credentials, supervised: true, ..roles::nats_config(config, &nats.url)? };
+        transport::NatsConfig { credentials, supervised: true, ..roles::nats_config(config, &nats.url)? };
     Ok((Some(nats), nats_config))
 }
 
-async fn connect(nats_config: &events::NatsConfig, installation: &Installation) -> anyhow::Result<Log> {
+async fn connect(nats_config: &transport::NatsConfig, installation: &Installation) -> anyhow::Result<Log> {
     Log::connect(nats_config).await.with_context(|| {
         let log = installation.path("nats/nats-server.log");
         format!("cannot use NATS; if it is our own, see {}", log.display())

@@ -80,7 +80,7 @@ async fn fan_out(serve: &Serve, sandbox: &str, viewers: usize, expected: &Arc<Ve
     }
     assert_eq!(whole, viewers, "viewers that got every byte");
     let duration = exit["duration"].as_str().unwrap();
-    events::parse_go_duration(duration).unwrap()
+    spelling::parse_go_duration(duration).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use events::WebhookSecret;
+use secrets::WebhookSecret;
 use serde_json::{Value, json};
 use support::api::Api;
 use support::eventually;

@@ -6,12 +6,11 @@ mod support;
 
 use std::time::Duration;
 
-use events::{
-    Actor, Clock, Event, EventId, Log, NatsConfig, NodeId, NodeJoined, StreamMark, SystemClock, TenantId,
-};
+use events::{Actor, Clock, Event, EventId, NodeId, NodeJoined, StreamMark, SystemClock, TenantId};
 use serde_json::json;
 use support::eventually;
 use support::split::Split;
+use transport::{Log, NatsConfig};
 
 const SIGSTOP: i32 = 19;
 const SIGCONT: i32 = 18;

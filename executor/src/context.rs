@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
 use events::{
-    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, LinkRequest, NodeId, Redaction,
-    RequestId, SandboxId, SandboxState, TenantId,
+    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, NodeId, RequestId, SandboxId,
+    SandboxState, TenantId,
 };
+use secrets::Redaction;
+use transport::LinkRequest;
 
 /// What all events of one piece of work have in common: who, where, and because of what.
 #[derive(Clone)]
@@ -92,7 +94,7 @@ impl Context {
 
     fn event_with_id(&self, id: EventId, data: impl Into<EventData>) -> Event {
         let mut data = data.into();
-        data.redact(&self.redaction);
+        self.redaction.event(&mut data);
         Event {
             id,
             tenant: self.tenant.clone(),

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
-use events::{ExecId, ExecProgress, ProgressNews};
+use events::ExecId;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use transport::{ExecProgress, ProgressNews};
 
 /// Output of one exec that may be unrecorded, in bytes.
 const WINDOW: u64 = 4 << 20;

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use agent::client::Connections;
 use events::{
-    Actor, Clock, DiskFloor, ErrorChain, Event, EventId, Heartbeat, LinkServer, Log, LowDisk, Machine,
-    NodeDraining, NodeId, NodeJoined, ProviderHealth, ProviderName, Redaction, RedactionRules, TenantId,
+    Actor, Clock, ErrorChain, Event, EventId, NodeDraining, NodeId, NodeJoined, ProviderName, TenantId,
 };
+use policy::{DiskFloor, LowDisk};
+use secrets::{Redaction, RedactionRules};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use transport::{Heartbeat, LinkServer, Log, Machine, ProviderHealth};
 
 use crate::hosted::Registry;
 use crate::provider::Provider;
@@ -62,7 +64,7 @@ pub struct ExecutorConfig {
 pub enum ExecutorError {
     /// It could not listen on the connection to NATS.
     #[error("cannot listen for requests")]
-    Listen(#[from] events::ListenError),
+    Listen(#[from] transport::ListenError),
 }
 
 /// What all parts of the executor share.

@@ -7,6 +7,8 @@ mod world;
 use std::time::{Duration, Instant};
 
 use events::*;
+use feed::OutputItem;
+use transport::*;
 use world::{IMAGE, World, types};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,6 +17,7 @@ use events::*;
 use executor::provider::*;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
+use transport::*;
 use world::World;
 
 #[derive(Clone, Copy, PartialEq)]

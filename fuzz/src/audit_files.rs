@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
-use events::audit::{AuditKey, AuditPublicKey, ExportFile, ProofStep, PublicKeys, read_statements, verify};
+use audit::{AuditKey, AuditPublicKey, ExportFile, ProofStep, PublicKeys, read_statements, verify};
 use futures::FutureExt as _;
 
 /// The first byte says what the rest is. In a file of both, a line of `---` parts the export from the checkpoints.

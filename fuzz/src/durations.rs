@@ -1,6 +1,7 @@
 //! Lengths of time, changes of permissions, numbers: small languages that clients and files are written in.
 
-use events::{ModeChange, format_go_duration, parse_go_duration};
+use spelling::{format_go_duration, parse_go_duration};
+use transport::ModeChange;
 
 /// One text, read as each of them.
 pub fn durations(input: &[u8]) {

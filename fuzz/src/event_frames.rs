@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use events::recorder::{Encoder, Incoming, Known, Numberer};
 use events::{
-    Event, ExecState, Head, SandboxState, StreamMark, WebhookState, decode_batch, encode_batch,
+    Event, ExecState, SandboxState, StreamMark, WebhookState, decode_batch, encode_batch,
     encode_recorded_batch,
 };
+use record::Head;
+use recorder::{Encoder, Incoming, Known, Numberer};
 
 /// The first byte says whether the batch was recorded, the rest is the batch.
 pub fn event_frames(input: &[u8]) {

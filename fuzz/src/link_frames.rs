@@ -1,6 +1,6 @@
 //! What gateways, executors and recorders say to each other over NATS.
 
-use events::fuzzing;
+use transport::fuzzing;
 
 use super::stable;
 

@@ -13,9 +13,9 @@ mod packet;
 
 use std::net::IpAddr;
 
-use events::AddressPolicy;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RData;
+use policy::AddressPolicy;
 
 use judge::Judge;
 

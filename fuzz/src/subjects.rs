@@ -2,8 +2,9 @@
 
 use events::{
     Actor, ApiKeyId, ChainHash, CommandId, EventId, ExecId, NodeId, ProviderName, RequestId, SandboxId,
-    Subjects, TenantId, WebhookId, WebhookSecret,
+    Subjects, TenantId, WebhookId,
 };
+use secrets::WebhookSecret;
 
 /// One text, read as each kind of name.
 pub fn subjects(input: &[u8]) {

@@ -18,10 +18,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use events::{
-    Actor, Clock, Command, CommandEnvelope, CommandId, Destination, Event, EventId, FailureCode, Log,
-    SandboxFailed, SandboxId, SandboxPhase, SandboxState, SecretMap, View,
+    Actor, Clock, Command, CommandEnvelope, CommandId, Event, EventId, FailureCode, SandboxFailed, SandboxId,
+    SandboxPhase, SandboxState, SecretMap,
 };
+use feed::View;
 use tokio_util::sync::CancellationToken;
+use transport::{Destination, Log};
 
 /// How often the deadlines are looked at.
 const PERIOD: Duration = Duration::from_millis(500);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use events::AddressPolicy;
+use policy::AddressPolicy;
 
 /// What the operator decides about deliveries.
 #[derive(Debug, Clone)]

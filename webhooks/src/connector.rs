@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use events::AddressPolicy;
 use futures::future::BoxFuture;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
+use policy::AddressPolicy;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 

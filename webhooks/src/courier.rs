@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use events::{
-    Actor, ErrorChain, Event, EventData, EventFilter, EventId, Frame, Position, StoreError, TenantId,
-    WebhookAdvanced, WebhookFailed, WebhookId, WebhookPhase, WebhookSecret, WebhookState, WebhookSuspended,
+    Actor, ErrorChain, Event, EventData, EventId, Frame, Position, TenantId, WebhookAdvanced, WebhookFailed,
+    WebhookId, WebhookPhase, WebhookState, WebhookSuspended,
 };
+use record::{EventFilter, StoreError};
+use secrets::WebhookSecret;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use events::{Frame, WebhookSecret};
+use events::Frame;
+use secrets::WebhookSecret;
 use serde::Deserialize;
 
 /// The id and the body of a request.

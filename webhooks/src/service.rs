@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use events::{
-    Actor, After, Clock, Event, EventData, EventFilter, EventId, Feed, FeedError, Lease, Log, MasterKey,
-    Position, Recorded, SandboxId, TenantId, Topic, Webhook, WebhookId, WebhookPhase, WebhookPingEnded,
-    WebhookSecret, WebhookState,
+    Actor, Clock, Event, EventData, EventId, Position, SandboxId, TenantId, Webhook, WebhookId, WebhookPhase,
+    WebhookPingEnded, WebhookState,
 };
+use feed::{After, Feed, FeedError, Recorded, Topic};
+use record::EventFilter;
+use secrets::{MasterKey, WebhookSecret};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use transport::{Lease, Log};
 
 use crate::config::WebhooksConfig;
 use crate::courier::{Courier, publish};
@@ -137,7 +140,7 @@ impl Webhooks {
     async fn serve(&self, mut lease: Lease) {
         let mut desk = Desk {
             shared: Arc::clone(&self.shared),
-            webhooks: events::Webhooks::default(),
+            webhooks: feed::Webhooks::default(),
             couriers: HashMap::new(),
             of_tenant: HashMap::new(),
             duty: self.stop.child_token(),
@@ -169,7 +172,7 @@ struct Running {
 /// Sees every event, and knows who wants it.
 struct Desk {
     shared: Arc<Shared>,
-    webhooks: events::Webhooks,
+    webhooks: feed::Webhooks,
     couriers: HashMap<WebhookId, Running>,
     of_tenant: HashMap<TenantId, HashSet<WebhookId>>,
     duty: CancellationToken,
@@ -187,7 +190,7 @@ impl Desk {
 
     async fn follow(&mut self) {
         let position = loop {
-            match events::Webhooks::load(&**self.shared.feed.store()).await {
+            match feed::Webhooks::load(&**self.shared.feed.store()).await {
                 Ok((position, webhooks)) => {
                     self.webhooks = webhooks;
                     break position;

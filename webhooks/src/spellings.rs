@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use events::{AddressPolicy, Clock, SystemClock, WebhookSecret};
+use events::{Clock, SystemClock};
+use policy::AddressPolicy;
+use secrets::WebhookSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 

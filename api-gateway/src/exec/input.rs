@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use events::{ExecId, LinkError, LinkOp, LinkValue, SandboxId};
+use events::{ExecId, SandboxId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
+use transport::{LinkError, LinkOp, LinkValue};
 
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};

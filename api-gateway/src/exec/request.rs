@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api_types::{ExecRequest, Tty};
-use events::{ExecSpec, SecretMap, TerminalSize, parse_go_duration};
+use events::{ExecSpec, SecretMap, TerminalSize};
 use serde::Serialize;
+use spelling::parse_go_duration;
 
 use super::quoting::shell_line;
 use crate::config::ExecLimits;
@@ -171,7 +172,7 @@ fn timeout_ms(text: Option<&str>, limits: &ExecLimits) -> Result<Option<u64>, Ap
     if timeout.is_zero() || timeout > limits.max_timeout {
         return Err(ApiError::bad_request(format!(
             "timeout must be more than 0s and at most {}",
-            events::format_go_duration(limits.max_timeout)
+            spelling::format_go_duration(limits.max_timeout)
         )));
     }
     // Below a millisecond there is nothing to time.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use events::{
-    After, Command, CommandId, Destination, EventId, ExecId, ExecRequested, ExecState, NodeId, OutputReader,
-    SandboxId, SandboxState, Topic,
+    Command, CommandId, EventId, ExecId, ExecRequested, ExecState, NodeId, SandboxId, SandboxState,
 };
+use feed::{After, OutputReader, Topic};
+use transport::Destination;
 
 use super::request::Runnable;
 use crate::auth::Caller;

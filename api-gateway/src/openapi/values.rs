@@ -4,7 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use events::{EventData, MAX_SECRETS, MIN_SECRET_BYTES, Webhook};
+use events::{EventData, Webhook};
+use secrets::{MAX_SECRETS, MIN_SECRET_BYTES};
 
 use super::limits::Limit;
 use crate::config::{GatewayConfig, SandboxLimits};

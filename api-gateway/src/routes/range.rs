@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use events::ByteRange;
+use transport::ByteRange;
 
 use crate::error::ApiError;
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use events::{ExecId, SandboxId, TenantId, View};
+use events::{ExecId, SandboxId, TenantId};
+use feed::View;
 use tokio::time::Instant;
 
 use super::Limit;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use events::{ApiKeyId, ExecId, SandboxId, SandboxSpec, TenantId, View};
+use events::{ApiKeyId, ExecId, SandboxId, SandboxSpec, TenantId};
+use feed::View;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::Caller;

@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use events::{ExecId, ExecState, Gone, LinkOp, OutputItem, OutputReader, OutputStream};
+use events::{ExecId, ExecState, Gone, OutputStream};
+use feed::{OutputItem, OutputReader};
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
+use transport::LinkOp;
 
 use super::attach_frame::{AttachControl, AttachInput, OutputFrame, error, exit};
 use super::record;

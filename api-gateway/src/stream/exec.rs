@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use api_types::{EndRecord, GoneRecord};
 use bytes::BytesMut;
-use events::{ExecId, OutputItem, OutputReader, OutputStream};
+use events::{ExecId, OutputStream};
+use feed::{OutputItem, OutputReader};
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 

@@ -7,8 +7,9 @@ use api_types::{EndRecord, ExecOutcome, FailureRecord, GoneRecord, OutputRecord,
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut, BytesMut};
-use events::{ExecEnd, ExecId, Gone, OutputStream, format_go_duration};
+use events::{ExecEnd, ExecId, Gone, OutputStream};
 use serde::Serialize;
+use spelling::format_go_duration;
 use std::borrow::Cow;
 use std::io;
 use std::time::Duration;

@@ -46,7 +46,8 @@ impl Parameters {
             .map(|(name, _)| Unknown {
                 place: Place::Query,
                 name: shown(&name),
-                meant: events::nearest(&name, operation.names.iter().map(String::as_str)).map(str::to_owned),
+                meant: spelling::nearest(&name, operation.names.iter().map(String::as_str))
+                    .map(str::to_owned),
             })
             .collect()
     }

@@ -77,7 +77,7 @@ impl Unread {
             .take(MAX_NAMED + 1)
             .map(|name| Unknown {
                 place: Place::Frame,
-                meant: events::nearest(&name, known.iter().copied()).map(str::to_owned),
+                meant: spelling::nearest(&name, known.iter().copied()).map(str::to_owned),
                 name: shown(&name),
             })
             .collect();
@@ -156,7 +156,7 @@ impl Unknown {
     fn field<T: DeserializeOwned>(place: Place, mut path: Vec<String>) -> Self {
         let whole = path.join(".");
         let name = path.pop().unwrap_or_default();
-        let meant = events::nearest(&name, known_at::<T>(&path).iter().copied()).map(|meant| {
+        let meant = spelling::nearest(&name, known_at::<T>(&path).iter().copied()).map(|meant| {
             path.push(meant.to_owned());
             path.join(".")
         });

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use events::{AccessDenied, Event, EventData, EventFilter, Position};
+use events::{AccessDenied, Event, EventData, Position};
+use record::EventFilter;
 use reqwest::Method;
 
 use super::feed::dial;

@@ -6,12 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use events::{
     Actor, Clock, Command, CommandEnvelope, Event, EventData, EventId, ExecEnded, ExecExited, ExecFailed,
-    ExecId, ExecOutcomeUnknown, ExecOutput, ExecSpec, ExecStarted, ExecTimedOut, FailureCode, FaultCode,
-    FileEntry, Heartbeat, LinkFault, LinkIncoming, LinkOp, LinkServer, LinkValue, Log, NodeId, OutputStream,
-    ProviderHealth, SandboxDestroyed, SandboxFailed, SandboxRunning, SandboxStarting, SandboxStats,
-    SandboxTtlExtended, SystemClock, View,
+    ExecId, ExecOutcomeUnknown, ExecOutput, ExecSpec, ExecStarted, ExecTimedOut, FailureCode, NodeId,
+    OutputStream, SandboxDestroyed, SandboxFailed, SandboxRunning, SandboxStarting, SandboxTtlExtended,
+    SystemClock,
 };
+use feed::View;
 use tokio::task::JoinHandle;
+use transport::{
+    FaultCode, FileEntry, Heartbeat, LinkFault, LinkIncoming, LinkOp, LinkServer, LinkValue, Log,
+    ProviderHealth, SandboxStats,
+};
 
 /// How many pieces of 64 KiB "pour" writes.
 pub const POURED: u64 = 320;
@@ -84,7 +88,7 @@ impl Script {
                 capacity: 100,
                 used: 0,
                 draining: false,
-                machine: Some(events::Machine { cpus: 64, memory_mib: 32 << 10 }),
+                machine: Some(transport::Machine { cpus: 64, memory_mib: 32 << 10 }),
             };
             self.log.beat(&heartbeat).await;
             tokio::time::sleep(Duration::from_millis(200)).await;

@@ -1,9 +1,8 @@
 //! What is not kept any more: erased, or grown old.
 
-use events::audit::{PublicKeys, verify_store};
-use events::{
-    Actor, Event, EventFilter, EventId, LogTrimmed, OutputStream, Position, RetentionClass, TenantId,
-};
+use audit::{PublicKeys, verify_store};
+use events::{Actor, Event, EventId, LogTrimmed, OutputStream, Position, RetentionClass, TenantId};
+use record::EventFilter;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use events::{AccessRevoked, DetachReason, EventData, EventFilter, Position};
+use events::{AccessRevoked, DetachReason, EventData, Position};
 use futures::StreamExt;
+use record::EventFilter;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use events::{EventFilter, ExecState, Frame, Position, SandboxState};
+use events::{ExecState, Frame, Position, SandboxState};
 use futures::{SinkExt, StreamExt};
+use record::EventFilter;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -126,7 +127,7 @@ async fn the_past_of_another_tenant_is_not_there() {
 async fn exec_of(world: &World, sandbox: &str) -> ExecState {
     world
         .store
-        .execs(sandbox.parse().unwrap(), &events::ExecPage { limit: 10, ..events::ExecPage::default() })
+        .execs(sandbox.parse().unwrap(), &record::ExecPage { limit: 10, ..record::ExecPage::default() })
         .await
         .unwrap()
         .pop()

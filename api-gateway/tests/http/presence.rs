@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use events::{DetachReason, Event, EventData, EventFilter, Position};
+use events::{DetachReason, Event, EventData, Position};
 use futures::StreamExt;
+use record::EventFilter;
 use serde_json::json;
 
 use super::feed::dial;

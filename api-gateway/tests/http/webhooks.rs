@@ -1,8 +1,10 @@
 //! Webhooks, as far as the gateway has to do with them: nobody delivers here.
 
 use api_gateway::WebhookLimits;
-use events::{EventFilter, Position, WebhookSecret};
+use events::Position;
+use record::EventFilter;
 use reqwest::Method;
+use secrets::WebhookSecret;
 use serde_json::{Value, json};
 
 use super::world::{BLUE, World, error, json as body_of};

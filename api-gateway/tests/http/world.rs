@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
-use events::recorder::{self, JetStreamTransport, RecorderConfig, Sealing};
-use events::{
-    EventStore, Feed, LinkClient, Log, MasterKey, NatsConfig, StoreOptions, SystemClock, View,
-    open_store_with,
-};
+use events::SystemClock;
+use feed::{Feed, View};
+use record::EventStore;
+use recorder::{JetStreamTransport, RecorderConfig, Sealing};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrets::MasterKey;
 use serde_json::Value;
+use store::{StoreOptions, open_store_with};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use transport::{LinkClient, Log, NatsConfig};
 
 use super::executor::Executor;
 

@@ -1,11 +1,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use events::{
-    Actor, Clock, Event, EventId, Log, NatsConfig, SandboxId, SandboxRequested, SandboxSpec, SystemClock,
-    TenantId,
-};
+use events::{Actor, Clock, Event, EventId, SandboxId, SandboxRequested, SandboxSpec, SystemClock, TenantId};
 use serde_json::json;
+use transport::{Log, NatsConfig};
 
 use crate::report::{Row, Target, ms};
 use crate::rig::{CROWD, Rig};

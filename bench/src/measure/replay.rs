@@ -1,12 +1,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use events::Log;
 use futures::{StreamExt, TryStreamExt};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use transport::Log;
 
 use super::growth::nats_config;
 use super::recorder::services;
@@ -65,7 +65,7 @@ fn row(database: &str, ours: &Samples, floor: &Samples, events: usize) -> Row {
 async fn fill(serve: &Serve, url: &str, events: usize) -> anyhow::Result<()> {
     let work = Workload::new(events)?;
     let log = Log::connect(&nats_config(serve)?).await.context("the server's nats-server")?;
-    let store = events::open_store(url).await?;
+    let store = store::open_store(url).await?;
     let before = store.head().await?.position.0;
     for messages in work.messages.chunks(WINDOW) {
         let mut pending = Vec::with_capacity(messages.len());

@@ -90,7 +90,7 @@ fn unknown(name: &str, keys: &BTreeMap<String, String>) -> Problem {
         // What is common to all of them would make all of them alike.
         .filter_map(|name| name.strip_prefix(PREFIX));
     let given = name.strip_prefix(PREFIX).unwrap_or(name);
-    let what = match events::nearest(given, known) {
+    let what = match spelling::nearest(given, known) {
         Some(meant) => format!("there is no such variable; did you mean {PREFIX}{meant}?"),
         None => "there is no such variable: docs/configuration.md lists them".to_owned(),
     };

@@ -88,7 +88,7 @@ impl serde::de::Error for ReadError {
     }
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
-        match events::nearest(field, known.iter().copied()) {
+        match spelling::nearest(field, known.iter().copied()) {
             Some(meant) => Self::custom(format!("there is no such key as {field}; did you mean {meant}?")),
             None => Self::custom(format!("there is no such key as {field}; there are: {}", known.join(", "))),
         }

@@ -273,7 +273,7 @@ impl Node {
 /// There is no such key: what was meant is one beside it, or one somewhere else.
 fn unknown(origin: Origin, key: String, beside: &[(String, Node)], known: &[String]) -> Problem {
     let (section, name) = key.rsplit_once('.').map_or(("", key.as_str()), |(section, name)| (section, name));
-    let near = events::nearest(name, beside.iter().map(|(name, _)| name.as_str()))
+    let near = spelling::nearest(name, beside.iter().map(|(name, _)| name.as_str()))
         .map(|name| if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") });
     let elsewhere = || {
         let ends = |key: &&String| key.rsplit('.').next() == Some(name);
@@ -281,7 +281,7 @@ fn unknown(origin: Origin, key: String, beside: &[(String, Node)], known: &[Stri
             .iter()
             .find(ends)
             .cloned()
-            .or_else(|| events::nearest(&key, known.iter().map(String::as_str)).map(str::to_owned))
+            .or_else(|| spelling::nearest(&key, known.iter().map(String::as_str)).map(str::to_owned))
     };
     let what = match near.or_else(elsewhere) {
         Some(meant) => format!("there is no such key; did you mean {meant}?"),

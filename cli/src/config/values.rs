@@ -12,14 +12,14 @@ pub struct GoDuration(pub Duration);
 
 impl Serialize for GoDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&events::format_go_duration(self.0))
+        serializer.serialize_str(&spelling::format_go_duration(self.0))
     }
 }
 
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_str(Spoken("a duration such as \"30s\", \"5m\" or \"1h30m\"", |text| {
-            events::parse_go_duration(text).map(Self).map_err(|error| error.to_string())
+            spelling::parse_go_duration(text).map(Self).map_err(|error| error.to_string())
         }))
     }
 }
@@ -61,7 +61,7 @@ pub struct KeptFor(pub Option<Duration>);
 
 impl Serialize for KeptFor {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.map(events::format_go_duration).unwrap_or_default())
+        serializer.serialize_str(&self.0.map(spelling::format_go_duration).unwrap_or_default())
     }
 }
 
@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for KeptFor {
             if text.is_empty() {
                 return Ok(Self(None));
             }
-            let kept = events::parse_go_duration(text).map_err(|error| error.to_string())?;
+            let kept = spelling::parse_go_duration(text).map_err(|error| error.to_string())?;
             Ok(Self(Some(kept).filter(|kept| !kept.is_zero())))
         }))
     }

@@ -3,7 +3,7 @@ use std::path::Path;
 use crate::output::{Format, bytes, print, print_json};
 
 pub(super) async fn run(url: &str, target: &Path, format: Format) -> anyhow::Result<()> {
-    let checked = events::upkeep::backup(url, target).await?;
+    let checked = store::upkeep::backup(url, target).await?;
     match format {
         Format::Json => print_json(&checked)?,
         Format::Table => print(&format!(

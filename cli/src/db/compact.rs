@@ -11,10 +11,10 @@ struct Compacted {
 }
 
 pub(super) async fn run(config: &Config, url: &str, format: Format) -> anyhow::Result<()> {
-    events::upkeep::sqlite_path(url, "VACUUM FULL")?;
+    store::upkeep::sqlite_path(url, "VACUUM FULL")?;
     // The lock of the data directory: a server would have to wait, and its recorder would call it a fault.
     let _installation = Installation::open(config)?;
-    let (bytes_before, bytes_after) = events::upkeep::compact(url).await?;
+    let (bytes_before, bytes_after) = store::upkeep::compact(url).await?;
     match format {
         Format::Json => print_json(&Compacted { bytes_before, bytes_after })?,
         Format::Table => print(&format!("{} before, {} now\n", bytes(bytes_before), bytes(bytes_after)))?,

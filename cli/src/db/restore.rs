@@ -3,9 +3,9 @@ use std::io;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use events::audit::{CheckpointFile, read_checkpoints};
-use events::upkeep::{self, with_suffix};
+use audit::{CheckpointFile, Signable, read_checkpoints};
 use events::{Position, RestoreStatement};
+use store::upkeep::{self, with_suffix};
 
 use crate::config::Config;
 use crate::installation::Installation;
@@ -113,7 +113,7 @@ fn lost(statement: &RestoreStatement) -> String {
 
 /// The same statement for a database that other tools put back.
 pub(super) async fn restored(config: &Config, url: &str) -> anyhow::Result<()> {
-    let store = events::open_store(url).await.context("cannot open the database")?;
+    let store = store::open_store(url).await.context("cannot open the database")?;
     let head = store.head().await;
     store.close().await;
     note(&lost(&state(config, head?.position, Position::ZERO)?));

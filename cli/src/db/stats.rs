@@ -1,5 +1,5 @@
-use events::upkeep::StoreStats;
 use serde::Serialize;
+use store::upkeep::StoreStats;
 
 use crate::output::{Format, bytes, print, print_json};
 
@@ -12,7 +12,7 @@ struct Shown {
 }
 
 pub(super) async fn run(url: &str, format: Format) -> anyhow::Result<()> {
-    let stats = events::upkeep::stats(url).await?;
+    let stats = store::upkeep::stats(url).await?;
     let bytes_per_body_byte = stats.bytes_per_body_byte();
     if format == Format::Json {
         print_json(&Shown { stats, bytes_per_body_byte })?;

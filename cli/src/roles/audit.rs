@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use events::audit::{AuditKey, CheckpointConfig, Checkpointer, PublicKeys};
-use events::{EventStore, Log};
+use audit::{AuditKey, CheckpointConfig, Checkpointer, PublicKeys};
+use record::EventStore;
+use transport::Log;
 
 use crate::config::Config;
 
@@ -32,7 +33,7 @@ fn checkpoint_config(config: &Config) -> anyhow::Result<CheckpointConfig> {
 
 /// Where a key is kept that signed before the one in this file: under the same name, with `.previous` added.
 fn previous_key_file(key: &Path) -> PathBuf {
-    events::upkeep::with_suffix(key, ".previous")
+    store::upkeep::with_suffix(key, ".previous")
 }
 
 /// The key that signs, made where there is none yet. Its public half goes to where those look who verify.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use events::{ImageEntry, ImagePolicy, ImageRule, OtherImages, TenantId};
+use events::TenantId;
+use policy::{ImageEntry, ImagePolicy, ImageRule, OtherImages};
 
 use crate::config::Config;
 

@@ -2,8 +2,10 @@
 
 use ::webhooks::{Webhooks, WebhooksConfig};
 use anyhow::Context;
-use events::{AddressPolicy, Feed, Log};
+use feed::Feed;
+use policy::AddressPolicy;
 use tokio_util::sync::CancellationToken;
+use transport::Log;
 
 use super::{clock, connect, master_key, open_store};
 use crate::config::Config;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// A length of time in Go syntax: `30s`, `1h30m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    events::parse_go_duration(text).map_err(|error| error.to_string())
+    spelling::parse_go_duration(text).map_err(|error| error.to_string())
 }
 
 /// `NAME=VALUE`, or `NAME` for the value that it has here.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use events::format_go_duration;
 use serde_json::Value;
+use spelling::format_go_duration;
 
 /// The longest line of details, in characters.
 const MAX_CHARS: usize = 160;

@@ -33,7 +33,7 @@ impl Time {
         if let Ok(time) = DateTime::parse_from_rfc3339(text) {
             return Ok(Self(time.with_timezone(&Utc)));
         }
-        let ago = events::parse_go_duration(text).ok().and_then(|ago| TimeDelta::from_std(ago).ok());
+        let ago = spelling::parse_go_duration(text).ok().and_then(|ago| TimeDelta::from_std(ago).ok());
         ago.and_then(|ago| now.checked_sub_signed(ago)).map(Self).ok_or_else(|| {
             "write a time such as 2026-01-02T03:04:05Z, or how long ago it was: 10m, 1h30m".to_owned()
         })

@@ -5,11 +5,9 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use events::{
-    Actor, DestroyReason, Event, EventId, ExecId, Log, NatsAccess, NatsConfig, SandboxDestroyed, SandboxId,
-    TenantId,
-};
+use events::{Actor, DestroyReason, Event, EventId, ExecId, SandboxDestroyed, SandboxId, TenantId};
 use serde_json::json;
+use transport::{Log, NatsAccess, NatsConfig};
 
 use crate::support::eventually;
 use crate::support::process::{Process, free_port, stacyvm};

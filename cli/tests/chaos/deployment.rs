@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use events::EventStore;
+use record::EventStore;
 use sha2::{Digest, Sha256};
 
 use crate::plan::{Fault, Role, Shape, TENANTS};
@@ -65,7 +65,7 @@ impl Deployment {
     }
 
     pub async fn store(&self) -> Arc<dyn EventStore> {
-        events::open_store(&self.database).await.unwrap()
+        store::open_store(&self.database).await.unwrap()
     }
 
     /// Resident memory of the gateways (or of the process that is one among other things), in KiB.

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ::record::EventStore;
 use chrono::{DateTime, Utc};
-use events::{Clock, EventStore, SystemClock};
+use events::{Clock, SystemClock};
 
 use crate::client::{Client, Violation};
 use crate::deeds::{Ledger, Scene, World};

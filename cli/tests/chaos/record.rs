@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use events::audit::{PublicKeys, verify_store};
-use events::{Event, EventData, EventFilter, EventStore, Position};
+use audit::{PublicKeys, verify_store};
+use events::{Event, EventData, Position};
+use record::{EventFilter, EventStore};
 
 use crate::client::Violation;
 use crate::deeds::Ledger;

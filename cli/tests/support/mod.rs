@@ -17,7 +17,7 @@ pub mod tmux;
 pub mod verbs;
 pub mod viewer;
 
-#[path = "../../../events/tests/support/mod.rs"]
+#[path = "../../../log/store/tests/support/mod.rs"]
 pub mod services;
 
 use std::time::{Duration, Instant};

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 use agent::client::Client;
 use chrono::{DateTime, Utc};
 use events::{
-    ErrorChain, FailureCode, NodeId, SandboxFailed, SandboxPhase, SandboxPulling, SandboxRecord,
-    SandboxRunning, SandboxSpec, SandboxStarting, SecretMap, Term,
+    ErrorChain, FailureCode, NodeId, SandboxFailed, SandboxPhase, SandboxPulling, SandboxRunning,
+    SandboxSpec, SandboxStarting, SecretMap, Term,
 };
+use transport::SandboxRecord;
 
 use super::setup::{self, SetupOutcome};
 use super::{Outcome, tell};

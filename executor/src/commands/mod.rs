@@ -10,7 +10,8 @@ mod start_exec;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{Command, Delivery};
+use events::Command;
+use transport::Delivery;
 
 use crate::context::Context;
 use crate::service::Shared;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use agent::protocol::Stream;
 use bytes::Bytes;
-use events::{Redaction, RedactionStream};
+use secrets::{Redaction, RedactionStream};
 use tokio::time::Instant;
 
 use super::pump::Offsets;
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn however_slowly_a_secret_is_typed_no_more_than_three_characters_are_told() {
         let redaction = Redaction::default().with_secrets([SECRET]);
-        let ruled = events::RedactionRules::new([("tokens", "tok_[0-9]{4}")]).unwrap();
+        let ruled = secrets::RedactionRules::new([("tokens", "tok_[0-9]{4}")]).unwrap();
         let ruled = Redaction::from(&ruled).with_secrets([SECRET]);
         let line = format!("is {SECRET}\r\nkestrel\r\n");
         for redaction in [&redaction, &ruled] {
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn words_wait_for_as_long_as_ever() {
-        let ruled = events::RedactionRules::new([("tokens", "tok_[0-9]{4}")]).unwrap();
+        let ruled = secrets::RedactionRules::new([("tokens", "tok_[0-9]{4}")]).unwrap();
         let redaction = Redaction::from(&ruled).with_secrets([SECRET]);
         let mut masking = Masking::new(&redaction, [0, 0], [0, 0]);
         let now = Instant::now();

@@ -9,10 +9,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use events::{DecodeError, Event, Log, PendingPublish, PublishError, encode_frame};
+use events::{DecodeError, Event, encode_frame};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
+use transport::{Log, PendingPublish, PublishError};
 
 use super::merge::Growing;
 

@@ -8,11 +8,12 @@ use agent::protocol::{self, Attach, AttachRefusal, ExecOutcome, KillCause, Left,
 use bytes::Bytes;
 use events::{
     Asked, EndCause, Event, EventData, ExecEnded, ExecExited, ExecId, ExecKilled, ExecOutcomeUnknown,
-    ExecOutput, ExecProgress, ExecStarted, ExecTimedOut, Log, OutputStream,
+    ExecOutput, ExecStarted, ExecTimedOut, OutputStream,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use transport::{ExecProgress, Log};
 
 use super::masking::Masking;
 use super::merge::FULL_PIECE;

@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 use agent::client::{CallError, Listed, Listing, WriteFile};
 use agent::protocol::{Entry, FileErrorKind, FileRefusal};
 use chrono::{DateTime, Utc};
-use events::{
-    ByteRange, EventData, FaultCode, FileDeleted, FileEntry, FileModeChanged, FileMoved, FileRead,
-    FileWritten, LinkError, LinkFault, LinkIncoming, LinkValue, ModeChange,
-};
+use events::{EventData, FileDeleted, FileModeChanged, FileMoved, FileRead, FileWritten};
+use transport::{ByteRange, FaultCode, FileEntry, LinkError, LinkFault, LinkIncoming, LinkValue, ModeChange};
 
 use serde::Serialize;
 

@@ -3,9 +3,8 @@ use std::time::Duration;
 use agent::client::CallError;
 use agent::protocol::{self, ExecRefusal};
 use bytes::Bytes;
-use events::{
-    EventData, ExecId, ExecResized, ExecSignaled, FaultCode, LinkFault, LinkIncoming, LinkValue, TerminalSize,
-};
+use events::{EventData, ExecId, ExecResized, ExecSignaled, TerminalSize};
+use transport::{FaultCode, LinkFault, LinkIncoming, LinkValue};
 
 use super::recording::Recording;
 use super::{Answer, crowded, unanswered, unrecordable};
@@ -31,7 +30,7 @@ pub(super) async fn stream(
     mut recording: Option<Recording>,
     incoming: &mut LinkIncoming,
 ) -> Answer {
-    let broken = |error: events::LinkError| LinkFault::new(FaultCode::Internal, error.to_string());
+    let broken = |error: transport::LinkError| LinkFault::new(FaultCode::Internal, error.to_string());
     incoming.accept(LinkValue::Done).await.map_err(broken)?;
     while let Some(bytes) = incoming.read().await.map_err(broken)? {
         if let Some(recording) = &mut recording {

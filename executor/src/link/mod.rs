@@ -6,8 +6,9 @@ mod recording;
 
 use std::sync::Arc;
 
-use events::{
-    ErrorChain, FaultCode, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer, LinkValue, SandboxStats,
+use events::ErrorChain;
+use transport::{
+    FaultCode, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer, LinkValue, SandboxStats,
 };
 
 use crate::context::Context;

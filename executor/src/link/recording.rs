@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use events::{
-    Event, ExecId, ExecInput, FaultCode, LinkFault, Log, PendingPublish, PublishError, RedactionStream,
-    encode_batch,
-};
+use events::{Event, ExecId, ExecInput, encode_batch};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use secrets::RedactionStream;
+use transport::{FaultCode, LinkFault, Log, PendingPublish, PublishError};
 
 use crate::context::Context;
 use crate::hosted::Hosted;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use agent::client::CallError;
-use events::{DestroyReason, ErrorChain, SandboxRecord};
+use events::{DestroyReason, ErrorChain};
+use transport::SandboxRecord;
 
 use super::{Look, ReconcileError};
 use crate::commands::destroy;

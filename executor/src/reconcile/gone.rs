@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{
-    Actor, DestroyReason, ErrorChain, FailureCode, SandboxDestroyed, SandboxPhase, SandboxRecord,
-    SandboxState,
-};
+use events::{Actor, DestroyReason, ErrorChain, FailureCode, SandboxDestroyed, SandboxPhase, SandboxState};
+use transport::SandboxRecord;
 
 use super::{Found, ReconcileError, never_began, unknown};
 use crate::context::Context;

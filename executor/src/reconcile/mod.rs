@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use dashmap::{DashMap, DashSet};
 use events::{
     ErrorChain, Event, EventId, ExecFailed, ExecId, ExecOutcomeUnknown, ExecState, FailureCode, ProviderName,
-    SandboxId, SandboxRecord, SandboxRunning, SandboxState,
+    SandboxId, SandboxRunning, SandboxState,
 };
 use tokio::task::JoinSet;
+use transport::SandboxRecord;
 
 use crate::context::Context;
 use crate::hosted::Round;
@@ -55,9 +56,9 @@ pub struct Waiting {
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     #[error("cannot ask the record")]
-    Record(#[from] events::QueryError),
+    Record(#[from] transport::QueryError),
     #[error("cannot publish")]
-    Publish(#[from] events::PublishError),
+    Publish(#[from] transport::PublishError),
 }
 
 /// A box that was found.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use agent::client::{CallError, Client};
 use agent::protocol::{Attach, AttachRefusal, Stream};
-use events::{
-    ExecId, ExecOutcomeUnknown, ExecState, FailureCode, Redaction, SandboxPhase, SandboxRecord, SandboxState,
-};
+use events::{ExecId, ExecOutcomeUnknown, ExecState, FailureCode, SandboxPhase, SandboxState};
+use secrets::Redaction;
+use transport::SandboxRecord;
 
 use super::{Look, ReconcileError, hold, never_began, runs, unknown};
 use crate::context::Context;

@@ -128,10 +128,10 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
-    use events::AddressPolicy;
     use hickory_proto::rr::Name as DnsName;
     use hickory_proto::rr::rdata::svcb::{Alpn, Mandatory};
     use hickory_proto::rr::rdata::{A, AAAA, CNAME, HTTPS, NULL, SOA, TXT};
+    use policy::AddressPolicy;
 
     use super::*;
 

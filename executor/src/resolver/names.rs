@@ -78,7 +78,7 @@ pub(super) fn is_closed(name: &rr::Name, open: &[Name], leads_inside: &dyn Fn(Ip
 
 #[cfg(test)]
 mod tests {
-    use events::AddressPolicy;
+    use policy::AddressPolicy;
 
     use super::*;
 

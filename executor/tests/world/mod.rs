@@ -5,12 +5,15 @@ use std::process::{Child, Command as Process, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::recorder::{self, JetStreamTransport};
 use events::*;
 use executor::provider::Provider;
 use executor::providers::docker::{DockerConfig, DockerProvider};
 use executor::{Executor, ExecutorConfig};
+use feed::*;
+use record::EventStore;
+use recorder::JetStreamTransport;
 use tokio_util::sync::CancellationToken;
+use transport::*;
 
 /// What `scripts/setup` makes.
 pub const IMAGE: &str = "stacyvm/base:local";
@@ -80,7 +83,8 @@ impl World {
             .expect("nats-server is installed; run scripts/setup");
         let nats = Nats(nats);
         let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}"))).await.unwrap();
-        let store = open_store(&format!("sqlite:{}", dir.path().join("events.db").display())).await.unwrap();
+        let store =
+            store::open_store(&format!("sqlite:{}", dir.path().join("events.db").display())).await.unwrap();
         tokio::spawn(serve_queries_forever(log.clone(), store.clone()));
         tokio::spawn(recorder::run(JetStreamTransport::new(&log), store.clone(), CancellationToken::new()));
         let feed = Feed::start(&log, store).await.unwrap();
@@ -97,9 +101,9 @@ impl World {
             node: self.node.clone(),
             capacity: 100,
             max_output_bytes: 1 << 30,
-            redaction: events::RedactionRules::default(),
+            redaction: secrets::RedactionRules::default(),
             record_input: false,
-            disk: events::DiskFloor::default(),
+            disk: policy::DiskFloor::default(),
             agent_connections: 1000,
         };
         let executor = Executor::new(
@@ -240,7 +244,7 @@ impl World {
 }
 
 async fn serve_queries_forever(log: Log, store: Arc<dyn EventStore>) {
-    serve_queries(&log, store, CancellationToken::new()).await;
+    recorder::serve_queries(&log, store, CancellationToken::new()).await;
 }
 
 pub fn types(events: &[Arc<Recorded>]) -> Vec<&'static str> {

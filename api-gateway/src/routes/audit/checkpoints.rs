@@ -1,9 +1,10 @@
 //! `GET /audit/checkpoints`
 
+use audit::{AuditQuery, CheckpointProof, list};
 use axum::Json;
 use axum::extract::State;
-use events::audit::{AuditQuery, CheckpointProof, list};
-use events::{AuditCheckpoint, AuditFilter, EventData, EventStore, Position, StoreError, TenantId};
+use events::{AuditCheckpoint, EventData, Position, TenantId};
+use record::{AuditFilter, EventStore, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 
+use audit::{AuditQuery, CSV_HEADING, EndLine, EventLine, ExportLine, StartLine, cloud_event, csv_row, list};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use events::audit::{
-    AuditQuery, CSV_HEADING, EndLine, EventLine, ExportLine, StartLine, cloud_event, csv_row, list,
-};
-use events::{ChainPoint, Position, RetentionClass, StoreError, TenantId};
+use events::{ChainPoint, Position, RetentionClass, TenantId};
+use record::StoreError;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -198,7 +197,7 @@ impl Chained {
         let floors = gateway.store().floors().await.map_err(ApiError::store)?;
         let floor = floors.iter().find(|floor| floor.class == RetentionClass::Lifecycle);
         let start = StartLine {
-            format: events::audit::EXPORT_FORMAT.to_owned(),
+            format: audit::EXPORT_FORMAT.to_owned(),
             tenant: tenant.clone(),
             bodies,
             filtered: false,

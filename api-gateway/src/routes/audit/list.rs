@@ -1,10 +1,11 @@
 //! `GET /audit`
 
+use audit::list as read;
 use axum::Json;
 use axum::extract::State;
 use chrono::SecondsFormat;
-use events::audit::list as read;
-use events::{AuditRow, CommandId, Event, EventId, ExecId, Position, RequestId, SandboxId, TenantId};
+use events::{CommandId, Event, EventId, ExecId, Position, RequestId, SandboxId, TenantId};
+use record::AuditRow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;

@@ -6,8 +6,8 @@ pub mod list;
 pub mod query;
 pub mod verify;
 
+use audit::PublicKeys;
 use events::TenantId;
-use events::audit::PublicKeys;
 
 use crate::auth::Caller;
 use crate::error::ApiError;

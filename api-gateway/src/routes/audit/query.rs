@@ -1,8 +1,9 @@
 //! Which events an auditor wants.
 
+use audit::AuditQuery;
 use chrono::{DateTime, Utc};
-use events::audit::AuditQuery;
-use events::{AuditFilter, RequestId};
+use events::RequestId;
+use record::AuditFilter;
 use serde::Deserialize;
 use utoipa::IntoParams;
 

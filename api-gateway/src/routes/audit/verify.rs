@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
+use audit::{
+    CheckpointFileError, FileStatement, PublicKeys, Report, StoreSource, VerifyError, read_statements,
+    verify as check,
+};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use events::TenantId;
-use events::audit::{
-    CheckpointFileError, FileStatement, PublicKeys, Report, StoreSource, VerifyError, read_statements,
-    verify as check,
-};
 use serde::Deserialize;
 use tokio::task::JoinHandle;
 use utoipa::IntoParams;

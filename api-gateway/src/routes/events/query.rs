@@ -2,7 +2,9 @@
 
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Utc};
-use events::{EventData, EventFilter, ExecId, LogReader, Position, RetentionClass, SandboxId, TenantId};
+use events::{EventData, ExecId, Position, RetentionClass, SandboxId, TenantId};
+use feed::LogReader;
+use record::EventFilter;
 use serde::Deserialize;
 use utoipa::IntoParams;
 

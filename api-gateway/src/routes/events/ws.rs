@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use events::{Frame, LogReader, Position};
+use events::{Frame, Position};
+use feed::LogReader;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 

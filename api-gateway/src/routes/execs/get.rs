@@ -5,7 +5,8 @@ use std::time::Duration;
 use api_types::{AskedToEnd, Exec, ExecLinks, TerminalSize};
 use axum::Json;
 use axum::extract::State;
-use events::{Asked, EndCause, ExecEnd, ExecState, format_go_duration};
+use events::{Asked, EndCause, ExecEnd, ExecState};
+use spelling::format_go_duration;
 
 use super::find;
 use crate::auth::Caller;

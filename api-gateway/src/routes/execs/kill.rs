@@ -5,8 +5,9 @@ use std::time::Duration;
 use api_types::Exec;
 use axum::Json;
 use axum::extract::State;
-use events::{LinkOp, OutputItem, OutputReader};
+use feed::{OutputItem, OutputReader};
 use tokio::time::Instant;
+use transport::LinkOp;
 
 use super::get::shown;
 use super::{begins, find, read_nothing};

@@ -3,7 +3,8 @@
 use api_types::ExecList;
 use axum::Json;
 use axum::extract::State;
-use events::{ExecId, ExecPage};
+use events::ExecId;
+use record::ExecPage;
 use serde::Deserialize;
 use utoipa::IntoParams;
 

@@ -18,7 +18,8 @@ pub mod ws;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{ExecId, ExecState, OutputItem, OutputReader, TenantId};
+use events::{ExecId, ExecState, TenantId};
+use feed::{OutputItem, OutputReader};
 
 use crate::error::ApiError;
 use crate::exec::start::read;

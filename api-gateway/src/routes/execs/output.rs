@@ -9,11 +9,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use events::{
-    ByteRange, ExecEnd, ExecId, ExecState, OutputChunk, OutputItem, OutputReader, OutputStream, StoreError,
-};
+use events::{ExecEnd, ExecId, ExecState, OutputStream};
+use feed::{OutputItem, OutputReader};
 use futures::Stream;
+use record::{OutputChunk, StoreError};
 use serde::Deserialize;
+use transport::ByteRange;
 use utoipa::IntoParams;
 
 use super::find;

@@ -7,8 +7,9 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use events::{EventFilter, Position, StoreError};
+use events::Position;
 use futures::{Stream, StreamExt};
+use record::{EventFilter, StoreError};
 use serde::Deserialize;
 use utoipa::IntoParams;
 

@@ -8,7 +8,10 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use events::{ExecEnd, ExecId, OutputItem, OutputStream, StoreError, format_go_duration};
+use events::{ExecEnd, ExecId, OutputStream};
+use feed::OutputItem;
+use record::StoreError;
+use spelling::format_go_duration;
 
 use super::get::state_name;
 use super::reply::{self, Written};
@@ -35,7 +38,7 @@ enum CollectError {
     #[error("nothing can be recorded at the moment, of this command neither")]
     Unrecorded,
     #[error("cannot read the exec")]
-    Feed(#[from] events::FeedError),
+    Feed(#[from] feed::FeedError),
     #[error(transparent)]
     Gone(StoreError),
 }
@@ -196,7 +199,7 @@ async fn collect(gateway: &Gateway, started: Started, limit: usize) -> Result<Co
             }
             Some(OutputItem::Started | OutputItem::Resized(_)) => {}
             Some(OutputItem::Ended(end)) => return Ok(Collected { stdout, stderr, end }),
-            None => return Err(events::FeedError::Disconnected.into()),
+            None => return Err(feed::FeedError::Disconnected.into()),
         }
         next = output.next().await?;
     }

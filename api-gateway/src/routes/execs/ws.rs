@@ -6,9 +6,11 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use events::{After, EventData, ExecId, FeedReader, LinkOp, NodeId, OutputStream, SandboxState, Topic};
+use events::{EventData, ExecId, NodeId, OutputStream, SandboxState};
+use feed::{After, FeedReader, Topic};
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
+use transport::LinkOp;
 
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};

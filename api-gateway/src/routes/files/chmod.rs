@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use events::LinkOp;
 use serde::Deserialize;
+use transport::LinkOp;
 use utoipa::ToSchema;
 
 use super::path::{ModeWish, mode_change, path};

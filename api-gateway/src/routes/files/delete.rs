@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use events::LinkOp;
 use serde::Deserialize;
+use transport::LinkOp;
 use utoipa::IntoParams;
 
 use super::{is_missing, path::path};

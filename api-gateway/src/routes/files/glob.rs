@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use events::LinkOp;
 use serde::Deserialize;
+use transport::LinkOp;
 use utoipa::IntoParams;
 
 use super::listing;

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use events::{FaultCode, FileEntry, LinkError, LinkOp};
 use serde::Deserialize;
+use transport::{FaultCode, FileEntry, LinkError, LinkOp};
 use utoipa::IntoParams;
 
 use super::{File, listing, path::path};

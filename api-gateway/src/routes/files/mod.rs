@@ -14,8 +14,8 @@ mod version;
 pub mod write;
 
 use chrono::{DateTime, Utc};
-use events::{FaultCode, LinkError};
 use serde::{Deserialize, Serialize};
+use transport::{FaultCode, LinkError};
 use utoipa::{IntoParams, ToSchema};
 
 /// One entry of a directory.
@@ -38,8 +38,8 @@ pub struct File {
     pub mod_time: DateTime<Utc>,
 }
 
-impl From<events::FileEntry> for File {
-    fn from(entry: events::FileEntry) -> Self {
+impl From<transport::FileEntry> for File {
+    fn from(entry: transport::FileEntry) -> Self {
         Self {
             name: entry.name,
             path: entry.path,
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn an_entry_has_its_mode_in_octal() {
-        let file = File::from(events::FileEntry {
+        let file = File::from(transport::FileEntry {
             name: "f".to_owned(),
             path: "/tmp/f".to_owned(),
             size: 3,

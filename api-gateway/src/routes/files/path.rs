@@ -1,6 +1,6 @@
 //! Paths and modes, as clients write them.
 
-use events::ModeChange;
+use transport::ModeChange;
 
 use crate::error::ApiError;
 

@@ -5,7 +5,8 @@ use std::io;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::Response;
-use events::{ByteRange, FaultCode, FileEntry, LinkError, LinkOp, LinkValue, SandboxId};
+use events::SandboxId;
+use transport::{ByteRange, FaultCode, FileEntry, LinkError, LinkOp, LinkValue};
 
 use super::version::Version;
 use super::{PathQuery, path::path};

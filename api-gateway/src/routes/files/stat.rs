@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use events::{LinkOp, LinkValue};
+use transport::{LinkOp, LinkValue};
 
 use super::{File, PathQuery, path::path};
 use crate::auth::Caller;

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use events::LinkOp;
 use http_body_util::BodyExt;
 use serde::Deserialize;
+use transport::LinkOp;
 use utoipa::IntoParams;
 
 use super::path::{mode_or_kept, path};
@@ -32,7 +32,7 @@ enum UploadError {
     #[error("the upload is over the limit of {0} bytes")]
     TooLarge(u64),
     #[error(transparent)]
-    Link(#[from] events::LinkError),
+    Link(#[from] transport::LinkError),
 }
 
 impl From<UploadError> for ApiError {

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
-use events::FileEntry;
+use transport::FileEntry;
 
 use crate::routes::range::set;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use api_types::Word as _;
 use axum::Json;
 use axum::extract::State;
-use events::Heartbeat;
 use serde::Serialize;
+use transport::Heartbeat;
 use utoipa::ToSchema;
 
 use crate::auth::Caller;

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use events::{NodeStatus, ProviderName, SandboxState};
+use events::{ProviderName, SandboxState};
+use feed::NodeStatus;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -132,7 +133,7 @@ fn nobody(name: &ProviderName, default: &ProviderName, now: DateTime<Utc>) -> Pr
 mod tests {
     use std::time::Duration;
 
-    use events::{Heartbeat, ProviderHealth};
+    use transport::{Heartbeat, ProviderHealth};
 
     use super::*;
 

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use events::format_go_duration;
 use serde::Serialize;
+use spelling::format_go_duration;
 use utoipa::ToSchema;
 
 use crate::auth::{Caller, user_id};

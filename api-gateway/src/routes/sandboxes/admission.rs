@@ -3,8 +3,8 @@
 use api_types::SpawnRequest;
 use axum::Json;
 use axum::extract::State;
-use events::format_go_duration;
 use serde::Serialize;
+use spelling::format_go_duration;
 use utoipa::ToSchema;
 
 use super::plan::{check_image, check_ttl, plan};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use events::{Command, CommandId, Destination, DestroyReason, SandboxState};
+use events::{Command, CommandId, DestroyReason, SandboxState};
+use transport::Destination;
 
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};

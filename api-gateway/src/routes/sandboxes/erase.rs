@@ -2,7 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
-use events::{After, EventId, Protection, SandboxErased, Topic};
+use events::{EventId, SandboxErased};
+use feed::{After, Topic};
+use record::Protection;
 
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};

@@ -6,7 +6,8 @@ use api_types::{ExtendRequest, Sandbox};
 use axum::Json;
 use axum::extract::State;
 use chrono::SubsecRound;
-use events::{Command, CommandId, Destination, SandboxState};
+use events::{Command, CommandId, SandboxState};
+use transport::Destination;
 
 use super::plan::{check_ttl, ttl};
 use super::shown;

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use axum::Json;
 use axum::extract::State;
 use chrono::SecondsFormat;
-use events::{DestroyReason, Event, EventData, EventFilter, Position, format_go_duration};
+use events::{DestroyReason, Event, EventData, Position};
+use record::EventFilter;
 use serde::Deserialize;
+use spelling::format_go_duration;
 use std::time::Duration;
 use utoipa::IntoParams;
 

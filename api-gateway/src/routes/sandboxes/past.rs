@@ -4,10 +4,8 @@ use std::collections::HashMap;
 
 use api_types::Sandbox;
 use chrono::{DateTime, Utc};
-use events::{
-    DestroyReason, Event, EventData, EventFilter, EventStore, Position, SandboxId, SandboxPhase,
-    SandboxState, StoreError, TenantId,
-};
+use events::{DestroyReason, Event, EventData, Position, SandboxId, SandboxPhase, SandboxState, TenantId};
+use record::{EventFilter, EventStore, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api_types::SpawnRequest;
-use events::{
-    CapabilitySet, ImageName, Network, ProviderName, SandboxSpec, SecretMap, Template, TenantId,
-    format_go_duration, parse_go_duration,
-};
+use events::{CapabilitySet, Network, ProviderName, SandboxSpec, SecretMap, Template, TenantId};
+use policy::ImageName;
+use spelling::{format_go_duration, parse_go_duration};
 
 use crate::auth::user_id;
 use crate::config::SandboxLimits;

@@ -9,9 +9,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::SubsecRound;
 use events::{
-    Command, CommandId, Destination, EventId, Machine, ProviderName, SandboxId, SandboxPhase,
-    SandboxRequested, SandboxSpec, SandboxState, SecretMap, Term,
+    Command, CommandId, EventId, ProviderName, SandboxId, SandboxPhase, SandboxRequested, SandboxSpec,
+    SandboxState, SecretMap, Term,
 };
+use transport::{Destination, Machine};
 
 use super::plan::{Plan, check_image, check_ttl, no_provider, plan};
 use super::shown;

@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use events::{FaultCode, LinkOp, LinkValue};
 use serde::Serialize;
+use transport::{FaultCode, LinkOp, LinkValue};
 use utoipa::ToSchema;
 
 use crate::auth::Caller;
@@ -50,7 +50,7 @@ pub(crate) async fn stats(
             mem_bytes: Some(stats.memory_bytes),
             mem_limit_bytes: Some(stats.memory_limit_bytes),
         })),
-        Err(events::LinkError::Refused(fault)) if fault.code == FaultCode::Unsupported => {
+        Err(transport::LinkError::Refused(fault)) if fault.code == FaultCode::Unsupported => {
             Ok(Json(Stats::default()))
         }
         Err(error) => Err(link_failed(error)),

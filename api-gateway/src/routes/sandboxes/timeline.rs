@@ -4,10 +4,9 @@ use api_types::{Exec, Sandbox};
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use events::{
-    DestroyReason, EventData, EventFilter, ExecEnd, ExecId, Frame, Position, SandboxId, StoreError, TenantId,
-};
+use events::{DestroyReason, EventData, ExecEnd, ExecId, Frame, Position, SandboxId, TenantId};
 use futures::{StreamExt, TryStreamExt};
+use record::{EventFilter, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};

@@ -7,8 +7,10 @@ use api_types::Word as _;
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, SubsecRound, Utc};
-use events::{Network, NodeStatus, SandboxState, format_go_duration};
+use events::{Network, SandboxState};
+use feed::NodeStatus;
 use serde::Serialize;
+use spelling::format_go_duration;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 

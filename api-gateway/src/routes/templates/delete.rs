@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use events::{After, EventId, TemplateDeleted, Topic};
+use events::{EventId, TemplateDeleted};
+use feed::{After, Topic};
 
 use super::{find, recorded};
 use crate::auth::Caller;

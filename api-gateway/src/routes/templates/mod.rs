@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use events::{CapabilitySet, EventId, FeedReader, Network, TenantId, format_go_duration};
+use events::{CapabilitySet, EventId, Network, TenantId};
+use feed::FeedReader;
 use serde::Serialize;
+use spelling::format_go_duration;
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
@@ -143,7 +145,7 @@ pub(crate) async fn recorded(mut reader: FeedReader, id: EventId) -> Result<(), 
     let seen = async {
         loop {
             if reader.next().await?.event.id == id {
-                return Ok::<(), events::FeedError>(());
+                return Ok::<(), feed::FeedError>(());
             }
         }
     };

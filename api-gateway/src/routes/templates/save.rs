@@ -6,7 +6,8 @@ use api_types::SpawnRequest;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use events::{After, EventId, TemplateSaved, Topic};
+use events::{EventId, TemplateSaved};
+use feed::{After, Topic};
 use serde::Deserialize;
 use utoipa::ToSchema;
 

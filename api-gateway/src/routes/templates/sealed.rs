@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use events::{MasterKey, SealedVariable, SecretMap, Template, TenantId};
+use events::{SealedVariable, SecretMap, Template, TenantId};
+use secrets::MasterKey;
 
 use crate::error::ApiError;
 use crate::gateway::Gateway;

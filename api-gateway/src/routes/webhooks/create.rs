@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use events::{EventId, WebhookId, WebhookSaved, WebhookSecret};
+use events::{EventId, WebhookId, WebhookSaved};
+use secrets::WebhookSecret;
 
 use super::spec::{Spec, WebhookRequest};
 use super::{Webhook, answer, no_webhook, shown};

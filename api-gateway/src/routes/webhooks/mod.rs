@@ -12,7 +12,8 @@ pub mod update;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{EventFilter, Position, SandboxId, StoreError, TenantId, WebhookId, WebhookPhase, WebhookState};
+use events::{Position, SandboxId, TenantId, WebhookId, WebhookPhase, WebhookState};
+use record::{EventFilter, StoreError};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use events::{After, EventData, EventId, FeedError, Topic, WebhookPingEnded, WebhookPinged};
+use events::{EventData, EventId, WebhookPingEnded, WebhookPinged};
+use feed::{After, FeedError, Topic};
 use serde::Serialize;
 use utoipa::ToSchema;
 

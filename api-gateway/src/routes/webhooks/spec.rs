@@ -1,6 +1,8 @@
 //! What a client may ask for, checked once.
 
-use events::{AddressPolicy, Position, SandboxId, TenantId, Webhook, WebhookSecret};
+use events::{Position, SandboxId, TenantId, Webhook};
+use policy::AddressPolicy;
+use secrets::WebhookSecret;
 use serde::Deserialize;
 use serde_json::Value;
 use url::{Host, Url};

@@ -15,7 +15,7 @@ use crate::stats::Samples;
 use floor::Table;
 use workload::Workload;
 
-#[path = "../../../../events/tests/support/mod.rs"]
+#[path = "../../../../log/store/tests/support/mod.rs"]
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared with tests, which panic")]
 pub(super) mod services;
 

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use async_trait::async_trait;
 use bytes::Bytes;
-use events::recorder::{self, Messages, Transport};
-use events::{
-    ExecState, Frame, Head, Position, ProbeFailure, PublishError, RecorderLag, SourceError, SourceMessage,
-    StreamMark, encode_recorded_batch, open_store,
-};
+use events::{ExecState, Frame, Position, StreamMark, encode_recorded_batch};
+use record::Head;
+use recorder::{Messages, Transport};
+use store::open_store;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use transport::{ProbeFailure, PublishError, RecorderLag, SourceError, SourceMessage};
 
 use super::workload::Workload;
 

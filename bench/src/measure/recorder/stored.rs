@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use events::audit::link;
-use events::recorder::{Encode, Encoder, Incoming};
-use events::{ChainHash, Position, decode_batch, upkeep};
+use audit::link;
+use events::{ChainHash, Position, decode_batch};
+use recorder::{Encode, Encoder, Incoming};
+use store::upkeep;
 
 use super::workload::{Content, Workload};
 use super::{ours, rate};
@@ -75,7 +76,7 @@ fn hashing(work: &Workload) -> anyhow::Result<Duration> {
     let mut hash = ChainHash::GENESIS;
     let began = Instant::now();
     for (index, (header, stored)) in events.iter().enumerate() {
-        let body_hash = stored.as_ref().map(events::StoredBody::hash);
+        let body_hash = stored.as_ref().map(record::StoredBody::hash);
         hash = link(&hash, Position(index as u64 + 1), header, body_hash.as_ref());
     }
     let took = began.elapsed();

@@ -1,9 +1,10 @@
 use bytes::Bytes;
-use events::recorder::{Encode, Encoder, Incoming};
 use events::{
-    Actor, AppendEvent, ChainHash, Clock, Event, EventData, EventId, ExecId, ExecOutput, ExecSpec,
-    ExecStarted, Frame, OutputStream, Position, SandboxId, SystemClock, TenantId, encode_batch,
+    Actor, ChainHash, Clock, Event, EventData, EventId, ExecId, ExecOutput, ExecSpec, ExecStarted, Frame,
+    OutputStream, Position, SandboxId, SystemClock, TenantId, encode_batch,
 };
+use record::AppendEvent;
+use recorder::{Encode, Encoder, Incoming};
 
 /// As long as a few lines of text.
 const BODY: usize = 256;

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use events::audit::{
+use audit::{
     self, AuditPublicKey, CheckpointFileError, ExportFile, FileStatement, PublicKeys, Report, StoreSource,
     read_statements,
 };
@@ -102,7 +102,7 @@ async fn offline_report(args: &VerifyArgs) -> Result<Report, VerbError> {
     {
         return Err(VerbError::Failed(format!("there is no database {path}")));
     }
-    let store = events::open_store(&url).await.map_err(failed)?;
+    let store = store::open_store(&url).await.map_err(failed)?;
     let report = async {
         let mut source = StoreSource::open(&*store, None).await?.quick(args.quick);
         audit::verify(&mut source, &keys, lines).await

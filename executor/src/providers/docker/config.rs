@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use events::{IdError, ImagePolicy, NodeId, ProviderName};
+use events::{IdError, NodeId, ProviderName};
+use policy::ImagePolicy;
 
 use super::{Name, NetworkException};
 

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use events::AddressPolicy;
 use ipnet::IpNet;
+use policy::AddressPolicy;
 
 use super::exceptions::NetworkException;
 use super::rules::{METADATA, POOL};

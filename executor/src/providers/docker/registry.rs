@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use events::{AddressPolicy, ImageName, Standing};
+use policy::{AddressPolicy, ImageName, Standing};
 
 use super::DockerProvider;
 use crate::provider::{BoxOrder, CreateError, Pull, PullCause, PullProgress, Source};

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use events::Link;
+use feed::Link;
 use serde::Serialize;
 use utoipa::ToSchema;
 

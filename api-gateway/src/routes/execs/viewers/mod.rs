@@ -6,7 +6,8 @@ pub mod share;
 
 use std::time::Duration;
 
-use events::{ApiKeyId, Link};
+use events::ApiKeyId;
+use feed::Link;
 use tokio::time::{Instant, sleep};
 
 use crate::error::ApiError;

@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{AccessGranted, EventId, Links, parse_go_duration};
+use events::{AccessGranted, EventId};
+use feed::Links;
 use serde::{Deserialize, Serialize};
+use spelling::parse_go_duration;
 use utoipa::ToSchema;
 
 use super::{MOST, shown};

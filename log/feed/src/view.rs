@@ -1,0 +1,288 @@
+//! The live view: what the log says now, in memory, so that a request needs no SQL to find its sandbox.
+//!
+//! Started from the read models, kept current from the feed. It holds the live sandboxes, those that ended in the last
+//! minute, the templates, the webhooks, and which nodes have shown signs of life.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use events::{
+    EventData, NodeId, ProviderName, SandboxId, SandboxPhase, SandboxState, Template, TenantId, WebhookId,
+    WebhookState,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use transport::{Heartbeat, Log};
+
+use crate::{After, Feed, FeedError, Links, Recorded, Topic, Usage, Webhooks};
+
+/// A node that has been silent for longer is not counted on.
+const NODE_SILENCE: Duration = Duration::from_secs(5);
+/// How long an ended sandbox stays in memory.
+const KEEP_ENDED: Duration = Duration::from_secs(60);
+
+type Slot = watch::Sender<Option<Arc<SandboxState>>>;
+
+/// The live view of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct View {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    sandboxes: DashMap<SandboxId, Slot>,
+    templates: DashMap<(TenantId, String), Template>,
+    webhooks: Mutex<Webhooks>,
+    links: Mutex<Links>,
+    usage: Mutex<Usage>,
+    nodes: DashMap<NodeId, (Heartbeat, Instant)>,
+    ended: Mutex<std::collections::VecDeque<(Instant, SandboxId)>>,
+    _tasks: DropGuard,
+}
+
+/// A node that has shown a sign of life lately.
+#[derive(Debug, Clone)]
+pub struct NodeStatus {
+    /// What it said last.
+    pub heartbeat: Heartbeat,
+    /// How long ago.
+    pub silent_for: Duration,
+}
+
+impl View {
+    /// Loads the read models and follows the feed from there.
+    pub async fn start(log: &Log, feed: &Feed) -> Result<Self, FeedError> {
+        let mut beats = log.heartbeats().await.map_err(|_| FeedError::Disconnected)?;
+        let (position, live) = feed.store().live_sandboxes().await?;
+        // Later than the position: what happened in between is counted again, which changes nothing.
+        let running = feed.store().live_execs().await?;
+        let templates = feed.store().all_templates().await?;
+        let (_, webhooks) = Webhooks::load(&**feed.store()).await?;
+        let links = Links::load(&**feed.store()).await?;
+        let mut reader = feed.subscribe(Topic::All, After::Position(position));
+        let stop = CancellationToken::new();
+        let view = Self {
+            inner: Arc::new(Inner {
+                sandboxes: live.into_iter().map(|state| (state.id, slot(state))).collect(),
+                templates: templates
+                    .into_iter()
+                    .map(|(tenant, item)| ((tenant, item.name.clone()), item))
+                    .collect(),
+                webhooks: Mutex::new(webhooks),
+                links: Mutex::new(links),
+                usage: Mutex::new(Usage::with(running)),
+                nodes: DashMap::new(),
+                ended: Mutex::default(),
+                _tasks: stop.clone().drop_guard(),
+            }),
+        };
+        let weak = Arc::downgrade(&view.inner);
+        let (follower, stopped) = (weak.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                let recorded = tokio::select! {
+                    () = stopped.cancelled() => return,
+                    recorded = reader.next() => recorded,
+                };
+                let Some(inner) = follower.upgrade() else { return };
+                match recorded {
+                    Ok(recorded) => inner.apply(&recorded),
+                    Err(FeedError::Store(error)) => {
+                        tracing::warn!(error = %error, "the view cannot catch up; trying again");
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                    Err(FeedError::Disconnected) => return,
+                }
+            }
+        });
+        tokio::spawn(async move {
+            loop {
+                let beat = tokio::select! {
+                    () = stop.cancelled() => return,
+                    beat = beats.next() => beat,
+                };
+                let (Some(beat), Some(inner)) = (beat, weak.upgrade()) else {
+                    return;
+                };
+                inner.nodes.insert(beat.node.clone(), (beat, Instant::now()));
+            }
+        });
+        Ok(view)
+    }
+
+    /// A sandbox that is live, or ended within the last minute. For older ones ask the store.
+    pub fn sandbox(&self, id: SandboxId) -> Option<Arc<SandboxState>> {
+        self.inner.sandboxes.get(&id)?.borrow().clone()
+    }
+
+    /// The same, if it is the tenant's.
+    pub fn sandbox_of(&self, tenant: &TenantId, id: SandboxId) -> Option<Arc<SandboxState>> {
+        self.sandbox(id).filter(|state| state.tenant == *tenant)
+    }
+
+    /// All sandboxes that have not ended.
+    pub fn live_sandboxes(&self) -> Vec<Arc<SandboxState>> {
+        self.inner
+            .sandboxes
+            .iter()
+            .filter_map(|entry| entry.value().borrow().clone())
+            .filter(|state| !state.is_terminal())
+            .collect()
+    }
+
+    /// Waits until the log says of a sandbox what `wanted` looks for; `None` when that did not happen in time.
+    pub async fn wait(
+        &self,
+        id: SandboxId,
+        wanted: impl Fn(&SandboxState) -> bool,
+        patience: Duration,
+    ) -> Option<Arc<SandboxState>> {
+        let mut watched =
+            self.inner.sandboxes.entry(id).or_insert_with(|| watch::Sender::new(None)).subscribe();
+        let waited =
+            tokio::time::timeout(patience, watched.wait_for(|state| state.as_deref().is_some_and(&wanted)));
+        let found = match waited.await {
+            Ok(Ok(state)) => state.clone(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        drop(watched);
+        // An id that the log never spoke of leaves nothing behind.
+        self.inner.sandboxes.remove_if(&id, |_, slot| slot.receiver_count() == 0 && slot.borrow().is_none());
+        found
+    }
+
+    /// Looks at what tenants use.
+    pub fn usage<T>(&self, look: impl FnOnce(&Usage) -> T) -> T {
+        look(&self.inner.usage.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The nodes that have shown a sign of life lately.
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        self.inner
+            .nodes
+            .iter()
+            .map(|entry| NodeStatus {
+                heartbeat: entry.value().0.clone(),
+                silent_for: entry.value().1.elapsed(),
+            })
+            .filter(|status| status.silent_for < NODE_SILENCE)
+            .collect()
+    }
+
+    /// Whether some executor of the pool lives and takes new sandboxes.
+    pub fn pool_is_served(&self, pool: &ProviderName) -> bool {
+        self.inner.nodes.iter().any(|entry| {
+            let (heartbeat, at) = entry.value();
+            at.elapsed() < NODE_SILENCE
+                && !heartbeat.draining
+                && heartbeat.providers.iter().any(|provider| provider.name == *pool)
+        })
+    }
+
+    /// How many sandboxes of the pool could begin right now: places of executors that live and take new ones, without those
+    /// that are taken, and without those that are spoken for by sandboxes that wait.
+    pub fn places(&self, pool: &ProviderName) -> usize {
+        let live = self.live_sandboxes();
+        let waiting = live
+            .iter()
+            .filter(|state| matches!(state.phase, SandboxPhase::Requested) && state.spec.provider == *pool)
+            .count();
+        let free: usize = self
+            .nodes()
+            .iter()
+            .filter(|node| !node.heartbeat.draining)
+            .filter(|node| node.heartbeat.providers.iter().any(|provider| provider.name == *pool))
+            .map(|node| {
+                let heartbeat = &node.heartbeat;
+                // The log is ahead of a heartbeat, and does not know of boxes that are about to go.
+                let placed = live.iter().filter(|state| state.node() == Some(&heartbeat.node)).count();
+                (heartbeat.capacity as usize).saturating_sub(placed.max(heartbeat.used as usize))
+            })
+            .sum();
+        free.saturating_sub(waiting)
+    }
+
+    /// One template.
+    pub fn template(&self, tenant: &TenantId, name: &str) -> Option<Template> {
+        self.inner.templates.get(&(tenant.clone(), name.to_owned())).map(|entry| entry.value().clone())
+    }
+
+    /// All templates of a tenant, by name.
+    pub fn templates(&self, tenant: &TenantId) -> Vec<Template> {
+        let mut templates: Vec<Template> = self
+            .inner
+            .templates
+            .iter()
+            .filter(|entry| entry.key().0 == *tenant)
+            .map(|entry| entry.value().clone())
+            .collect();
+        templates.sort_by(|a, b| a.name.cmp(&b.name));
+        templates
+    }
+
+    /// Looks at the viewer links that are good for something.
+    pub fn links<T>(&self, look: impl FnOnce(&Links) -> T) -> T {
+        look(&self.inner.links.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A tenant's webhook.
+    pub fn webhook(&self, tenant: &TenantId, id: WebhookId) -> Option<WebhookState> {
+        let webhooks = self.inner.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        webhooks.get(id).filter(|state| state.tenant == *tenant).cloned()
+    }
+
+    /// All webhooks of a tenant, the oldest first.
+    pub fn webhooks(&self, tenant: &TenantId) -> Vec<WebhookState> {
+        let webhooks = self.inner.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own: Vec<WebhookState> =
+            webhooks.iter().filter(|state| state.tenant == *tenant).cloned().collect();
+        own.sort_by_key(|state| state.webhook.id);
+        own
+    }
+}
+
+fn slot(state: SandboxState) -> Slot {
+    watch::Sender::new(Some(Arc::new(state)))
+}
+
+impl Inner {
+    fn apply(&self, recorded: &Recorded) {
+        let event = &recorded.event;
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
+        if let EventData::TemplateSaved(saved) = &event.data {
+            let key = (event.tenant.clone(), saved.template.name.clone());
+            self.templates.insert(key, saved.template.clone());
+        } else if let EventData::TemplateDeleted(deleted) = &event.data {
+            self.templates.remove(&(event.tenant.clone(), deleted.name.clone()));
+        }
+        if event.data.category() == "access" {
+            self.links.lock().unwrap_or_else(PoisonError::into_inner).apply(recorded.position(), event);
+            return;
+        }
+        if event.data.webhook().is_some() {
+            self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
+        }
+        // Execs and files change nothing here, and they are the bulk.
+        if event.data.category() != "sandbox" {
+            return;
+        }
+        let Some(id) = event.sandbox else { return };
+        let slot = self.sandboxes.entry(id).or_insert_with(|| watch::Sender::new(None));
+        let before = slot.borrow().clone();
+        let after = SandboxState::apply(before.as_deref().cloned(), event);
+        let ended = after.as_ref().is_some_and(SandboxState::is_terminal);
+        slot.send_replace(after.map(Arc::new));
+        drop(slot);
+        let mut queue = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ended {
+            queue.push_back((Instant::now(), id));
+        }
+        while queue.front().is_some_and(|(at, _)| at.elapsed() > KEEP_ENDED) {
+            if let Some((_, id)) = queue.pop_front() {
+                self.sandboxes.remove(&id);
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The record in SQL: an append-only log, and the read models that are kept in the same transactions.
+//!
+//! Two databases stand behind one trait, [`record::EventStore`], and one conformance suite (`tests/store_conformance.rs`).
+//! Only the recorder appends; everybody else reads. This is the one crate that sees a database; it knows nothing of the
+//! transport, and judges no event.
+
+mod chain;
+mod keys;
+mod migrations;
+mod open;
+mod postgres;
+mod reads;
+mod retention;
+mod sql;
+mod sqlite;
+pub mod upkeep;
+
+pub use open::{OpenError, StoreOptions, open_store, open_store_with};
