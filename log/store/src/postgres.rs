@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use events::{Position, RetentionClass};
+use record::{AppendBatch, AppendError, EventStore, StoreError, searchable, signed};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, Postgres};
 
@@ -13,9 +14,6 @@ use super::sql::{
     Change, Dialect, Fault, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, not_migrated,
     sealed_key, state_json,
 };
-
-use record::{AppendBatch, AppendError, EventStore, StoreError, searchable, signed};
-
 use super::{OpenError, StoreOptions, migrations};
 
 const READERS: u32 = 8;

@@ -3,20 +3,19 @@
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
-use serde::de::DeserializeOwned;
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Row, Type};
-
 use events::{
     ChainHash, ChainPoint, EventId, ExecId, ExecState, Frame, Gone, MissingBody, OutputStream, Position,
     RetentionClass, SandboxId, SandboxState, Template, TenantId, WebhookId, WebhookState,
 };
+use futures::TryStreamExt;
 use record::{
     AppendBatch, AppendError, AuditFilter, AuditRow, ChainedFrame, DataKey, Encoding, EventFilter,
     EventStore, ExecPage, Floor, Head, OutputChunk, Protection, Shown, ShownRow, StoreError, StoredBody,
     signed,
 };
+use serde::de::DeserializeOwned;
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Pool, Row, Type};
 use uuid::Uuid;
 
 use super::chain;
