@@ -66,6 +66,7 @@ const CRATES: [(&str, &str, &[&str]); 20] = [
             "api-gateway",
             "audit",
             "events",
+            "policy",
             "record",
             "recorder",
             "secrets",
