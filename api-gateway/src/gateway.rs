@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{
-    Destination, LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, PublishError,
+    Destination, LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, PublishError, Taken,
 };
 
 use crate::auth::{Caller, KeyRing};
@@ -359,6 +359,22 @@ impl Gateway {
         self.unless_ended(sandbox, answer)
     }
 
+    /// Has the executor of the node start an exec.
+    pub(crate) async fn start(
+        &self,
+        caller: &Caller,
+        sandbox: SandboxId,
+        node: &NodeId,
+        op: LinkOp,
+    ) -> Result<Taken, ApiError> {
+        if let Some(trouble) = self.log().refusal() {
+            return Err(publish_failed(PublishError::Refused(trouble)));
+        }
+        let request = self.link_request(caller, sandbox, op);
+        let answer = self.inner.link.start(node, &request).await;
+        self.unless_ended(sandbox, answer)?.map_err(link_failed)
+    }
+
     /// Opens a stream of bytes to or from the sandbox.
     pub(crate) async fn open(
         &self,
@@ -390,7 +406,8 @@ impl Gateway {
         sandbox: SandboxId,
         answer: Result<T, LinkError>,
     ) -> Result<Result<T, LinkError>, ApiError> {
-        let broke = matches!(answer, Err(LinkError::Unreachable | LinkError::Broken(_)));
+        let broke =
+            matches!(answer, Err(LinkError::Unreachable | LinkError::Unanswered | LinkError::Broken(_)));
         let ended = || self.view().sandbox(sandbox).is_none_or(|state| state.is_terminal());
         if broke && ended() { Err(sandbox_gone()) } else { Ok(answer) }
     }

@@ -6,6 +6,7 @@
 use std::error::Error as StdError;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent::client::{Peer, UnixConnect};
@@ -14,6 +15,7 @@ use events::{FailureCode, ProviderName, SandboxId, SandboxSpec, TenantId};
 use serde::Serialize;
 
 use crate::shortage::is_shortage;
+use crate::turns::BoxWork;
 
 /// What lies under an error. It may name paths and addresses of the host: it is for the log, never for a client.
 pub type Source = Box<dyn StdError + Send + Sync>;
@@ -85,6 +87,8 @@ pub struct BoxOrder {
     pub time_left: Duration,
     /// How long making it may take, its image included.
     pub make_within: Duration,
+    /// Whose turn it is to make one: a place is taken for what keeps the machine busy, and none while an image is fetched.
+    pub turns: Arc<BoxWork>,
 }
 
 /// A box that is there.

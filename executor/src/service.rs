@@ -15,10 +15,12 @@ use tokio_util::task::TaskTracker;
 use transport::{Heartbeat, LinkServer, Log, Machine, ProviderHealth};
 
 use crate::hosted::Registry;
+use crate::neighbours::Neighbours;
 use crate::provider::Provider;
+use crate::pulse::Pulse;
 use crate::reconcile::{self, Waiting};
 use crate::recorded::Recorded;
-use crate::turns::{Starts, Turns};
+use crate::turns::{BoxWork, Starts};
 use crate::{commands, link, overdue};
 
 /// How long commands that are being carried out get to finish.
@@ -79,10 +81,13 @@ pub struct Shared {
     pub recorded: Arc<Recorded>,
     /// To all agents.
     pub connections: Connections,
-    /// Removing boxes.
-    pub removals: Turns<TenantId>,
+    /// Who works here.
+    pub neighbours: Arc<Neighbours>,
+    /// Making and removing boxes.
+    pub boxes: Arc<BoxWork>,
     /// Starting processes.
     pub starts: Starts,
+    pub pulse: Pulse,
     pub shutdown: CancellationToken,
 }
 
@@ -118,6 +123,7 @@ impl Executor {
     ) -> Self {
         let registry = Arc::new(Registry::default());
         let log = log.on_node(&config.node);
+        let neighbours = Arc::<Neighbours>::default();
         Self {
             shared: Arc::new(Shared {
                 redaction: Redaction::from(&config.redaction),
@@ -127,9 +133,11 @@ impl Executor {
                 providers,
                 clock,
                 registry,
-                recorded: Arc::new(Recorded::default()),
-                removals: Turns::a_cpu(1),
+                recorded: Arc::new(Recorded::new(&neighbours)),
+                boxes: Arc::new(BoxWork::new(&neighbours)),
+                neighbours,
                 starts: Starts::default(),
+                pulse: Pulse::default(),
                 shutdown,
             }),
             tasks: TaskTracker::new(),
@@ -158,7 +166,7 @@ impl Executor {
             () = learned => {}
         }
         let server = LinkServer::listen(&shared.log, &shared.config.node).await?;
-        tokio::spawn(link::serve(Arc::clone(shared), server));
+        tokio::spawn(link::serve(Arc::clone(shared), server, self.tasks.clone()));
         self.announce(NodeJoined {
             node: shared.config.node.clone(),
             providers: shared.providers.iter().map(|provider| provider.name().clone()).collect(),
@@ -166,6 +174,8 @@ impl Executor {
         })
         .await;
         let mut consumers = tokio::task::JoinSet::new();
+        let pulse = Arc::clone(shared);
+        consumers.spawn(async move { pulse.pulse.beat().await });
         consumers.spawn(heartbeats(Arc::clone(shared)));
         consumers.spawn(overdue::watch(Arc::clone(shared)));
         consumers.spawn(node_commands(Arc::clone(shared), self.tasks.clone()));

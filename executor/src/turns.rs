@@ -12,6 +12,8 @@ use dashmap::DashMap;
 use events::{SandboxId, TenantId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::neighbours::Neighbours;
+
 /// Places for one kind of work, so many for each of those who ask.
 #[derive(Debug)]
 pub struct Turns<K: Eq + Hash> {
@@ -54,6 +56,61 @@ impl<K: Eq + Hash> Drop for Turn<K> {
         drop(self.held.take());
         // Who waits holds the semaphore too, so it goes with the last one who wants it.
         self.places.remove_if(&self.of, |_, places| Arc::strong_count(places) == 1);
+    }
+}
+
+/// Making boxes and removing them takes turns.
+#[derive(Debug)]
+pub struct BoxWork {
+    launches: Turns<TenantId>,
+    removals: Turns<TenantId>,
+    /// Both, of a tenant that is not alone: an engine that makes and removes boxes keeps a CPU busy, and the disk under the log.
+    among_others: Turns<TenantId>,
+    neighbours: Arc<Neighbours>,
+}
+
+/// A place for work on a box, until it is dropped.
+#[derive(Debug)]
+pub struct BoxTurn {
+    _own: Turn<TenantId>,
+    _among_others: Option<Turn<TenantId>>,
+}
+
+impl Default for BoxWork {
+    fn default() -> Self {
+        Self::new(&Arc::default())
+    }
+}
+
+impl BoxWork {
+    pub(crate) fn new(neighbours: &Arc<Neighbours>) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self {
+            launches: Turns::a_cpu(1),
+            removals: Turns::a_cpu(1),
+            among_others: Turns::new(cpus / 2),
+            neighbours: Arc::clone(neighbours),
+        }
+    }
+
+    /// Waits for a place to make or start one.
+    pub async fn launch(&self, tenant: &TenantId) -> BoxTurn {
+        self.neighbours.note(tenant);
+        self.take(&self.launches, tenant).await
+    }
+
+    /// Waits for a place to remove one.
+    pub async fn removal(&self, tenant: &TenantId) -> BoxTurn {
+        self.take(&self.removals, tenant).await
+    }
+
+    async fn take(&self, own: &Turns<TenantId>, tenant: &TenantId) -> BoxTurn {
+        let own = own.take(tenant).await;
+        let among_others = match self.neighbours.has_others_than(tenant) {
+            true => Some(self.among_others.take(tenant).await),
+            false => None,
+        };
+        BoxTurn { _own: own, _among_others: among_others }
     }
 }
 
@@ -112,6 +169,27 @@ mod tests {
         assert!(other.is_some());
         taken.pop();
         assert!(turns.take(&red).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_tenant_alone_works_on_more_boxes_than_one_among_others() {
+        let (red, blue) = (tenant("red"), tenant("blue"));
+        let neighbours = Arc::default();
+        let each = || Turns::new(2);
+        let work = BoxWork {
+            launches: each(),
+            removals: each(),
+            among_others: Turns::new(1),
+            neighbours: Arc::clone(&neighbours),
+        };
+        let alone = [work.launch(&red).await, work.removal(&red).await, work.removal(&red).await];
+        drop(alone);
+        neighbours.note(&blue);
+        let first = work.launch(&red).await;
+        assert!(work.removal(&red).now_or_never().is_none());
+        assert!(work.launch(&blue).now_or_never().is_some());
+        drop(first);
+        assert!(work.removal(&red).now_or_never().is_some());
     }
 
     #[tokio::test]

@@ -167,6 +167,7 @@ async fn another_process() {
         spec: serde_json::from_value(spec).unwrap(),
         time_left: Duration::from_secs(300),
         make_within: Duration::from_secs(300),
+        turns: Default::default(),
     };
     let handle = provider.create(&order, &NoProgress).await.unwrap();
     #[expect(clippy::print_stdout, reason = "the other process listens")]

@@ -469,6 +469,7 @@ async fn without_an_engine_errors_say_so() {
         spec: spec.unwrap(),
         time_left: Duration::from_secs(10),
         make_within: Duration::from_secs(10),
+        turns: Default::default(),
     };
     let error = provider.create(&order, &NoProgress).await.expect_err("there is no engine");
     assert!(error.code() == FailureCode::ProviderUnavailable && error.is_retryable(), "{error:?}");

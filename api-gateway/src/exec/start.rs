@@ -7,18 +7,37 @@ use events::{
     Command, CommandId, EventId, ExecId, ExecRequested, ExecState, NodeId, SandboxId, SandboxState,
 };
 use feed::{After, OutputReader, Topic};
-use transport::Destination;
+use transport::{Destination, LinkOp, Taken};
 
 use super::request::Runnable;
 use crate::auth::Caller;
 use crate::error::ApiError;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, link_failed};
 use crate::idempotency::Idempotent;
 use crate::share::AskedExec;
 use crate::variables::fingerprints;
 
 /// How long a detached exec's answer waits for the record. It is durable before that.
 const RECORD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// An exec that an executor took, and of which nothing was heard yet.
+pub struct Asked {
+    counted: AskedExec,
+    taken: Taken,
+}
+
+impl Asked {
+    /// Something was heard of it.
+    pub fn settle(self) {
+        self.counted.settle();
+    }
+
+    /// Waits until it is known that nothing will be heard of it: its executor went away before it began. Never returns once it
+    /// has. Cancel safe.
+    pub async fn failed(&mut self) -> ApiError {
+        link_failed(self.taken.failed().await)
+    }
+}
 
 /// An exec that was asked for.
 pub struct Started {
@@ -27,7 +46,7 @@ pub struct Started {
     /// What it writes, and how it ends.
     pub output: OutputReader,
     /// That it counts until something is heard of it; none where it was asked for before.
-    pub asked: Option<AskedExec>,
+    pub asked: Option<Asked>,
 }
 
 /// Asks for an exec with a fresh id.
@@ -37,7 +56,7 @@ pub async fn start_fresh(
     (sandbox, node): (&SandboxState, &NodeId),
     exec: ExecId,
     runnable: Runnable,
-) -> Result<(OutputReader, AskedExec), ApiError> {
+) -> Result<(OutputReader, Asked), ApiError> {
     tracing::Span::current().record("exec.id", tracing::field::display(exec));
     let output = OutputReader::fresh(gateway.feed(), exec);
     let asked = ask(gateway, caller, (sandbox.id, node), CommandId::new(), exec, runnable).await?;
@@ -194,17 +213,26 @@ pub async fn read(
     gateway.feed().exec_output(exec, stdout, stderr).await.map_err(ApiError::unavailable)
 }
 
-/// Asks for an exec that is not in the record yet.
+/// Asks the executor of the node to start an exec that somebody waits for. Nothing is durable of it before it begins.
 async fn ask(
     gateway: &Gateway,
     caller: &Caller,
-    place: (SandboxId, &NodeId),
+    (sandbox, node): (SandboxId, &NodeId),
     command: CommandId,
     exec: ExecId,
     runnable: Runnable,
-) -> Result<AskedExec, ApiError> {
-    let asked = count(gateway, caller, place.0, exec)?;
-    send(gateway, caller, place, command, exec, runnable, asked).await
+) -> Result<Asked, ApiError> {
+    let counted = count(gateway, caller, sandbox, exec)?;
+    let Runnable { mut spec, env } = runnable;
+    spec.env_hmac = fingerprints(&gateway.config().master_key, &caller.tenant, &env);
+    let op = LinkOp::StartExec { command, exec, spec, env, sent_at: gateway.clock().now() };
+    match gateway.start(caller, sandbox, node, op).await {
+        Ok(taken) => Ok(Asked { counted, taken }),
+        Err(error) => {
+            counted.settle();
+            Err(error)
+        }
+    }
 }
 
 /// Lets the tenant have one more exec.

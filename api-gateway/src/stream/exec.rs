@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::record;
 use super::utf8::{Chunk, Utf8Splitter};
 use crate::error::ApiError;
-use crate::share::AskedExec;
+use crate::exec::start::Asked;
 
 /// What comes next.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct ExecRecords {
     /// What has to go out before anything new is read.
     waiting: Vec<ExecRecord>,
     /// Until something is heard of it.
-    asked: Option<AskedExec>,
+    asked: Option<Asked>,
     done: bool,
 }
 
@@ -60,7 +60,7 @@ impl ExecRecords {
     }
 
     /// The same of an exec that was just asked for.
-    pub fn asked_for(mut self, asked: Option<AskedExec>) -> Self {
+    pub fn asked_for(mut self, asked: Option<Asked>) -> Self {
         self.asked = asked;
         self
     }
@@ -84,6 +84,10 @@ impl ExecRecords {
                 item = self.output.next() => item,
                 () = self.closing.cancelled() => {
                     self.interrupt(ApiError::unavailable("the gateway stops"));
+                    continue;
+                }
+                error = failed(&mut self.asked) => {
+                    self.interrupt(error);
                     continue;
                 }
                 () = tokio::time::sleep(self.heartbeat) => return Some(ExecRecord::Silence),
@@ -167,6 +171,14 @@ impl ExecRecords {
             .extend(self.stderr.finish().map(|chunk| ExecRecord::Output(OutputStream::Stderr, chunk)));
         self.waiting
             .extend(self.stdout.finish().map(|chunk| ExecRecord::Output(OutputStream::Stdout, chunk)));
+    }
+}
+
+/// Why nothing will be heard of it. Waits for ever where that is not known.
+pub async fn failed(asked: &mut Option<Asked>) -> ApiError {
+    match asked {
+        Some(asked) => asked.failed().await,
+        None => std::future::pending().await,
     }
 }
 

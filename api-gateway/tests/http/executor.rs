@@ -41,7 +41,7 @@ impl Executor {
         let mut spawns = log.pool_commands(&docker);
         let mut commands = log.node_commands(&script.node);
         let mut link = LinkServer::listen(log, &script.node).await.unwrap();
-        let (spawner, runner, beater) = (script.clone(), script.clone(), script);
+        let (spawner, runner, starter, beater) = (script.clone(), script.clone(), script.clone(), script);
         let tasks = vec![
             tokio::spawn(async move { beater.beat().await }),
             tokio::spawn(async move {
@@ -59,7 +59,14 @@ impl Executor {
             tokio::spawn(async move {
                 let mut files = HashMap::new();
                 while let Some(incoming) = link.next().await {
-                    answer(incoming, &mut files).await;
+                    match starter.started(&incoming) {
+                        // One after the other, as commands are.
+                        Some(envelope) => {
+                            incoming.answer(Ok(LinkValue::Done)).await;
+                            starter.carry_out(&envelope).await;
+                        }
+                        None => answer(incoming, &mut files).await,
+                    }
                 }
             }),
         ];
@@ -93,6 +100,21 @@ impl Script {
             self.log.beat(&heartbeat).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// The command that a start without one would be.
+    fn started(&self, incoming: &LinkIncoming) -> Option<CommandEnvelope> {
+        let request = incoming.request.clone();
+        let LinkOp::StartExec { command, exec, spec, env, .. } = request.op else { return None };
+        Some(CommandEnvelope {
+            id: command,
+            tenant: request.tenant,
+            actor: request.actor,
+            request_id: request.request_id,
+            traceparent: None,
+            sandbox: request.sandbox,
+            command: Command::StartExec { exec, spec, env },
+        })
     }
 
     async fn carry_out(&self, envelope: &CommandEnvelope) {
@@ -318,7 +340,12 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
         },
         LinkOp::ListFiles { .. } => missing(),
         LinkOp::ChangeMode { .. } | LinkOp::AdjustMode { .. } => Ok(LinkValue::Done),
-        LinkOp::MoveFile { .. } | LinkOp::Input { .. } | LinkOp::Resize { .. } | LinkOp::Kill { .. } => {
+        LinkOp::MoveFile { .. }
+        | LinkOp::Input { .. }
+        | LinkOp::Resize { .. }
+        | LinkOp::Kill { .. }
+        // Carried out before.
+        | LinkOp::StartExec { .. } => {
             Err(LinkFault::new(FaultCode::Unsupported, "not in the script"))
         }
     };

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Actor, DestroyReason, ExecSpec, SandboxSpec, Term};
 use crate::{CommandId, ExecId, RequestId, SandboxId, TenantId};
 
-/// Environment variables: names and secret values. Rides in commands only, and never shows its values.
+/// Environment variables: names and secret values. Rides in commands and in what asks for an exec over
+/// the link, and never shows its values.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretMap(pub BTreeMap<String, String>);

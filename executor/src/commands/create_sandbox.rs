@@ -89,7 +89,14 @@ async fn create(
     }
     let began = Instant::now();
     let tenant = context.tenant.clone();
-    let order = BoxOrder { id, tenant, spec: spec.clone(), time_left: time_left + GRACE, make_within };
+    let order = BoxOrder {
+        id,
+        tenant,
+        spec: spec.clone(),
+        time_left: time_left + GRACE,
+        make_within,
+        turns: Arc::clone(&shared.boxes),
+    };
     let progress = Progress::new(shared, context);
     // The claim, the question whether it is still wanted, and the box take their time side by side. If it is not
     // wanted any more the box goes again; that is rare, and waiting for the answer first would cost every sandbox.

@@ -45,7 +45,7 @@ pub(crate) async fn destroy(
         // Not ours as far as we know: a box that an earlier life left behind may be anybody's.
         None => shared.providers.clone(),
     };
-    let turn = shared.removals.take(&context.tenant).await;
+    let turn = shared.boxes.removal(&context.tenant).await;
     for provider in providers {
         if let Err(error) = provider.destroy(id).await {
             tracing::warn!(sandbox.id = %id, error = %ErrorChain(&error), "a box was not removed");

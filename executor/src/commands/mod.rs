@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::service::Shared;
 
 pub(crate) use destroy_sandbox::destroy;
+pub(crate) use start_exec::start_at_once;
 
 /// How often a command that takes long shows that it is being worked on.
 const PROGRESS: Duration = Duration::from_millis(500);

@@ -51,6 +51,37 @@ pub(super) async fn run(
     }
 }
 
+/// Starts an exec that no command stands behind: what a later delivery would do for a command is done here, in a row. Returns when
+/// the agent has it, or when the log has been told why not.
+pub(crate) async fn start_at_once(
+    shared: &Arc<Shared>,
+    context: &Context,
+    exec: ExecId,
+    spec: &ExecSpec,
+    env: &SecretMap,
+) -> Result<(), Untold> {
+    for attempt in 1..=SECRET_ATTEMPTS {
+        let is_here = |hosted: &Arc<Hosted>| hosted.execs.contains(&exec);
+        if shared.registry.is_given_up(exec)
+            || shared.registry.get(context.sandbox).is_some_and(|it| is_here(&it))
+        {
+            // Asked for twice with one key: it runs, or its end is in the log.
+            return Ok(());
+        }
+        match begin(shared, context, exec, spec, env, attempt).await {
+            // The agent has it, and has it until it is recorded.
+            Ok(_) => return Ok(()),
+            Err(Outcome::Done) => return Ok(()),
+            Err(Outcome::Retry(pause)) if attempt < SECRET_ATTEMPTS => tokio::time::sleep(pause).await,
+            Err(Outcome::Retry(_)) => {}
+        }
+    }
+    Err(Untold)
+}
+
+/// Nobody knows whether it began, and the log could not be told.
+pub(crate) struct Untold;
+
 async fn start(
     shared: &Arc<Shared>,
     context: &Context,
@@ -59,13 +90,34 @@ async fn start(
     env: &SecretMap,
     attempt: i64,
 ) -> Result<(), Outcome> {
+    let Some(is_durable) = begin(shared, context, exec, spec, env, attempt).await? else { return Ok(()) };
+    // Only now is it safe to forget the command: until the log knows of the exec, the command is all that does.
+    is_durable.await.map_err(|_| Outcome::Retry(Duration::from_secs(1)))?;
+    // The acknowledgement is a write to disk as well: it need not compete with the events of a short exec.
+    tokio::time::sleep(ACK_PAUSE).await;
+    Ok(())
+}
+
+/// Has the agent start it. What is returned hears when the news of that is durable; nothing where the log was told why it did not
+/// start.
+async fn begin(
+    shared: &Arc<Shared>,
+    context: &Context,
+    exec: ExecId,
+    spec: &ExecSpec,
+    env: &SecretMap,
+    attempt: i64,
+) -> Result<Option<oneshot::Receiver<()>>, Outcome> {
     let hosted = match shared.registry.get(context.sandbox) {
         Some(hosted) if hosted.tenant == context.tenant && !hosted.is_closing() => hosted,
         _ => {
             let exec = (exec, spec.request_digest.clone());
-            return fail(shared, context, exec, FailureCode::SandboxGone, GONE.to_owned()).await;
+            return fail(shared, context, exec, FailureCode::SandboxGone, GONE.to_owned())
+                .await
+                .map(|()| None);
         }
     };
+    shared.neighbours.note(&hosted.tenant);
     let redaction = hosted.redaction.with_secrets(env.of(&spec.secret_names));
     let context = &context.masking(&redaction);
     if !hosted.execs.insert(exec) {
@@ -77,7 +129,7 @@ async fn start(
         () = hosted.gone() => {
             hosted.execs.remove(&exec);
             let exec = (exec, spec.request_digest.clone());
-            return fail(shared, context, exec, FailureCode::SandboxGone, GONE.to_owned()).await;
+            return fail(shared, context, exec, FailureCode::SandboxGone, GONE.to_owned()).await.map(|()| None);
         }
     };
     let connection = match connection {
@@ -89,7 +141,7 @@ async fn start(
             let give_up =
                 give_up || (attempt >= SILENT_ATTEMPTS && matches!(error, CallError::Silent { .. }));
             let digest = spec.request_digest.clone();
-            return refused(shared, context, (exec, digest), &hosted, error, give_up).await;
+            return refused(shared, context, (exec, digest), &hosted, error, give_up).await.map(|()| None);
         }
     };
     let started =
@@ -105,11 +157,7 @@ async fn start(
         shutdown: shared.shutdown.clone(),
     };
     hosted.pumps.spawn(pumped.pump(connection, Resume::Started { started, durable }));
-    // Only now is it safe to forget the command: until the log knows of the exec, the command is all that does.
-    is_durable.await.map_err(|_| Outcome::Retry(Duration::from_secs(1)))?;
-    // The acknowledgement is a write to disk as well: it need not compete with the events of a short exec.
-    tokio::time::sleep(ACK_PAUSE).await;
-    Ok(())
+    Ok(Some(is_durable))
 }
 
 async fn connect(

@@ -102,7 +102,7 @@ impl Exec {
         };
         let known = ExecProgress { stdout_bytes: gathered[0], stderr_bytes: gathered[1], ended: false };
         let known = started.is_none().then_some(known);
-        let following = self.recorded.follow(id, known);
+        let following = self.recorded.follow((&hosted.tenant, id), known);
         let started = started.map(|started| self.context.event_once("started", started));
         let mut pump = Pump {
             outbox: Outbox::new(&self.log),

@@ -3,6 +3,7 @@
 mod files;
 mod input;
 mod recording;
+mod start;
 
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use events::ErrorChain;
 use transport::{
     FaultCode, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkServer, LinkValue, SandboxStats,
 };
+
+use tokio_util::task::TaskTracker;
 
 use crate::context::Context;
 use crate::hosted::Hosted;
@@ -21,7 +24,7 @@ use self::recording::Recording;
 type Answer = Result<LinkValue, LinkFault>;
 
 /// Serves requests until the executor stops.
-pub async fn serve(shared: Arc<Shared>, mut server: LinkServer) {
+pub async fn serve(shared: Arc<Shared>, mut server: LinkServer, tasks: TaskTracker) {
     loop {
         let incoming = tokio::select! {
             () = shared.shutdown.cancelled() => return,
@@ -29,7 +32,12 @@ pub async fn serve(shared: Arc<Shared>, mut server: LinkServer) {
         };
         let Some(incoming) = incoming else { return };
         let shared = Arc::clone(&shared);
-        tokio::spawn(async move { handle(&shared, incoming).await });
+        if let LinkOp::StartExec { .. } = &incoming.request.op {
+            // What was taken is begun before this executor ends.
+            tasks.spawn(async move { start::exec(&shared, incoming).await });
+        } else {
+            tokio::spawn(async move { handle(&shared, incoming).await });
+        }
     }
 }
 
@@ -42,6 +50,7 @@ async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
             return;
         }
     };
+    shared.neighbours.note(&hosted.tenant);
     let Ok(_place) = Arc::clone(&hosted.requests).try_acquire_owned() else {
         let message = "too many requests to this sandbox are under way: try again";
         incoming.answer(Err(LinkFault::new(FaultCode::Crowded, message))).await;
@@ -91,6 +100,8 @@ async fn carry_out(
             files::adjust_mode(shared, &context, hosted, path, change).await
         }
         LinkOp::Kill { exec } => input::kill(shared, &context, hosted, *exec).await,
+        // Taken apart before: it takes turns with others of its kind, and no place of those that are served at once.
+        LinkOp::StartExec { .. } => Err(LinkFault::new(FaultCode::Internal, "a start is no call")),
     }
 }
 

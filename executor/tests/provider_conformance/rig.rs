@@ -210,6 +210,7 @@ impl Rig {
             spec,
             time_left: Duration::from_secs(300),
             make_within: Duration::from_secs(300),
+            turns: Default::default(),
         }
     }
 

@@ -15,7 +15,7 @@ pub use announce::{Announcement, Announcements, Announcer, RecorderLag};
 pub use file_mode::{ModeChange, NotAModeChange};
 pub use link::{
     ByteRange, FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest,
-    LinkServer, LinkStream, LinkValue, SandboxStats,
+    LinkServer, LinkStream, LinkValue, SandboxStats, Taken,
 };
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,

@@ -25,7 +25,7 @@ use crate::gateway::Gateway;
 use crate::idempotency::IdempotencyKey;
 use crate::readiness;
 use crate::share::visit::Visit;
-use crate::stream::exec::ExecRecords;
+use crate::stream::exec::{ExecRecords, failed};
 use crate::stream::ndjson::{self, Records, RecordsQuery};
 
 /// Why a sync exec has no reply.
@@ -41,6 +41,8 @@ enum CollectError {
     Feed(#[from] feed::FeedError),
     #[error(transparent)]
     Gone(StoreError),
+    #[error("nobody can say whether it began: {0}")]
+    NotStarted(ApiError),
 }
 
 impl From<CollectError> for ApiError {
@@ -50,6 +52,7 @@ impl From<CollectError> for ApiError {
                 "{error}: use \"stream\": true; all of it is at /api/v1/execs/{exec}/output"
             )),
             CollectError::Gone(gone) => Self::store(gone),
+            CollectError::NotStarted(error) => error,
             CollectError::Unrecorded => Self::not_now(
                 "nothing can be recorded at the moment: look later under its id whether the command ran",
             ),
@@ -174,11 +177,12 @@ struct Collected {
 }
 
 async fn collect(gateway: &Gateway, started: Started, limit: usize) -> Result<Collected, CollectError> {
-    let Started { exec, mut output, asked } = started;
+    let Started { exec, mut output, mut asked } = started;
     let (mut stdout, mut stderr) = (Written::default(), Written::default());
     let mut next = tokio::select! {
         next = output.next() => next?,
         () = readiness::hopeless(gateway) => return Err(CollectError::Unrecorded),
+        error = failed(&mut asked) => return Err(CollectError::NotStarted(error)),
     };
     if let Some(asked) = asked {
         asked.settle();

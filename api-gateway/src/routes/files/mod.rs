@@ -65,7 +65,7 @@ pub struct PathQuery {
 fn is_missing(error: &LinkError) -> bool {
     match error {
         LinkError::Refused(fault) => matches!(fault.code, FaultCode::NotFound | FaultCode::NotADirectory),
-        LinkError::Unreachable | LinkError::Broken(_) => false,
+        LinkError::Unreachable | LinkError::Unanswered | LinkError::Broken(_) => false,
     }
 }
 

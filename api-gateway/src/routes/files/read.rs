@@ -99,7 +99,7 @@ async fn part(
 fn entry(found: &LinkValue) -> Result<&FileEntry, ApiError> {
     match found {
         LinkValue::File(entry) => Ok(entry),
-        LinkValue::Done | LinkValue::Stats(_) => Err(unexpected_answer()),
+        LinkValue::Done | LinkValue::Stats(_) | LinkValue::StillWanted => Err(unexpected_answer()),
     }
 }
 

@@ -31,6 +31,6 @@ pub(crate) async fn stat(
     let path = path(query.path, "path")?;
     match gateway.call(&caller, id, LinkOp::StatFile { path }).await? {
         LinkValue::File(entry) => Ok(Json(entry.into())),
-        LinkValue::Done | LinkValue::Stats(_) => Err(unexpected_answer()),
+        LinkValue::Done | LinkValue::Stats(_) | LinkValue::StillWanted => Err(unexpected_answer()),
     }
 }

@@ -54,6 +54,6 @@ pub(crate) async fn stats(
             Ok(Json(Stats::default()))
         }
         Err(error) => Err(link_failed(error)),
-        Ok(LinkValue::Done | LinkValue::File(_)) => Err(unexpected_answer()),
+        Ok(LinkValue::Done | LinkValue::File(_) | LinkValue::StillWanted) => Err(unexpected_answer()),
     }
 }

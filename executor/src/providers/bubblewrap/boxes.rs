@@ -94,6 +94,7 @@ impl BubblewrapProvider {
     }
 
     async fn bring_up(&self, order: &BoxOrder, image: &Image) -> Result<BoxHandle, CreateError> {
+        let _turn = order.turns.launch(&order.tenant).await;
         let failed = |error: io::Error| CreateError::here(error);
         let files = self.files(order.id);
         self.clear(order.id, Keep::Directory).await.map_err(failed)?;

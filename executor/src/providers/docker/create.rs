@@ -196,12 +196,12 @@ impl DockerProvider {
         let body = body::create_body(&self.config, &self.seccomp, run_dir, order, &image, group, names);
         let options =
             CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
-        let _turn = self.launches.take(&order.tenant).await;
+        let _turn = order.turns.launch(&order.tenant).await;
         Ok(engine.create_container(Some(options), body).await?.id)
     }
 
     async fn start_container(&self, engine: &Docker, order: &BoxOrder) -> Result<(), bollard::errors::Error> {
-        let _turn = self.launches.take(&order.tenant).await;
+        let _turn = order.turns.launch(&order.tenant).await;
         let _starting = self.groups.starting().await;
         engine.start_container(&self.container_name(order.id), None).await
     }

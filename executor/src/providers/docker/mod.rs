@@ -28,7 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::models::SystemInfo;
 use bollard::{API_DEFAULT_VERSION, Docker};
-use events::{ProviderName, SandboxId, TenantId};
+use events::{ProviderName, SandboxId};
 use tokio::sync::OnceCell;
 
 pub use config::{DockerConfig, PullPolicy};
@@ -46,7 +46,6 @@ use crate::providers::remover::Remover;
 use crate::providers::trash::Trash;
 use crate::providers::{run_dir, seccomp};
 use crate::resolver::Resolver;
-use crate::turns::Turns;
 
 /// How long the engine may take to begin its answer, in seconds. Starting a box on a machine under heavy load takes
 /// many.
@@ -68,8 +67,6 @@ pub struct DockerProvider {
     pulls: Arc<pull::Pulls>,
     bridges: bridge::Bridges,
     resolver: Resolver,
-    /// Making and starting containers.
-    launches: Turns<TenantId>,
     groups: groups::Groups,
 }
 
@@ -165,7 +162,6 @@ impl DockerProvider {
             pulls: Arc::default(),
             bridges: bridge::Bridges::default(),
             resolver,
-            launches: Turns::a_cpu(1),
             groups: groups::Groups::default(),
         })
     }

@@ -15,6 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_secs(5);
 /// After how long what changes nothing is asked again: the request, or the answer, may be with a server that is frozen.
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// How long it is tried to find an executor that starts an exec.
+const START_PATIENCE: Duration = Duration::from_millis(1_500);
+/// The pause between two tries, where nobody listens.
+const START_PAUSE: Duration = Duration::from_millis(100);
+/// How long an executor that took a start may be silent before it is done.
+const START_SILENCE: Duration = Duration::from_secs(4);
 
 /// The gateway's end.
 #[derive(Clone)]
@@ -28,6 +34,12 @@ pub struct LinkStream {
     pub head: LinkValue,
     duplex: Duplex,
     settled: bool,
+}
+
+/// A start that an executor took: it is under way, or done.
+pub struct Taken {
+    /// None: it is done.
+    under_way: Option<Duplex>,
 }
 
 impl LinkClient {
@@ -87,6 +99,38 @@ impl LinkClient {
         }
     }
 
+    /// Asks for an exec to be started. Returns when the executor of the node has taken it, soon in any case: where nobody listens
+    /// it is tried for a moment, and what was not heard in time is not begun later.
+    pub async fn start(&self, node: &NodeId, request: &LinkRequest) -> Result<Taken, LinkError> {
+        let until = Instant::now() + START_PATIENCE;
+        loop {
+            match tokio::time::timeout_at(until, self.start_once(node, request)).await {
+                Err(_) => return Err(LinkError::Unanswered),
+                Ok(Err(LinkError::Unreachable)) if Instant::now() + START_PAUSE < until => {
+                    tokio::time::sleep(START_PAUSE).await;
+                }
+                Ok(outcome) => return outcome,
+            }
+        }
+    }
+
+    async fn start_once(&self, node: &NodeId, request: &LinkRequest) -> Result<Taken, LinkError> {
+        let mut duplex = self.ask(node, request).await?;
+        loop {
+            match duplex.last().await? {
+                LinkFrame::Done { .. } => return Ok(Taken { under_way: None }),
+                LinkFrame::Head(LinkValue::StillWanted) => duplex.keep_alive().await?,
+                LinkFrame::Head(_) => return Ok(Taken { under_way: Some(duplex) }),
+                LinkFrame::Fault(fault) => return Err(fault.into()),
+                LinkFrame::Piece { .. }
+                | LinkFrame::End { .. }
+                | LinkFrame::Credit { .. }
+                | LinkFrame::Cancel
+                | LinkFrame::Working => return Err(LinkError::Broken("an answer that is none")),
+            }
+        }
+    }
+
     async fn ask(&self, node: &NodeId, request: &LinkRequest) -> Result<Duplex, LinkError> {
         let client = self.log.client();
         let closed = LinkError::Broken("the connection to NATS is closed");
@@ -120,6 +164,32 @@ async fn first(
             return Some(Err(error));
         }
         patience = QUIET;
+    }
+}
+
+impl Taken {
+    /// Waits until it is known that it will not begin: it was refused, or its executor went away. Never returns once it is done.
+    /// Cancel safe.
+    pub async fn failed(&mut self) -> LinkError {
+        let Some(duplex) = &mut self.under_way else { return std::future::pending().await };
+        let error = match duplex.last_within(START_SILENCE).await {
+            Ok(LinkFrame::Done { .. }) => {
+                self.under_way = None;
+                return std::future::pending().await;
+            }
+            Ok(LinkFrame::Fault(fault)) => fault.into(),
+            Ok(
+                LinkFrame::Head(_)
+                | LinkFrame::Piece { .. }
+                | LinkFrame::End { .. }
+                | LinkFrame::Credit { .. }
+                | LinkFrame::Cancel
+                | LinkFrame::Working,
+            ) => LinkError::Broken("an answer that is none"),
+            Err(error) => error,
+        };
+        self.under_way = None;
+        error
     }
 }
 

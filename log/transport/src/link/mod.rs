@@ -14,11 +14,11 @@ use std::ops::Range;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use client::{LinkClient, LinkStream};
+pub use client::{LinkClient, LinkStream, Taken};
 pub(crate) use frame::LinkFrame;
 pub use server::{LinkIncoming, LinkServer};
 
-use events::{Actor, ExecId, RequestId, SandboxId, TenantId, TerminalSize};
+use events::{Actor, CommandId, ExecId, ExecSpec, RequestId, SandboxId, SecretMap, TenantId, TerminalSize};
 
 use crate::ModeChange;
 
@@ -145,6 +145,19 @@ pub enum LinkOp {
         /// Which bytes.
         range: ByteRange,
     },
+    /// Starts an exec that somebody waits for. Whoever does not wait sends a command, which outlives both ends.
+    StartExec {
+        /// What its events name as their cause.
+        command: CommandId,
+        /// Which.
+        exec: ExecId,
+        /// What runs.
+        spec: ExecSpec,
+        /// Its environment.
+        env: SecretMap,
+        /// When it was asked for, by the clock of who asks. One that was under way for long is not started without asking.
+        sent_at: DateTime<Utc>,
+    },
 }
 
 /// One range of the bytes of something whose length its asker does not know.
@@ -186,7 +199,8 @@ impl LinkOp {
             | Self::Input { .. }
             | Self::Signal { .. }
             | Self::Resize { .. }
-            | Self::Kill { .. } => false,
+            | Self::Kill { .. }
+            | Self::StartExec { .. } => false,
         }
     }
 }
@@ -201,6 +215,8 @@ pub enum LinkValue {
     File(FileEntry),
     /// What the sandbox uses.
     Stats(SandboxStats),
+    /// Not begun yet: does anybody still wait? Any word says yes.
+    StillWanted,
 }
 
 /// One entry of a file system.
@@ -302,6 +318,9 @@ pub enum LinkError {
     /// The executor's node does not answer. Nothing happened; a later try can succeed.
     #[error("the executor does not answer")]
     Unreachable,
+    /// It was asked for, and nobody said in time that it was heard. Whether it happens is unknown.
+    #[error("the executor did not answer in time")]
+    Unanswered,
     /// The stream broke on the way. How much happened is unknown.
     #[error("the link broke: {0}")]
     Broken(&'static str),

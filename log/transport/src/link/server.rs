@@ -135,6 +135,17 @@ impl LinkIncoming {
         self.open()?.keep_alive().await
     }
 
+    /// Asks whether somebody still waits for it. Not accepted yet.
+    pub async fn still_wanted(&mut self, patience: Duration) -> bool {
+        if self.accept(LinkValue::StillWanted).await.is_err() {
+            return false;
+        }
+        match self.open() {
+            Ok(duplex) => duplex.hear_within(patience).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// Answers, and is done with it.
     pub async fn answer(self, outcome: Result<LinkValue, LinkFault>) {
         let offset = self.duplex.as_ref().map_or(0, Duplex::sent);

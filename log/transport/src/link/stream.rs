@@ -90,6 +90,11 @@ impl Duplex {
 
     /// Waits for a frame that is neither a piece nor credit; pieces that come before it are an error.
     pub(super) async fn last(&mut self) -> Result<LinkFrame, LinkError> {
+        self.last_within(SILENCE).await
+    }
+
+    /// The same, where the other end shows that it lives more often than that.
+    pub(super) async fn last_within(&mut self, silence: Duration) -> Result<LinkFrame, LinkError> {
         loop {
             if let Some(frame) = self.last.take() {
                 return Ok(frame);
@@ -97,7 +102,7 @@ impl Duplex {
             if !self.pending.is_empty() {
                 return Err(LinkError::Broken("bytes where none belong"));
             }
-            self.hear().await?;
+            self.hear_within(silence).await?;
         }
     }
 
@@ -146,7 +151,11 @@ impl Duplex {
     }
 
     pub(super) async fn hear(&mut self) -> Result<(), LinkError> {
-        let message = tokio::time::timeout(SILENCE, self.inbox.next())
+        self.hear_within(SILENCE).await
+    }
+
+    pub(super) async fn hear_within(&mut self, silence: Duration) -> Result<(), LinkError> {
+        let message = tokio::time::timeout(silence, self.inbox.next())
             .await
             .map_err(|_| LinkError::Broken("the other end is silent"))?
             .ok_or(LinkError::Broken("the connection to NATS is closed"))?;
