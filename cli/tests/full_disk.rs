@@ -61,7 +61,13 @@ impl Serve {
     /// All works again, soon and by itself.
     async fn wait_recovered(&self, sandbox: &str) {
         let began = Instant::now();
-        eventually("it is ready again", BACK, async || self.api.ready().await.then_some(())).await;
+        // A node looks at its disks every other second.
+        eventually("it and its providers are ready again", BACK, async || {
+            let (status, answer) = self.api.get("/ready").await;
+            let mut providers = answer["providers"].as_array()?.iter();
+            (status == 200 && providers.all(|provider| provider["healthy"] == true)).then_some(())
+        })
+        .await;
         let made = self.api.spawn(json!({"image": "alpine:latest"})).await;
         for sandbox in [sandbox, &made] {
             assert_eq!(self.api.exec(sandbox, "echo back").await["stdout"], "back\n");

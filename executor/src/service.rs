@@ -21,7 +21,7 @@ use crate::pulse::Pulse;
 use crate::reconcile::{self, Waiting};
 use crate::recorded::Recorded;
 use crate::turns::{BoxWork, Starts};
-use crate::{commands, link, overdue};
+use crate::{commands, link, overdue, resolver};
 
 /// How long commands that are being carried out get to finish.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -89,6 +89,8 @@ pub struct Shared {
     pub starts: Starts,
     pub pulse: Pulse,
     pub shutdown: CancellationToken,
+    /// Set when it knows what is on this node. What is asked of it before waits for that.
+    pub joined: CancellationToken,
 }
 
 impl Shared {
@@ -138,6 +140,7 @@ impl Executor {
                 neighbours,
                 starts: Starts::default(),
                 pulse: Pulse::default(),
+                joined: CancellationToken::new(),
                 shutdown,
             }),
             tasks: TaskTracker::new(),
@@ -146,9 +149,13 @@ impl Executor {
 
     /// Works until it is told to stop. Sandboxes and what runs in them live on.
     pub async fn run(self) -> Result<(), ExecutorError> {
+        resolver::describe_metrics();
         let shared = &self.shared;
         let news = shared.log.progress().await?;
         tokio::spawn(Arc::clone(&shared.recorded).listen(news, shared.shutdown.clone()));
+        // Whoever asks from here on finds somebody who listens.
+        let server = LinkServer::listen(&shared.log, &shared.config.node).await?;
+        tokio::spawn(link::serve(Arc::clone(shared), server, self.tasks.clone()));
         let waiting = Arc::new(Waiting::default());
         // Boxes of a former process run meanwhile.
         let kept_up = futures::future::join_all(shared.providers.iter().map(|provider| provider.upkeep()));
@@ -165,8 +172,7 @@ impl Executor {
             () = shared.shutdown.cancelled() => return Ok(()),
             () = learned => {}
         }
-        let server = LinkServer::listen(&shared.log, &shared.config.node).await?;
-        tokio::spawn(link::serve(Arc::clone(shared), server, self.tasks.clone()));
+        shared.joined.cancel();
         self.announce(NodeJoined {
             node: shared.config.node.clone(),
             providers: shared.providers.iter().map(|provider| provider.name().clone()).collect(),

@@ -42,6 +42,7 @@ pub async fn serve(shared: Arc<Shared>, mut server: LinkServer, tasks: TaskTrack
 }
 
 async fn handle(shared: &Shared, mut incoming: LinkIncoming) {
+    shared.joined.cancelled().await;
     let request = incoming.request.clone();
     let hosted = match shared.registry.get(request.sandbox) {
         Some(hosted) if hosted.tenant == request.tenant && !hosted.is_closing() => hosted,

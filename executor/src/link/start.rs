@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use transport::{FaultCode, LinkFault, LinkIncoming, LinkOp, LinkValue};
+use transport::{FaultCode, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkValue};
 
 use super::{gone, unrecordable};
 use crate::commands::start_at_once;
@@ -21,20 +21,12 @@ const ALIVE: Duration = Duration::from_secs(1);
 
 pub async fn exec(shared: &Arc<Shared>, mut incoming: LinkIncoming) {
     let request = incoming.request.clone();
-    let LinkOp::StartExec { command, exec, spec, env, sent_at } = &request.op else { return };
-    let hosted = match shared.registry.get(request.sandbox) {
-        Some(hosted) if hosted.tenant == request.tenant && !hosted.is_closing() => hosted,
-        _ => return incoming.answer(Err(gone())).await,
-    };
+    let LinkOp::StartExec { exec, sent_at, .. } = &request.op else { return };
     if shared.pulse.is_in_doubt(*sent_at, shared.clock.now()) && !incoming.still_wanted(STILL_WANTED).await {
         tracing::info!(exec.id = %exec, sandbox.id = %request.sandbox, "nobody waits for this exec any more: it is not started");
         return;
     }
-    if shared.log.refusal().is_some() {
-        return incoming.answer(Err(unrecordable())).await;
-    }
-    let context = Context::of_link(&request, &hosted.redaction, &shared.clock).because_of(*command);
-    let started = start_at_once(shared, &context, *exec, spec, env);
+    let started = start(shared, &request);
     tokio::pin!(started);
     let mut pause = SOON;
     let outcome = loop {
@@ -50,9 +42,22 @@ pub async fn exec(shared: &Arc<Shared>, mut incoming: LinkIncoming) {
             }
         }
     };
-    let answer = outcome.map(|()| LinkValue::Done).map_err(|_| {
+    incoming.answer(outcome.map(|()| LinkValue::Done)).await;
+}
+
+async fn start(shared: &Arc<Shared>, request: &LinkRequest) -> Result<(), LinkFault> {
+    let LinkOp::StartExec { command, exec, spec, env, .. } = &request.op else { return Ok(()) };
+    shared.joined.cancelled().await;
+    let hosted = match shared.registry.get(request.sandbox) {
+        Some(hosted) if hosted.tenant == request.tenant && !hosted.is_closing() => hosted,
+        _ => return Err(gone()),
+    };
+    if shared.log.refusal().is_some() {
+        return Err(unrecordable());
+    }
+    let context = Context::of_link(request, &hosted.redaction, &shared.clock).because_of(*command);
+    start_at_once(shared, &context, *exec, spec, env).await.map_err(|_| {
         let message = "the sandbox did not answer, and nothing can be recorded: look later under its id whether the command ran";
         LinkFault::new(FaultCode::Unavailable, message)
-    });
-    incoming.answer(answer).await;
+    })
 }

@@ -42,6 +42,11 @@ const SHARE: u64 = 8;
 /// Whether an address is one that boxes must not be led to.
 pub(crate) type LeadsInside = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
+/// Shows its metrics, also where no box has a network.
+pub(crate) fn describe_metrics() {
+    counts::Verdict::describe();
+}
+
 /// Answers the questions of boxes.
 pub(crate) struct Resolver {
     shared: Arc<Shared>,
@@ -89,7 +94,6 @@ impl Resolver {
 
     /// Listens for those boxes only. Called every few seconds.
     pub(crate) fn keep(&self, wanted: impl Fn(SandboxId) -> bool) {
-        counts::Verdict::describe();
         self.listening.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| wanted(*id));
     }
 
