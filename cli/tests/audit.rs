@@ -142,7 +142,7 @@ async fn a_log_verifies_and_every_change_of_a_copy_is_named() {
     };
     let (position, fault, _) = changed(
         "header",
-        "db.execute(\"UPDATE events SET header = CAST(replace(CAST(header AS TEXT), '1.0', '1.1') AS BLOB) WHERE position = 4\")",
+        "db.execute(\"UPDATE events SET header = CAST(replace(CAST(header AS TEXT), char(34) || '1.0' || char(34), char(34) || '1.1' || char(34)) AS BLOB) WHERE position = 4\")",
     );
     assert_eq!((position, fault.as_str()), (4, "hash"));
     let (_, fault, _) =
@@ -174,7 +174,7 @@ rebuild()",
     let (_, fault, explanation) = changed(
         "rebuilt",
         "
-db.execute(\"UPDATE events SET header = CAST(replace(CAST(header AS TEXT), '1.0', '1.1') AS BLOB) WHERE position = 4\")
+db.execute(\"UPDATE events SET header = CAST(replace(CAST(header AS TEXT), char(34) || '1.0' || char(34), char(34) || '1.1' || char(34)) AS BLOB) WHERE position = 4\")
 rebuild()",
     );
     assert_eq!(fault, "contradiction");
