@@ -1,5 +1,6 @@
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -17,7 +18,16 @@ pub fn remove(dir: &Path) {
         let _ = rustix::mount::unmount(*place, rustix::mount::UnmountFlags::DETACH);
     }
     // What removes directories for a test goes down in itself, and a tree without a bottom has no stack that is deep enough.
-    let _ = Command::new("rm").args(["-rf", "--one-file-system", "--"]).arg(&dir).status();
+    // A remover of the server may be at it too, and move parts of it about: then it is tried again with what is left.
+    let began = Instant::now();
+    while dir.exists() && began.elapsed() < Duration::from_secs(60) {
+        let _ = Command::new("rm")
+            .args(["-rf", "--one-file-system", "--"])
+            .arg(&dir)
+            .stderr(Stdio::null())
+            .status();
+        std::thread::sleep(Duration::from_millis(if dir.exists() { 200 } else { 0 }));
+    }
 }
 
 fn end_boxes(dir: &Path) {
