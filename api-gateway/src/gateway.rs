@@ -370,7 +370,8 @@ impl Gateway {
         if let Some(trouble) = self.log().refusal() {
             return Err(publish_failed(PublishError::Refused(trouble)));
         }
-        let request = self.link_request(caller, sandbox, op);
+        // A start says by itself that it is under way, and sooner: nobody else has to.
+        let request = LinkRequest { tell_working: false, ..self.link_request(caller, sandbox, op) };
         let answer = self.inner.link.start(node, &request).await;
         self.unless_ended(sandbox, answer)?.map_err(link_failed)
     }

@@ -61,17 +61,14 @@ pub(crate) async fn start_at_once(
     env: &SecretMap,
 ) -> Result<(), Untold> {
     for attempt in 1..=SECRET_ATTEMPTS {
-        let is_here = |hosted: &Arc<Hosted>| hosted.execs.contains(&exec);
-        if shared.registry.is_given_up(exec)
-            || shared.registry.get(context.sandbox).is_some_and(|it| is_here(&it))
-        {
+        let runs = shared.registry.get(context.sandbox).is_some_and(|hosted| hosted.execs.contains(&exec));
+        if runs || shared.registry.is_given_up(exec) {
             // Asked for twice with one key: it runs, or its end is in the log.
             return Ok(());
         }
         match begin(shared, context, exec, spec, env, attempt).await {
             // The agent has it, and has it until it is recorded.
-            Ok(_) => return Ok(()),
-            Err(Outcome::Done) => return Ok(()),
+            Ok(_) | Err(Outcome::Done) => return Ok(()),
             Err(Outcome::Retry(pause)) if attempt < SECRET_ATTEMPTS => tokio::time::sleep(pause).await,
             Err(Outcome::Retry(_)) => {}
         }
