@@ -8,7 +8,7 @@ use std::time::Duration;
 use agent::client::{CallError, Client, ExecEvent, Peer, UnixConnect, listener};
 use agent::protocol::{
     Entry, ExecEnd, ExecId, ExecOutcome, FileErrorKind, FileRefusal, FrameReader, FrameWriter, Hello, Left,
-    MAX_FRAME, Refusal, Reply, Request, SecretValues, StartExec, Started,
+    MAX_FRAME, PROTOCOL_VERSION, Refusal, Reply, Request, SecretValues, StartExec, Started,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
@@ -33,10 +33,10 @@ where
             tokio::spawn(async move {
                 let (read, write) = stream.into_split();
                 let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
-                let _ = reader.receive::<Hello>().await;
+                let _ = Hello::receive(&mut reader).await;
+                let _ = Hello::ours().send(PROTOCOL_VERSION, &mut writer).await;
+                let _ = writer.flush().await;
                 let _ = reader.receive::<Request>().await;
-                writer.send(&Hello::ours()).await.unwrap();
-                writer.flush().await.unwrap();
                 let _writer = say(writer).await;
                 // Stays until the caller goes.
                 while let Ok(Some(_)) = reader.receive::<agent::protocol::Input>().await {}

@@ -20,13 +20,19 @@ const ID: ExecId = ExecId(*b"0123456789abcdef");
 fn hex<M: Message + Serialize>(message: &M) -> String {
     let mut buffer = BytesMut::new();
     encode(message, &mut buffer).unwrap();
-    buffer.iter().map(|byte| format!("{byte:02x}")).collect()
+    shown(&buffer)
+}
+
+fn shown(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
 fn the_wire_form_is_frozen() {
-    assert_eq!(PROTOCOL_VERSION, 1);
-    assert_eq!(hex(&Hello::ours()), "0000000573766d4101");
+    assert_eq!(PROTOCOL_VERSION, 2);
+    let mut hello = BytesMut::new();
+    Hello::ours().encode(PROTOCOL_VERSION, &mut hello).unwrap();
+    assert_eq!(shown(&hello), "0000000573766d4102 00000003010203".replace(' ', ""));
     assert_eq!(hex(&Request::Ping), "0000000100");
     let start = StartExec {
         env: vec![("A".to_owned(), "b".to_owned())],
@@ -75,7 +81,8 @@ async fn hostile(replies: Vec<Reply>, raw: &'static [u8]) -> (tempfile::TempDir,
         let (stream, _) = listener.accept().await.unwrap();
         let (read, write) = stream.into_split();
         let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
-        writer.send(&Hello::ours()).await.unwrap();
+        Hello::receive(&mut reader).await.unwrap();
+        Hello::ours().send(PROTOCOL_VERSION, &mut writer).await.unwrap();
         for reply in replies {
             writer.send(&reply).await.unwrap();
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agent::client::Peer;
-use agent::protocol::{FrameReader, FrameWriter, Hello, Reply, Request, Started};
+use agent::protocol::{FrameReader, FrameWriter, Hello, PROTOCOL_VERSION, Reply, Request, Started};
 use async_trait::async_trait;
 use events::*;
 use executor::provider::*;
@@ -120,7 +120,8 @@ async fn behave(mut stream: UnixStream, manner: Manner) {
         Manner::Superseded => {
             let (read, write) = stream.split();
             let (mut reader, mut writer) = (FrameReader::new(read), FrameWriter::new(write));
-            let _ = (reader.receive::<Hello>().await, writer.send(&Hello::ours()).await);
+            let _ = Hello::receive(&mut reader).await;
+            let _ = (Hello::ours().send(PROTOCOL_VERSION, &mut writer).await, writer.flush().await);
             let asked = reader.receive::<Request>().await;
             let started = Started { pid: 1, age: Duration::ZERO, stdin_offset: 0, fresh: true };
             let replies: &[Reply] = match asked {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use agent::client::{Client, Connect, ConnectFuture, Connection, WriteFile};
-use agent::protocol::{Attach, ExecId, Hello, encode};
+use agent::protocol::{Attach, ExecId, Hello, PROTOCOL_VERSION};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -17,7 +17,7 @@ pub fn agent_calls(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else { return };
     let mut said = BytesMut::new();
     if kind & 0x80 == 0 {
-        assert!(encode(&Hello::ours(), &mut said).is_ok());
+        assert!(Hello::ours().encode(PROTOCOL_VERSION, &mut said).is_ok());
     }
     said.extend_from_slice(bytes);
     let client = Client::with(Agent(said.freeze()));

@@ -1,6 +1,6 @@
 //! What an agent says to an executor, and what whoever finds its socket says to an agent.
 
-use agent::protocol::{FrameReader, Hello, Input, Message, Reply, Request, decode, encode};
+use agent::protocol::{FrameReader, Greeting, Input, Message, Offer, Reply, Request, decode, encode};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use serde::Serialize;
@@ -10,7 +10,10 @@ use serde::de::DeserializeOwned;
 pub fn agent_frames(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else { return };
     match kind % 8 {
-        0 => message::<Hello>(bytes),
+        0 => {
+            message::<Greeting>(bytes);
+            message::<Offer>(bytes);
+        }
         1 => message::<Request>(bytes),
         2 => message::<Input>(bytes),
         3 => message::<Reply>(bytes),

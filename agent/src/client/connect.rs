@@ -2,7 +2,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -12,7 +12,11 @@ use tokio::time::Instant;
 
 use super::CallError;
 use super::bounds::{Kind, PROMPT, Pace, Place, STALL, Shares, WORK, sane};
-use crate::protocol::{FrameError, FrameReader, FrameWriter, Hello, Input, Message, Refusal, Reply, Request};
+use super::connections::Share;
+use crate::protocol::{
+    Features, FrameError, FrameReader, FrameWriter, Hello, Input, Message, PROTOCOL_VERSION, Refusal, Reply,
+    Request,
+};
 
 /// Any byte stream to an agent.
 pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -115,20 +119,48 @@ pub(super) struct Call {
     pace: Pace,
 }
 
+/// An agent as its callers know it.
+pub(super) struct Acquaintance {
+    connect: Arc<dyn Connect>,
+    shares: Arc<Shares>,
+    /// What it said of itself when it was met last.
+    hello: Mutex<Option<Hello>>,
+}
+
+impl Acquaintance {
+    pub(super) fn with(connect: Arc<dyn Connect>) -> Self {
+        Self { connect, shares: Arc::default(), hello: Mutex::default() }
+    }
+
+    /// The same agent, where its connections are of those that its tenant may have on this node.
+    pub(super) fn sharing(&self, node: Arc<Share>) -> Self {
+        let shares = Arc::new(Shares::with(Some(node)));
+        Self { connect: Arc::clone(&self.connect), shares, hello: Mutex::new(self.hello()) }
+    }
+
+    pub(super) fn hello(&self) -> Option<Hello> {
+        *self.hello.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn met(&self, hello: Hello) {
+        *self.hello.lock().unwrap_or_else(PoisonError::into_inner) = Some(hello);
+    }
+}
+
 impl Call {
     /// Waits for a place, then connects and asks, within the time that this kind of operation has until its first reply.
     pub(super) async fn open<E>(
-        (connect, shares): (&dyn Connect, &Arc<Shares>),
+        agent: &Acquaintance,
         (operation, kind, limit): (&'static str, Kind, Duration),
         request: &Request,
     ) -> Result<Self, CallError<E>> {
-        // An agent greets at once, also where its answer takes longer. One of before may not greet whoever writes to a process
-        // until the process has read.
+        // An agent greets at once, also where its answer takes longer. One of version 1 may not greet whoever writes to a
+        // process until the process has read.
         let greeting = if limit > WORK { limit } else { limit.min(PROMPT) };
-        let place = shares.place(operation, kind, greeting).await?;
+        let place = agent.shares.place(operation, kind, greeting).await?;
         // The agent is not to blame for what was waited for before it was asked.
         let give_up_at = Instant::now() + limit;
-        let opened = Self::ask((connect, shares), operation, place, request);
+        let opened = Self::introduce(agent, operation, place, request);
         let mut call = tokio::time::timeout(greeting, opened)
             .await
             .map_err(|_| CallError::Silent { operation, after: greeting })??;
@@ -136,39 +168,83 @@ impl Call {
         Ok(call)
     }
 
-    async fn ask<E>(
-        (connect, shares): (&dyn Connect, &Arc<Shares>),
+    /// Connects as somebody whom the agent can understand. An agent of version 1 that was not known as one says so and closes:
+    /// then it is asked once more, in its own way.
+    async fn introduce<E>(
+        agent: &Acquaintance,
         operation: &'static str,
         place: Place,
         request: &Request,
     ) -> Result<Self, CallError<E>> {
-        let stream = connect.connect().await.map_err(|source| CallError::Transport { operation, source })?;
+        match Self::ask(agent, operation, place, request).await? {
+            Met::Asked(call) => Ok(call),
+            Met::OfVersion1(place) => match Self::ask(agent, operation, place, request).await? {
+                Met::Asked(call) => Ok(call),
+                Met::OfVersion1(_) => Err(CallError::Violation {
+                    operation,
+                    detail: "it is now of one version and now of another".to_owned(),
+                }),
+            },
+        }
+    }
+
+    async fn ask<E>(
+        agent: &Acquaintance,
+        operation: &'static str,
+        place: Place,
+        request: &Request,
+    ) -> Result<Met, CallError<E>> {
+        let known = agent.hello();
+        if let Some(known) = known {
+            can(operation, &known, request)?;
+        }
+        // Known or not, it is met on what both can speak.
+        let common = known.map(|hello| Hello::ours().versions.common(hello.versions));
+        let version = common.flatten().unwrap_or(PROTOCOL_VERSION);
+        let stream =
+            agent.connect.connect().await.map_err(|source| CallError::Transport { operation, source })?;
         let (read, write) = tokio::io::split(stream);
-        let reader = FrameReader::with_budget(read, Arc::clone(&shares.frames));
+        let reader = FrameReader::with_budget(read, Arc::clone(&agent.shares.frames));
         let pace = Pace::default();
         let mut call = Self { operation, reader, writer: FrameWriter::new(write), place, pace };
-        let sent = call.send_request(request).await;
+        let sent = call.greet(version, known.map(|_| request)).await;
         if let Err(error @ (FrameError::TooLarge(_) | FrameError::Malformed(_))) = sent {
             return Err(CallError::from_frame(operation, error));
         }
         // A failed write may mean that the agent closed after a word that is still to be read.
-        let hello = match call.reader.receive::<Hello>().await {
+        let hello = match Hello::receive(&mut call.reader).await {
             Ok(Some(hello)) => hello,
             Ok(None) => return Err(call.closed()),
             Err(error) => return Err(CallError::from_frame(operation, error)),
         };
-        if !hello.is_agent_protocol() {
-            return Err(CallError::Violation { operation, detail: "not an agent".to_owned() });
-        }
-        if hello.version != crate::protocol::PROTOCOL_VERSION {
-            return Err(CallError::Version { theirs: hello.version });
+        let Some(agreed) = Hello::speaking(version).versions.common(hello.versions) else {
+            return Err(CallError::Version { theirs: hello.versions });
+        };
+        agent.met(hello);
+        if agreed != version && hello.is_of_version_1() {
+            return Ok(Met::OfVersion1(call.place));
         }
         sent.map_err(|error| CallError::from_frame(operation, error))?;
-        Ok(call)
+        if known.is_none() {
+            can(operation, &hello, request)?;
+            let sent = call.request(request).await;
+            sent.map_err(|error| CallError::from_frame(operation, error))?;
+        } else if agreed != version {
+            return Err(call.violation("it no longer speaks the version that it spoke"));
+        }
+        Ok(Met::Asked(call))
     }
 
-    async fn send_request(&mut self, request: &Request) -> Result<(), FrameError> {
-        self.writer.send(&Hello::ours()).await?;
+    /// Says who calls, and what for where the agent is known.
+    async fn greet(&mut self, version: u32, request: Option<&Request>) -> Result<(), FrameError> {
+        Hello::speaking(version).send(version, &mut self.writer).await?;
+        match request {
+            Some(request) => self.request(request).await,
+            None => self.writer.flush().await,
+        }
+    }
+
+    async fn request(&mut self, request: &Request) -> Result<(), FrameError> {
         self.writer.send(request).await?;
         self.writer.flush().await
     }
@@ -215,6 +291,22 @@ impl Call {
     fn closed<E>(&self) -> CallError<E> {
         closed(self.operation)
     }
+}
+
+/// How a connection to an agent began.
+enum Met {
+    Asked(Call),
+    /// It is of version 1, which was not known, and closed.
+    OfVersion1(Place),
+}
+
+/// Whether an agent that says this of itself can do what it is to be asked.
+fn can<E>(operation: &'static str, hello: &Hello, request: &Request) -> Result<(), CallError<E>> {
+    let missing = request.needs().without(hello.features);
+    if missing == Features::NONE {
+        return Ok(());
+    }
+    Err(CallError::Unsupported { operation, missing })
 }
 
 /// Why something more was not sent.

@@ -1,7 +1,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::protocol::{FrameError, PROTOCOL_VERSION};
+use crate::protocol::{Features, FrameError, PROTOCOL_VERSION, Versions};
 
 /// Why a call to an agent failed. `E` says why the agent refused this kind of call.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +34,12 @@ pub enum CallError<E> {
     /// not help.
     #[error("{operation}: the agent broke the protocol: {detail}")]
     Violation { operation: &'static str, detail: String },
-    /// The agent is of another version than this program.
-    #[error("the agent speaks protocol version {theirs}, this program {PROTOCOL_VERSION}")]
-    Version { theirs: u32 },
+    /// The agent and this program have no version in common.
+    #[error("the agent speaks protocol versions {} to {}, this program up to {PROTOCOL_VERSION}", theirs.lowest, theirs.highest)]
+    Version { theirs: Versions },
+    /// The agent has said that it cannot do this. It was not asked.
+    #[error("{operation}: the agent of this sandbox does not have {}", missing.names().join(", "))]
+    Unsupported { operation: &'static str, missing: Features },
 }
 
 impl<E> CallError<E> {

@@ -30,11 +30,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::protocol::{
-    Attach, AttachRefusal, ExecId, ExecRefusal, ExecSummary, Reply, Request, StartExec, StartRefusal, Stats,
-    TerminalSize, TunnelRefusal,
+    Attach, AttachRefusal, ExecId, ExecRefusal, ExecSummary, Hello, Reply, Request, StartExec, StartRefusal,
+    Stats, TerminalSize, TunnelRefusal,
 };
-use bounds::{Kind, Shares};
-use connect::Call;
+use bounds::Kind;
+use connect::{Acquaintance, Call};
 
 /// Secrets of one exec.
 const MOST_SECRETS: usize = 1000;
@@ -44,8 +44,7 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Speaks to one agent. Cheap to clone; every call opens its own connection, and all clones share their bounds.
 #[derive(Clone)]
 pub struct Client {
-    connect: Arc<dyn Connect>,
-    shares: Arc<Shares>,
+    agent: Arc<Acquaintance>,
     /// How long the agent has for its first reply, where that is for the caller to say.
     within: Option<Duration>,
     urgent: bool,
@@ -59,12 +58,12 @@ impl Client {
 
     /// For an agent that is reached in another way.
     pub fn with(connect: impl Connect) -> Self {
-        Self { connect: Arc::new(connect), shares: Arc::default(), within: None, urgent: false }
+        Self { agent: Arc::new(Acquaintance::with(Arc::new(connect))), within: None, urgent: false }
     }
 
     /// The same, where its connections are of those that its tenant may have on this node.
     pub fn sharing(self, node: Arc<Share>) -> Self {
-        Self { shares: Arc::new(Shares::with(Some(node))), ..self }
+        Self { agent: Arc::new(self.agent.sharing(node)), ..self }
     }
 
     /// The same for what this node asks for itself: short calls wait behind no others.
@@ -87,6 +86,15 @@ impl Client {
 
     pub async fn ping(&self) -> Result<(), CallError<Infallible>> {
         self.call("ping", &Request::Ping).await?.done().await
+    }
+
+    /// What the agent says of itself; it is asked where it was not met yet.
+    pub async fn hello(&self) -> Result<Hello, CallError<Infallible>> {
+        if self.agent.hello().is_none() {
+            self.ping().await?;
+        }
+        // Whoever answers has said it.
+        Ok(self.agent.hello().unwrap_or(Hello::of_version_1()))
     }
 
     pub async fn stats(&self) -> Result<Stats, CallError<Infallible>> {
@@ -244,6 +252,6 @@ impl Client {
     ) -> Result<Call, CallError<E>> {
         let kind = if self.urgent && kind == Kind::Short { Kind::Urgent } else { kind };
         let asked = (operation, kind, self.within.unwrap_or(limit));
-        Call::open((&*self.connect, &self.shares), asked, request).await
+        Call::open(&self.agent, asked, request).await
     }
 }

@@ -133,6 +133,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Whether the next message has come already, whole.
+    pub fn has_next(&self) -> bool {
+        matches!(self.length(), Ok(Some(length)) if self.buffer.len() >= PREFIX + length)
+    }
+
     /// How long the next frame is, once that is known.
     fn length(&self) -> Result<Option<usize>, FrameError> {
         let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else { return Ok(None) };

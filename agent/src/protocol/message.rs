@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{PROTOCOL_VERSION, Refusal};
+use super::{Features, Refusal};
 
 /// A message that may be followed by raw bytes in its frame.
 pub trait Message {
@@ -12,26 +12,6 @@ pub trait Message {
     fn payload(&self) -> Option<&Bytes>;
     /// Where decoding puts them.
     fn payload_mut(&mut self) -> Option<&mut Bytes>;
-}
-
-/// First frame of both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    magic: [u8; 4],
-    pub version: u32,
-}
-
-impl Hello {
-    const MAGIC: [u8; 4] = *b"svmA";
-
-    pub fn ours() -> Self {
-        Self { magic: Self::MAGIC, version: PROTOCOL_VERSION }
-    }
-
-    /// False for a peer that speaks something else altogether.
-    pub fn is_agent_protocol(&self) -> bool {
-        self.magic == Self::MAGIC
-    }
 }
 
 /// Names one execution; chosen by the caller, unique for the life of the sandbox.
@@ -242,6 +222,39 @@ pub enum Request {
         path: String,
         last: u64,
     },
+}
+
+impl Request {
+    /// What an agent must be able to do for this. Whoever has not said so is not asked.
+    pub fn needs(&self) -> Features {
+        match self {
+            Self::StartSecretExec { .. } | Self::Secrets { .. } => Features::SECRETS,
+            Self::ReadFileEnd { .. } => Features::READ_END,
+            Self::Ping
+            | Self::Stats
+            | Self::SetDeadline { .. }
+            | Self::Shutdown { .. }
+            | Self::StartExec(_)
+            | Self::AttachExec(_)
+            | Self::SignalExec { .. }
+            | Self::WriteStdin { .. }
+            | Self::CloseStdin { .. }
+            | Self::ResizeExec { .. }
+            | Self::KillExec { .. }
+            | Self::ListExecs
+            | Self::ReadFile { .. }
+            | Self::WriteFile { .. }
+            | Self::List { .. }
+            | Self::Stat { .. }
+            | Self::Delete { .. }
+            | Self::Move { .. }
+            | Self::Chmod { .. }
+            | Self::Glob { .. }
+            | Self::Mkdir { .. }
+            | Self::OpenTcp { .. }
+            | Self::SetEnvironment { .. } => Features::NONE,
+        }
+    }
 }
 
 /// What a caller sends after its request.
@@ -468,20 +481,6 @@ pub struct Stats {
     /// Time to the deadline, if one is set.
     pub deadline_in: Option<Duration>,
 }
-
-macro_rules! no_payload {
-    ($($message:ty),*) => {$(
-        impl Message for $message {
-            fn payload(&self) -> Option<&Bytes> {
-                None
-            }
-            fn payload_mut(&mut self) -> Option<&mut Bytes> {
-                None
-            }
-        }
-    )*};
-}
-no_payload!(Hello);
 
 /// One list of the variants with bytes, for both borrows: the two must never differ.
 macro_rules! payload {

@@ -8,9 +8,14 @@
 //! (output, stdin, file chunks): bytes are never copied through serde. A frame is at most
 //! [`MAX_FRAME`] long.
 //!
-//! Both sides first send [`Hello`]. The caller need not wait for the agent's: it sends its
-//! [`Request`] at once, so an operation costs one round trip. The agent's comes at once too where its answer may take a while. If the versions differ, both sides
-//! close. Garbage closes the connection and nothing else.
+//! Both sides first send [`Hello`]: a range of versions and a set of [`Features`]. The newest version that both speak is
+//! spoken; where there is none, both close. A caller that has not met the agent yet waits for its hello, so that it asks for
+//! nothing that the agent cannot do. From then on it knows the agent, and sends its [`Request`] at once, so that an operation costs
+//! one round trip; it offers no newer version than the one that it sends the request in. The agent's hello comes at once too where
+//! its answer may take a while. Garbage closes the connection and nothing else.
+//!
+//! An agent of version 1 says nothing of features and closes on a caller of version 2, after it has said its own version. So it is
+//! known by its word, and called again as one of version 1.
 //!
 //! ```text
 //! caller                              agent
@@ -65,12 +70,14 @@
 //! opened, and opening one never waits.
 
 mod frame;
+mod hello;
 mod message;
 mod refusal;
 
 pub use frame::{FrameError, FrameReader, FrameWriter, decode, encode};
+pub use hello::{Features, Greeting, Hello, Offer, Versions};
 pub use message::{
-    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Hello, Input, KillCause, Left, Message, Reply,
+    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Input, KillCause, Left, Message, Reply,
     Request, SecretValues, StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
 };
 pub use refusal::{
@@ -78,10 +85,10 @@ pub use refusal::{
     TunnelRefusal, UnexpectedRefusal,
 };
 
-/// Raised whenever a message changes in any way: postcard has no field names on the wire. Not raised for a message that is
-/// new and stands last: an older agent closes the connection on it, and sandboxes of before an upgrade live on. [`crate::EDITION`] is
-/// raised in either case.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The newest version of the messages that this build speaks. Raised with a release in which a message changes in any way: postcard
+/// has no field names on the wire. Version 1 is spoken too, because sandboxes of before an upgrade live on. A message that is new stands
+/// last and gets a [`Features`] bit instead, and [`Request::needs`] it. [`crate::EDITION`] is raised in either case.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Longest frame either side accepts, in bytes.
 pub const MAX_FRAME: usize = 1024 * 1024 + 64 * 1024;

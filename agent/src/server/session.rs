@@ -35,19 +35,23 @@ pub async fn serve(agent: Rc<Agent>, stream: UnixStream) {
     agent.calmed.notify_one();
 }
 
+/// The first words of both sides, then what the caller wants.
 async fn handshake(reader: &mut Reader, writer: &mut Writer) -> Result<Option<Request>, FrameError> {
-    let Some(hello) = reader.receive::<Hello>().await? else {
+    let Some(hello) = Hello::receive(reader).await? else {
         return Ok(None);
     };
-    if !hello.is_agent_protocol() {
-        return Ok(None);
-    }
-    writer.send(&Hello::ours()).await?;
-    if hello.version != PROTOCOL_VERSION {
+    let Some(version) = Hello::ours().versions.common(hello.versions) else {
+        // It hears at least which versions it should speak.
+        Hello::ours().send(PROTOCOL_VERSION, writer).await?;
         writer.flush().await?;
         return Ok(None);
+    };
+    Hello::ours().send(version, writer).await?;
+    if !reader.has_next() {
+        // It may be waiting for ours before it asks.
+        writer.flush().await?;
     }
-    // Our Hello travels with the first reply.
+    // Else our Hello travels with the first reply.
     reader.receive::<Request>().await
 }
 

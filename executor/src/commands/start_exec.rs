@@ -14,8 +14,8 @@ use crate::service::Shared;
 
 /// How long a command that has started waits to be acknowledged.
 const ACK_PAUSE: Duration = Duration::from_millis(20);
-/// How often a start with secrets is tried with an agent that breaks the connection.
-const SECRET_ATTEMPTS: i64 = 5;
+/// How often a start that no command stands behind is tried with an agent that breaks the connection.
+const BROKEN_ATTEMPTS: i64 = 5;
 /// How often an agent that does not answer is asked to start it.
 const SILENT_ATTEMPTS: i64 = 2;
 const GONE: &str = "the sandbox is gone";
@@ -60,7 +60,7 @@ pub(crate) async fn start_at_once(
     spec: &ExecSpec,
     env: &SecretMap,
 ) -> Result<(), Untold> {
-    for attempt in 1..=SECRET_ATTEMPTS {
+    for attempt in 1..=BROKEN_ATTEMPTS {
         let runs = shared.registry.get(context.sandbox).is_some_and(|hosted| hosted.execs.contains(&exec));
         if runs || shared.registry.is_given_up(exec) {
             // Asked for twice with one key: it runs, or its end is in the log.
@@ -69,7 +69,7 @@ pub(crate) async fn start_at_once(
         match begin(shared, context, exec, spec, env, attempt).await {
             // The agent has it, and has it until it is recorded.
             Ok(_) | Err(Outcome::Done) => return Ok(()),
-            Err(Outcome::Retry(pause)) if attempt < SECRET_ATTEMPTS => tokio::time::sleep(pause).await,
+            Err(Outcome::Retry(pause)) if attempt < BROKEN_ATTEMPTS => tokio::time::sleep(pause).await,
             Err(Outcome::Retry(_)) => {}
         }
     }
@@ -133,10 +133,7 @@ async fn begin(
         Ok(connection) => connection,
         Err(error) => {
             hosted.execs.remove(&exec);
-            // An agent from before secrets does not know such a start and breaks the connection, every time.
-            let give_up = !spec.secret_names.is_empty() && attempt >= SECRET_ATTEMPTS;
-            let give_up =
-                give_up || (attempt >= SILENT_ATTEMPTS && matches!(error, CallError::Silent { .. }));
+            let give_up = attempt >= SILENT_ATTEMPTS && matches!(error, CallError::Silent { .. });
             let digest = spec.request_digest.clone();
             return refused(shared, context, (exec, digest), &hosted, error, give_up).await.map(|()| None);
         }
@@ -209,10 +206,6 @@ async fn refused(
         )) => return Ok(()),
         CallError::Transport { .. } => {
             // Whether it started is unknown; the same id starts it once, so the command may come again.
-            if give_up {
-                let message = "the agent of this sandbox keeps no secrets: make a new sandbox".to_owned();
-                return fail(shared, context, asked, FailureCode::Unsupported, message).await;
-            }
             if shared.registry.get(context.sandbox).is_some_and(|hosted| !hosted.is_closing()) {
                 return Err(Outcome::Retry(Duration::from_millis(500)));
             }
@@ -229,6 +222,13 @@ async fn refused(
         }
         error @ (CallError::Crowded { .. } | CallError::Full { .. }) => {
             (FailureCode::ResourceLimit, error.to_string())
+        }
+        // Its hello says so: it was not asked, and asking again is no use.
+        CallError::Unsupported { missing, .. } => {
+            let missing = missing.names().join(", ");
+            let message =
+                format!("the agent of this sandbox is too old for that ({missing}): make a new sandbox");
+            (FailureCode::Unsupported, message)
         }
         CallError::InvalidCall { reason, .. } => (FailureCode::Invalid, reason),
         CallError::Violation { .. } | CallError::Version { .. } => {

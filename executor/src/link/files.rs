@@ -272,6 +272,7 @@ fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
         }
         CallError::InvalidCall { reason, .. } => LinkFault::new(FaultCode::InvalidPath, reason),
         error @ (CallError::Crowded { .. } | CallError::Full { .. }) => crowded(&error),
+        error @ CallError::Unsupported { .. } => LinkFault::new(FaultCode::Unsupported, error.to_string()),
         error @ (CallError::Transport { .. }
         | CallError::Silent { .. }
         | CallError::Violation { .. }

@@ -124,6 +124,7 @@ fn fault(hosted: &Hosted, error: CallError<ExecRefusal>) -> LinkFault {
             LinkFault::new(code, refusal.to_string())
         }
         error @ (CallError::Crowded { .. } | CallError::Full { .. }) => crowded(&error),
+        error @ CallError::Unsupported { .. } => LinkFault::new(FaultCode::Unsupported, error.to_string()),
         error @ (CallError::Transport { .. }
         | CallError::Silent { .. }
         | CallError::InvalidCall { .. }

@@ -66,7 +66,8 @@ impl Look {
             | CallError::Refused(_)
             | CallError::InvalidCall { .. }
             | CallError::Violation { .. }
-            | CallError::Version { .. } => LONGEST_ABSENCE,
+            | CallError::Version { .. }
+            | CallError::Unsupported { .. } => LONGEST_ABSENCE,
         };
         if since.elapsed() >= longest && !hosted.is_closing() {
             tracing::warn!(sandbox.id = %self.id, error = %ErrorChain(&error), "an agent is lost: its sandbox ends");
