@@ -363,8 +363,8 @@ async fn secrets_are_given_back_while_there_is_output_to_mask() {
     agent.client.set_environment(env(&[("S", "of-the-sandbox"), ("P", "plain")])).await.unwrap();
     let start =
         StartExec { env: env(&[("E", "of-the-exec"), ("Q", "plain")]), ..shell("echo $S $E; read x") };
-    let start = StartExec { stdin: true, ..start };
-    let first = agent.client.start_secret_exec(start.clone(), vec!["E".to_owned()]).await.unwrap();
+    let start = StartExec { stdin: true, secret_names: vec!["E".to_owned()], ..start };
+    let first = agent.client.start_exec(start.clone()).await.unwrap();
     let names = vec!["S".to_owned(), "missing".to_owned()];
     assert_eq!(agent.client.secrets(None, names).await.unwrap(), ["of-the-sandbox"]);
     assert_eq!(agent.client.secrets(Some(start.exec_id), Vec::new()).await.unwrap(), ["of-the-exec"]);
@@ -407,7 +407,7 @@ async fn a_superseded_caller_that_does_not_read_is_cut_off_too() {
     drop(old);
     assert_eq!(
         collect(new).await.outcome.end,
-        ExecEnd::KilledAs { cause: KillCause::Request, left: Left::Signal(9) }
+        ExecEnd::Killed { cause: KillCause::Request, left: Left::Signal(9) }
     );
 }
 
@@ -427,7 +427,7 @@ async fn killing_takes_the_grandchildren_along() {
     assert!(pids.iter().all(|pid| alive(*pid)));
     agent.client.kill_exec(start.exec_id, Duration::from_millis(100)).await.unwrap();
     let output = collect(connection).await;
-    assert_eq!(output.outcome.end, ExecEnd::KilledAs { cause: KillCause::Request, left: Left::Signal(9) });
+    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Request, left: Left::Signal(9) });
     eventually("grandchildren are gone", || !pids.iter().any(|pid| alive(*pid))).await;
     let again = agent.client.kill_exec(start.exec_id, Duration::ZERO).await;
     assert!(matches!(again, Err(CallError::Refused(ExecRefusal::Ended))), "{again:?}");
@@ -442,7 +442,7 @@ async fn a_process_may_end_by_itself_within_the_grace() {
     agent.client.kill_exec(start.exec_id, Duration::from_secs(20)).await.unwrap();
     let output = collect(connection).await;
     assert_eq!(output.stdout(), "bye\n");
-    assert_eq!(output.outcome.end, ExecEnd::KilledAs { cause: KillCause::Request, left: Left::Code(7) });
+    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Request, left: Left::Code(7) });
 }
 
 #[tokio::test]
@@ -470,7 +470,7 @@ async fn a_timeout_kills_the_group() {
         ..shell("echo $$; sleep 1000 & echo $!; wait")
     };
     let output = agent.run_exec(start).await;
-    assert_eq!(output.outcome.end, ExecEnd::TimedOutAs { left: Left::Signal(9) });
+    assert_eq!(output.outcome.end, ExecEnd::TimedOut { left: Left::Signal(9) });
     let pids: Vec<i32> = output.stdout().lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(pids.len(), 2);
     eventually("the group is gone", || !pids.iter().any(|pid| alive(*pid))).await;
@@ -514,7 +514,7 @@ async fn a_timeout_ends_daemons_too_and_what_runs_from_process_to_process() {
         ..StartExec::new(new_id(), ["python3", "-c", &format!("{DAEMON}\ntime.sleep(1000)"), "hop"])
     };
     let output = agent.run_exec(start).await;
-    assert_eq!(output.outcome.end, ExecEnd::TimedOutAs { left: Left::Signal(9) });
+    assert_eq!(output.outcome.end, ExecEnd::TimedOut { left: Left::Signal(9) });
     assert_eq!(output.stdout(), "up\n");
     // Not later: the end is told when nobody is left.
     assert!(!alive(daemon_of(&agent)));

@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use agent::client::{CallError, Client, ExecEvent};
 use agent::protocol::{
-    AttachRefusal, ExecEnd, ExecId, ExecOutcome, ExecRefusal, FrameError, FrameReader, FrameWriter, Hello,
-    Input, MAX_FRAME, Message, PROTOCOL_VERSION, Reply, Request, StartExec, Started, Stream, TerminalSize,
-    decode, encode,
+    AttachRefusal, ExecEnd, ExecId, ExecOutcome, ExecRefusal, FilePart, FrameError, FrameReader, FrameWriter,
+    Hello, Input, KillCause, Left, MAX_FRAME, Message, PROTOCOL_VERSION, Reply, Request, StartExec, Started,
+    Stream, TerminalSize, decode, encode,
 };
 use bytes::{Bytes, BytesMut};
-use serde::Serialize;
 
 const ID: ExecId = ExecId(*b"0123456789abcdef");
 
-fn hex<M: Message + Serialize>(message: &M) -> String {
+fn hex<M: Message>(message: &M) -> String {
     let mut buffer = BytesMut::new();
     encode(message, &mut buffer).unwrap();
     shown(&buffer)
@@ -45,8 +44,17 @@ fn the_wire_form_is_frozen() {
         stderr_offset: 2,
         ..StartExec::new(ID, ["ls", "-l"])
     };
-    let expected = "00000030043031323334353637383961626364656602026c73022d6c0101410162 01012f 010175 011850 010180cab5ee01 01 01 02";
-    assert_eq!(hex(&Request::StartExec(start)), expected.replace(' ', ""));
+    let expected = "00000031043031323334353637383961626364656602026c73022d6c0101410162 01012f 010175 011850 010180cab5ee01 01 01 02 00";
+    assert_eq!(hex(&Request::StartExec(start.clone())), expected.replace(' ', ""));
+    let secret = StartExec { secret_names: vec!["A".to_owned()], ..start };
+    let expected = expected.replace("00000031", "00000033").replace(" 02 00", " 02 010141");
+    assert_eq!(hex(&Request::StartExec(secret)), expected.replace(' ', ""));
+    let secrets = Request::Secrets { exec_id: None, names: vec!["A".to_owned()] };
+    assert_eq!(hex(&secrets), "00000005 17 00 010141".replace(' ', ""));
+    let from = FilePart::From { offset: 1, limit: Some(300) };
+    let read = |part| Request::ReadFile { path: "a".to_owned(), part };
+    assert_eq!(hex(&read(from)), "00000008 0c 0161 00 01 01ac02".replace(' ', ""));
+    assert_eq!(hex(&read(FilePart::Last { bytes: 5 })), "00000005 0c 0161 01 05".replace(' ', ""));
     let write = Request::WriteStdin { exec_id: ID, offset: Some(5), bytes: Bytes::from_static(b"hi") };
     assert_eq!(hex(&write), "000000150730313233343536373839616263646566010568 69".replace(' ', ""));
     assert_eq!(hex(&Request::OpenTcp { port: 8080 }), "00000003 15 903f".replace(' ', ""));
@@ -56,6 +64,26 @@ fn the_wire_form_is_frozen() {
     assert_eq!(hex(&output), "0000000404000178");
     assert_eq!(hex(&Reply::Refused(ExecRefusal::Ended.into())), "00000003010201");
     assert_eq!(hex(&Reply::Connected), "000000010f");
+    let ends = [
+        (ExecEnd::Exited { code: 3 }, "0006"),
+        (ExecEnd::Signaled { signal: 9 }, "0112"),
+        (ExecEnd::TimedOut { left: Left::Signal(9) }, "020112"),
+        (ExecEnd::Killed { cause: KillCause::Request, left: Left::Code(1) }, "03000002"),
+        (ExecEnd::OutOfMemory { left: Left::Signal(9) }, "040112"),
+    ];
+    for (end, expected) in ends {
+        let outcome = ExecOutcome {
+            end,
+            stdout_len: 1,
+            stderr_len: 2,
+            duration: Duration::ZERO,
+            cpu_time: Duration::ZERO,
+            max_rss_bytes: 3,
+        };
+        let length = expected.len() / 2 + 8;
+        let expected = format!("{length:08x} 06 {expected} 01 02 0000 0000 03");
+        assert_eq!(hex(&Reply::Exited(outcome)), expected.replace(' ', ""), "{end:?}");
+    }
 }
 
 #[test]

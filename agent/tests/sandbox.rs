@@ -143,7 +143,7 @@ async fn the_deadline_ends_everything() {
     let pid = running.started.pid as i32;
     agent.client.set_deadline(Duration::from_millis(300)).await.unwrap();
     let output = collect(running).await;
-    assert_eq!(output.outcome.end, ExecEnd::KilledAs { cause: KillCause::Shutdown, left: Left::Signal(9) });
+    assert_eq!(output.outcome.end, ExecEnd::Killed { cause: KillCause::Shutdown, left: Left::Signal(9) });
     assert_eq!(agent.ended().await, 3);
     for pid in [pid, daemon] {
         let gone = || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists();
@@ -160,7 +160,7 @@ async fn shutdown_gives_grace() {
     agent.client.shutdown(Duration::from_secs(20)).await.unwrap();
     assert_eq!(
         collect(running).await.outcome.end,
-        ExecEnd::KilledAs { cause: KillCause::Shutdown, left: Left::Code(0) }
+        ExecEnd::Killed { cause: KillCause::Shutdown, left: Left::Code(0) }
     );
     assert_eq!(agent.ended().await, 0);
     assert!(agent.workspace().join("saved").exists());
@@ -319,7 +319,7 @@ async fn as_pid_1_its_end_is_the_end_of_the_sandbox() {
     sandbox.client.set_deadline(Duration::from_millis(200)).await.unwrap();
     assert_eq!(
         collect(running).await.outcome.end,
-        ExecEnd::KilledAs { cause: KillCause::Shutdown, left: Left::Signal(9) }
+        ExecEnd::Killed { cause: KillCause::Shutdown, left: Left::Signal(9) }
     );
     assert_eq!(sandbox.process.wait().unwrap().code(), Some(3));
     assert!(begin.elapsed() >= Duration::from_millis(200));

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use agent::client::{CallError, Client, ExecEvent};
 use agent::protocol::{
-    ExecId, Features, FrameReader, FrameWriter, Hello, Input, PROTOCOL_VERSION, Reply, Request, StartExec,
-    Stream, Versions,
+    ExecEnd, ExecId, Features, FilePart, FrameReader, FrameWriter, Hello, Input, KillCause, Left,
+    PROTOCOL_VERSION, Reply, Request, StartExec, Stream, Versions, decode_as, encode_as,
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use harness::Running;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -86,9 +86,12 @@ async fn serve_version_1(mut stream: UnixStream) -> Option<()> {
     Some(())
 }
 
-fn secret_start() -> (StartExec, Vec<String>) {
-    let start = StartExec { env: vec![("S".to_owned(), "v".to_owned())], ..StartExec::new(ID, ["a"]) };
-    (start, vec!["S".to_owned()])
+fn secret_start() -> StartExec {
+    StartExec {
+        env: vec![("S".to_owned(), "v".to_owned())],
+        secret_names: vec!["S".to_owned()],
+        ..StartExec::new(ID, ["a"])
+    }
 }
 
 #[tokio::test]
@@ -105,8 +108,7 @@ async fn an_agent_of_version_1_is_known_by_its_word_and_spoken_to_as_one() {
     let Some(ExecEvent::Exited(outcome)) = exec.next().await.unwrap() else { panic!("no end") };
     assert_eq!((outcome.end.exit_code(), outcome.stdout_len), (3, 1));
 
-    let (start, names) = secret_start();
-    let mut exec = client.start_secret_exec(start, names).await.unwrap();
+    let mut exec = client.start_exec(secret_start()).await.unwrap();
     let Some(ExecEvent::Exited(outcome)) = exec.next().await.unwrap() else { panic!("no end") };
     assert_eq!(outcome.end.exit_code(), 124);
     assert_eq!(client.secrets(Some(ID), Vec::new()).await.unwrap(), ["v"]);
@@ -114,6 +116,82 @@ async fn an_agent_of_version_1_is_known_by_its_word_and_spoken_to_as_one() {
     assert!(matches!(error, CallError::Refused(_)), "{error:?}");
     // From the second call on it costs what it cost.
     assert_eq!(connections.load(Ordering::SeqCst), 6);
+}
+
+/// All that could be said in version 1, to the byte, and what it is now.
+#[test]
+fn version_1_is_frozen_and_nothing_of_it_is_lost() {
+    let asked = |bytes: &'static [u8]| {
+        let request: Request = decode_as(1, &Bytes::from_static(bytes)).unwrap();
+        let mut again = BytesMut::new();
+        encode_as(1, &request, &mut again).unwrap();
+        assert_eq!(&again[4..], bytes, "{request:?}");
+        request
+    };
+    const EXEC: &str = "0123456789abcdef";
+    assert_eq!(asked(b"\0"), Request::Ping);
+    assert_eq!(asked(b"\x01"), Request::Stats);
+    assert!(matches!(asked(b"\x02\x05\0"), Request::SetDeadline { .. }));
+    assert!(matches!(asked(b"\x03\x05\0"), Request::Shutdown { .. }));
+    let Request::StartExec(start) = asked(
+        b"\x040123456789abcdef\x01\x01a\x01\x01b\x01c\x01\x01d\x01\x01e\x01\x18\x50\x01\x02\x03\x01\x06\x07",
+    ) else {
+        panic!("no start")
+    };
+    assert_eq!((start.exec_id.0, start.secret_names.len()), (EXEC.as_bytes().try_into().unwrap(), 0));
+    assert!(matches!(asked(b"\x050123456789abcdef\x01\x02"), Request::AttachExec(_)));
+    assert!(matches!(asked(b"\x060123456789abcdef\x1e"), Request::SignalExec { signal: 15, .. }));
+    assert!(
+        matches!(asked(b"\x070123456789abcdef\x01\x05hi"), Request::WriteStdin { bytes, .. } if bytes == "hi")
+    );
+    assert!(matches!(asked(b"\x080123456789abcdef"), Request::CloseStdin { .. }));
+    assert!(matches!(asked(b"\x090123456789abcdef\x18\x50"), Request::ResizeExec { .. }));
+    assert!(matches!(asked(b"\x0a0123456789abcdef\x05\0"), Request::KillExec { .. }));
+    assert_eq!(asked(b"\x0b"), Request::ListExecs);
+    let part = FilePart::From { offset: 1, limit: Some(2) };
+    assert_eq!(asked(b"\x0c\x02/a\x01\x01\x02"), Request::ReadFile { path: "/a".to_owned(), part });
+    assert!(matches!(asked(b"\x0d\x02/a\x07\x01\x05\x01"), Request::WriteFile { sync: true, .. }));
+    assert!(matches!(asked(b"\x0e\x02/a\x01"), Request::List { recursive: true, .. }));
+    assert!(matches!(asked(b"\x0f\x02/a"), Request::Stat { .. }));
+    assert!(matches!(asked(b"\x10\x02/a\x01"), Request::Delete { recursive: true, .. }));
+    assert!(matches!(asked(b"\x11\x02/a\x02/b"), Request::Move { .. }));
+    assert!(matches!(asked(b"\x12\x02/a\x07"), Request::Chmod { mode: 7, .. }));
+    assert!(matches!(asked(b"\x13\x02/a"), Request::Glob { .. }));
+    assert!(matches!(asked(b"\x14\x02/a\x07"), Request::Mkdir { mode: 7, .. }));
+    assert_eq!(asked(b"\x15\x90\x3f"), Request::OpenTcp { port: 8080 });
+    assert!(matches!(asked(b"\x16\x01\x01b\x01c"), Request::SetEnvironment { env } if env.len() == 1));
+    let Request::StartExec(start) =
+        asked(b"\x170123456789abcdef\x01\x01a\x01\x01S\x01v\0\0\0\0\0\0\0\x01\x01S")
+    else {
+        panic!("no start")
+    };
+    assert_eq!(start.secret_names, ["S"]);
+    assert!(matches!(asked(b"\x18\0\x01\x01S"), Request::Secrets { exec_id: None, .. }));
+    let part = FilePart::Last { bytes: 5 };
+    assert_eq!(asked(b"\x19\x02/a\x05"), Request::ReadFile { path: "/a".to_owned(), part });
+    assert!(decode_as::<Request>(1, &Bytes::from_static(b"\x1a")).is_err());
+
+    let ends: [(&[u8], ExecEnd); 7] = [
+        (b"\0\x06", ExecEnd::Exited { code: 3 }),
+        (b"\x01\x12", ExecEnd::Signaled { signal: 9 }),
+        // These two were not said any more in its last release: what is not known of them was a SIGKILL.
+        (b"\x02", ExecEnd::TimedOut { left: Left::Signal(9) }),
+        (b"\x03\0", ExecEnd::Killed { cause: KillCause::Request, left: Left::Signal(9) }),
+        (b"\x04\x01\x1e", ExecEnd::TimedOut { left: Left::Signal(15) }),
+        (b"\x05\0\0\x02", ExecEnd::Killed { cause: KillCause::Request, left: Left::Code(1) }),
+        (b"\x06\x01\x12", ExecEnd::OutOfMemory { left: Left::Signal(9) }),
+    ];
+    for (bytes, end) in ends {
+        let said = [b"\x06", bytes, b"\x01\x02\0\0\0\0\x03"].concat();
+        let reply: Reply = decode_as(1, &Bytes::from(said.clone())).unwrap();
+        let Reply::Exited(outcome) = reply.clone() else { panic!("{reply:?}") };
+        assert_eq!((outcome.end, outcome.stdout_len, outcome.max_rss_bytes), (end, 1, 3));
+        if bytes.len() > 2 || bytes[0] < 2 {
+            let mut again = BytesMut::new();
+            encode_as(1, &reply, &mut again).unwrap();
+            assert_eq!(again[4..], said);
+        }
+    }
 }
 
 #[tokio::test]
@@ -125,6 +203,22 @@ async fn a_caller_of_version_1_is_answered_as_before() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer, [HELLO_1, b"\0\0\0\x01\0"].concat());
+
+    // A start and its end, in its words.
+    let mut stream = UnixStream::connect(agent.socket()).await.unwrap();
+    stream.write_all(HELLO_1).await.unwrap();
+    stream.write_all(b"\0\0\0\x24\x04fedcba9876543210\x01\x09/bin/true\0\0\0\0\0\0\0\0").await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    let mut rest = Bytes::from(answer).split_off(HELLO_1.len());
+    let mut replies = Vec::new();
+    while !rest.is_empty() {
+        let length = u32::from_be_bytes(rest.split_to(4)[..].try_into().unwrap());
+        replies.push(decode_as::<Reply>(1, &rest.split_to(length as usize)).unwrap());
+    }
+    assert!(matches!(replies[0], Reply::Started(_)), "{replies:?}");
+    let Some(Reply::Exited(outcome)) = replies.last() else { panic!("{replies:?}") };
+    assert_eq!(outcome.end, ExecEnd::Exited { code: 0 });
 
     // What cannot be found is refused in its bytes.
     let mut stream = UnixStream::connect(agent.socket()).await.unwrap();
@@ -170,8 +264,7 @@ async fn what_an_agent_cannot_do_it_is_not_asked() {
     let hello = Hello { features: Features::NONE, ..Hello::ours() };
     let (_directory, client, asked) = agent_that_says(hello);
     // Also where it has not been met before.
-    let (start, names) = secret_start();
-    let error = client.start_secret_exec(start, names).await.err().unwrap();
+    let error = client.start_exec(secret_start()).await.err().unwrap();
     assert!(matches!(&error, CallError::Unsupported { missing: Features::SECRETS, .. }), "{error:?}");
     assert!(!error.is_retryable() && error.to_string().contains("secrets"));
     let error = client.secrets(Some(ID), Vec::new()).await.unwrap_err();
@@ -203,7 +296,7 @@ async fn the_first_call_of_all_costs_one_connection() {
     assert_eq!(client.hello().await.unwrap(), Hello::ours());
     // Nobody waits for the request of somebody who says nothing more.
     let mut stream = UnixStream::connect(agent.socket()).await.unwrap();
-    let mut hello = bytes::BytesMut::new();
+    let mut hello = BytesMut::new();
     Hello::ours().encode(PROTOCOL_VERSION, &mut hello).unwrap();
     stream.write_all(&hello).await.unwrap();
     let mut answer = vec![0; hello.len()];

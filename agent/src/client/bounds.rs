@@ -178,9 +178,8 @@ pub(super) fn is_possible(outcome: &ExecOutcome) -> bool {
     let end = match outcome.end {
         ExecEnd::Exited { code } => left(Left::Code(code)),
         ExecEnd::Signaled { signal } => left(Left::Signal(signal)),
-        ExecEnd::TimedOut | ExecEnd::Killed { cause: _ } => true,
-        ExecEnd::TimedOutAs { left: how }
-        | ExecEnd::KilledAs { cause: _, left: how }
+        ExecEnd::TimedOut { left: how }
+        | ExecEnd::Killed { cause: _, left: how }
         | ExecEnd::OutOfMemory { left: how } => left(how),
     };
     end && outcome.stdout_len.checked_add(outcome.stderr_len).is_some()

@@ -225,6 +225,8 @@ impl Call {
             return Ok(Met::OfVersion1(call.place));
         }
         sent.map_err(|error| CallError::from_frame(operation, error))?;
+        call.reader.speak(agreed);
+        call.writer.speak(agreed);
         if known.is_none() {
             can(operation, &hello, request)?;
             let sent = call.request(request).await;
@@ -238,6 +240,7 @@ impl Call {
     /// Says who calls, and what for where the agent is known.
     async fn greet(&mut self, version: u32, request: Option<&Request>) -> Result<(), FrameError> {
         Hello::speaking(version).send(version, &mut self.writer).await?;
+        self.writer.speak(version);
         match request {
             Some(request) => self.request(request).await,
             None => self.writer.flush().await,

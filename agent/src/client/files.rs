@@ -4,7 +4,9 @@ use futures::Stream as FuturesStream;
 use super::bounds::{is_entry, is_file, is_match};
 use super::connect::{Call, SendError};
 use super::{CallError, Client, WORK};
-use crate::protocol::{Entry, FileRefusal, Input, MAX_CHUNK, MAX_LISTED, MAX_LISTED_BYTES, Reply, Request};
+use crate::protocol::{
+    Entry, FilePart, FileRefusal, Input, MAX_CHUNK, MAX_LISTED, MAX_LISTED_BYTES, Reply, Request,
+};
 
 /// Where and how to write a file. Build it with [`WriteFile::new`] and set what differs.
 #[derive(Clone, Debug)]
@@ -32,12 +34,14 @@ impl Client {
         offset: u64,
         limit: Option<u64>,
     ) -> FileResult<FileDownload> {
-        self.open_file(&Request::ReadFile { path: path.into(), offset, limit }).await
+        let part = FilePart::From { offset, limit };
+        self.open_file(&Request::ReadFile { path: path.into(), part }).await
     }
 
     /// Opens a file for reading, `last` bytes before its end; where the end is by the entry.
     pub async fn read_file_end(&self, path: impl Into<String>, last: u64) -> FileResult<FileDownload> {
-        self.open_file(&Request::ReadFileEnd { path: path.into(), last }).await
+        let part = FilePart::Last { bytes: last };
+        self.open_file(&Request::ReadFile { path: path.into(), part }).await
     }
 
     async fn open_file(&self, request: &Request) -> FileResult<FileDownload> {

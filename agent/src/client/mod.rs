@@ -127,17 +127,6 @@ impl Client {
         ExecConnection::begin(call, offsets).await
     }
 
-    /// The same, where these variables of its own environment are secrets that the agent gives back.
-    pub async fn start_secret_exec(
-        &self,
-        start: StartExec,
-        secret_names: Vec<String>,
-    ) -> Result<ExecConnection, CallError<StartRefusal>> {
-        let offsets = [start.stdout_offset, start.stderr_offset];
-        let call = self.long_call("start exec", &Request::StartSecretExec { start, secret_names }).await?;
-        ExecConnection::begin(call, offsets).await
-    }
-
     /// The values of an exec's secrets; without an exec, of these variables of the sandbox's environment.
     pub async fn secrets(
         &self,

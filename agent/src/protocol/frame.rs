@@ -2,12 +2,10 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{MAX_FRAME, Message};
+use super::{MAX_FRAME, Message, PROTOCOL_VERSION};
 
 /// Raw bytes up to this many are copied beside their header, so that small messages share a write.
 const INLINE: usize = 8 * 1024;
@@ -33,10 +31,14 @@ pub enum FrameError {
     Malformed(&'static str),
 }
 
-/// Reads a message, with the raw bytes (if its kind has any) shared with the frame, not copied.
-pub fn decode<M: Message + DeserializeOwned>(frame: &Bytes) -> Result<M, FrameError> {
-    let (mut message, rest) =
-        postcard::take_from_bytes::<M>(frame).map_err(|_| FrameError::Malformed("not a known message"))?;
+/// Reads a message of the newest version, with the raw bytes (if its kind has any) shared with the frame, not copied.
+pub fn decode<M: Message>(frame: &Bytes) -> Result<M, FrameError> {
+    decode_as(PROTOCOL_VERSION, frame)
+}
+
+/// Reads a message in its form of this version.
+pub fn decode_as<M: Message>(version: u32, frame: &Bytes) -> Result<M, FrameError> {
+    let (mut message, rest) = M::read(version, frame)?;
     match message.payload_mut() {
         Some(payload) => *payload = frame.slice_ref(rest),
         None if rest.is_empty() => {}
@@ -45,9 +47,14 @@ pub fn decode<M: Message + DeserializeOwned>(frame: &Bytes) -> Result<M, FrameEr
     Ok(message)
 }
 
-/// Appends the whole frame of a message to a buffer.
-pub fn encode<M: Message + Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FrameError> {
-    encode_header(message, buffer)?;
+/// Appends the whole frame of a message of the newest version to a buffer.
+pub fn encode<M: Message>(message: &M, buffer: &mut BytesMut) -> Result<(), FrameError> {
+    encode_as(PROTOCOL_VERSION, message, buffer)
+}
+
+/// Appends the whole frame of a message in its form of this version.
+pub fn encode_as<M: Message>(version: u32, message: &M, buffer: &mut BytesMut) -> Result<(), FrameError> {
+    encode_header(version, message, buffer)?;
     if let Some(payload) = message.payload() {
         buffer.extend_from_slice(payload);
     }
@@ -55,12 +62,12 @@ pub fn encode<M: Message + Serialize>(message: &M, buffer: &mut BytesMut) -> Res
 }
 
 /// Everything but the raw bytes, whose length is already counted in.
-fn encode_header<M: Message + Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), FrameError> {
+fn encode_header<M: Message>(version: u32, message: &M, buffer: &mut BytesMut) -> Result<(), FrameError> {
     let start = buffer.len();
     buffer.put_u32(0);
-    if postcard::to_io(message, (&mut *buffer).writer()).is_err() {
+    if let Err(error) = message.write(version, (&mut *buffer).writer()) {
         buffer.truncate(start);
-        return Err(FrameError::Malformed("message cannot be encoded"));
+        return Err(error);
     }
     let body = buffer.len() - start - 4;
     let length = body + message.payload().map_or(0, Bytes::len);
@@ -78,6 +85,8 @@ pub struct FrameReader<R> {
     buffer: BytesMut,
     /// Longest frame, in bytes.
     most: usize,
+    /// In which version of the protocol messages come.
+    version: u32,
     budget: Option<Budget>,
 }
 
@@ -90,7 +99,13 @@ struct Budget {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub fn new(stream: R) -> Self {
-        Self { stream, buffer: BytesMut::with_capacity(READ_AHEAD), most: MAX_FRAME, budget: None }
+        Self {
+            stream,
+            buffer: BytesMut::with_capacity(READ_AHEAD),
+            most: MAX_FRAME,
+            version: PROTOCOL_VERSION,
+            budget: None,
+        }
     }
 
     /// The same for a peer that is not trusted. Long frames that have come in half take no more than `bytes` together, one
@@ -99,13 +114,18 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { budget: Some(Budget { bytes, held: None }), ..Self::new(stream) }
     }
 
+    /// From here on messages have the form of this version.
+    pub fn speak(&mut self, version: u32) {
+        self.version = version;
+    }
+
     /// Takes no frame that is longer than this, in bytes.
     pub fn limit(&mut self, most: usize) {
         self.most = most.min(MAX_FRAME);
     }
 
     /// The next message, or `None` when the peer closed between two. Cancel safe.
-    pub async fn receive<M: Message + DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+    pub async fn receive<M: Message>(&mut self) -> Result<Option<M>, FrameError> {
         loop {
             let ahead = match self.length()? {
                 Some(length) if self.buffer.len() >= PREFIX + length => {
@@ -114,7 +134,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                     if let Some(budget) = &mut self.budget {
                         budget.held = None;
                     }
-                    return decode(&frame).map(Some);
+                    return decode_as(self.version, &frame).map(Some);
                 }
                 Some(length) => {
                     self.afford(length).await;
@@ -167,16 +187,23 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 pub struct FrameWriter<W> {
     stream: W,
     buffer: BytesMut,
+    /// In which version of the protocol messages go.
+    version: u32,
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub fn new(stream: W) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+        Self { stream, buffer: BytesMut::new(), version: PROTOCOL_VERSION }
+    }
+
+    /// From here on messages have the form of this version.
+    pub fn speak(&mut self, version: u32) {
+        self.version = version;
     }
 
     /// Not cancel safe: a send that is dropped half way leaves the connection unusable.
-    pub async fn send<M: Message + Serialize>(&mut self, message: &M) -> Result<(), FrameError> {
-        encode_header(message, &mut self.buffer)?;
+    pub async fn send<M: Message>(&mut self, message: &M) -> Result<(), FrameError> {
+        encode_header(self.version, message, &mut self.buffer)?;
         if let Some(payload) = message.payload() {
             if payload.len() > INLINE {
                 self.write_with(payload.clone()).await?;

@@ -1,17 +1,34 @@
-use std::fmt;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Features, Refusal};
+use super::{Features, FrameError, Refusal, version_1};
 
 /// A message that may be followed by raw bytes in its frame.
-pub trait Message {
+pub trait Message: Serialize + DeserializeOwned {
+    /// Its form in this version of the protocol, without the raw bytes.
+    fn write(&self, _version: u32, to: impl io::Write) -> Result<(), FrameError> {
+        put(self, to)
+    }
+    /// Reads that form, and says what comes after it.
+    fn read(_version: u32, frame: &[u8]) -> Result<(Self, &[u8]), FrameError> {
+        get(frame)
+    }
     /// The raw bytes of this message, if its kind carries any.
     fn payload(&self) -> Option<&Bytes>;
     /// Where decoding puts them.
     fn payload_mut(&mut self) -> Option<&mut Bytes>;
+}
+
+pub(super) fn put(message: &impl Serialize, to: impl io::Write) -> Result<(), FrameError> {
+    postcard::to_io(message, to).map(|_| ()).map_err(|_| FrameError::Malformed("message cannot be encoded"))
+}
+
+pub(super) fn get<M: DeserializeOwned>(frame: &[u8]) -> Result<(M, &[u8]), FrameError> {
+    postcard::take_from_bytes(frame).map_err(|_| FrameError::Malformed("not a known message"))
 }
 
 /// Names one execution; chosen by the caller, unique for the life of the sandbox.
@@ -90,6 +107,8 @@ pub struct StartExec {
     /// Where to go on if this exec was started before.
     pub stdout_offset: u64,
     pub stderr_offset: u64,
+    /// Which variables of `env` are secrets. [`Secrets`](Request::Secrets) gives their values back as long as the exec is not spent.
+    pub secret_names: Vec<String>,
 }
 
 impl StartExec {
@@ -105,6 +124,7 @@ impl StartExec {
             stdin: false,
             stdout_offset: 0,
             stderr_offset: 0,
+            secret_names: Vec::new(),
         }
     }
 }
@@ -159,9 +179,7 @@ pub enum Request {
     ListExecs,
     ReadFile {
         path: String,
-        offset: u64,
-        /// Most bytes to send; all when absent.
-        limit: Option<u64>,
+        part: FilePart,
     },
     WriteFile {
         path: String,
@@ -205,31 +223,33 @@ pub enum Request {
     SetEnvironment {
         env: Vec<(String, String)>,
     },
-    /// `StartExec`, where these variables of its own environment are secrets, which [`Secrets`](Self::Secrets) gives
-    /// back as long as the exec is not spent.
-    StartSecretExec {
-        start: StartExec,
-        secret_names: Vec<String>,
-    },
     /// The values of an exec's secrets; without an exec, of these variables of the sandbox's environment. For a caller
     /// that takes the sandbox over and masks them.
     Secrets {
         exec_id: Option<ExecId>,
         names: Vec<String>,
     },
-    /// `ReadFile` of so many bytes before the end, as it is when the file is opened.
-    ReadFileEnd {
-        path: String,
-        last: u64,
+}
+
+/// What of a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilePart {
+    From {
+        offset: u64,
+        /// Most bytes to send; all when absent.
+        limit: Option<u64>,
     },
+    /// So many before the end, as it is when the file is opened.
+    Last { bytes: u64 },
 }
 
 impl Request {
     /// What an agent must be able to do for this. Whoever has not said so is not asked.
     pub fn needs(&self) -> Features {
         match self {
-            Self::StartSecretExec { .. } | Self::Secrets { .. } => Features::SECRETS,
-            Self::ReadFileEnd { .. } => Features::READ_END,
+            Self::StartExec(start) if !start.secret_names.is_empty() => Features::SECRETS,
+            Self::Secrets { .. } => Features::SECRETS,
+            Self::ReadFile { part: FilePart::Last { .. }, .. } => Features::READ_END,
             Self::Ping
             | Self::Stats
             | Self::SetDeadline { .. }
@@ -242,7 +262,7 @@ impl Request {
             | Self::ResizeExec { .. }
             | Self::KillExec { .. }
             | Self::ListExecs
-            | Self::ReadFile { .. }
+            | Self::ReadFile { part: FilePart::From { .. }, .. }
             | Self::WriteFile { .. }
             | Self::List { .. }
             | Self::Stat { .. }
@@ -364,18 +384,12 @@ pub enum ExecEnd {
     Signaled {
         signal: i32,
     },
-    /// Not said any more: how it really ended was lost in it.
-    TimedOut,
-    /// Not said any more, for the same reason.
-    Killed {
-        cause: KillCause,
-    },
     /// Its time was up, and this became of it.
-    TimedOutAs {
+    TimedOut {
         left: Left,
     },
     /// It was asked to end, and this became of it.
-    KilledAs {
+    Killed {
         cause: KillCause,
         left: Left,
     },
@@ -410,9 +424,8 @@ impl ExecEnd {
         match self {
             Self::Exited { code } => *code,
             Self::Signaled { signal } => 128 + signal,
-            Self::TimedOut | Self::TimedOutAs { left: _ } => 124,
-            Self::Killed { cause: _ } => 137,
-            Self::KilledAs { cause: _, left } | Self::OutOfMemory { left } => left.exit_code(),
+            Self::TimedOut { left: _ } => 124,
+            Self::Killed { cause: _, left } | Self::OutOfMemory { left } => left.exit_code(),
         }
     }
 }
@@ -482,10 +495,27 @@ pub struct Stats {
     pub deadline_in: Option<Duration>,
 }
 
+/// What had another form in version 1.
+macro_rules! in_version_1 {
+    ($before:ty) => {
+        fn write(&self, version: u32, to: impl io::Write) -> Result<(), FrameError> {
+            if version > 1 { put(self, to) } else { put(&<$before>::try_from(self.clone())?, to) }
+        }
+        fn read(version: u32, frame: &[u8]) -> Result<(Self, &[u8]), FrameError> {
+            if version > 1 {
+                return get(frame);
+            }
+            let (message, rest) = get::<$before>(frame)?;
+            Ok((message.into(), rest))
+        }
+    };
+}
+
 /// One list of the variants with bytes, for both borrows: the two must never differ.
 macro_rules! payload {
-    ($message:ty: $($with:pat => $bytes:ident),+; $($without:pat),+ $(,)?) => {
+    ($message:ty $(, $before:ty)?: $($with:pat => $bytes:ident),+; $($without:pat),+ $(,)?) => {
         impl Message for $message {
+            $(in_version_1!($before);)?
             fn payload(&self) -> Option<&Bytes> {
                 match self {
                     $($with => Some($bytes),)+
@@ -502,14 +532,14 @@ macro_rules! payload {
     };
 }
 
-payload!(Request:
+payload!(Request, version_1::Request:
     Self::WriteStdin { exec_id: _, offset: _, bytes } => bytes;
     Self::Ping, Self::Stats, Self::SetDeadline { .. }, Self::Shutdown { .. }, Self::StartExec(_),
     Self::AttachExec(_), Self::SignalExec { .. }, Self::CloseStdin { .. }, Self::ResizeExec { .. },
     Self::KillExec { .. }, Self::ListExecs, Self::ReadFile { .. }, Self::WriteFile { .. }, Self::List { .. },
     Self::Stat { .. }, Self::Delete { .. }, Self::Move { .. }, Self::Chmod { .. }, Self::Glob { .. },
-    Self::Mkdir { .. }, Self::OpenTcp { .. }, Self::SetEnvironment { .. }, Self::StartSecretExec { .. },
-    Self::Secrets { .. }, Self::ReadFileEnd { .. },
+    Self::Mkdir { .. }, Self::OpenTcp { .. }, Self::SetEnvironment { .. },
+    Self::Secrets { .. },
 );
 
 payload!(Input:
@@ -517,7 +547,7 @@ payload!(Input:
     Self::Ack { .. }, Self::CloseStdin, Self::Resize { .. }, Self::Signal { .. }, Self::Commit,
 );
 
-payload!(Reply:
+payload!(Reply, version_1::Reply:
     Self::Output { stream: _, offset: _, bytes } => bytes, Self::Chunk { bytes } => bytes;
     Self::Done, Self::Refused(_), Self::Stats(_), Self::Started(_), Self::StdinTaken { .. }, Self::Exited(_),
     Self::Superseded, Self::Execs(_), Self::File(_), Self::Written { .. }, Self::Entries(_), Self::Paths(_),

@@ -31,10 +31,10 @@
 //! |---|---|
 //! | `Ping`, `SetDeadline`, `Shutdown`, `SignalExec`, `WriteStdin`, `CloseStdin`, `ResizeExec`, `KillExec`, `SetEnvironment`, `Delete`, `Move`, `Chmod`, `Mkdir` | `Done` |
 //! | `Stats` | `Stats` |
-//! | `StartExec`, `StartSecretExec`, `AttachExec` | `Started`, then `Output`\*, then `Exited` or `Superseded` |
+//! | `StartExec`, `AttachExec` | `Started`, then `Output`\*, then `Exited` or `Superseded` |
 //! | `ListExecs` | `Execs`\*, `Done` |
 //! | `Secrets` | `Secrets` |
-//! | `ReadFile`, `ReadFileEnd` | `File`, `Chunk`\*, `Done` |
+//! | `ReadFile` | `File`, `Chunk`\*, `Done` |
 //! | `WriteFile` | the caller sends `Chunk`\*, `Commit`; `Written` |
 //! | `Stat` | `File` |
 //! | `List` | `Entries`\*, `Listed` |
@@ -73,12 +73,13 @@ mod frame;
 mod hello;
 mod message;
 mod refusal;
+mod version_1;
 
-pub use frame::{FrameError, FrameReader, FrameWriter, decode, encode};
+pub use frame::{FrameError, FrameReader, FrameWriter, decode, decode_as, encode, encode_as};
 pub use hello::{Features, Greeting, Hello, Offer, Versions};
 pub use message::{
-    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, Input, KillCause, Left, Message, Reply,
-    Request, SecretValues, StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
+    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, FilePart, Input, KillCause, Left, Message,
+    Reply, Request, SecretValues, StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
 };
 pub use refusal::{
     AttachRefusal, ExecRefusal, FileErrorKind, FileRefusal, Refusal, StartErrorKind, StartRefusal,

@@ -218,8 +218,8 @@ impl Exec {
         let status = reaped.status;
         let left = left(status);
         let end = match (state.timed_out, state.killed, left) {
-            (true, _, left) => ExecEnd::TimedOutAs { left },
-            (false, Some(cause), left) => ExecEnd::KilledAs { cause, left },
+            (true, _, left) => ExecEnd::TimedOut { left },
+            (false, Some(cause), left) => ExecEnd::Killed { cause, left },
             (false, None, left) if oom => ExecEnd::OutOfMemory { left },
             (false, None, Left::Signal(signal)) => ExecEnd::Signaled { signal },
             (false, None, Left::Code(code)) => ExecEnd::Exited { code },

@@ -47,6 +47,8 @@ async fn handshake(reader: &mut Reader, writer: &mut Writer) -> Result<Option<Re
         return Ok(None);
     };
     Hello::ours().send(version, writer).await?;
+    reader.speak(version);
+    writer.speak(version);
     if !reader.has_next() {
         // It may be waiting for ours before it asks.
         writer.flush().await?;
@@ -67,11 +69,7 @@ async fn answer(
     }
     let reply = match request {
         Request::StartExec(mut start) => {
-            agent.complete_environment(&mut start.env);
-            return start_exec(agent, &start, Vec::new(), &mut reader, &mut writer).await;
-        }
-        Request::StartSecretExec { mut start, secret_names } => {
-            let secrets = values_of(&start.env, &secret_names);
+            let secrets = values_of(&start.env, &start.secret_names);
             agent.complete_environment(&mut start.env);
             return start_exec(agent, &start, secrets, &mut reader, &mut writer).await;
         }
@@ -91,13 +89,7 @@ async fn answer(
             Reply::Done
         }
         Request::OpenTcp { port } => return tunnel::serve(port, reader, writer).await,
-        Request::ReadFile { path, offset, limit } => {
-            let part = files::Part::From { offset, limit };
-            return files::read(agent, path, part, &mut writer).await;
-        }
-        Request::ReadFileEnd { path, last } => {
-            return files::read(agent, path, files::Part::Last(last), &mut writer).await;
-        }
+        Request::ReadFile { path, part } => return files::read(agent, path, part, &mut writer).await,
         Request::WriteFile { path, mode, size_hint, sync } => {
             let write = files::Write { path, mode, size_hint, sync };
             return files::write(agent, write, &mut reader, &mut writer).await;

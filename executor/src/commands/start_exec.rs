@@ -167,12 +167,10 @@ async fn connect(
         tty: spec.tty.map(|size| protocol::TerminalSize { rows: size.rows, cols: size.cols }),
         timeout: spec.timeout_ms.map(Duration::from_millis),
         stdin: spec.stdin,
+        secret_names: spec.secret_names.clone(),
         ..StartExec::new(exec.as_bytes().to_owned().into(), spec.argv.iter().cloned())
     };
-    if spec.secret_names.is_empty() {
-        return hosted.agent.start_exec(start).await;
-    }
-    hosted.agent.start_secret_exec(start, spec.secret_names.clone()).await
+    hosted.agent.start_exec(start).await
 }
 
 async fn refused(

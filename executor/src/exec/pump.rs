@@ -395,21 +395,16 @@ impl Pump {
                 let signal = if let Left::Signal(signal) = left { Some(signal) } else { None };
                 ExecExited { exec, code: left.exit_code(), signal, asked: None, ended }.into()
             }
-            protocol::ExecEnd::TimedOut => ExecTimedOut { exec, code: None, signal: None, ended }.into(),
-            protocol::ExecEnd::TimedOutAs { left: Left::Code(code) } => {
+            protocol::ExecEnd::TimedOut { left: Left::Code(code) } => {
                 ExecTimedOut { exec, code: Some(code), signal: None, ended }.into()
             }
-            protocol::ExecEnd::TimedOutAs { left: Left::Signal(signal) } => {
+            protocol::ExecEnd::TimedOut { left: Left::Signal(signal) } => {
                 ExecTimedOut { exec, code: None, signal: Some(signal), ended }.into()
             }
-            // Of an agent from before it told more than that.
-            protocol::ExecEnd::Killed { cause } => {
-                ExecKilled { exec, signal: 9, asked: Some(self.asked(cause)), ended }.into()
-            }
-            protocol::ExecEnd::KilledAs { cause, left: Left::Signal(signal) } => {
+            protocol::ExecEnd::Killed { cause, left: Left::Signal(signal) } => {
                 ExecKilled { exec, signal, asked: Some(self.asked(cause)), ended }.into()
             }
-            protocol::ExecEnd::KilledAs { cause, left: Left::Code(code) } => {
+            protocol::ExecEnd::Killed { cause, left: Left::Code(code) } => {
                 ExecExited { exec, code, signal: None, asked: Some(self.asked(cause)), ended }.into()
             }
         };

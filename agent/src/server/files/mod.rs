@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use agent::protocol::{FileRefusal, FrameError, Input, MAX_CHUNK, Reply};
+use agent::protocol::{FilePart, FileRefusal, FrameError, Input, MAX_CHUNK, Reply};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
@@ -58,28 +58,20 @@ async fn finish(writer: &mut Writer, reply: Reply) -> Result<(), FrameError> {
     writer.flush().await
 }
 
-/// What of a file is read.
-#[derive(Clone, Copy)]
-pub enum Part {
-    From {
-        offset: u64,
-        limit: Option<u64>,
-    },
-    /// So many bytes before the end.
-    Last(u64),
-}
-
-impl Part {
-    /// Where it begins in a file of this size, and how long it is at most.
-    fn of(self, size: u64) -> (u64, u64) {
-        match self {
-            Self::From { offset, limit } => (offset, limit.unwrap_or(u64::MAX)),
-            Self::Last(count) => (size.saturating_sub(count), count),
-        }
+/// Where a part begins in a file of this size, and how long it is at most.
+fn bounds(part: FilePart, size: u64) -> (u64, u64) {
+    match part {
+        FilePart::From { offset, limit } => (offset, limit.unwrap_or(u64::MAX)),
+        FilePart::Last { bytes } => (size.saturating_sub(bytes), bytes),
     }
 }
 
-pub async fn read(agent: &Agent, path: String, part: Part, writer: &mut Writer) -> Result<(), FrameError> {
+pub async fn read(
+    agent: &Agent,
+    path: String,
+    part: FilePart,
+    writer: &mut Writer,
+) -> Result<(), FrameError> {
     let full = match path::resolve(agent, &path) {
         Ok(full) => full,
         Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
@@ -87,7 +79,7 @@ pub async fn read(agent: &Agent, path: String, part: Part, writer: &mut Writer) 
     let shown = path.clone();
     let opened = blocking(&path, move || {
         let (file, metadata) = open_regular(&full).map_err(named(&shown))?;
-        let (offset, left) = part.of(metadata.len());
+        let (offset, left) = bounds(part, metadata.len());
         let first = read_chunk(&file, offset, left).map_err(named(&shown))?;
         Ok((Arc::new(file), entry_of(&full, &metadata, false), offset, left, first))
     });
