@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    Actor, CommandId, Event, EventData, EventId, Gone, IdError, MissingBody, Position, RequestId, SandboxId,
-    TenantId, UnknownEventType,
+    Actor, CommandId, Event, EventData, EventId, ExecEvent, Gone, IdError, MissingBody, Position, RequestId,
+    SandboxId, TenantId, UnknownEventType,
 };
 
 /// The largest header that is read, in bytes.
@@ -97,13 +97,7 @@ impl Event {
             traceparent: self.traceparent.clone(),
             data,
         };
-        let body = if let EventData::ExecOutput(output) = &self.data {
-            output.bytes.clone()
-        } else if let EventData::ExecInput(input) = &self.data {
-            input.bytes.clone()
-        } else {
-            Bytes::new()
-        };
+        let body = self.data.body().cloned().unwrap_or_default();
         Ok(Frame {
             position: Position::ZERO,
             header: serde_json::to_vec(&header)?.into(),
@@ -118,14 +112,14 @@ impl Frame {
     pub fn decode(&self) -> Result<Event, DecodeError> {
         let header: Header<'_> = serde_json::from_slice(&self.header)?;
         let mut data = EventData::from_json(header.r#type, header.data.get())?;
-        if let EventData::ExecOutput(output) = &mut data {
+        if let EventData::Exec(ExecEvent::Output(output)) = &mut data {
             output.bytes = self.body.clone();
             output.missing = self.missing;
             // 63 bits are what every database counts in; nobody who adds up offsets need look out for more.
             if output.offset.checked_add(output.length()).is_none_or(|end| end > i64::MAX as u64) {
                 return Err(DecodeError::Frame("output past the end of all numbers"));
             }
-        } else if let EventData::ExecInput(input) = &mut data {
+        } else if let EventData::Exec(ExecEvent::Input(input)) = &mut data {
             input.bytes = self.body.clone();
             input.missing = self.missing;
         } else if !self.body.is_empty() {

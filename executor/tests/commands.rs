@@ -45,7 +45,7 @@ async fn a_sandbox_lives_from_its_request_to_its_end() {
     );
     assert_eq!(world.output(running).await.0, b"begun\n");
     let killed = &all[all.len() - 2].event.data;
-    let EventData::ExecKilled(ExecKilled { signal: 9, asked: Some(asked), .. }) = killed else {
+    let EventData::Exec(ExecEvent::Killed(ExecKilled { signal: 9, asked: Some(asked), .. })) = killed else {
         panic!("{killed:?}")
     };
     assert_eq!((asked.cause, &asked.by), (EndCause::Sandbox, &Some(destroy.actor.clone())));
@@ -73,7 +73,9 @@ async fn a_missing_image_fails_the_sandbox_and_says_so() {
     let world = World::start().await;
     let sandbox = world.create("registry.invalid/no/such:image").await;
     let all = world.until(sandbox, "sandbox.failed").await;
-    let EventData::SandboxFailed(failed) = &all.last().unwrap().event.data else { panic!("{all:?}") };
+    let EventData::Sandbox(SandboxEvent::Failed(failed)) = &all.last().unwrap().event.data else {
+        panic!("{all:?}")
+    };
     assert!(matches!(failed.code, FailureCode::ImageNotFound | FailureCode::ImagePullFailed), "{failed:?}");
 }
 
@@ -234,7 +236,9 @@ async fn a_sandbox_whose_command_comes_again_begins_to_run_once() {
     let mut world = World::start().await;
     let sandbox = world.create(IMAGE).await;
     let running = world.until(sandbox, "sandbox.running").await;
-    let EventData::SandboxRequested(requested) = &running[0].event.data else { panic!("{running:?}") };
+    let EventData::Sandbox(SandboxEvent::Requested(requested)) = &running[0].event.data else {
+        panic!("{running:?}")
+    };
     world.stop_executor().await;
     // Another id: JetStream takes it for another command, as one that comes again after a kill.
     let (spec, expires_at) = (requested.spec.clone(), requested.expires_at);
@@ -259,7 +263,9 @@ async fn a_time_to_live_counts_from_when_it_runs_and_waiting_has_an_end() {
     let mut world = World::start().await;
     let first = world.create(IMAGE).await;
     let running = world.until(first, "sandbox.running").await;
-    let EventData::SandboxRequested(requested) = &running[0].event.data else { panic!("{running:?}") };
+    let EventData::Sandbox(SandboxEvent::Requested(requested)) = &running[0].event.data else {
+        panic!("{running:?}")
+    };
     let spec = requested.spec.clone();
     world.stop_executor().await;
     let ask = async |term: Term| {
@@ -291,7 +297,7 @@ async fn a_time_to_live_counts_from_when_it_runs_and_waiting_has_an_end() {
     world.start_executor();
     let all = world.until(patient, "sandbox.running").await;
     let recorded = &all.last().unwrap().event;
-    let EventData::SandboxRunning(runs) = &recorded.data else { panic!("{recorded:?}") };
+    let EventData::Sandbox(SandboxEvent::Running(runs)) = &recorded.data else { panic!("{recorded:?}") };
     assert!(recorded.time > now + seconds(2));
     let ends = (runs.expires_at.unwrap() - recorded.time, runs.lifetime_ends_at.unwrap() - recorded.time);
     assert!((ends.0 - seconds(60)).abs() < seconds(1), "{ends:?}");
@@ -300,7 +306,9 @@ async fn a_time_to_live_counts_from_when_it_runs_and_waiting_has_an_end() {
     assert_eq!(state.expires_at, runs.expires_at.unwrap());
 
     let all = world.until(late, "sandbox.failed").await;
-    let EventData::SandboxFailed(failed) = &all.last().unwrap().event.data else { panic!("{all:?}") };
+    let EventData::Sandbox(SandboxEvent::Failed(failed)) = &all.last().unwrap().event.data else {
+        panic!("{all:?}")
+    };
     assert_eq!(failed.code, FailureCode::QueueTimeout, "{failed:?}");
     for sandbox in [first, patient] {
         world.provider.destroy(sandbox).await.unwrap();

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use events::{
-    Actor, Clock, Event, EventData, EventId, Position, SandboxId, TenantId, Webhook, WebhookId, WebhookPhase,
-    WebhookPingEnded, WebhookState,
+    Actor, Clock, Event, EventData, EventId, Position, SandboxId, TenantId, Webhook, WebhookEvent, WebhookId,
+    WebhookPhase, WebhookPingEnded, WebhookState,
 };
 use feed::{After, Feed, FeedError, Recorded, Topic};
 use record::EventFilter;
@@ -225,22 +225,27 @@ impl Desk {
 
     fn take(&mut self, recorded: &Recorded) {
         let event = &recorded.event;
-        let Some(id) = event.data.webhook() else {
+        let EventData::Webhook(said) = &event.data else {
             self.wake(event);
             return;
         };
+        let id = said.webhook();
         self.webhooks.apply(event);
-        let restart = matches!(event.data, EventData::WebhookSaved(_) | EventData::WebhookRewound(_));
-        if restart && let Some(state) = self.webhooks.get(id).cloned() {
-            self.end(&state.tenant, id);
-            self.begin(&state);
-        } else if let EventData::WebhookDeleted(_) | EventData::WebhookSuspended(_) = &event.data {
-            let stands = self.webhooks.get(id).is_some_and(|state| !is_suspended(state));
-            if !stands {
-                self.end(&event.tenant, id);
+        match said {
+            WebhookEvent::Saved(_) | WebhookEvent::Rewound(_) => {
+                if let Some(state) = self.webhooks.get(id).cloned() {
+                    self.end(&state.tenant, id);
+                    self.begin(&state);
+                }
             }
-        } else if let EventData::WebhookPinged(_) = &event.data {
-            self.ping(id, recorded);
+            WebhookEvent::Deleted(_) | WebhookEvent::Suspended(_) => {
+                let stands = self.webhooks.get(id).is_some_and(|state| !is_suspended(state));
+                if !stands {
+                    self.end(&event.tenant, id);
+                }
+            }
+            WebhookEvent::Pinged(_) => self.ping(id, recorded),
+            WebhookEvent::Advanced(_) | WebhookEvent::Failed(_) | WebhookEvent::PingEnded(_) => {}
         }
     }
 
@@ -297,7 +302,7 @@ impl Desk {
         let mut waiting: Vec<Recorded> = Vec::new();
         for frame in frames.into_iter().filter(|frame| frame.position <= head) {
             let Ok(event) = frame.decode() else { continue };
-            if let EventData::WebhookPingEnded(ended) = &event.data {
+            if let EventData::Webhook(WebhookEvent::PingEnded(ended)) = &event.data {
                 waiting.retain(|ping| ping.event.id != ended.ping);
             } else if event.time >= not_before {
                 waiting.push(Recorded { frame, event });

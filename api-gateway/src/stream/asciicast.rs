@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
-use events::{Event, EventData, ExecStarted, OutputStream, TerminalSize};
+use events::{Event, EventData, ExecEvent, ExecStarted, OutputStream, TerminalSize};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -91,9 +91,11 @@ impl Asciicast {
 
     /// Appends what an event of the exec adds.
     pub fn event(&mut self, event: &Event, out: &mut BytesMut) {
-        match &event.data {
-            EventData::ExecStarted(started) => self.start(event.time, started, out),
-            EventData::ExecOutput(output) => {
+        // What is not about execs has no line.
+        let EventData::Exec(data) = &event.data else { return };
+        match data {
+            ExecEvent::Started(started) => self.start(event.time, started, out),
+            ExecEvent::Output(output) => {
                 for piece in pieces(event.time, output) {
                     let splitter = match output.stream {
                         OutputStream::Stdout => &mut self.stdout,
@@ -108,64 +110,29 @@ impl Asciicast {
                     self.line(event.time, "m", &text, out);
                 }
             }
-            EventData::ExecInput(input) => self.input(event.time, &input.bytes, out),
-            EventData::ExecResized(resized) => {
+            ExecEvent::Input(input) => self.input(event.time, &input.bytes, out),
+            ExecEvent::Resized(resized) => {
                 let size = resized.size;
                 self.line(event.time, "r", &format!("{}x{}", size.cols, size.rows), out);
             }
-            EventData::ExecExited(exited) => self.end(event.time, Some(exited.code), out),
-            EventData::ExecTimedOut(_) => self.end(event.time, Some(124), out),
-            EventData::ExecKilled(killed) => {
+            ExecEvent::Exited(exited) => self.end(event.time, Some(exited.code), out),
+            ExecEvent::TimedOut(_) => self.end(event.time, Some(124), out),
+            ExecEvent::Killed(killed) => {
                 self.end(event.time, Some(128_i32.saturating_add(killed.signal)), out)
             }
-            EventData::ExecFailed(failed) => {
+            ExecEvent::Failed(failed) => {
                 self.line(event.time, "m", &failed.message, out);
                 self.end(event.time, None, out);
             }
-            EventData::ExecOutcomeUnknown(unknown) => {
+            ExecEvent::OutcomeUnknown(unknown) => {
                 self.line(event.time, "m", &unknown.message, out);
                 self.end(event.time, None, out);
             }
-            // Signals have no code in the format, and the rest is not about execs.
-            EventData::ExecRequested(_)
-            | EventData::ExecSignaled(_)
-            | EventData::SandboxRequested(_)
-            | EventData::SandboxStarting(_)
-            | EventData::SandboxPulling(_)
-            | EventData::SandboxRunning(_)
-            | EventData::SandboxFailed(_)
-            | EventData::SandboxTtlExtended(_)
-            | EventData::SandboxUnhealthy(_)
-            | EventData::SandboxDestroying(_)
-            | EventData::SandboxDestroyed(_)
-            | EventData::ExecAttached(_)
-            | EventData::ExecDetached(_)
-            | EventData::SandboxLost(_)
-            | EventData::SandboxErased(_)
-            | EventData::FileWritten(_)
-            | EventData::FileRead(_)
-            | EventData::FileDeleted(_)
-            | EventData::FileMoved(_)
-            | EventData::FileModeChanged(_)
-            | EventData::TemplateSaved(_)
-            | EventData::TemplateDeleted(_)
-            | EventData::NodeJoined(_)
-            | EventData::NodeDraining(_)
-            | EventData::AccessGranted(_)
-            | EventData::AccessRevoked(_)
-            | EventData::AccessDenied(_)
-            | EventData::AuditCheckpoint(_)
-            | EventData::LogTrimmed(_)
-            | EventData::LogRestored(_)
-            | EventData::AuditKeyChanged(_)
-            | EventData::WebhookSaved(_)
-            | EventData::WebhookDeleted(_)
-            | EventData::WebhookAdvanced(_)
-            | EventData::WebhookRewound(_)
-            | EventData::WebhookSuspended(_)
-            | EventData::WebhookFailed(_)
-            | EventData::WebhookPinged(_)
-            | EventData::WebhookPingEnded(_) => {}
+            // The format has no code for these.
+            ExecEvent::Requested(_)
+            | ExecEvent::Signaled(_)
+            | ExecEvent::Attached(_)
+            | ExecEvent::Detached(_) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{Event, EventData, ExecId, Frame, OutputStream, Position};
+use events::{Event, EventData, ExecEvent, ExecId, Frame, OutputStream, Position};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -72,7 +72,7 @@ impl Frames {
         let Ok(event) = frame.decode() else {
             return Vec::new();
         };
-        if let EventData::ExecOutput(output) = &event.data
+        if let EventData::Exec(ExecEvent::Output(output)) = &event.data
             && output.missing.is_none()
         {
             let key = (output.exec, output.stream);
@@ -84,13 +84,13 @@ impl Frames {
                 })
                 .collect();
         }
-        if let EventData::ExecInput(input) = &event.data
+        if let EventData::Exec(ExecEvent::Input(input)) = &event.data
             && input.missing.is_none()
         {
             return vec![input_frame(frame.position, &event, input.exec, &input.bytes)];
         }
         let mut playables = match event.data.exec() {
-            Some(exec) if is_end(&event.data) => self.rest(frame.position, event.time, exec),
+            Some(exec) if event.data.ends_exec() => self.rest(frame.position, event.time, exec),
             Some(_) | None => Vec::new(),
         };
         if let Ok(header) = serde_json::from_slice(&frame.header) {
@@ -119,17 +119,6 @@ impl Frames {
             })
             .collect()
     }
-}
-
-fn is_end(data: &EventData) -> bool {
-    matches!(
-        data,
-        EventData::ExecExited(_)
-            | EventData::ExecTimedOut(_)
-            | EventData::ExecKilled(_)
-            | EventData::ExecFailed(_)
-            | EventData::ExecOutcomeUnknown(_)
-    )
 }
 
 fn output_frame(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use events::{AccessDenied, Event, EventData, Position};
+use events::{AccessDenied, AccessEvent, Event, EventData, Position};
 use record::EventFilter;
 use reqwest::Method;
 
@@ -24,7 +24,9 @@ async fn denied(
                 let header = String::from_utf8_lossy(&frame.header);
                 assert!(!header.contains("secret"), "{header}");
                 let event = frame.decode().unwrap();
-                let EventData::AccessDenied(denied) = event.data.clone() else { panic!("{event:?}") };
+                let EventData::Access(AccessEvent::Denied(denied)) = event.data.clone() else {
+                    panic!("{event:?}")
+                };
                 (event, denied)
             })
             .collect();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use events::{AccessRevoked, DetachReason, EventData, Position};
+use events::{AccessEvent, AccessRevoked, DetachReason, EventData, ExecEvent, Position};
 use futures::StreamExt;
 use record::EventFilter;
 use reqwest::Method;
@@ -100,8 +100,10 @@ async fn a_link_is_listed_and_revoked_at_every_gateway_and_what_it_opened_ends()
     assert_eq!((revoked.tenant.as_str(), revoked.actor.to_string().as_str()), ("red", "client:key-of-red"));
     let said =
         AccessRevoked { exec: exec.parse().unwrap(), viewer: link["id"].as_str().unwrap().parse().unwrap() };
-    assert_eq!(revoked.data, EventData::AccessRevoked(said));
-    let EventData::ExecDetached(detached) = found[1].decode().unwrap().data else { panic!("{found:?}") };
+    assert_eq!(revoked.data, EventData::Access(AccessEvent::Revoked(said)));
+    let EventData::Exec(ExecEvent::Detached(detached)) = found[1].decode().unwrap().data else {
+        panic!("{found:?}")
+    };
     assert_eq!(detached.reason, DetachReason::Revoked);
 }
 

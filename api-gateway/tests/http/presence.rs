@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use events::{DetachReason, Event, EventData, Position};
+use events::{DetachReason, Event, EventData, ExecEvent, Position};
 use futures::StreamExt;
 use record::EventFilter;
 use serde_json::json;
@@ -39,8 +39,8 @@ async fn who_watched_is_told_with_how_far() {
     let key = [("x-api-key", RED), ("x-user-id", "ada")];
     watch_to_the_end(&world, &format!("{path}?stdout_offset=2"), &key).await;
     let told = presence(&world, &exec, 2).await;
-    let EventData::ExecAttached(attached) = &told[0].data else { panic!("{told:?}") };
-    let EventData::ExecDetached(detached) = &told[1].data else { panic!("{told:?}") };
+    let EventData::Exec(ExecEvent::Attached(attached)) = &told[0].data else { panic!("{told:?}") };
+    let EventData::Exec(ExecEvent::Detached(detached)) = &told[1].data else { panic!("{told:?}") };
     assert_eq!(told[0].actor.to_string(), "client:key-of-red/ada");
     assert_eq!((attached.writes, attached.source.as_deref(), attached.untold), (true, Some("127.0.0.1"), 0));
     assert_eq!((attached.stdout_offset, attached.stderr_offset), (2, 0));
@@ -52,7 +52,7 @@ async fn who_watched_is_told_with_how_far() {
     let link = world.post(&format!("/execs/{exec}/viewers"), json!({}), 201).await;
     watch_to_the_end(&world, &format!("{path}?viewer={}", link["token"].as_str().unwrap()), &[]).await;
     let told = presence(&world, &exec, 4).await;
-    let EventData::ExecAttached(attached) = &told[2].data else { panic!("{told:?}") };
+    let EventData::Exec(ExecEvent::Attached(attached)) = &told[2].data else { panic!("{told:?}") };
     assert!(!attached.writes && told[2].actor.to_string().starts_with("viewer:vl-"), "{told:?}");
 
     let timeline = world.get(&format!("/sandboxes/{sandbox}/timeline")).await.to_string();
@@ -79,7 +79,7 @@ async fn a_viewer_that_leaves_a_running_exec_is_told_and_one_that_flaps_fills_no
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(presence(&world, &exec, 40).await.len(), 40, "twenty came and went, the rest is counted");
     for event in &told {
-        if let EventData::ExecDetached(detached) = &event.data {
+        if let EventData::Exec(ExecEvent::Detached(detached)) = &event.data {
             assert_eq!(detached.reason, DetachReason::Left);
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use audit::{PublicKeys, verify_store};
-use events::{Event, EventData, Position};
+use events::{Event, EventData, ExecEvent, FileEvent, Position};
 use record::{EventFilter, EventStore};
 
 use crate::client::Violation;
@@ -83,11 +83,11 @@ pub fn check_ledger(ledger: &Ledger, events: &[(Position, Event)]) -> Result<(),
     for (position, event) in events {
         let name = event.data.type_name();
         let sandbox = event.sandbox.map(|sandbox| sandbox.to_string()).unwrap_or_default();
-        if let EventData::FileWritten(written) = &event.data {
+        if let EventData::File(FileEvent::Written(written)) = &event.data {
             files.insert((sandbox, written.path.clone()));
             continue;
         }
-        if let EventData::ExecStarted(begun) = &event.data {
+        if let EventData::Exec(ExecEvent::Started(begun)) = &event.data {
             let command = begun.spec.argv.join(" ");
             for exec in ledger.execs.keys().filter(|exec| mentions(&command, exec)) {
                 started.entry(exec.clone()).or_default().push(format!("{} at {position}", begun.exec));

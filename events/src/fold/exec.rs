@@ -2,8 +2,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Asked, EndCause, Event, EventData, ExecEnded, ExecId, ExecSpec, FailureCode, OutputStream, SandboxId,
-    TenantId,
+    Asked, EndCause, Event, EventData, ExecEnded, ExecEvent, ExecId, ExecSpec, FailureCode, OutputStream,
+    SandboxId, TenantId,
 };
 
 /// What the log says about one exec.
@@ -98,9 +98,8 @@ impl ExecState {
     /// The state after `event`, given the state before it. The first terminal event wins; what does not fit changes
     /// nothing.
     pub fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
-        let (Some(id), Some(sandbox)) = (event.data.exec(), event.sandbox) else {
-            return state;
-        };
+        let (Some(sandbox), EventData::Exec(data)) = (event.sandbox, &event.data) else { return state };
+        let id = data.exec();
         let begin = |spec, pending| Self {
             id,
             tenant: event.tenant.clone(),
@@ -114,23 +113,23 @@ impl ExecState {
             request_digest: None,
             end: None,
         };
-        let mut state = match (state, &event.data) {
+        let mut state = match (state, data) {
             (Some(state), _) => state,
-            (None, EventData::ExecRequested(requested)) => begin(Some(requested.spec.clone()), true),
-            (None, EventData::ExecStarted(started)) => begin(Some(started.spec.clone()), false),
-            (None, EventData::ExecFailed(_) | EventData::ExecOutcomeUnknown(_)) => begin(None, false),
+            (None, ExecEvent::Requested(requested)) => begin(Some(requested.spec.clone()), true),
+            (None, ExecEvent::Started(started)) => begin(Some(started.spec.clone()), false),
+            (None, ExecEvent::Failed(_) | ExecEvent::OutcomeUnknown(_)) => begin(None, false),
             (None, _) => return None,
         };
         if state.id == id && state.end.is_none() {
-            state.advance(event);
+            state.advance(event, data);
         }
         Some(state)
     }
 
-    fn advance(&mut self, event: &Event) {
+    fn advance(&mut self, event: &Event, data: &ExecEvent) {
         let at = event.time;
-        match &event.data {
-            EventData::ExecOutput(output) => {
+        match data {
+            ExecEvent::Output(output) => {
                 let end = output.offset + output.length();
                 let recorded = match output.stream {
                     OutputStream::Stdout => &mut self.stdout_bytes,
@@ -138,7 +137,7 @@ impl ExecState {
                 };
                 *recorded = (*recorded).max(end);
             }
-            EventData::ExecExited(exited) => {
+            ExecEvent::Exited(exited) => {
                 self.note_asked(exited.asked.as_ref());
                 self.end = Some(ExecEnd::Exited {
                     code: exited.code,
@@ -147,7 +146,7 @@ impl ExecState {
                     ended: exited.ended,
                 });
             }
-            EventData::ExecTimedOut(timed_out) => {
+            ExecEvent::TimedOut(timed_out) => {
                 self.end = Some(ExecEnd::TimedOut {
                     code: timed_out.code,
                     signal: timed_out.signal,
@@ -155,71 +154,36 @@ impl ExecState {
                     ended: timed_out.ended,
                 });
             }
-            EventData::ExecKilled(killed) => {
+            ExecEvent::Killed(killed) => {
                 self.note_asked(killed.asked.as_ref());
                 self.end = Some(ExecEnd::Killed { signal: killed.signal, at, ended: killed.ended });
             }
-            EventData::ExecFailed(failed) => {
+            ExecEvent::Failed(failed) => {
                 self.request_digest.clone_from(&failed.request_digest);
                 self.end = Some(ExecEnd::Failed { code: failed.code, message: failed.message.clone(), at });
             }
-            EventData::ExecOutcomeUnknown(unknown) => {
+            ExecEvent::OutcomeUnknown(unknown) => {
                 self.end = Some(ExecEnd::OutcomeUnknown { message: unknown.message.clone(), at });
             }
-            EventData::ExecStarted(started) => {
+            ExecEvent::Started(started) => {
                 self.pending = false;
                 self.spec = Some(started.spec.clone());
             }
-            EventData::ExecResized(resized) => {
+            ExecEvent::Resized(resized) => {
                 if let Some(spec) = &mut self.spec {
                     spec.tty = Some(resized.size);
                 }
             }
-            EventData::ExecSignaled(signaled) => {
+            ExecEvent::Signaled(signaled) => {
                 if signaled.kill && self.asked.is_none() {
                     let by = Some(event.actor.clone());
                     self.asked = Some(Asked { cause: EndCause::Request, by, signal: signaled.signal });
                 }
             }
-            EventData::ExecRequested(_)
-            | EventData::ExecInput(_)
-            | EventData::ExecAttached(_)
-            | EventData::ExecDetached(_)
-            | EventData::SandboxRequested(_)
-            | EventData::SandboxStarting(_)
-            | EventData::SandboxPulling(_)
-            | EventData::SandboxRunning(_)
-            | EventData::SandboxFailed(_)
-            | EventData::SandboxTtlExtended(_)
-            | EventData::SandboxUnhealthy(_)
-            | EventData::SandboxDestroying(_)
-            | EventData::SandboxDestroyed(_)
-            | EventData::SandboxLost(_)
-            | EventData::FileWritten(_)
-            | EventData::FileRead(_)
-            | EventData::FileDeleted(_)
-            | EventData::FileMoved(_)
-            | EventData::FileModeChanged(_)
-            | EventData::TemplateSaved(_)
-            | EventData::TemplateDeleted(_)
-            | EventData::NodeJoined(_)
-            | EventData::NodeDraining(_)
-            | EventData::SandboxErased(_)
-            | EventData::AccessGranted(_)
-            | EventData::AccessRevoked(_)
-            | EventData::AccessDenied(_)
-            | EventData::AuditCheckpoint(_)
-            | EventData::LogTrimmed(_)
-            | EventData::LogRestored(_)
-            | EventData::AuditKeyChanged(_)
-            | EventData::WebhookSaved(_)
-            | EventData::WebhookDeleted(_)
-            | EventData::WebhookAdvanced(_)
-            | EventData::WebhookRewound(_)
-            | EventData::WebhookSuspended(_)
-            | EventData::WebhookFailed(_)
-            | EventData::WebhookPinged(_)
-            | EventData::WebhookPingEnded(_) => {}
+            ExecEvent::Requested(_)
+            | ExecEvent::Input(_)
+            | ExecEvent::Attached(_)
+            | ExecEvent::Detached(_) => {}
         }
     }
 

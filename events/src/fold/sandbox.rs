@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Actor, DestroyReason, Event, EventData, FailureCode, NodeId, SandboxId, SandboxSpec, TenantId, Term,
+    Actor, DestroyReason, Event, EventData, FailureCode, NodeId, SandboxEvent, SandboxId, SandboxSpec,
+    TenantId, Term,
 };
 
 /// What the log says about one sandbox.
@@ -98,9 +99,9 @@ impl SandboxState {
     /// The state after `event`, given the state before it. The first terminal event wins; what does not fit changes
     /// nothing.
     pub fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
-        let Some(id) = event.sandbox else { return state };
-        match (state, &event.data) {
-            (None, EventData::SandboxRequested(requested)) => Some(Self {
+        let (Some(id), EventData::Sandbox(data)) = (event.sandbox, &event.data) else { return state };
+        match (state, data) {
+            (None, SandboxEvent::Requested(requested)) => Some(Self {
                 id,
                 tenant: event.tenant.clone(),
                 spec: requested.spec.clone(),
@@ -115,44 +116,44 @@ impl SandboxState {
             (None, _) => None,
             (Some(mut state), _) => {
                 if state.id == id && !state.is_terminal() {
-                    state.advance(event);
+                    state.advance(event, data);
                 }
                 Some(state)
             }
         }
     }
 
-    fn advance(&mut self, event: &Event) {
+    fn advance(&mut self, event: &Event, data: &SandboxEvent) {
         let at = event.time;
-        match &event.data {
-            EventData::SandboxStarting(starting) => {
+        match data {
+            SandboxEvent::Starting(starting) => {
                 if matches!(self.phase, SandboxPhase::Requested | SandboxPhase::Starting { .. }) {
                     self.phase = SandboxPhase::Starting { node: starting.node.clone() };
                 }
             }
-            EventData::SandboxRunning(running) => {
+            SandboxEvent::Running(running) => {
                 self.phase = SandboxPhase::Running { node: running.node.clone(), since: at };
                 self.expires_at = running.expires_at.unwrap_or(self.expires_at);
                 self.lifetime_ends_at = running.lifetime_ends_at.unwrap_or(self.lifetime_ends_at);
                 // A new executor that takes it over may not know.
                 self.address = running.address.or(self.address);
             }
-            EventData::SandboxFailed(failed) => {
+            SandboxEvent::Failed(failed) => {
                 self.phase = SandboxPhase::Failed { code: failed.code, message: failed.message.clone(), at };
             }
-            EventData::SandboxTtlExtended(extended) => self.expires_at = extended.expires_at,
-            EventData::SandboxUnhealthy(unhealthy) => {
+            SandboxEvent::TtlExtended(extended) => self.expires_at = extended.expires_at,
+            SandboxEvent::Unhealthy(unhealthy) => {
                 if let Some(node) = self.node().cloned() {
                     self.phase = SandboxPhase::Unhealthy { node, message: unhealthy.message.clone() };
                 }
             }
-            EventData::SandboxDestroying(destroying) => {
+            SandboxEvent::Destroying(destroying) => {
                 if self.ending.is_none() {
                     let (reason, by) = (destroying.reason, event.actor.clone());
                     self.ending = Some(Ending { reason, by, since: at });
                 }
             }
-            EventData::SandboxDestroyed(destroyed) => {
+            SandboxEvent::Destroyed(destroyed) => {
                 // Whoever found it gone may not have heard that it was to go.
                 let asked = self.ending.as_ref().map(|ending| ending.reason);
                 let reason = match destroyed.reason {
@@ -168,47 +169,8 @@ impl SandboxState {
                 };
                 self.phase = SandboxPhase::Destroyed { reason, at };
             }
-            EventData::SandboxLost(lost) => self.phase = SandboxPhase::Lost { node: lost.node.clone() },
-            EventData::SandboxRequested(_)
-            | EventData::SandboxPulling(_)
-            | EventData::ExecStarted(_)
-            | EventData::ExecOutput(_)
-            | EventData::ExecAttached(_)
-            | EventData::ExecDetached(_)
-            | EventData::ExecExited(_)
-            | EventData::ExecTimedOut(_)
-            | EventData::ExecKilled(_)
-            | EventData::ExecFailed(_)
-            | EventData::ExecOutcomeUnknown(_)
-            | EventData::FileWritten(_)
-            | EventData::FileRead(_)
-            | EventData::FileDeleted(_)
-            | EventData::FileMoved(_)
-            | EventData::FileModeChanged(_)
-            | EventData::TemplateSaved(_)
-            | EventData::TemplateDeleted(_)
-            | EventData::NodeJoined(_)
-            | EventData::NodeDraining(_)
-            | EventData::SandboxErased(_)
-            | EventData::AccessGranted(_)
-            | EventData::AccessRevoked(_)
-            | EventData::AccessDenied(_)
-            | EventData::AuditCheckpoint(_)
-            | EventData::LogTrimmed(_)
-            | EventData::LogRestored(_)
-            | EventData::AuditKeyChanged(_)
-            | EventData::WebhookSaved(_)
-            | EventData::WebhookDeleted(_)
-            | EventData::WebhookAdvanced(_)
-            | EventData::WebhookRewound(_)
-            | EventData::WebhookSuspended(_)
-            | EventData::WebhookFailed(_)
-            | EventData::WebhookPinged(_)
-            | EventData::WebhookPingEnded(_)
-            | EventData::ExecRequested(_)
-            | EventData::ExecInput(_)
-            | EventData::ExecResized(_)
-            | EventData::ExecSignaled(_) => {}
+            SandboxEvent::Lost(lost) => self.phase = SandboxPhase::Lost { node: lost.node.clone() },
+            SandboxEvent::Requested(_) | SandboxEvent::Pulling(_) | SandboxEvent::Erased(_) => {}
         }
     }
 

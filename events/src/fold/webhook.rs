@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, EventData, EventId, Position, TenantId, Webhook};
+use crate::{Event, EventData, EventId, Position, TenantId, Webhook, WebhookEvent};
 
 /// What the log says about one webhook.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,71 +61,75 @@ impl WebhookState {
     /// The state after `event`, given the state before it. `None` before it was made and after it was deleted. What does not
     /// fit changes nothing, so a part of the log may be applied again, from any event on to its end.
     pub fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
-        if let EventData::WebhookSaved(saved) = &event.data {
-            return match state {
-                None => Some(Self {
-                    webhook: saved.webhook.clone(),
-                    tenant: event.tenant.clone(),
-                    created_at: event.time,
-                    epoch: event.id,
-                    cursor: saved.cursor,
-                    delivered_at: None,
-                    phase: WebhookPhase::Active,
-                }),
-                Some(state) if state.is_about(event) => Some(Self {
-                    webhook: saved.webhook.clone(),
-                    epoch: event.id,
-                    phase: WebhookPhase::Active,
-                    ..state
-                }),
-                Some(state) => Some(state),
-            };
+        let EventData::Webhook(data) = &event.data else { return state };
+        if let (None, WebhookEvent::Saved(saved)) = (&state, data) {
+            return Some(Self {
+                webhook: saved.webhook.clone(),
+                tenant: event.tenant.clone(),
+                created_at: event.time,
+                epoch: event.id,
+                cursor: saved.cursor,
+                delivered_at: None,
+                phase: WebhookPhase::Active,
+            });
         }
         let mut state = state?;
-        if !state.is_about(event) {
+        if data.webhook() != state.webhook.id || event.tenant != state.tenant {
             return Some(state);
         }
-        if let EventData::WebhookDeleted(_) = &event.data {
-            return None;
-        }
-        if let EventData::WebhookRewound(rewound) = &event.data {
-            state.cursor = rewound.cursor;
-            state.epoch = event.id;
-            state.phase = WebhookPhase::Active;
-        } else if let EventData::WebhookAdvanced(advanced) = &event.data
-            && advanced.epoch == state.epoch
-        {
-            state.cursor = state.cursor.max(advanced.cursor);
-            if advanced.delivered > 0 {
-                state.delivered_at = Some(event.time);
+        match data {
+            WebhookEvent::Saved(saved) => {
+                state.webhook = saved.webhook.clone();
+                state.begin(event);
             }
-            if state.failure().is_some_and(|failure| failure.position <= advanced.cursor) {
-                state.phase = WebhookPhase::Active;
+            WebhookEvent::Deleted(_) => return None,
+            WebhookEvent::Rewound(rewound) => {
+                state.cursor = rewound.cursor;
+                state.begin(event);
             }
-        } else if let EventData::WebhookFailed(failed) = &event.data
-            && failed.epoch == state.epoch
-        {
-            let since = match &state.phase {
-                WebhookPhase::Failing { since, .. } => *since,
-                WebhookPhase::Active | WebhookPhase::Suspended { .. } => event.time,
-            };
-            let failure = WebhookFailure {
-                position: failed.position,
-                attempts: failed.attempts,
-                message: failed.message.clone(),
-            };
-            state.phase = WebhookPhase::Failing { since, failure, retry_at: failed.retry_at };
-        } else if let EventData::WebhookSuspended(suspended) = &event.data
-            && suspended.epoch == state.epoch
-        {
-            let failure = WebhookFailure {
-                position: suspended.position,
-                attempts: suspended.attempts,
-                message: suspended.message.clone(),
-            };
-            state.phase = WebhookPhase::Suspended { since: event.time, failure };
+            WebhookEvent::Advanced(advanced) if advanced.epoch == state.epoch => {
+                state.cursor = state.cursor.max(advanced.cursor);
+                if advanced.delivered > 0 {
+                    state.delivered_at = Some(event.time);
+                }
+                if state.failure().is_some_and(|failure| failure.position <= advanced.cursor) {
+                    state.phase = WebhookPhase::Active;
+                }
+            }
+            WebhookEvent::Failed(failed) if failed.epoch == state.epoch => {
+                let since = match &state.phase {
+                    WebhookPhase::Failing { since, .. } => *since,
+                    WebhookPhase::Active | WebhookPhase::Suspended { .. } => event.time,
+                };
+                let failure = WebhookFailure {
+                    position: failed.position,
+                    attempts: failed.attempts,
+                    message: failed.message.clone(),
+                };
+                state.phase = WebhookPhase::Failing { since, failure, retry_at: failed.retry_at };
+            }
+            WebhookEvent::Suspended(suspended) if suspended.epoch == state.epoch => {
+                let failure = WebhookFailure {
+                    position: suspended.position,
+                    attempts: suspended.attempts,
+                    message: suspended.message.clone(),
+                };
+                state.phase = WebhookPhase::Suspended { since: event.time, failure };
+            }
+            // Of an older delivery, or a test, which is beside the deliveries.
+            WebhookEvent::Advanced(_)
+            | WebhookEvent::Failed(_)
+            | WebhookEvent::Suspended(_)
+            | WebhookEvent::Pinged(_)
+            | WebhookEvent::PingEnded(_) => {}
         }
         Some(state)
+    }
+
+    /// Deliveries begin anew: what those before say counts no more.
+    fn begin(&mut self, event: &Event) {
+        self.epoch = event.id;
+        self.phase = WebhookPhase::Active;
     }
 
     /// What went wrong last, while it has not been mended.
@@ -134,10 +138,6 @@ impl WebhookState {
             WebhookPhase::Active => None,
             WebhookPhase::Failing { failure, .. } | WebhookPhase::Suspended { failure, .. } => Some(failure),
         }
-    }
-
-    fn is_about(&self, event: &Event) -> bool {
-        event.data.webhook() == Some(self.webhook.id) && event.tenant == self.tenant
     }
 }
 
@@ -276,7 +276,7 @@ mod tests {
                 let before = state.clone();
                 state = WebhookState::apply(state, event);
                 if let (Some(before), Some(after)) = (before, &state) {
-                    let moved = matches!(event.data, EventData::WebhookRewound(_));
+                    let moved = matches!(event.data, EventData::Webhook(WebhookEvent::Rewound(_)));
                     prop_assert!(moved || after.cursor >= before.cursor);
                 }
             }

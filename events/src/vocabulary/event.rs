@@ -1,16 +1,21 @@
-//! The envelope of an event, and the closed list of its types.
+//! The envelope of an event, and the closed list of what events are about.
 
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::audit::*;
-use super::exec::*;
-use super::sandbox::*;
-use super::template::*;
-use super::webhook::*;
+use super::access::AccessEvent;
+use super::audit::{AuditEvent, LogEvent};
+use super::exec::ExecEvent;
+use super::file::FileEvent;
+use super::node::NodeEvent;
+use super::sandbox::SandboxEvent;
+use super::template::TemplateEvent;
+use super::webhook::WebhookEvent;
+use super::word::Word;
 use crate::{ApiKeyId, CommandId, EventId, ExecId, NodeId, RequestId, SandboxId, TenantId, WebhookId};
 
 /// Who did it.
@@ -132,174 +137,152 @@ pub struct Event {
 #[error("unknown event type {0:?}")]
 pub struct UnknownEventType(pub String);
 
-macro_rules! event_types {
-    ($($variant:ident = $name:literal),+ $(,)?) => {
-        /// What happened. The names on the wire stand beside the variants; renaming Rust never renames the log.
+macro_rules! categories {
+    ($($(#[$doc:meta])* $category:ident($events:ident) = $name:literal,)+) => {
+        /// What an event is about: the part of its type before the dot.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Category {
+            $($(#[$doc])* $category,)+
+        }
+
+        impl Category {
+            /// As it is written in the names of types and in subjects.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$category => $name,)+
+                }
+            }
+
+            /// The words of this category.
+            pub const fn words(self) -> &'static [Word] {
+                match self {
+                    $(Self::$category => $events::WORDS,)+
+                }
+            }
+        }
+
+        /// What happened. Each category declares its own words, beside their data.
         #[derive(Debug, Clone, PartialEq)]
         pub enum EventData {
-            $(#[doc = concat!("`", $name, "`")] $variant($variant),)+
+            $($(#[$doc])* $category($events),)+
         }
 
         impl EventData {
-            /// Every name, in the order of the vocabulary.
-            pub const TYPES: &'static [&'static str] = &[$($name),+];
+            /// How many types there are.
+            const COUNT: usize = 0 $(+ $events::WORDS.len())+;
 
-            /// The name on the wire.
-            pub const fn type_name(&self) -> &'static str {
+            /// Every word of the log, category by category.
+            pub const WORDS: [Word; Self::COUNT] = {
+                let mut all = [Word::plain("", Category::Sandbox); Self::COUNT];
+                let mut filled = 0;
+                $(
+                    let mut next = 0;
+                    while next < $events::WORDS.len() {
+                        all[filled] = $events::WORDS[next];
+                        filled += 1;
+                        next += 1;
+                    }
+                )+
+                let _ = filled;
+                all
+            };
+
+            /// What is always true of events like this.
+            pub const fn word(&self) -> &'static Word {
                 match self {
-                    $(Self::$variant(_) => $name,)+
+                    $(Self::$category(event) => event.word(),)+
                 }
             }
 
             pub(crate) fn data_to_json(&self, into: &mut Vec<u8>) -> serde_json::Result<()> {
                 match self {
-                    $(Self::$variant(data) => serde_json::to_writer(into, data),)+
+                    $(Self::$category(event) => event.to_json(into),)+
                 }
             }
 
             pub(crate) fn from_json(type_name: &str, data: &str) -> Result<Self, crate::DecodeError> {
-                match type_name {
-                    $($name => Ok(Self::$variant(serde_json::from_str(data)?)),)+
-                    _ => Err(UnknownEventType(type_name.to_owned()).into()),
-                }
+                let category = type_name.split_once('.').map_or(type_name, |(category, _)| category);
+                let read = match category {
+                    $($name => $events::from_json(type_name, data)?.map(Self::$category),)+
+                    _ => None,
+                };
+                read.ok_or_else(|| UnknownEventType(type_name.to_owned()).into())
             }
         }
-
-        $(impl From<$variant> for EventData {
-            fn from(data: $variant) -> Self {
-                Self::$variant(data)
-            }
-        })+
     };
 }
 
-event_types! {
-    SandboxRequested = "sandbox.requested",
-    SandboxStarting = "sandbox.starting",
-    SandboxPulling = "sandbox.pulling",
-    SandboxRunning = "sandbox.running",
-    SandboxFailed = "sandbox.failed",
-    SandboxTtlExtended = "sandbox.ttl_extended",
-    SandboxUnhealthy = "sandbox.unhealthy",
-    SandboxDestroyed = "sandbox.destroyed",
-    SandboxLost = "sandbox.lost",
-    SandboxErased = "sandbox.erased",
-    ExecRequested = "exec.requested",
-    ExecStarted = "exec.started",
-    ExecOutput = "exec.output",
-    ExecInput = "exec.input",
-    ExecResized = "exec.resized",
-    ExecSignaled = "exec.signaled",
-    ExecExited = "exec.exited",
-    ExecTimedOut = "exec.timed_out",
-    ExecKilled = "exec.killed",
-    ExecFailed = "exec.failed",
-    ExecOutcomeUnknown = "exec.outcome_unknown",
-    FileWritten = "file.written",
-    FileRead = "file.read",
-    FileDeleted = "file.deleted",
-    FileMoved = "file.moved",
-    FileModeChanged = "file.mode_changed",
-    TemplateSaved = "template.saved",
-    TemplateDeleted = "template.deleted",
-    NodeJoined = "node.joined",
-    NodeDraining = "node.draining",
-    AccessGranted = "access.granted",
-    AccessDenied = "access.denied",
-    AuditCheckpoint = "audit.checkpoint",
-    LogTrimmed = "log.trimmed",
-    WebhookSaved = "webhook.saved",
-    WebhookDeleted = "webhook.deleted",
-    WebhookAdvanced = "webhook.advanced",
-    WebhookFailed = "webhook.failed",
-    WebhookRewound = "webhook.rewound",
-    WebhookSuspended = "webhook.suspended",
-    WebhookPinged = "webhook.pinged",
-    WebhookPingEnded = "webhook.ping_ended",
-    SandboxDestroying = "sandbox.destroying",
-    ExecAttached = "exec.attached",
-    ExecDetached = "exec.detached",
-    LogRestored = "log.restored",
-    AuditKeyChanged = "audit.key_changed",
-    AccessRevoked = "access.revoked",
+categories! {
+    /// A sandbox: an isolated workspace with a deadline.
+    Sandbox(SandboxEvent) = "sandbox",
+    /// One run of one command.
+    Exec(ExecEvent) = "exec",
+    /// A file in a sandbox.
+    File(FileEvent) = "file",
+    /// A named set of defaults.
+    Template(TemplateEvent) = "template",
+    /// A machine with an executor.
+    Node(NodeEvent) = "node",
+    /// Who was let in or turned away.
+    Access(AccessEvent) = "access",
+    /// What was signed, and by which key.
+    Audit(AuditEvent) = "audit",
+    /// The log itself.
+    Log(LogEvent) = "log",
+    /// A reader of the log that is called over HTTP.
+    Webhook(WebhookEvent) = "webhook",
 }
 
 impl EventData {
+    /// Every name of a type, category by category.
+    pub const TYPES: &'static [&'static str] = &{
+        let mut names = [""; Self::COUNT];
+        let mut next = 0;
+        while next < Self::COUNT {
+            names[next] = Self::WORDS[next].name;
+            next += 1;
+        }
+        names
+    };
+
+    /// The name on the wire.
+    pub const fn type_name(&self) -> &'static str {
+        self.word().name
+    }
+
+    /// What it is about.
+    pub const fn category(&self) -> Category {
+        self.word().category
+    }
+
     /// The exec that it is about, if any.
     pub const fn exec(&self) -> Option<ExecId> {
-        match self {
-            Self::ExecRequested(data) => Some(data.exec),
-            Self::ExecStarted(data) => Some(data.exec),
-            Self::ExecInput(data) => Some(data.exec),
-            Self::ExecResized(data) => Some(data.exec),
-            Self::ExecSignaled(data) => Some(data.exec),
-            Self::ExecOutput(data) => Some(data.exec),
-            Self::ExecExited(data) => Some(data.exec),
-            Self::ExecTimedOut(data) => Some(data.exec),
-            Self::ExecKilled(data) => Some(data.exec),
-            Self::ExecFailed(data) => Some(data.exec),
-            Self::ExecOutcomeUnknown(data) => Some(data.exec),
-            Self::ExecAttached(data) => Some(data.exec),
-            Self::ExecDetached(data) => Some(data.exec),
-            Self::SandboxRequested(_)
-            | Self::SandboxStarting(_)
-            | Self::SandboxPulling(_)
-            | Self::SandboxRunning(_)
-            | Self::SandboxFailed(_)
-            | Self::SandboxTtlExtended(_)
-            | Self::SandboxUnhealthy(_)
-            | Self::SandboxDestroying(_)
-            | Self::SandboxDestroyed(_)
-            | Self::SandboxLost(_)
-            | Self::FileWritten(_)
-            | Self::FileRead(_)
-            | Self::FileDeleted(_)
-            | Self::FileMoved(_)
-            | Self::FileModeChanged(_)
-            | Self::TemplateSaved(_)
-            | Self::TemplateDeleted(_)
-            | Self::NodeJoined(_)
-            | Self::NodeDraining(_)
-            | Self::SandboxErased(_)
-            | Self::AccessGranted(_)
-            | Self::AccessRevoked(_)
-            | Self::AccessDenied(_)
-            | Self::AuditCheckpoint(_)
-            | Self::LogTrimmed(_)
-            | Self::LogRestored(_)
-            | Self::AuditKeyChanged(_)
-            | Self::WebhookSaved(_)
-            | Self::WebhookDeleted(_)
-            | Self::WebhookAdvanced(_)
-            | Self::WebhookFailed(_)
-            | Self::WebhookRewound(_)
-            | Self::WebhookSuspended(_)
-            | Self::WebhookPinged(_)
-            | Self::WebhookPingEnded(_) => None,
-        }
+        if let Self::Exec(event) = self { Some(event.exec()) } else { None }
     }
 
     /// The webhook that it is about, if any.
     pub const fn webhook(&self) -> Option<WebhookId> {
-        if let Self::WebhookSaved(data) = self {
-            Some(data.webhook.id)
-        } else if let Self::WebhookDeleted(WebhookDeleted { webhook })
-        | Self::WebhookAdvanced(WebhookAdvanced { webhook, .. })
-        | Self::WebhookFailed(WebhookFailed { webhook, .. })
-        | Self::WebhookRewound(WebhookRewound { webhook, .. })
-        | Self::WebhookSuspended(WebhookSuspended { webhook, .. })
-        | Self::WebhookPinged(WebhookPinged { webhook })
-        | Self::WebhookPingEnded(WebhookPingEnded { webhook, .. }) = self
-        {
-            Some(*webhook)
+        if let Self::Webhook(event) = self { Some(event.webhook()) } else { None }
+    }
+
+    /// The bytes that travel beside the header, if events of this type have such.
+    pub const fn body(&self) -> Option<&Bytes> {
+        if let Self::Exec(ExecEvent::Output(output)) = self {
+            Some(&output.bytes)
+        } else if let Self::Exec(ExecEvent::Input(input)) = self {
+            Some(&input.bytes)
         } else {
             None
         }
     }
 
-    /// The category: the part of the type name before the dot.
-    pub fn category(&self) -> &'static str {
-        let name = self.type_name();
-        name.split_once('.').map_or(name, |(category, _)| category)
+    /// Whether it is the end of an exec.
+    pub const fn ends_exec(&self) -> bool {
+        if let Self::Exec(event) = self { event.word().ends } else { false }
+    }
+
+    /// Whether it is the end of a sandbox.
+    pub const fn ends_sandbox(&self) -> bool {
+        if let Self::Sandbox(event) = self { event.word().ends } else { false }
     }
 }

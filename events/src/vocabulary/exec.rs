@@ -8,6 +8,65 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Actor, ApiKeyId, ExecId, FailureCode};
 
+words! {
+    /// What happens to an exec.
+    Exec(ExecEvent) {
+        Requested(ExecRequested) = "exec.requested" [begins, told_by_state],
+        Started(ExecStarted) = "exec.started" [begins, by_executors, told_by_state],
+        Output(ExecOutput) = "exec.output" [by_executors, told_by_state, by_name_only],
+        Input(ExecInput) = "exec.input" [by_executors, by_name_only],
+        Resized(ExecResized) = "exec.resized" [by_executors],
+        Signaled(ExecSignaled) = "exec.signaled" [by_executors],
+        Attached(ExecAttached) = "exec.attached" [beside],
+        Detached(ExecDetached) = "exec.detached" [beside],
+        Exited(ExecExited) = "exec.exited" [by_executors, told_by_state, ends],
+        TimedOut(ExecTimedOut) = "exec.timed_out" [by_executors, told_by_state, ends],
+        Killed(ExecKilled) = "exec.killed" [by_executors, told_by_state, ends],
+        Failed(ExecFailed) = "exec.failed" [begins, by_executors, told_by_state, ends],
+        OutcomeUnknown(ExecOutcomeUnknown) = "exec.outcome_unknown" [by_executors, told_by_state, ends],
+    }
+}
+
+impl ExecEvent {
+    /// Which exec it is about.
+    pub const fn exec(&self) -> ExecId {
+        match self {
+            Self::Requested(data) => data.exec,
+            Self::Started(data) => data.exec,
+            Self::Output(data) => data.exec,
+            Self::Input(data) => data.exec,
+            Self::Resized(data) => data.exec,
+            Self::Signaled(data) => data.exec,
+            Self::Attached(data) => data.exec,
+            Self::Detached(data) => data.exec,
+            Self::Exited(data) => data.exec,
+            Self::TimedOut(data) => data.exec,
+            Self::Killed(data) => data.exec,
+            Self::Failed(data) => data.exec,
+            Self::OutcomeUnknown(data) => data.exec,
+        }
+    }
+
+    /// What an end says about the output before it, where something had run.
+    pub const fn ended(&self) -> Option<&ExecEnded> {
+        match self {
+            Self::Exited(data) => Some(&data.ended),
+            Self::TimedOut(data) => Some(&data.ended),
+            Self::Killed(data) => Some(&data.ended),
+            Self::Requested(_)
+            | Self::Started(_)
+            | Self::Output(_)
+            | Self::Input(_)
+            | Self::Resized(_)
+            | Self::Signaled(_)
+            | Self::Attached(_)
+            | Self::Detached(_)
+            | Self::Failed(_)
+            | Self::OutcomeUnknown(_) => None,
+        }
+    }
+}
+
 /// The two streams of output. A terminal has only the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,32 +1,41 @@
 //! The words of the log: events tell what happened, commands ask for something to happen.
 
+#[macro_use]
+mod word;
+
+mod access;
 mod audit;
 mod command;
 mod event;
 mod exec;
+mod file;
+mod node;
 mod sandbox;
 mod template;
 mod webhook;
 
+pub use access::{AccessDenied, AccessEvent, AccessGranted, AccessRevoked};
 pub use audit::{
-    AccessDenied, AccessGranted, AccessRevoked, AuditCheckpoint, AuditKeyChanged, ChainPoint,
-    CheckpointStatement, LogRestored, LogTrimmed, RestoreStatement, RetentionClass, SandboxErased,
+    AuditCheckpoint, AuditEvent, AuditKeyChanged, ChainPoint, CheckpointStatement, LogEvent, LogRestored,
+    LogTrimmed, RestoreStatement, RetentionClass, SandboxErased,
 };
 pub use command::{Command, CommandEnvelope, SecretMap};
-pub use event::{Actor, Event, EventData, UnknownActor, UnknownEventType};
+pub use event::{Actor, Category, Event, EventData, UnknownActor, UnknownEventType};
 pub use exec::{
-    Asked, DetachReason, EndCause, ExecAttached, ExecDetached, ExecEnded, ExecExited, ExecFailed, ExecInput,
-    ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecRequested, ExecResized, ExecSignaled, ExecSpec,
-    ExecStarted, ExecTimedOut, Gone, MissingBody, OutputMark, OutputStream, TerminalSize,
+    Asked, DetachReason, EndCause, ExecAttached, ExecDetached, ExecEnded, ExecEvent, ExecExited, ExecFailed,
+    ExecInput, ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecRequested, ExecResized, ExecSignaled,
+    ExecSpec, ExecStarted, ExecTimedOut, Gone, MissingBody, OutputMark, OutputStream, TerminalSize,
 };
+pub use file::{FileDeleted, FileEvent, FileModeChanged, FileMoved, FileRead, FileWritten};
+pub use node::{NodeDraining, NodeEvent, NodeJoined};
 pub use sandbox::{
-    CapabilitySet, DestroyReason, FailureCode, FileDeleted, FileModeChanged, FileMoved, FileRead,
-    FileWritten, Network, NodeDraining, NodeJoined, ProviderName, SandboxDestroyed, SandboxDestroying,
-    SandboxFailed, SandboxLost, SandboxPulling, SandboxRequested, SandboxRunning, SandboxSpec,
+    CapabilitySet, DestroyReason, FailureCode, Network, ProviderName, SandboxDestroyed, SandboxDestroying,
+    SandboxEvent, SandboxFailed, SandboxLost, SandboxPulling, SandboxRequested, SandboxRunning, SandboxSpec,
     SandboxStarting, SandboxTtlExtended, SandboxUnhealthy, Term,
 };
-pub use template::{SealedVariable, Template, TemplateDeleted, TemplateSaved};
+pub use template::{SealedVariable, Template, TemplateDeleted, TemplateEvent, TemplateSaved};
 pub use webhook::{
-    Webhook, WebhookAdvanced, WebhookDeleted, WebhookFailed, WebhookPingEnded, WebhookPinged, WebhookRewound,
-    WebhookSaved, WebhookSuspended,
+    Webhook, WebhookAdvanced, WebhookDeleted, WebhookEvent, WebhookFailed, WebhookPingEnded, WebhookPinged,
+    WebhookRewound, WebhookSaved, WebhookSuspended,
 };
+pub use word::Word;

@@ -1,4 +1,4 @@
-//! What happens to sandboxes, their files and the nodes that carry them.
+//! What happens to sandboxes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,7 +7,25 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::SandboxErased;
 use crate::NodeId;
+
+words! {
+    /// What happens to a sandbox.
+    Sandbox(SandboxEvent) {
+        Requested(SandboxRequested) = "sandbox.requested" [begins],
+        Starting(SandboxStarting) = "sandbox.starting" [by_executors],
+        Pulling(SandboxPulling) = "sandbox.pulling" [by_executors],
+        Running(SandboxRunning) = "sandbox.running" [by_executors],
+        Failed(SandboxFailed) = "sandbox.failed" [by_executors, ends],
+        TtlExtended(SandboxTtlExtended) = "sandbox.ttl_extended" [by_executors],
+        Unhealthy(SandboxUnhealthy) = "sandbox.unhealthy" [by_executors],
+        Destroying(SandboxDestroying) = "sandbox.destroying" [by_executors],
+        Destroyed(SandboxDestroyed) = "sandbox.destroyed" [by_executors, ends],
+        Lost(SandboxLost) = "sandbox.lost",
+        Erased(SandboxErased) = "sandbox.erased",
+    }
+}
 
 /// A kind of box-maker, and the pool of executors that have it: `docker`, `bubblewrap`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -309,74 +327,6 @@ pub struct SandboxDestroying {
 /// `sandbox.lost`: its node is gone, and nobody can say what became of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxLost {
-    /// The node.
-    pub node: NodeId,
-}
-
-/// `file.written`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FileWritten {
-    /// The path, as the client gave it.
-    pub path: String,
-    /// The size, in bytes.
-    pub size: u64,
-    /// Permission bits.
-    pub mode: u32,
-}
-
-/// `file.read`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FileRead {
-    /// The path, as the client gave it.
-    pub path: String,
-    /// The size of the file, in bytes.
-    pub size: u64,
-    /// Which bytes of it, where not all were asked for: the first one, and the one after the last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub range: Option<(u64, u64)>,
-}
-
-/// `file.deleted`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FileDeleted {
-    /// The path, as the client gave it.
-    pub path: String,
-    /// Whether a directory went with all that is in it.
-    pub recursive: bool,
-}
-
-/// `file.moved`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FileMoved {
-    /// The old path, as the client gave it.
-    pub from: String,
-    /// The new path, as the client gave it.
-    pub to: String,
-}
-
-/// `file.mode_changed`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FileModeChanged {
-    /// The path, as the client gave it.
-    pub path: String,
-    /// Permission bits.
-    pub mode: u32,
-}
-
-/// `node.joined`: an executor is ready for work.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NodeJoined {
-    /// The node.
-    pub node: NodeId,
-    /// The box-makers it has.
-    pub providers: Vec<ProviderName>,
-    /// How many sandboxes it takes.
-    pub capacity: u32,
-}
-
-/// `node.draining`: it takes no new sandboxes and is about to leave; those it has live on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NodeDraining {
     /// The node.
     pub node: NodeId,
 }

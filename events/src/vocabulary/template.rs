@@ -7,6 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{CapabilitySet, Network};
 
+words! {
+    /// What happens to a template.
+    Template(TemplateEvent) {
+        Saved(TemplateSaved) = "template.saved",
+        Deleted(TemplateDeleted) = "template.deleted",
+    }
+}
+
 /// A named set of defaults. `None` means: the server's default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Template {

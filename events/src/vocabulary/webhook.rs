@@ -5,6 +5,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EventData, EventId, Position, SandboxId, WebhookId};
 
+words! {
+    /// What happens to a webhook.
+    Webhook(WebhookEvent) {
+        Saved(WebhookSaved) = "webhook.saved" [unsent],
+        Deleted(WebhookDeleted) = "webhook.deleted" [unsent],
+        Advanced(WebhookAdvanced) = "webhook.advanced" [unsent],
+        Failed(WebhookFailed) = "webhook.failed" [unsent],
+        Rewound(WebhookRewound) = "webhook.rewound" [unsent],
+        Suspended(WebhookSuspended) = "webhook.suspended" [unsent],
+        Pinged(WebhookPinged) = "webhook.pinged" [unsent],
+        PingEnded(WebhookPingEnded) = "webhook.ping_ended" [unsent],
+    }
+}
+
+impl WebhookEvent {
+    /// Which webhook it is about.
+    pub const fn webhook(&self) -> WebhookId {
+        match self {
+            Self::Saved(data) => data.webhook.id,
+            Self::Deleted(WebhookDeleted { webhook })
+            | Self::Advanced(WebhookAdvanced { webhook, .. })
+            | Self::Failed(WebhookFailed { webhook, .. })
+            | Self::Rewound(WebhookRewound { webhook, .. })
+            | Self::Suspended(WebhookSuspended { webhook, .. })
+            | Self::Pinged(WebhookPinged { webhook })
+            | Self::PingEnded(WebhookPingEnded { webhook, .. }) => *webhook,
+        }
+    }
+}
+
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Webhook {
@@ -46,24 +76,15 @@ impl Webhook {
 }
 
 fn select(pattern: &str) -> Vec<&'static str> {
-    let all = EventData::TYPES.iter().copied().filter(|name| !is_never_sent(name));
+    let all = EventData::WORDS.into_iter().filter(|word| !word.unsent);
     match pattern.strip_suffix('*') {
-        None => all.filter(|name| *name == pattern).collect(),
-        Some(prefix) if prefix.is_empty() || prefix.ends_with('.') => {
-            all.filter(|name| name.starts_with(prefix) && !is_sent_by_name_only(name)).collect()
-        }
+        None => all.filter(|word| word.name == pattern).map(|word| word.name).collect(),
+        Some(prefix) if prefix.is_empty() || prefix.ends_with('.') => all
+            .filter(|word| word.name.starts_with(prefix) && !word.by_name_only)
+            .map(|word| word.name)
+            .collect(),
         Some(_) => Vec::new(),
     }
-}
-
-/// Sending these would make more of them, without an end.
-fn is_never_sent(name: &str) -> bool {
-    name.starts_with("webhook.") || name == "audit.checkpoint"
-}
-
-/// Too much to be meant by a star.
-fn is_sent_by_name_only(name: &str) -> bool {
-    matches!(name, "exec.output" | "exec.input")
 }
 
 /// `webhook.saved`

@@ -1,7 +1,7 @@
 //! Adjacent pieces of output become one event: the header of an event is larger than a line of a chatty program.
 
 use bytes::{Bytes, BytesMut};
-use events::{Event, EventData, ExecOutput, OutputMark};
+use events::{Event, EventData, ExecEvent, ExecOutput, OutputMark};
 
 /// Output is merged up to this many bytes.
 pub const FULL_PIECE: usize = 64 << 10;
@@ -20,7 +20,7 @@ pub struct Growing {
 impl Growing {
     /// `Err` with the event when nothing can come to it: it is no output, or full.
     pub fn new(mut event: Event) -> Result<Self, Box<Event>> {
-        let EventData::ExecOutput(output) = &mut event.data else {
+        let EventData::Exec(ExecEvent::Output(output)) = &mut event.data else {
             return Err(Box::new(event));
         };
         if output.bytes.len() >= FULL_PIECE {
@@ -37,7 +37,7 @@ impl Growing {
 
     /// Takes what directly follows. `Err` with the event when it does not, or does not fit.
     pub fn join(&mut self, event: Event) -> Result<(), Box<Event>> {
-        let EventData::ExecOutput(more) = &event.data else {
+        let EventData::Exec(ExecEvent::Output(more)) = &event.data else {
             return Err(Box::new(event));
         };
         let follows = more.exec == self.output.exec
@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn output(event: Event) -> ExecOutput {
-        let EventData::ExecOutput(output) = event.data else { panic!("no output") };
+        let EventData::Exec(ExecEvent::Output(output)) = event.data else { panic!("no output") };
         output
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 use events::{
-    Actor, AuditCheckpoint, ChainHash, CheckpointStatement, Clock, ErrorChain, Event, EventData, EventId,
-    Frame, LogRestored, Position, TenantId,
+    Actor, AuditCheckpoint, AuditEvent, ChainHash, CheckpointStatement, Clock, ErrorChain, Event, EventData,
+    EventId, Frame, LogRestored, Position, TenantId,
 };
 use record::{AuditFilter, AuditRow, EventStore, StoreError};
 use tokio::time::Instant;
@@ -311,7 +311,7 @@ fn checkpoint_of(row: AuditRow) -> Option<AuditCheckpoint> {
     let frame =
         Frame { position: row.position, header: row.header, body: bytes::Bytes::new(), missing: None };
     match frame.decode() {
-        Ok(Event { data: EventData::AuditCheckpoint(checkpoint), .. }) => Some(checkpoint),
+        Ok(Event { data: EventData::Audit(AuditEvent::Checkpoint(checkpoint)), .. }) => Some(checkpoint),
         Ok(_) | Err(_) => None,
     }
 }

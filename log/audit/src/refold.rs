@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use events::{
-    Event, EventData, ExecId, ExecState, Frame, Position, SandboxId, SandboxState, Template, TenantId,
-    WebhookId, WebhookState,
+    Event, EventData, ExecId, ExecState, Frame, Position, SandboxId, SandboxState, Template, TemplateEvent,
+    TenantId, WebhookId, WebhookState,
 };
 use record::{AuditFilter, EventStore, Shown, StoreError, exec_columns, sandbox_columns};
 use serde::de::DeserializeOwned;
@@ -212,9 +212,9 @@ async fn small(store: &dyn EventStore, floor: Position) -> Result<Result<Refolde
     let mut templates: BTreeMap<(TenantId, String), Template> = BTreeMap::new();
     let mut webhooks: BTreeMap<WebhookId, WebhookState> = BTreeMap::new();
     walk(store, &filter, |_, event| {
-        if let EventData::TemplateSaved(saved) = &event.data {
+        if let EventData::Template(TemplateEvent::Saved(saved)) = &event.data {
             templates.insert((event.tenant.clone(), saved.template.name.clone()), saved.template.clone());
-        } else if let EventData::TemplateDeleted(deleted) = &event.data {
+        } else if let EventData::Template(TemplateEvent::Deleted(deleted)) = &event.data {
             templates.remove(&(event.tenant.clone(), deleted.name.clone()));
         } else if let Some(id) = event.data.webhook()
             && let Some(state) = WebhookState::apply(webhooks.remove(&id), event)

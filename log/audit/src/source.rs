@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use events::{ChainHash, ChainPoint, Event, EventData, Frame, Position, RetentionClass, TenantId};
+use events::{
+    AuditEvent, ChainHash, ChainPoint, Event, EventData, Frame, Position, RetentionClass, TenantId,
+};
 use record::{AuditFilter, ChainedFrame, EventStore, Floor, StoreError};
 
 use super::claim::{Claim, ClaimSource};
@@ -100,7 +102,9 @@ impl<'s> StoreSource<'s> {
             let claims = rows.into_iter().filter_map(|row| {
                 let position = row.position;
                 let frame = Frame { position, header: row.header, body: Bytes::new(), missing: None };
-                let Ok(Event { data: EventData::AuditCheckpoint(checkpoint), .. }) = frame.decode() else {
+                let Ok(Event { data: EventData::Audit(AuditEvent::Checkpoint(checkpoint)), .. }) =
+                    frame.decode()
+                else {
                     return None;
                 };
                 let claim = Claim::of_checkpoint(&checkpoint, ClaimSource::Event(position)).only(tenant);

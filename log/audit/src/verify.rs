@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use events::{
-    ChainHash, ChainPoint, DecodeError, Event, EventData, Frame, LogRestored, Position, RestoreStatement,
-    SandboxId, TenantId,
+    AuditEvent, ChainHash, ChainPoint, DecodeError, Event, EventData, Frame, LogEvent, LogRestored, Position,
+    RestoreStatement, SandboxEvent, SandboxId, TenantId,
 };
 use record::{ChainedFrame, EventStore, Floor, StoreError};
 
@@ -333,7 +333,7 @@ impl Walk {
 
     /// Takes in what the log says about itself.
     fn note(&mut self, event: Event, position: Position) -> Result<Option<Claim>, Stop> {
-        if let EventData::SandboxErased(_) = event.data {
+        if let EventData::Sandbox(SandboxEvent::Erased(_)) = event.data {
             self.erased.extend(event.sandbox);
             return Ok(None);
         }
@@ -341,22 +341,22 @@ impl Walk {
         if event.tenant != TenantId::system() {
             return Ok(None);
         }
-        if let EventData::LogTrimmed(trimmed) = &event.data {
+        if let EventData::Log(LogEvent::Trimmed(trimmed)) = &event.data {
             self.trims.note(trimmed);
             return Ok(None);
         }
-        if let EventData::LogRestored(restored) = &event.data {
+        if let EventData::Log(LogEvent::Restored(restored)) = &event.data {
             self.restored(restored, position, &format!("the event at position {position}"))?;
             return Ok(None);
         }
-        if let EventData::AuditKeyChanged(changed) = &event.data {
+        if let EventData::Audit(AuditEvent::KeyChanged(changed)) = &event.data {
             match vouched(changed, &self.keys) {
                 Some(key) => self.keys.add(key),
                 None => self.report.keys_changed_at.push(position),
             }
             return Ok(None);
         }
-        let EventData::AuditCheckpoint(checkpoint) = &event.data else {
+        let EventData::Audit(AuditEvent::Checkpoint(checkpoint)) = &event.data else {
             return Ok(None);
         };
         let claim = Claim::of_checkpoint(checkpoint, ClaimSource::Event(position));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use events::{Actor, ApiKeyId, Event, EventData, ExecId, Position, TenantId};
+use events::{AccessEvent, Actor, ApiKeyId, Event, EventData, ExecId, Position, TenantId};
 use record::{EventStore, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +72,7 @@ impl Links {
         if position <= self.up_to {
             return;
         }
-        if let EventData::AccessGranted(granted) = &event.data {
+        if let EventData::Access(AccessEvent::Granted(granted)) = &event.data {
             let Some(id) = &granted.viewer else { return };
             let link = Link {
                 id: id.clone(),
@@ -88,7 +88,7 @@ impl Links {
                 self.links.retain(|_, link| link.expires_at > event.time);
                 self.prune_at = PRUNED_FROM.max(2 * self.links.len());
             }
-        } else if let EventData::AccessRevoked(revoked) = &event.data {
+        } else if let EventData::Access(AccessEvent::Revoked(revoked)) = &event.data {
             let is_meant = |link: &Link| link.tenant == event.tenant && link.exec == revoked.exec;
             if self.links.get(&revoked.viewer).is_some_and(is_meant)
                 && let Some(link) = self.links.remove(&revoked.viewer)

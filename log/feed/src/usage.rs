@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use events::{Event, EventData, ExecId, ExecState, SandboxId, TenantId};
+use events::{Event, EventData, ExecEvent, ExecId, ExecState, SandboxId, TenantId};
 
 /// What an event takes beside its body, in bytes, about.
 const EVENT_BYTES: u64 = 512;
@@ -37,28 +37,26 @@ impl Usage {
 
     /// Counts an event.
     pub fn apply(&mut self, event: &Event) {
-        let bytes =
-            if let EventData::ExecOutput(output) = &event.data { output.bytes.len() as u64 } else { 0 };
+        let bytes = if let EventData::Exec(ExecEvent::Output(output)) = &event.data {
+            output.bytes.len() as u64
+        } else {
+            0
+        };
         let used = self.of(&event.tenant);
         used.write(event.time, EVENT_BYTES + bytes);
         let Some(sandbox) = event.sandbox else { return };
-        if let EventData::ExecRequested(_) | EventData::ExecStarted(_) = &event.data {
+        if let EventData::Exec(ExecEvent::Requested(_) | ExecEvent::Started(_)) = &event.data {
             if let Some(exec) = event.data.exec() {
                 used.execs.entry(sandbox).or_default().insert(exec);
             }
-        } else if let EventData::ExecExited(_)
-        | EventData::ExecTimedOut(_)
-        | EventData::ExecKilled(_)
-        | EventData::ExecFailed(_)
-        | EventData::ExecOutcomeUnknown(_) = &event.data
-        {
+        } else if event.data.ends_exec() {
             if let (Some(exec), Some(execs)) = (event.data.exec(), used.execs.get_mut(&sandbox)) {
                 execs.remove(&exec);
                 if execs.is_empty() {
                     used.execs.remove(&sandbox);
                 }
             }
-        } else if let EventData::SandboxDestroyed(_) | EventData::SandboxFailed(_) = &event.data {
+        } else if event.data.ends_sandbox() {
             used.execs.remove(&sandbox);
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use events::{
-    EventData, NodeId, ProviderName, SandboxId, SandboxPhase, SandboxState, Template, TenantId, WebhookId,
-    WebhookState,
+    Category, EventData, NodeId, ProviderName, SandboxId, SandboxPhase, SandboxState, Template,
+    TemplateEvent, TenantId, WebhookId, WebhookState,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -251,21 +251,21 @@ impl Inner {
     fn apply(&self, recorded: &Recorded) {
         let event = &recorded.event;
         self.usage.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
-        if let EventData::TemplateSaved(saved) = &event.data {
+        if let EventData::Template(TemplateEvent::Saved(saved)) = &event.data {
             let key = (event.tenant.clone(), saved.template.name.clone());
             self.templates.insert(key, saved.template.clone());
-        } else if let EventData::TemplateDeleted(deleted) = &event.data {
+        } else if let EventData::Template(TemplateEvent::Deleted(deleted)) = &event.data {
             self.templates.remove(&(event.tenant.clone(), deleted.name.clone()));
         }
-        if event.data.category() == "access" {
+        if event.data.category() == Category::Access {
             self.links.lock().unwrap_or_else(PoisonError::into_inner).apply(recorded.position(), event);
             return;
         }
-        if event.data.webhook().is_some() {
+        if event.data.category() == Category::Webhook {
             self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
         }
         // Execs and files change nothing here, and they are the bulk.
-        if event.data.category() != "sandbox" {
+        if event.data.category() != Category::Sandbox {
             return;
         }
         let Some(id) = event.sandbox else { return };

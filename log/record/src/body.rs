@@ -1,7 +1,7 @@
 //! How bodies are kept: compressed where that pays, sealed where that is wanted.
 
 use bytes::Bytes;
-use events::{EventData, OutputStream};
+use events::{EventData, ExecEvent, OutputStream};
 use sha2::{Digest, Sha256};
 
 /// How the bytes of a body are kept. The number is in the database and in the hash.
@@ -86,12 +86,12 @@ pub enum BodyStream {
 impl BodyStream {
     /// Where the body of an event belongs, if it has one.
     pub const fn of(data: &EventData) -> Option<Self> {
-        if let EventData::ExecOutput(output) = data {
+        if let EventData::Exec(ExecEvent::Output(output)) = data {
             Some(match output.stream {
                 OutputStream::Stdout => Self::Stdout(output.offset),
                 OutputStream::Stderr => Self::Stderr(output.offset),
             })
-        } else if let EventData::ExecInput(_) = data {
+        } else if let EventData::Exec(ExecEvent::Input(_)) = data {
             Some(Self::Stdin)
         } else {
             None

@@ -1,7 +1,7 @@
 use std::io;
 
 use bytes::Bytes;
-use events::{Event, EventData, Frame, Position, SandboxId};
+use events::{Event, EventData, Frame, Position, SandboxEvent, SandboxId};
 use record::{AppendBody, BodyStream, DATA_KEY, DataKey, DataKeyChange, Encoding, KeyFate, StoredBody};
 use secrets::{MasterKey, SealError, encrypt, random};
 
@@ -176,7 +176,7 @@ const fn pays(before: usize, after: usize) -> bool {
 
 impl Encode for Encoder {
     fn encode(&mut self, event: &Event, frame: &Frame) -> Result<Option<AppendBody>, EncodeError> {
-        if let (EventData::SandboxErased(_), Some(sandbox)) = (&event.data, event.sandbox) {
+        if let (EventData::Sandbox(SandboxEvent::Erased(_)), Some(sandbox)) = (&event.data, event.sandbox) {
             self.destroy_key(event, sandbox);
         }
         let Some(stream) = BodyStream::of(&event.data) else {

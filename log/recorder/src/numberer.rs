@@ -4,9 +4,10 @@ use std::sync::Arc;
 use audit::link;
 use bytes::Bytes;
 use events::{
-    ChainHash, ChainPoint, DecodeError, Event, EventData, EventId, ExecEnded, ExecId, ExecState, Frame, Gone,
-    LogTrimmed, MissingBody, NodeId, OutputMark, OutputStream, Position, SandboxId, SandboxPhase,
-    SandboxState, StreamMark, TenantId, WebhookId, WebhookState,
+    Category, ChainHash, ChainPoint, DecodeError, Event, EventData, EventId, ExecEvent, ExecExited, ExecId,
+    ExecKilled, ExecOutput, ExecState, ExecTimedOut, Frame, Gone, LogEvent, LogTrimmed, MissingBody,
+    NodeEvent, NodeId, OutputMark, OutputStream, Position, SandboxEvent, SandboxId, SandboxPhase,
+    SandboxState, StreamMark, TemplateEvent, TenantId, WebhookEvent, WebhookId, WebhookState,
 };
 use record::{AppendBatch, AppendBody, AppendEvent, Floor, Head, TemplateChange, WebhookChange};
 
@@ -158,7 +159,7 @@ impl Numberer {
                 if self.execs.contains(&exec) || missing.execs.contains(&exec) {
                     continue;
                 }
-                if trusting && matches!(event.data, EventData::ExecStarted(_)) {
+                if trusting && matches!(event.data, EventData::Exec(ExecEvent::Started(_))) {
                     self.execs.insert(exec, None);
                 } else {
                     missing.execs.insert(exec);
@@ -193,7 +194,7 @@ impl Numberer {
     pub fn ids_to_check(incoming: &[Incoming]) -> Vec<EventId> {
         incoming
             .iter()
-            .filter(|incoming| !has_state_of_its_own(&incoming.event.data))
+            .filter(|incoming| !incoming.event.data.word().told_by_state)
             .map(|incoming| incoming.event.id)
             .collect()
     }
@@ -313,11 +314,11 @@ impl Numberer {
     fn judge_origin(&mut self, incoming: &Incoming) -> Result<(), DropReason> {
         let Incoming { event, node: Some(speaker), .. } = incoming else { return Ok(()) };
         let named = named_node(&event.data);
-        if named.is_some_and(|node| node.as_str() != &**speaker) || !is_for_executors(&event.data) {
+        if named.is_some_and(|node| node.as_str() != &**speaker) || !event.data.word().by_executors {
             return Err(DropReason::Foreign);
         }
         let Some(sandbox) = event.sandbox else {
-            return if event.data.category() == "node" { Ok(()) } else { Err(DropReason::Foreign) };
+            return if event.data.category() == Category::Node { Ok(()) } else { Err(DropReason::Foreign) };
         };
         let Some(state) = self.sandboxes.get(&sandbox).and_then(Option::as_ref) else {
             // It comes again when the request is there.
@@ -328,7 +329,7 @@ impl Numberer {
         }
         // Until it runs it is its pool's: whoever takes the command may begin, fail or end it.
         let open = matches!(state.phase, SandboxPhase::Requested | SandboxPhase::Starting { .. });
-        if open && event.data.category() == "sandbox" {
+        if open && event.data.category() == Category::Sandbox {
             return Ok(());
         }
         let node = state.node().or_else(|| self.nodes.get(&sandbox));
@@ -340,54 +341,34 @@ impl Numberer {
 
     /// How many bytes of the body are recorded already (of output; zero of everything else), or why it is dropped.
     fn judge(&mut self, event: &Event) -> Result<usize, DropReason> {
-        if let Some(exec) = event.data.exec() {
-            let state = self.execs.get(&exec).and_then(Option::as_ref);
-            return judge_exec(state, event);
+        if let EventData::Exec(said) = &event.data {
+            let state = self.execs.get(&said.exec()).and_then(Option::as_ref);
+            return judge_exec(state, event, said);
         }
-        let Some(sandbox) = changed_sandbox(event) else {
+        let (Some(sandbox), EventData::Sandbox(said)) = (event.sandbox, &event.data) else {
             return Ok(0);
         };
         let state = self.sandboxes.get(&sandbox).and_then(Option::as_ref);
-        judge_sandbox(state, event).map(|()| 0)
+        judge_sandbox(state, event, said).map(|()| 0)
     }
 }
 
 /// The node that an event says that it is of.
 const fn named_node(data: &EventData) -> Option<&NodeId> {
-    if let EventData::SandboxStarting(starting) = data {
+    if let EventData::Sandbox(SandboxEvent::Starting(starting)) = data {
         Some(&starting.node)
-    } else if let EventData::SandboxRunning(running) = data {
+    } else if let EventData::Sandbox(SandboxEvent::Running(running)) = data {
         Some(&running.node)
-    } else if let EventData::NodeJoined(joined) = data {
+    } else if let EventData::Node(NodeEvent::Joined(joined)) = data {
         Some(&joined.node)
-    } else if let EventData::NodeDraining(draining) = data {
+    } else if let EventData::Node(NodeEvent::Draining(draining)) = data {
         Some(&draining.node)
     } else {
         None
     }
 }
 
-/// Whether executors say such things at all.
-fn is_for_executors(data: &EventData) -> bool {
-    let others = matches!(
-        data,
-        EventData::SandboxRequested(_)
-            | EventData::SandboxLost(_)
-            | EventData::SandboxErased(_)
-            | EventData::ExecRequested(_)
-    );
-    !others && !is_of_a_viewer(data) && matches!(data.category(), "sandbox" | "exec" | "file" | "node")
-}
-
-/// Whether the state of its exec shows that an event is recorded already.
-fn has_state_of_its_own(data: &EventData) -> bool {
-    let beside =
-        matches!(data, EventData::ExecInput(_) | EventData::ExecResized(_) | EventData::ExecSignaled(_))
-            || is_of_a_viewer(data);
-    data.exec().is_some() && !beside
-}
-
-fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropReason> {
+fn judge_exec(state: Option<&ExecState>, event: &Event, said: &ExecEvent) -> Result<usize, DropReason> {
     let Some(sandbox) = event.sandbox else {
         return Err(DropReason::Contradiction);
     };
@@ -395,88 +376,63 @@ fn judge_exec(state: Option<&ExecState>, event: &Event) -> Result<usize, DropRea
         if state.tenant != event.tenant || state.sandbox != sandbox {
             return Err(DropReason::Contradiction);
         }
-        if is_of_a_viewer(&event.data) {
+        // Viewers come and go also before an exec begins, and long after it has ended.
+        if said.word().beside {
             return Ok(0);
         }
         if state.end.is_some() {
             return Err(DropReason::AfterEnd);
         }
     }
-    if let EventData::ExecRequested(_) = &event.data {
-        return if state.is_none() { Ok(0) } else { Err(DropReason::Duplicate) };
-    }
-    if let EventData::ExecStarted(_) = &event.data {
-        return if state.is_none_or(|state| state.pending) { Ok(0) } else { Err(DropReason::Duplicate) };
-    }
-    if let EventData::ExecFailed(_) | EventData::ExecOutcomeUnknown(_) = &event.data {
-        return Ok(0);
-    }
-    let state = state.filter(|state| !state.pending).ok_or(DropReason::Gap)?;
-    if let EventData::ExecOutput(output) = &event.data {
-        let recorded = state.recorded(output.stream);
-        let end = output.offset.checked_add(output.bytes.len() as u64).ok_or(DropReason::Contradiction)?;
-        if output.offset > recorded {
-            return Err(DropReason::Gap);
+    let begun = || state.filter(|state| !state.pending).ok_or(DropReason::Gap);
+    match said {
+        ExecEvent::Requested(_) if state.is_none() => Ok(0),
+        ExecEvent::Started(_) if state.is_none_or(|state| state.pending) => Ok(0),
+        ExecEvent::Requested(_) | ExecEvent::Started(_) => Err(DropReason::Duplicate),
+        ExecEvent::Failed(_) | ExecEvent::OutcomeUnknown(_) => Ok(0),
+        ExecEvent::Output(output) => judge_output(begun()?.recorded(output.stream), output),
+        ExecEvent::Exited(ExecExited { ended, .. })
+        | ExecEvent::TimedOut(ExecTimedOut { ended, .. })
+        | ExecEvent::Killed(ExecKilled { ended, .. }) => {
+            let state = begun()?;
+            let complete = ended.stdout_bytes <= state.recorded(OutputStream::Stdout)
+                && ended.stderr_bytes <= state.recorded(OutputStream::Stderr);
+            if complete { Ok(0) } else { Err(DropReason::Gap) }
         }
-        if end <= recorded {
-            return Err(DropReason::Duplicate);
-        }
-        // Less than the length of the bytes, by the check above.
-        return Ok((recorded - output.offset) as usize);
-    }
-    let complete = claimed_output(&event.data).is_none_or(|ended| {
-        ended.stdout_bytes <= state.recorded(OutputStream::Stdout)
-            && ended.stderr_bytes <= state.recorded(OutputStream::Stderr)
-    });
-    if complete { Ok(0) } else { Err(DropReason::Gap) }
-}
-
-/// Viewers come and go also before an exec begins, and long after it has ended.
-const fn is_of_a_viewer(data: &EventData) -> bool {
-    matches!(data, EventData::ExecAttached(_) | EventData::ExecDetached(_))
-}
-
-/// What an end says about the output before it.
-fn claimed_output(data: &EventData) -> Option<&ExecEnded> {
-    if let EventData::ExecExited(exited) = data {
-        Some(&exited.ended)
-    } else if let EventData::ExecTimedOut(timed_out) = data {
-        Some(&timed_out.ended)
-    } else if let EventData::ExecKilled(killed) = data {
-        Some(&killed.ended)
-    } else {
-        None
+        ExecEvent::Input(_)
+        | ExecEvent::Resized(_)
+        | ExecEvent::Signaled(_)
+        | ExecEvent::Attached(_)
+        | ExecEvent::Detached(_) => begun().map(|_| 0),
     }
 }
 
-fn judge_sandbox(state: Option<&SandboxState>, event: &Event) -> Result<(), DropReason> {
-    let ends = matches!(event.data, EventData::SandboxFailed(_) | EventData::SandboxDestroyed(_));
-    match state {
-        Some(state) if state.tenant != event.tenant => Err(DropReason::Contradiction),
-        Some(_) if matches!(event.data, EventData::SandboxRequested(_)) => Err(DropReason::Duplicate),
-        Some(state) if (ends || moves(&event.data)) && state.is_terminal() => Err(DropReason::AfterEnd),
-        Some(state) => judge_move(state, &event.data),
+fn judge_output(recorded: u64, output: &ExecOutput) -> Result<usize, DropReason> {
+    let end = output.offset.checked_add(output.bytes.len() as u64).ok_or(DropReason::Contradiction)?;
+    if output.offset > recorded {
+        return Err(DropReason::Gap);
+    }
+    if end <= recorded {
+        return Err(DropReason::Duplicate);
+    }
+    // Less than the length of the bytes, by the check above.
+    Ok((recorded - output.offset) as usize)
+}
+
+fn judge_sandbox(state: Option<&SandboxState>, event: &Event, said: &SandboxEvent) -> Result<(), DropReason> {
+    let Some(state) = state else {
         // Nobody could tell a second end from the first, and what it was asked to be is what its state begins with. It is
         // told again once the request is there.
-        None if !matches!(event.data, EventData::SandboxRequested(_)) => Err(DropReason::Gap),
-        None => Ok(()),
+        return if said.word().begins { Ok(()) } else { Err(DropReason::Gap) };
+    };
+    if state.tenant != event.tenant {
+        return Err(DropReason::Contradiction);
     }
-}
-
-/// Whether it says that the sandbox has got further: which nothing does that has ended.
-const fn moves(data: &EventData) -> bool {
-    matches!(
-        data,
-        EventData::SandboxStarting(_) | EventData::SandboxRunning(_) | EventData::SandboxDestroying(_)
-    )
-}
-
-/// A sandbox begins once, on one node, whoever tells it; and its end is asked for once.
-fn judge_move(state: &SandboxState, data: &EventData) -> Result<(), DropReason> {
-    let told = if let EventData::SandboxRunning(_) = data {
-        matches!(state.phase, SandboxPhase::Running { .. })
-    } else if let EventData::SandboxStarting(starting) = data {
-        match &state.phase {
+    // A sandbox begins once, on one node, whoever tells it; and its end is asked for once.
+    let told = match said {
+        SandboxEvent::Requested(_) => return Err(DropReason::Duplicate),
+        SandboxEvent::Running(_) => matches!(state.phase, SandboxPhase::Running { .. }),
+        SandboxEvent::Starting(starting) => match &state.phase {
             SandboxPhase::Starting { node } => *node == starting.node,
             SandboxPhase::Requested => false,
             SandboxPhase::Running { .. }
@@ -484,28 +440,43 @@ fn judge_move(state: &SandboxState, data: &EventData) -> Result<(), DropReason> 
             | SandboxPhase::Lost { .. }
             | SandboxPhase::Failed { .. }
             | SandboxPhase::Destroyed { .. } => true,
-        }
-    } else {
-        matches!(data, EventData::SandboxDestroying(_)) && state.ending.is_some()
+        },
+        SandboxEvent::Destroying(_) => state.ending.is_some(),
+        SandboxEvent::Failed(_) | SandboxEvent::Destroyed(_) => false,
+        // What is said of one that has ended changes nothing of it, and is part of what happened.
+        SandboxEvent::Pulling(_)
+        | SandboxEvent::TtlExtended(_)
+        | SandboxEvent::Unhealthy(_)
+        | SandboxEvent::Lost(_)
+        | SandboxEvent::Erased(_) => return Ok(()),
     };
-    if told { Err(DropReason::Duplicate) } else { Ok(()) }
+    if state.is_terminal() {
+        Err(DropReason::AfterEnd)
+    } else if told {
+        Err(DropReason::Duplicate)
+    } else {
+        Ok(())
+    }
 }
 
 /// The sandbox whose state the event changes.
 fn changed_sandbox(event: &Event) -> Option<SandboxId> {
-    event.sandbox.filter(|_| event.data.category() == "sandbox")
+    event.sandbox.filter(|_| event.data.category() == Category::Sandbox)
 }
 
 /// The webhook whose state the event changes.
 fn changed_webhook(event: &Event) -> Option<WebhookId> {
-    let changes = !matches!(event.data, EventData::WebhookPinged(_) | EventData::WebhookPingEnded(_));
+    let changes = !matches!(
+        event.data,
+        EventData::Webhook(WebhookEvent::Pinged(_)) | EventData::Webhook(WebhookEvent::PingEnded(_))
+    );
     event.data.webhook().filter(|_| changes)
 }
 
 /// Takes bytes away from the front of output. It stays the same event, with the same id.
 fn cut(incoming: Incoming, skip: usize) -> Result<Incoming, DecodeError> {
     let Incoming { mut event, mut frame, node } = incoming;
-    if let EventData::ExecOutput(output) = &mut event.data {
+    if let EventData::Exec(ExecEvent::Output(output)) = &mut event.data {
         output.offset += skip as u64;
         output.bytes = output.bytes.slice(skip.min(output.bytes.len())..);
         trim_marks(&mut output.marks, skip);
@@ -528,9 +499,9 @@ fn trim_marks(marks: &mut Vec<OutputMark>, skip: usize) {
 }
 
 fn note_template(event: &Event, changes: &mut Vec<TemplateChange>) {
-    let (name, template) = if let EventData::TemplateSaved(saved) = &event.data {
+    let (name, template) = if let EventData::Template(TemplateEvent::Saved(saved)) = &event.data {
         (&saved.template.name, Some(saved.template.clone()))
-    } else if let EventData::TemplateDeleted(deleted) = &event.data {
+    } else if let EventData::Template(TemplateEvent::Deleted(deleted)) = &event.data {
         (&deleted.name, None)
     } else {
         return;
@@ -540,7 +511,7 @@ fn note_template(event: &Event, changes: &mut Vec<TemplateChange>) {
 }
 
 fn note_floor(event: &Event, floors: &mut Vec<Floor>) {
-    let EventData::LogTrimmed(trimmed) = &event.data else { return };
+    let EventData::Log(LogEvent::Trimmed(trimmed)) = &event.data else { return };
     let LogTrimmed { class, up_to, checkpoint } = *trimmed;
     match floors.iter_mut().find(|floor| floor.class == class) {
         Some(floor) if floor.up_to >= up_to => {}

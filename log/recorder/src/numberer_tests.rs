@@ -137,7 +137,7 @@ impl Record {
     fn output(&self, exec: ExecId, stream: OutputStream) -> Vec<u8> {
         let mut bytes = vec![];
         for event in &self.events {
-            if let EventData::ExecOutput(output) = &event.data
+            if let EventData::Exec(ExecEvent::Output(output)) = &event.data
                 && output.exec == exec
                 && output.stream == stream
             {
@@ -193,7 +193,7 @@ fn overlap_is_cut_to_what_is_new() {
     assert_eq!(record.take(vec![again.clone()], false), []);
     let last = record.events.last().unwrap();
     assert_eq!(last.id, again.id);
-    let EventData::ExecOutput(cut) = &last.data else { panic!("not output") };
+    let EventData::Exec(ExecEvent::Output(cut)) = &last.data else { panic!("not output") };
     assert_eq!((cut.offset, &cut.bytes[..]), (5, &b" world"[..]));
     assert_eq!(record.output(exec_id(1), STDOUT), b"hello world");
     record.check();

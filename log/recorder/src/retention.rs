@@ -4,7 +4,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use events::{
-    Actor, Clock, ErrorChain, Event, EventData, EventId, LogTrimmed, Position, RetentionClass, TenantId,
+    Actor, AuditEvent, Clock, ErrorChain, Event, EventData, EventId, LogTrimmed, Position, RetentionClass,
+    TenantId,
 };
 use record::{EventFilter, EventStore, Floor, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -211,7 +212,7 @@ impl Retention {
             let Some(last) = frames.last() else { return Ok(best) };
             after = last.position;
             for event in frames.iter().filter_map(|frame| frame.decode().ok()) {
-                let EventData::AuditCheckpoint(checkpoint) = &event.data else { continue };
+                let EventData::Audit(AuditEvent::Checkpoint(checkpoint)) = &event.data else { continue };
                 let up_to = checkpoint.statement.up_to.min(wanted);
                 if up_to > floor {
                     best = Some(Floor { class, up_to, checkpoint: event.id });

@@ -1,4 +1,4 @@
-use events::{EventData, ExecSpec};
+use events::{AccessEvent, EventData, ExecEvent, ExecSpec, FileEvent, SandboxEvent, TemplateEvent};
 
 use super::Redaction;
 
@@ -10,64 +10,71 @@ impl Redaction {
             return;
         }
         match data {
-            EventData::SandboxRequested(requested) => {
-                requested.spec.metadata.values_mut().for_each(|value| self.text(value));
-                requested.spec.setup.iter_mut().for_each(|line| self.text(line));
-            }
-            EventData::SandboxFailed(failed) => self.text(&mut failed.message),
-            EventData::SandboxUnhealthy(unhealthy) => self.text(&mut unhealthy.message),
-            EventData::ExecRequested(requested) => spec(&mut requested.spec, self),
-            EventData::ExecStarted(started) => spec(&mut started.spec, self),
-            EventData::ExecFailed(failed) => self.text(&mut failed.message),
-            EventData::ExecOutcomeUnknown(unknown) => self.text(&mut unknown.message),
-            EventData::FileWritten(file) => self.text(&mut file.path),
-            EventData::FileRead(file) => self.text(&mut file.path),
-            EventData::FileDeleted(file) => self.text(&mut file.path),
-            EventData::FileMoved(file) => {
-                self.text(&mut file.from);
-                self.text(&mut file.to);
-            }
-            EventData::FileModeChanged(file) => self.text(&mut file.path),
-            EventData::TemplateSaved(saved) => {
+            EventData::Sandbox(event) => self.sandbox(event),
+            EventData::Exec(event) => self.exec(event),
+            EventData::File(event) => self.file(event),
+            EventData::Template(TemplateEvent::Saved(saved)) => {
                 saved.template.metadata.values_mut().for_each(|value| self.text(value));
                 saved.template.setup.iter_mut().for_each(|line| self.text(line));
                 self.text(&mut saved.template.description);
             }
-            EventData::AccessDenied(denied) => self.text(&mut denied.reason),
-            EventData::SandboxStarting(_)
-            | EventData::SandboxPulling(_)
-            | EventData::SandboxRunning(_)
-            | EventData::SandboxTtlExtended(_)
-            | EventData::SandboxDestroying(_)
-            | EventData::SandboxDestroyed(_)
-            | EventData::ExecAttached(_)
-            | EventData::ExecDetached(_)
-            | EventData::SandboxLost(_)
-            | EventData::SandboxErased(_)
-            | EventData::ExecOutput(_)
-            | EventData::ExecInput(_)
-            | EventData::ExecResized(_)
-            | EventData::ExecSignaled(_)
-            | EventData::ExecExited(_)
-            | EventData::ExecTimedOut(_)
-            | EventData::ExecKilled(_)
-            | EventData::TemplateDeleted(_)
-            | EventData::NodeJoined(_)
-            | EventData::NodeDraining(_)
-            | EventData::AccessGranted(_)
-            | EventData::AccessRevoked(_)
-            | EventData::AuditCheckpoint(_)
-            | EventData::LogTrimmed(_)
-            | EventData::LogRestored(_)
-            | EventData::AuditKeyChanged(_)
-            | EventData::WebhookSaved(_)
-            | EventData::WebhookDeleted(_)
-            | EventData::WebhookAdvanced(_)
-            | EventData::WebhookRewound(_)
-            | EventData::WebhookSuspended(_)
-            | EventData::WebhookFailed(_)
-            | EventData::WebhookPinged(_)
-            | EventData::WebhookPingEnded(_) => {}
+            EventData::Access(AccessEvent::Denied(denied)) => self.text(&mut denied.reason),
+            EventData::Template(TemplateEvent::Deleted(_))
+            | EventData::Access(AccessEvent::Granted(_) | AccessEvent::Revoked(_))
+            | EventData::Node(_)
+            | EventData::Audit(_)
+            | EventData::Log(_)
+            | EventData::Webhook(_) => {}
+        }
+    }
+
+    fn sandbox(&self, event: &mut SandboxEvent) {
+        match event {
+            SandboxEvent::Requested(requested) => {
+                requested.spec.metadata.values_mut().for_each(|value| self.text(value));
+                requested.spec.setup.iter_mut().for_each(|line| self.text(line));
+            }
+            SandboxEvent::Failed(failed) => self.text(&mut failed.message),
+            SandboxEvent::Unhealthy(unhealthy) => self.text(&mut unhealthy.message),
+            SandboxEvent::Starting(_)
+            | SandboxEvent::Pulling(_)
+            | SandboxEvent::Running(_)
+            | SandboxEvent::TtlExtended(_)
+            | SandboxEvent::Destroying(_)
+            | SandboxEvent::Destroyed(_)
+            | SandboxEvent::Lost(_)
+            | SandboxEvent::Erased(_) => {}
+        }
+    }
+
+    fn exec(&self, event: &mut ExecEvent) {
+        match event {
+            ExecEvent::Requested(requested) => spec(&mut requested.spec, self),
+            ExecEvent::Started(started) => spec(&mut started.spec, self),
+            ExecEvent::Failed(failed) => self.text(&mut failed.message),
+            ExecEvent::OutcomeUnknown(unknown) => self.text(&mut unknown.message),
+            ExecEvent::Output(_)
+            | ExecEvent::Input(_)
+            | ExecEvent::Resized(_)
+            | ExecEvent::Signaled(_)
+            | ExecEvent::Attached(_)
+            | ExecEvent::Detached(_)
+            | ExecEvent::Exited(_)
+            | ExecEvent::TimedOut(_)
+            | ExecEvent::Killed(_) => {}
+        }
+    }
+
+    fn file(&self, event: &mut FileEvent) {
+        match event {
+            FileEvent::Written(file) => self.text(&mut file.path),
+            FileEvent::Read(file) => self.text(&mut file.path),
+            FileEvent::Deleted(file) => self.text(&mut file.path),
+            FileEvent::Moved(file) => {
+                self.text(&mut file.from);
+                self.text(&mut file.to);
+            }
+            FileEvent::ModeChanged(file) => self.text(&mut file.path),
         }
     }
 }

@@ -1,5 +1,5 @@
 use base64::Engine as _;
-use events::EventData;
+use events::{EventData, ExecEvent};
 use proptest::prelude::*;
 
 use super::*;
@@ -121,7 +121,7 @@ fn events_are_masked_where_they_hold_text() {
     let message = "no directory /hunter2".to_owned();
     let mut data: EventData = events::ExecFailed { exec, code, message, request_digest: None }.into();
     secrets(["hunter2"]).event(&mut data);
-    let EventData::ExecFailed(failed) = data else { panic!("another event") };
+    let EventData::Exec(ExecEvent::Failed(failed)) = data else { panic!("another event") };
     assert_eq!(failed.message, "no directory /*******");
 }
 

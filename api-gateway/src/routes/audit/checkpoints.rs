@@ -3,7 +3,7 @@
 use audit::{AuditQuery, CheckpointProof, list};
 use axum::Json;
 use axum::extract::State;
-use events::{AuditCheckpoint, EventData, Position, TenantId};
+use events::{AuditCheckpoint, AuditEvent, EventData, Position, TenantId};
 use record::{AuditFilter, EventStore, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -63,7 +63,7 @@ pub(super) async fn proofs(
         AuditQuery { filter: of_checkpoints(), after: Some(after), limit: 100, ..AuditQuery::default() };
     let page = list(store, &query).await?;
     let proofs = page.events.into_iter().filter_map(|(_, event)| {
-        let EventData::AuditCheckpoint(checkpoint) = event.data else { return None };
+        let EventData::Audit(AuditEvent::Checkpoint(checkpoint)) = event.data else { return None };
         CheckpointProof::of(&checkpoint, tenant)
     });
     Ok((proofs.collect(), page.next_after))
@@ -100,7 +100,7 @@ pub(crate) async fn checkpoints(
     let query = AuditQuery { filter: of_checkpoints(), ..params.read(&caller)? };
     let page = list(gateway.store(), &query).await.map_err(ApiError::store)?;
     let shown = page.events.into_iter().filter_map(|(_, event)| {
-        let EventData::AuditCheckpoint(checkpoint) = event.data else { return None };
+        let EventData::Audit(AuditEvent::Checkpoint(checkpoint)) = event.data else { return None };
         match &of {
             None => Some(Checkpoint::Whole(checkpoint)),
             Some(tenant) => CheckpointProof::of(&checkpoint, tenant).map(Checkpoint::Proof),

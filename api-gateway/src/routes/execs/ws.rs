@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
-use events::{EventData, ExecId, NodeId, OutputStream, SandboxState};
+use events::{EventData, ExecEvent, ExecId, NodeId, OutputStream, SandboxState};
 use feed::{After, FeedReader, Topic};
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
@@ -164,8 +164,8 @@ impl Listener for Typist {
         if let Some(mut started) = self.started.take() {
             // The first event of an exec is one or the other.
             let first = started.next().await;
-            self.is_over =
-                !first.is_ok_and(|recorded| matches!(recorded.event.data, EventData::ExecStarted(_)));
+            self.is_over = !first
+                .is_ok_and(|recorded| matches!(recorded.event.data, EventData::Exec(ExecEvent::Started(_))));
         }
         let frame = if let Message::Text(text) = message {
             ClientFrame::read(&text, &self.unread)?

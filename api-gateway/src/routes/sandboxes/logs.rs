@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use axum::Json;
 use axum::extract::State;
 use chrono::SecondsFormat;
-use events::{DestroyReason, Event, EventData, Position};
+use events::{AccessEvent, DestroyReason, Event, EventData, ExecEvent, FileEvent, Position, SandboxEvent};
 use record::EventFilter;
 use serde::Deserialize;
 use spelling::format_go_duration;
@@ -94,79 +94,95 @@ fn line(event: &Event) -> String {
 
 /// What there is to say about an event, in a few words.
 pub(super) fn detail(data: &EventData) -> Option<String> {
-    let took = |us| format_go_duration(Duration::from_micros(us));
-    Some(match data {
-        EventData::SandboxRequested(it) => format!("{} on {}", it.spec.image, it.spec.provider),
-        EventData::SandboxStarting(it) => it.node.to_string(),
-        EventData::SandboxPulling(it) => {
+    match data {
+        EventData::Sandbox(event) => sandbox(event),
+        EventData::Exec(event) => exec(event),
+        EventData::Access(event) => Some(access(event)),
+        EventData::File(event) => Some(file(event)),
+        EventData::Template(_)
+        | EventData::Node(_)
+        | EventData::Audit(_)
+        | EventData::Log(_)
+        | EventData::Webhook(_) => None,
+    }
+}
+
+fn took(us: u64) -> String {
+    format_go_duration(Duration::from_micros(us))
+}
+
+fn sandbox(event: &SandboxEvent) -> Option<String> {
+    Some(match event {
+        SandboxEvent::Requested(it) => format!("{} on {}", it.spec.image, it.spec.provider),
+        SandboxEvent::Starting(it) => it.node.to_string(),
+        SandboxEvent::Pulling(it) => {
             format!("{} {}/{} bytes", it.image, it.fetched_bytes, it.total_bytes)
         }
-        EventData::SandboxRunning(it) => format!("on {} after {}", it.node, took(it.took_us)),
-        EventData::SandboxFailed(it) => it.message.clone(),
-        EventData::SandboxTtlExtended(it) => {
+        SandboxEvent::Running(it) => format!("on {} after {}", it.node, took(it.took_us)),
+        SandboxEvent::Failed(it) => it.message.clone(),
+        SandboxEvent::TtlExtended(it) => {
             format!("until {}", it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
         }
-        EventData::SandboxUnhealthy(it) => it.message.clone(),
-        EventData::SandboxDestroying(it) => return wire_name(it.reason),
-        EventData::SandboxDestroyed(it) => return wire_name(it.reason),
-        EventData::SandboxLost(it) => it.node.to_string(),
-        EventData::ExecRequested(it) => format!("{} {:?}", it.exec, it.spec.argv),
-        EventData::ExecStarted(it) => format!("{} {:?}", it.exec, it.spec.argv),
-        EventData::ExecInput(it) => format!("{} {} bytes", it.exec, it.bytes.len()),
-        EventData::ExecResized(it) => format!("{} to {}x{}", it.exec, it.size.cols, it.size.rows),
-        EventData::ExecSignaled(it) if it.kill => format!("{} signal {}, then 9", it.exec, it.signal),
-        EventData::ExecSignaled(it) => format!("{} signal {}", it.exec, it.signal),
-        EventData::ExecAttached(it) => {
+        SandboxEvent::Unhealthy(it) => it.message.clone(),
+        SandboxEvent::Destroying(it) => return wire_name(it.reason),
+        SandboxEvent::Destroyed(it) => return wire_name(it.reason),
+        SandboxEvent::Lost(it) => it.node.to_string(),
+        SandboxEvent::Erased(_) => return None,
+    })
+}
+
+fn exec(event: &ExecEvent) -> Option<String> {
+    Some(match event {
+        ExecEvent::Requested(it) => format!("{} {:?}", it.exec, it.spec.argv),
+        ExecEvent::Started(it) => format!("{} {:?}", it.exec, it.spec.argv),
+        ExecEvent::Input(it) => format!("{} {} bytes", it.exec, it.bytes.len()),
+        ExecEvent::Resized(it) => format!("{} to {}x{}", it.exec, it.size.cols, it.size.rows),
+        ExecEvent::Signaled(it) if it.kill => format!("{} signal {}, then 9", it.exec, it.signal),
+        ExecEvent::Signaled(it) => format!("{} signal {}", it.exec, it.signal),
+        ExecEvent::Attached(it) => {
             let mode = if it.writes { "rw" } else { "ro" };
             let source = it.source.as_deref().unwrap_or("an unknown address");
             format!("{} {} {mode} from {source}", it.exec, it.attachment)
         }
-        EventData::ExecDetached(it) => {
+        ExecEvent::Detached(it) => {
             let (stdout, stderr) = (it.stdout_offset, it.stderr_offset);
             format!("{} {} at stdout {stdout}, stderr {stderr}", it.exec, it.attachment)
         }
-        EventData::AccessGranted(it) => {
+        ExecEvent::Output(_) => return None,
+        ExecEvent::Exited(it) => {
+            format!("{} code {} after {}", it.exec, it.code, took(it.ended.duration_us))
+        }
+        ExecEvent::TimedOut(it) => format!("{} after {}", it.exec, took(it.ended.duration_us)),
+        ExecEvent::Killed(it) => format!("{} signal {}", it.exec, it.signal),
+        ExecEvent::Failed(it) => format!("{} {}", it.exec, it.message),
+        ExecEvent::OutcomeUnknown(it) => format!("{} {}", it.exec, it.message),
+    })
+}
+
+fn access(event: &AccessEvent) -> String {
+    match event {
+        AccessEvent::Granted(it) => {
             format!("{} until {}", it.exec, it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
         }
-        EventData::AccessRevoked(it) => format!("{} {}", it.exec, it.viewer),
-        EventData::AccessDenied(it) => {
+        AccessEvent::Revoked(it) => format!("{} {}", it.exec, it.viewer),
+        AccessEvent::Denied(it) => {
             let source = it.source.as_deref().unwrap_or("many addresses");
             format!("{}: {}, {} times from {source}", it.route, it.reason, it.count)
         }
-        EventData::ExecOutput(_) => return None,
-        EventData::ExecExited(it) => {
-            format!("{} code {} after {}", it.exec, it.code, took(it.ended.duration_us))
-        }
-        EventData::ExecTimedOut(it) => format!("{} after {}", it.exec, took(it.ended.duration_us)),
-        EventData::ExecKilled(it) => format!("{} signal {}", it.exec, it.signal),
-        EventData::ExecFailed(it) => format!("{} {}", it.exec, it.message),
-        EventData::ExecOutcomeUnknown(it) => format!("{} {}", it.exec, it.message),
-        EventData::FileWritten(it) => format!("{:?} {} bytes", it.path, it.size),
-        EventData::FileRead(it) => match it.range {
+    }
+}
+
+fn file(event: &FileEvent) -> String {
+    match event {
+        FileEvent::Written(it) => format!("{:?} {} bytes", it.path, it.size),
+        FileEvent::Read(it) => match it.range {
             None => format!("{:?} {} bytes", it.path, it.size),
             Some((first, end)) => format!("{:?} bytes {first} to {end} of {}", it.path, it.size),
         },
-        EventData::FileDeleted(it) => format!("{:?}", it.path),
-        EventData::FileMoved(it) => format!("{:?} to {:?}", it.from, it.to),
-        EventData::FileModeChanged(it) => format!("{:?} to {:04o}", it.path, it.mode),
-        EventData::TemplateSaved(_)
-        | EventData::TemplateDeleted(_)
-        | EventData::NodeJoined(_)
-        | EventData::NodeDraining(_)
-        | EventData::SandboxErased(_)
-        | EventData::AuditCheckpoint(_)
-        | EventData::LogTrimmed(_)
-        | EventData::LogRestored(_)
-        | EventData::AuditKeyChanged(_)
-        | EventData::WebhookSaved(_)
-        | EventData::WebhookDeleted(_)
-        | EventData::WebhookAdvanced(_)
-        | EventData::WebhookRewound(_)
-        | EventData::WebhookSuspended(_)
-        | EventData::WebhookFailed(_)
-        | EventData::WebhookPinged(_)
-        | EventData::WebhookPingEnded(_) => return None,
-    })
+        FileEvent::Deleted(it) => format!("{:?}", it.path),
+        FileEvent::Moved(it) => format!("{:?} to {:?}", it.from, it.to),
+        FileEvent::ModeChanged(it) => format!("{:?} to {:04o}", it.path, it.mode),
+    }
 }
 
 /// As in the events.
@@ -202,7 +218,7 @@ mod tests {
             cause: None,
             request_id: None,
             traceparent: None,
-            data: EventData::ExecExited(ExecExited {
+            data: EventData::from(ExecExited {
                 exec: ExecId::from_bytes([0; 16]),
                 code: 3,
                 signal: None,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use api_types::Sandbox;
 use chrono::{DateTime, Utc};
-use events::{DestroyReason, Event, EventData, Position, SandboxId, SandboxPhase, SandboxState, TenantId};
+use events::{DestroyReason, Event, Position, SandboxEvent, SandboxId, SandboxPhase, SandboxState, TenantId};
 use record::{EventFilter, EventStore, StoreError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -136,8 +136,8 @@ pub async fn live(
 
 /// The types that the fold of a sandbox looks at.
 fn changes() -> EventFilter {
-    let types = EventData::TYPES.iter().filter(|name| name.starts_with("sandbox."));
-    EventFilter { types: types.map(|name| (*name).to_owned()).collect(), ..EventFilter::default() }
+    let types = SandboxEvent::WORDS.iter().map(|word| word.name.to_owned());
+    EventFilter { types: types.collect(), ..EventFilter::default() }
 }
 
 async fn fold(

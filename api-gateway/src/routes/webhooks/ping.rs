@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use events::{EventData, EventId, WebhookPingEnded, WebhookPinged};
+use events::{EventData, EventId, WebhookEvent, WebhookPingEnded, WebhookPinged};
 use feed::{After, FeedError, Topic};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -58,7 +58,7 @@ pub(crate) async fn ping(
     gateway.publish(&caller, None, event, gateway.clock().now(), WebhookPinged { webhook: id }).await?;
     let ended = async {
         loop {
-            if let EventData::WebhookPingEnded(ended) = &reader.next().await?.event.data
+            if let EventData::Webhook(WebhookEvent::PingEnded(ended)) = &reader.next().await?.event.data
                 && ended.ping == event
             {
                 return Ok::<WebhookPingEnded, FeedError>(ended.clone());

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use events::{EventData, ExecEnd, ExecId, ExecState, Gone, OutputStream, Position, TerminalSize};
+use events::{EventData, ExecEnd, ExecEvent, ExecId, ExecState, Gone, OutputStream, Position, TerminalSize};
 use record::StoreError;
 
 use super::{After, Feed, FeedError, FeedReader, Topic};
@@ -188,7 +188,7 @@ impl OutputReader {
     }
 
     fn take(&mut self, event: &events::Event) {
-        if let EventData::ExecOutput(output) = &event.data {
+        if let EventData::Exec(ExecEvent::Output(output)) = &event.data {
             let stream = output.stream;
             let seen = *self.seen(stream);
             let end = output.offset + output.length();
@@ -220,16 +220,16 @@ impl OutputReader {
             None => ExecState::apply(None, event),
         };
         self.state = ExecState::apply(state, event);
-        if let EventData::ExecStarted(_) = &event.data {
+        if let EventData::Exec(ExecEvent::Started(_)) = &event.data {
             self.ready.push_back(OutputItem::Started);
-        } else if let EventData::ExecResized(resized) = &event.data {
+        } else if let EventData::Exec(ExecEvent::Resized(resized)) = &event.data {
             self.ready.push_back(OutputItem::Resized(resized.size));
         }
         let Some(state) = &self.state else { return };
         // Only a terminal event of this exec itself ends it here; see `ended_before` for the rest.
         if let Some(end) = state.end.clone()
             && event.data.exec() == Some(self.exec)
-            && is_terminal(&event.data)
+            && event.data.ends_exec()
         {
             let recorded =
                 [(OutputStream::Stdout, state.stdout_bytes), (OutputStream::Stderr, state.stderr_bytes)];
@@ -241,15 +241,4 @@ impl OutputReader {
             self.end(end);
         }
     }
-}
-
-const fn is_terminal(data: &EventData) -> bool {
-    matches!(
-        data,
-        EventData::ExecExited(_)
-            | EventData::ExecTimedOut(_)
-            | EventData::ExecKilled(_)
-            | EventData::ExecFailed(_)
-            | EventData::ExecOutcomeUnknown(_)
-    )
 }

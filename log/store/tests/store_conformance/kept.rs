@@ -265,7 +265,7 @@ impl Aging {
         let trimmed = told
             .iter()
             .map(|event| {
-                let EventData::LogTrimmed(trimmed) = &event.data else { panic!("not a floor") };
+                let EventData::Log(LogEvent::Trimmed(trimmed)) = &event.data else { panic!("not a floor") };
                 trimmed.clone()
             })
             .collect();

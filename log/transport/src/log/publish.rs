@@ -139,7 +139,7 @@ impl Log {
     }
 
     fn subject_of(&self, event: &Event) -> String {
-        let (tenant, sandbox, category) = (&event.tenant, event.sandbox, event.data.category());
+        let (tenant, sandbox, category) = (&event.tenant, event.sandbox, event.data.category().as_str());
         match &self.node {
             Some(node) => self.subjects().event_of_node(node, tenant, sandbox, category),
             None => self.subjects().event(tenant, sandbox, category),
