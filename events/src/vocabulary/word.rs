@@ -56,6 +56,7 @@ macro_rules! words {
     ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "events live one at a time, or beside their bytes, which are more")]
         pub enum $events {
             $(#[doc = concat!("`", $name, "`")] $variant($data),)+
         }
