@@ -245,7 +245,8 @@ fn the_wire_form_of_every_event_is_frozen() {
     let events = one_of_each();
     let types: Vec<_> = events.iter().map(|event| event.data.type_name()).collect();
     let (mut here, mut all) = (types.clone(), EventData::TYPES.to_vec());
-    (here.sort_unstable(), all.sort_unstable());
+    here.sort_unstable();
+    all.sort_unstable();
     assert_eq!(here, all);
     let headers: Vec<String> = events
         .iter()
