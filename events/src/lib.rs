@@ -18,7 +18,8 @@ pub use chain_hash::{ChainHash, NotAHash};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error_chain::ErrorChain;
 pub use fold::{
-    Ending, ExecEnd, ExecState, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase, WebhookState,
+    Ending, ExecEnd, ExecState, OutputClosed, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase,
+    WebhookState,
 };
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,

@@ -28,8 +28,14 @@ fn event(data: impl Into<EventData>) -> Event {
 pub(crate) fn one_of_each() -> Vec<Event> {
     let exec = ExecId::from_bytes([4; 16]);
     let node: NodeId = "node-1".parse().unwrap();
-    let ended =
-        ExecEnded { stdout_bytes: 5, stderr_bytes: 6, truncated_bytes: 0, duration_us: 1_500, oom: false };
+    let ended = ExecEnded {
+        stdout_bytes: 5,
+        stderr_bytes: 6,
+        truncated_bytes: 0,
+        duration_us: 1_500,
+        oom: false,
+        output_open: false,
+    };
     let spec = SandboxSpec {
         provider: "docker".parse().unwrap(),
         image: "alpine:latest".to_owned(),
@@ -55,6 +61,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         user: None,
         tty: None,
         stdin: false,
+        linger_ms: None,
         timeout_ms: Some(1000),
         env_hmac: BTreeMap::from([("A".to_owned(), "00ff".to_owned())]),
         secret_names: vec!["A".to_owned()],
@@ -237,6 +244,13 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             signature: Some("11".to_owned()),
         }),
         event(AccessRevoked { exec, viewer: "vl-1".parse().unwrap() }),
+        event(ExecOutputClosed {
+            exec,
+            reason: OutputCloseReason::TooMany,
+            stdout_bytes: 9,
+            stderr_bytes: 6,
+            truncated_bytes: 3,
+        }),
     ]
 }
 

@@ -68,6 +68,7 @@ impl Recorded {
                     stdout_bytes: old.stdout_bytes.max(progress.stdout_bytes),
                     stderr_bytes: old.stderr_bytes.max(progress.stderr_bytes),
                     ended: old.ended || progress.ended,
+                    over: old.over || progress.over,
                 });
                 std::mem::replace(known, newer) != newer
             });

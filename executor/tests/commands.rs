@@ -93,6 +93,7 @@ async fn a_command_that_comes_twice_has_one_effect() {
         user: None,
         tty: None,
         stdin: false,
+        linger_ms: None,
         timeout_ms: None,
         env_hmac: Default::default(),
         secret_names: Vec::new(),

@@ -89,6 +89,7 @@ pub fn runnable(request: ExecRequest, limits: &ExecLimits) -> Result<Runnable, A
             user: checked_text(request.user, "user", MAX_USER)?,
             tty: None,
             stdin: false,
+            linger_ms: None,
             timeout_ms: timeout_ms(request.timeout.as_deref(), limits)?,
             // With the tenant it is known what to fill in.
             env_hmac: BTreeMap::new(),

@@ -132,7 +132,8 @@ impl Asciicast {
             ExecEvent::Requested(_)
             | ExecEvent::Signaled(_)
             | ExecEvent::Attached(_)
-            | ExecEvent::Detached(_) => {}
+            | ExecEvent::Detached(_)
+            | ExecEvent::OutputClosed(_) => {}
         }
     }
 
@@ -268,6 +269,7 @@ mod tests {
             user: None,
             tty,
             stdin: true,
+            linger_ms: None,
             timeout_ms: None,
             env_hmac: Default::default(),
             secret_names: Vec::new(),

@@ -243,7 +243,13 @@ fn lines(exec: ExecId, spec: &ExecSpec, env_names: Vec<String>) -> Vec<EventData
         }
         _ => {}
     }
-    let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1500, oom: false };
+    let ended = ExecEnded {
+        stdout_bytes,
+        stderr_bytes,
+        truncated_bytes: 0,
+        duration_us: 1500,
+        ..ExecEnded::default()
+    };
     facts.push(ExecExited { exec, code, signal: None, asked: None, ended }.into());
     facts
 }

@@ -2,8 +2,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Asked, EndCause, Event, EventData, ExecEnded, ExecEvent, ExecId, ExecSpec, FailureCode, OutputStream,
-    SandboxId, TenantId,
+    Asked, EndCause, Event, EventData, ExecEnded, ExecEvent, ExecId, ExecOutput, ExecSpec, FailureCode,
+    OutputCloseReason, OutputStream, SandboxId, TenantId,
 };
 
 /// What the log says about one exec.
@@ -36,6 +36,28 @@ pub struct ExecState {
     /// How it ended, once it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<ExecEnd>,
+    /// Whether it has ended and something that it left running still writes its output.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_open: bool,
+    /// How the output was closed of one that had ended with it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_closed: Option<OutputClosed>,
+}
+
+/// How the output of an exec was closed after its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputClosed {
+    /// Why.
+    pub reason: OutputCloseReason,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Bytes past the output limit that were thrown away, from the start of the exec on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub truncated_bytes: u64,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// How an exec ended.
@@ -112,6 +134,8 @@ impl ExecState {
             asked: None,
             request_digest: None,
             end: None,
+            output_open: false,
+            output_closed: None,
         };
         let mut state = match (state, data) {
             (Some(state), _) => state,
@@ -122,21 +146,47 @@ impl ExecState {
         };
         if state.id == id && state.end.is_none() {
             state.advance(event, data);
+            // Only an end says so; whatever has no such word has its output closed with it.
+            state.output_open =
+                state.end.as_ref().and_then(ExecEnd::ended).is_some_and(|ended| ended.output_open);
+        } else if state.id == id && state.output_open {
+            state.advance_open(event, data);
         }
         Some(state)
+    }
+
+    /// Whether nothing more comes: it has ended, and its output is closed.
+    pub const fn is_over(&self) -> bool {
+        self.end.is_some() && !self.output_open
+    }
+
+    /// What still happens to one that has ended and whose output is open.
+    fn advance_open(&mut self, event: &Event, data: &ExecEvent) {
+        if let ExecEvent::Output(output) = data {
+            self.note_output(output);
+        } else if let ExecEvent::OutputClosed(closed) = data {
+            self.output_open = false;
+            self.output_closed = Some(OutputClosed {
+                reason: closed.reason,
+                at: event.time,
+                truncated_bytes: closed.truncated_bytes,
+            });
+        }
+    }
+
+    fn note_output(&mut self, output: &ExecOutput) {
+        let end = output.offset + output.length();
+        let recorded = match output.stream {
+            OutputStream::Stdout => &mut self.stdout_bytes,
+            OutputStream::Stderr => &mut self.stderr_bytes,
+        };
+        *recorded = (*recorded).max(end);
     }
 
     fn advance(&mut self, event: &Event, data: &ExecEvent) {
         let at = event.time;
         match data {
-            ExecEvent::Output(output) => {
-                let end = output.offset + output.length();
-                let recorded = match output.stream {
-                    OutputStream::Stdout => &mut self.stdout_bytes,
-                    OutputStream::Stderr => &mut self.stderr_bytes,
-                };
-                *recorded = (*recorded).max(end);
-            }
+            ExecEvent::Output(output) => self.note_output(output),
             ExecEvent::Exited(exited) => {
                 self.note_asked(exited.asked.as_ref());
                 self.end = Some(ExecEnd::Exited {
@@ -183,7 +233,8 @@ impl ExecState {
             ExecEvent::Requested(_)
             | ExecEvent::Input(_)
             | ExecEvent::Attached(_)
-            | ExecEvent::Detached(_) => {}
+            | ExecEvent::Detached(_)
+            | ExecEvent::OutputClosed(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ mod exec;
 mod sandbox;
 mod webhook;
 
-pub use exec::{ExecEnd, ExecState};
+pub use exec::{ExecEnd, ExecState, OutputClosed};
 pub use sandbox::{Ending, SandboxPhase, SandboxState};
 pub use webhook::{WebhookFailure, WebhookPhase, WebhookState};
 

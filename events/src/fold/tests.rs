@@ -140,6 +140,40 @@ fn one_that_left_by_itself_after_it_was_asked_to_has_its_own_exit_code() {
     assert_eq!(state.asked, asked(EndCause::Request, Some(client())));
 }
 
+fn output(offset: u64, bytes: &'static [u8]) -> Event {
+    told(10, client(), ExecOutput::new(EXEC, OutputStream::Stdout, offset, bytes))
+}
+
+fn left_open() -> Event {
+    let ended = ExecEnded { stdout_bytes: 2, output_open: true, ..ExecEnded::default() };
+    told(9, client(), ExecExited { exec: EXEC, code: 3, signal: None, asked: None, ended })
+}
+
+fn closed() -> Event {
+    let reason = OutputCloseReason::Sandbox;
+    let closed =
+        ExecOutputClosed { exec: EXEC, reason, stdout_bytes: 5, stderr_bytes: 0, truncated_bytes: 7 };
+    told(20, client(), closed)
+}
+
+#[test]
+fn what_an_exec_left_running_writes_until_its_output_is_closed() {
+    let open = exec(&[started(), output(0, b"ab"), left_open(), output(2, b"cde"), exited(1, None)]);
+    assert_eq!((open.stdout_bytes, open.output_open, open.is_over()), (5, true, false));
+    assert_eq!(open.end.as_ref().and_then(ExecEnd::exit_code), Some(3));
+    assert_eq!(open.end.as_ref().and_then(ExecEnd::ended).map(|ended| ended.stdout_bytes), Some(2));
+    let over = [closed(), output(5, b"f")].iter().fold(Some(open), ExecState::apply).unwrap();
+    let how = OutputClosed { reason: OutputCloseReason::Sandbox, at: at(20), truncated_bytes: 7 };
+    assert_eq!((over.stdout_bytes, over.output_open, over.is_over()), (5, false, true));
+    assert_eq!(over.output_closed, Some(how));
+}
+
+#[test]
+fn an_end_that_says_nothing_of_its_output_closes_it() {
+    let state = exec(&[started(), output(0, b"ab"), exited(0, None), output(2, b"cde"), closed()]);
+    assert_eq!((state.stdout_bytes, state.is_over(), state.output_closed), (2, true, None));
+}
+
 #[test]
 fn an_exit_code_above_128_is_no_signal() {
     let state = exec(&[started(), exited(137, None)]);

@@ -24,6 +24,7 @@ words! {
         Killed(ExecKilled) = "exec.killed" [by_executors, told_by_state, ends],
         Failed(ExecFailed) = "exec.failed" [begins, by_executors, told_by_state, ends],
         OutcomeUnknown(ExecOutcomeUnknown) = "exec.outcome_unknown" [by_executors, told_by_state, ends],
+        OutputClosed(ExecOutputClosed) = "exec.output_closed" [by_executors, told_by_state],
     }
 }
 
@@ -44,6 +45,7 @@ impl ExecEvent {
             Self::Killed(data) => data.exec,
             Self::Failed(data) => data.exec,
             Self::OutcomeUnknown(data) => data.exec,
+            Self::OutputClosed(data) => data.exec,
         }
     }
 
@@ -62,7 +64,8 @@ impl ExecEvent {
             | Self::Attached(_)
             | Self::Detached(_)
             | Self::Failed(_)
-            | Self::OutcomeUnknown(_) => None,
+            | Self::OutcomeUnknown(_)
+            | Self::OutputClosed(_) => None,
         }
     }
 }
@@ -122,6 +125,9 @@ pub struct ExecSpec {
     /// When to end it, in milliseconds from its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// How long its end waits, in milliseconds, for what it left running to close its output; the server's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linger_ms: Option<u64>,
     /// A keyed fingerprint of the value of each of its own environment variables, by name: the same value of the same
     /// tenant has the same one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -378,6 +384,10 @@ pub struct ExecEnded {
     /// Whether the kernel ended it because the memory of the sandbox was used up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oom: bool,
+    /// Whether something that it left running still holds its output open. What that writes is recorded as output of this exec, until
+    /// an `exec.output_closed` says that nothing more comes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_open: bool,
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -454,4 +464,37 @@ pub struct ExecOutcomeUnknown {
     pub exec: ExecId,
     /// One sentence that may be shown to the client.
     pub message: String,
+}
+
+/// `exec.output_closed`: nothing more is recorded of an exec that had ended with its output open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecOutputClosed {
+    /// Of which exec.
+    pub exec: ExecId,
+    /// Why nothing more comes.
+    pub reason: OutputCloseReason,
+    /// All bytes that were written to stdout and that the log has before this event.
+    pub stdout_bytes: u64,
+    /// The same for stderr.
+    pub stderr_bytes: u64,
+    /// Bytes past the output limit, which were read and thrown away, from the start of the exec on. Not zero means: the output is
+    /// truncated.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub truncated_bytes: u64,
+}
+
+/// Why the output of an exec that has ended was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputCloseReason {
+    /// Whatever held it open has closed it or has ended.
+    Eof,
+    /// A client closed it. What holds it open goes on, and what it writes is thrown away.
+    Request,
+    /// More execs of the sandbox had left their output open than are kept, and this was the oldest of them.
+    TooMany,
+    /// The limit of the exec's output was reached.
+    Limit,
+    /// The sandbox ended.
+    Sandbox,
 }

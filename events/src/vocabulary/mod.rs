@@ -23,8 +23,9 @@ pub use command::{Command, CommandEnvelope, SecretMap};
 pub use event::{Actor, Category, Event, EventData, UnknownActor, UnknownEventType};
 pub use exec::{
     Asked, DetachReason, EndCause, ExecAttached, ExecDetached, ExecEnded, ExecEvent, ExecExited, ExecFailed,
-    ExecInput, ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecRequested, ExecResized, ExecSignaled,
-    ExecSpec, ExecStarted, ExecTimedOut, Gone, MissingBody, OutputMark, OutputStream, TerminalSize,
+    ExecInput, ExecKilled, ExecOutcomeUnknown, ExecOutput, ExecOutputClosed, ExecRequested, ExecResized,
+    ExecSignaled, ExecSpec, ExecStarted, ExecTimedOut, Gone, MissingBody, OutputCloseReason, OutputMark,
+    OutputStream, TerminalSize,
 };
 pub use file::{FileDeleted, FileEvent, FileModeChanged, FileMoved, FileRead, FileWritten};
 pub use node::{NodeDraining, NodeEvent, NodeJoined};

@@ -76,6 +76,7 @@ fn spec(line: &str, time_left: Duration) -> ExecSpec {
         user: None,
         tty: None,
         stdin: false,
+        linger_ms: None,
         timeout_ms: u64::try_from(time_left.as_millis()).ok(),
         env_hmac: Default::default(),
         secret_names: Vec::new(),

@@ -150,7 +150,7 @@ async fn begin(
         max_output_bytes: shared.config.max_output_bytes,
         shutdown: shared.shutdown.clone(),
     };
-    hosted.pumps.spawn(pumped.pump(connection, Resume::Started { started, durable }));
+    hosted.pumps.spawn(pumped.pump(connection, Resume::Started { started: Box::new(started), durable }));
     Ok(Some(is_durable))
 }
 

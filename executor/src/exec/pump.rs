@@ -57,7 +57,7 @@ pub struct Exec {
 /// Where a pump begins.
 pub enum Resume {
     /// At the start, with the news of it; `durable` hears when that news is safe.
-    Started { started: ExecStarted, durable: oneshot::Sender<()> },
+    Started { started: Box<ExecStarted>, durable: oneshot::Sender<()> },
     /// In the middle: so much is recorded, and from there the agent tells.
     Recorded { recorded: Offsets, read: Offsets },
 }
@@ -100,10 +100,11 @@ impl Exec {
             Resume::Started { started, durable } => ([0, 0], [0, 0], Some(started), Some(durable)),
             Resume::Recorded { recorded, read } => (recorded, read, None, None),
         };
-        let known = ExecProgress { stdout_bytes: gathered[0], stderr_bytes: gathered[1], ended: false };
+        let known =
+            ExecProgress { stdout_bytes: gathered[0], stderr_bytes: gathered[1], ..ExecProgress::default() };
         let known = started.is_none().then_some(known);
         let following = self.recorded.follow((&hosted.tenant, id), known);
-        let started = started.map(|started| self.context.event_once("started", started));
+        let started = started.map(|started| self.context.event_once("started", *started));
         let mut pump = Pump {
             outbox: Outbox::new(&self.log),
             following,
@@ -378,6 +379,7 @@ impl Pump {
             truncated_bytes: outcome.stdout_len.saturating_add(outcome.stderr_len).saturating_sub(recorded),
             duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
             oom: matches!(outcome.end, protocol::ExecEnd::OutOfMemory { .. }),
+            output_open: false,
         };
         let data: EventData = match outcome.end {
             protocol::ExecEnd::Exited { code } => {

@@ -198,6 +198,7 @@ impl World {
             user: None,
             tty: None,
             stdin: false,
+            linger_ms: None,
             timeout_ms: None,
             env_hmac: Default::default(),
             secret_names: Vec::new(),

@@ -25,7 +25,8 @@ impl Usage {
     /// Goes on from what runs already.
     pub fn with(live: impl IntoIterator<Item = ExecState>) -> Self {
         let mut usage = Self::default();
-        for exec in live {
+        // An exec that has ended counts no more, though its output may still be open.
+        for exec in live.into_iter().filter(|exec| exec.end.is_none()) {
             usage.of(&exec.tenant).execs.entry(exec.sandbox).or_default().insert(exec.id);
         }
         usage

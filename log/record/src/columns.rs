@@ -20,7 +20,7 @@ pub fn exec_columns(state: &ExecState) -> Vec<Option<String>> {
     vec![
         Some(state.tenant.as_str().to_owned()),
         Uuid::from_slice(&state.sandbox.as_bytes()[..]).ok().map(|id| id.to_string()),
-        Some(i16::from(state.end.is_some()).to_string()),
+        Some(i16::from(state.is_over()).to_string()),
         Some(state.started_at.timestamp_micros().to_string()),
     ]
 }

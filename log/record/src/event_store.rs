@@ -40,7 +40,7 @@ pub struct EventFilter {
 pub struct ExecPage {
     /// Only those that were heard of before this one: where the page before it ended.
     pub before: Option<(DateTime<Utc>, ExecId)>,
-    /// Only those that have ended, or that have not.
+    /// Only those of which nothing more comes, or the others: those that run, and those that have ended with their output open.
     pub ended: Option<bool>,
     /// At most so many.
     pub limit: u32,
@@ -299,7 +299,7 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// The execs of a sandbox, the newest first.
     async fn execs(&self, sandbox: SandboxId, page: &ExecPage) -> Result<Vec<ExecState>, StoreError>;
 
-    /// All execs that have not ended.
+    /// All execs of which more may come: those that have not ended, and those whose output is open.
     async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError>;
 
     /// Which of these events are in the log. Events of output are not found by their id: what is recorded of them is told

@@ -380,7 +380,10 @@ fn judge_exec(state: Option<&ExecState>, event: &Event, said: &ExecEvent) -> Res
         if said.word().beside {
             return Ok(0);
         }
-        if state.end.is_some() {
+        if state.is_over() {
+            return Err(DropReason::AfterEnd);
+        }
+        if state.output_open && !matches!(said, ExecEvent::Output(_) | ExecEvent::OutputClosed(_)) {
             return Err(DropReason::AfterEnd);
         }
     }
@@ -394,10 +397,12 @@ fn judge_exec(state: Option<&ExecState>, event: &Event, said: &ExecEvent) -> Res
         ExecEvent::Exited(ExecExited { ended, .. })
         | ExecEvent::TimedOut(ExecTimedOut { ended, .. })
         | ExecEvent::Killed(ExecKilled { ended, .. }) => {
-            let state = begun()?;
-            let complete = ended.stdout_bytes <= state.recorded(OutputStream::Stdout)
-                && ended.stderr_bytes <= state.recorded(OutputStream::Stderr);
-            if complete { Ok(0) } else { Err(DropReason::Gap) }
+            follows(begun()?, ended.stdout_bytes, ended.stderr_bytes)
+        }
+        ExecEvent::OutputClosed(closed) => {
+            // It follows an end that says that the output stays open.
+            let state = Some(begun()?).filter(|state| state.output_open).ok_or(DropReason::Gap)?;
+            follows(state, closed.stdout_bytes, closed.stderr_bytes)
         }
         ExecEvent::Input(_)
         | ExecEvent::Resized(_)
@@ -405,6 +410,13 @@ fn judge_exec(state: Option<&ExecState>, event: &Event, said: &ExecEvent) -> Res
         | ExecEvent::Attached(_)
         | ExecEvent::Detached(_) => begun().map(|_| 0),
     }
+}
+
+/// Whether all output that is to come before an event is recorded.
+fn follows(state: &ExecState, stdout_bytes: u64, stderr_bytes: u64) -> Result<usize, DropReason> {
+    let complete = stdout_bytes <= state.recorded(OutputStream::Stdout)
+        && stderr_bytes <= state.recorded(OutputStream::Stderr);
+    if complete { Ok(0) } else { Err(DropReason::Gap) }
 }
 
 fn judge_output(recorded: u64, output: &ExecOutput) -> Result<usize, DropReason> {

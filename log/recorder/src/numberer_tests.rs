@@ -39,7 +39,8 @@ fn output(n: u8, stream: OutputStream, offset: u64, bytes: &[u8]) -> Event {
 }
 
 fn exited(n: u8, stdout_bytes: u64, stderr_bytes: u64) -> Event {
-    let ended = ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1, oom: false };
+    let ended =
+        ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1, ..ExecEnded::default() };
     event(ExecExited { exec: exec_id(n), code: 0, signal: None, asked: None, ended })
 }
 
@@ -162,7 +163,7 @@ impl Record {
         for event in &self.events {
             if let Some(exec) = event.data.exec() {
                 let state = execs.entry(exec).or_default();
-                assert!(state.as_ref().is_none_or(|state| state.end.is_none()), "an event after the end");
+                assert!(state.as_ref().is_none_or(|state| !state.is_over()), "an event after the end");
                 *state = ExecState::apply(state.take(), event);
             }
         }
@@ -236,6 +237,35 @@ fn a_gap_is_dropped_until_it_is_filled() {
     record.take(vec![output(1, STDOUT, 0, b"hello"), second, end], false);
     assert_eq!(record.output(exec_id(1), STDOUT), b"hello world");
     assert!(record.execs[&exec_id(1)].end.is_some());
+    record.check();
+}
+
+fn exited_open(n: u8, stdout_bytes: u64) -> Event {
+    let ended = ExecEnded { stdout_bytes, output_open: true, ..ExecEnded::default() };
+    event(ExecExited { exec: exec_id(n), code: 0, signal: None, asked: None, ended })
+}
+
+fn closed(n: u8, stdout_bytes: u64) -> Event {
+    let reason = OutputCloseReason::Eof;
+    event(ExecOutputClosed { exec: exec_id(n), reason, stdout_bytes, stderr_bytes: 0, truncated_bytes: 0 })
+}
+
+#[test]
+fn output_goes_on_after_an_end_that_left_it_open_until_it_is_closed() {
+    let mut record = Record::new();
+    let early = vec![started(1), output(1, STDOUT, 0, b"a"), closed(1, 1)];
+    assert_eq!(record.take(early, false), [DropReason::Gap], "a close without an end");
+    let open = vec![exited_open(1, 1), output(1, STDOUT, 1, b"b"), exited(1, 2, 0), started(1)];
+    assert_eq!(record.take(open, false), [DropReason::AfterEnd; 2]);
+    // Told again after a takeover: neither the end nor a byte is there twice.
+    let again =
+        vec![exited_open(1, 1), output(1, STDOUT, 0, b"abc"), output(1, STDOUT, 4, b"e"), closed(1, 4)];
+    let dropped = [DropReason::AfterEnd, DropReason::Gap, DropReason::Gap];
+    assert_eq!(record.take(again, false), dropped);
+    assert_eq!(record.take(vec![output(1, STDOUT, 3, b"d"), closed(1, 4)], false), []);
+    assert_eq!(record.take(vec![output(1, STDOUT, 4, b"e"), closed(1, 4)], false), [DropReason::AfterEnd; 2]);
+    assert_eq!(record.output(exec_id(1), STDOUT), b"abcd");
+    assert!(record.execs[&exec_id(1)].is_over());
     record.check();
 }
 

@@ -515,7 +515,13 @@ async fn an_id_that_two_facts_share_does_not_hold_up_the_others() {
         code: 0,
         signal: None,
         asked: None,
-        ended: ExecEnded { stdout_bytes: 0, stderr_bytes: 0, truncated_bytes: 0, duration_us: 1, oom: false },
+        ended: ExecEnded {
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            truncated_bytes: 0,
+            duration_us: 1,
+            ..ExecEnded::default()
+        },
     });
     clash.id = first.id;
     let recorder = setting.recorder(Arc::clone(&setting.store));

@@ -222,7 +222,7 @@ impl Dialect for Postgres {
             .bind(column!(execs, state => &state.id.as_bytes()[..]))
             .bind(column!(execs, state => state.tenant.as_str()))
             .bind(column!(execs, state => &state.sandbox.as_bytes()[..]))
-            .bind(column!(execs, state => i16::from(state.end.is_some())))
+            .bind(column!(execs, state => i16::from(state.is_over())))
             .bind(column!(execs, state => state.started_at.timestamp_micros()))
             .bind(exec_states)
             .bind(column!(templates, change => change.tenant.as_str()))

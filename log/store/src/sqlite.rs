@@ -402,7 +402,7 @@ async fn put_execs(script: &mut Script<'_>, states: &[ExecState]) -> Result<(), 
             .bind(&state.id.as_bytes()[..])
             .bind(state.tenant.as_str())
             .bind(&state.sandbox.as_bytes()[..])
-            .bind(i16::from(state.end.is_some()))
+            .bind(i16::from(state.is_over()))
             .bind(state.started_at.timestamp_micros())
             .bind(state_json(state)?);
     }

@@ -66,7 +66,7 @@ const MORE: &str = "Stacyvm-More";
 pub struct SandboxRecord {
     /// Its state.
     pub sandbox: SandboxState,
-    /// Its execs that have not ended.
+    /// Its execs that have not ended, or whose output is open.
     pub live_execs: Vec<ExecState>,
 }
 

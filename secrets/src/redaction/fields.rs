@@ -59,6 +59,7 @@ impl Redaction {
             | ExecEvent::Signaled(_)
             | ExecEvent::Attached(_)
             | ExecEvent::Detached(_)
+            | ExecEvent::OutputClosed(_)
             | ExecEvent::Exited(_)
             | ExecEvent::TimedOut(_)
             | ExecEvent::Killed(_) => {}

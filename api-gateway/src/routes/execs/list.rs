@@ -3,7 +3,8 @@
 use api_types::ExecList;
 use axum::Json;
 use axum::extract::State;
-use events::ExecId;
+use chrono::{DateTime, Utc};
+use events::{ExecId, ExecState, SandboxId};
 use record::ExecPage;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -92,12 +93,37 @@ pub(crate) async fn list(
         }
     };
     // One more than asked for tells whether there is another page.
-    let page = ExecPage { before, ended: wanted.ended, limit: wanted.limit + 1 };
-    let mut states = gateway.store().execs(id, &page).await.map_err(ApiError::store)?;
+    let mut states = read(&gateway, id, before, wanted.ended, wanted.limit + 1).await?;
     let more = states.len() > wanted.limit as usize;
     states.truncate(wanted.limit as usize);
     let next = states.last().filter(|_| more).map(|state| state.id.to_string());
     Ok(Json(ExecList { execs: states.iter().map(shown).collect(), next }))
+}
+
+/// The next execs of a sandbox, by whether they have ended. The store finds them by whether more comes of them: those that have ended
+/// and whose output is open stand among those that run. A sandbox has few of either, so it never takes many pages to skip them.
+async fn read(
+    gateway: &Gateway,
+    sandbox: SandboxId,
+    mut before: Option<(DateTime<Utc>, ExecId)>,
+    ended: Option<bool>,
+    count: u32,
+) -> Result<Vec<ExecState>, ApiError> {
+    let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut found = Vec::new();
+    loop {
+        let page = ExecPage { before, ended: ended.filter(|ended| !ended), limit: count };
+        let states = gateway.store().execs(sandbox, &page).await.map_err(ApiError::store)?;
+        before = states.last().map(|state| (state.started_at, state.id));
+        let is_last = states.len() < wanted;
+        found.extend(
+            states.into_iter().filter(|state| ended.is_none_or(|ended| state.end.is_some() == ended)),
+        );
+        if is_last || found.len() >= wanted {
+            found.truncate(wanted);
+            return Ok(found);
+        }
+    }
 }
 
 #[cfg(test)]

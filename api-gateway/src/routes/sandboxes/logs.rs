@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use axum::Json;
 use axum::extract::State;
 use chrono::SecondsFormat;
-use events::{AccessEvent, DestroyReason, Event, EventData, ExecEvent, FileEvent, Position, SandboxEvent};
+use events::{AccessEvent, Event, EventData, ExecEvent, FileEvent, Position, SandboxEvent};
 use record::EventFilter;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use spelling::format_go_duration;
 use std::time::Duration;
 use utoipa::IntoParams;
@@ -156,6 +156,7 @@ fn exec(event: &ExecEvent) -> Option<String> {
         ExecEvent::Killed(it) => format!("{} signal {}", it.exec, it.signal),
         ExecEvent::Failed(it) => format!("{} {}", it.exec, it.message),
         ExecEvent::OutcomeUnknown(it) => format!("{} {}", it.exec, it.message),
+        ExecEvent::OutputClosed(it) => format!("{} {}", it.exec, wire_name(it.reason)?),
     })
 }
 
@@ -186,7 +187,7 @@ fn file(event: &FileEvent) -> String {
 }
 
 /// As in the events.
-fn wire_name(reason: DestroyReason) -> Option<String> {
+fn wire_name(reason: impl Serialize) -> Option<String> {
     match serde_json::to_value(reason) {
         Ok(serde_json::Value::String(name)) => Some(name),
         Ok(_) | Err(_) => None,
@@ -196,7 +197,7 @@ fn wire_name(reason: DestroyReason) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use events::{Actor, EventId, ExecEnded, ExecExited, ExecId, TenantId};
+    use events::{Actor, DestroyReason, EventId, ExecEnded, ExecExited, ExecId, TenantId};
 
     use super::*;
 

@@ -132,6 +132,7 @@ fn started(exec: ExecId) -> ExecStarted {
         user: None,
         tty: None,
         stdin: false,
+        linger_ms: None,
         timeout_ms: None,
         env_hmac: Default::default(),
         secret_names: Vec::new(),

@@ -87,6 +87,7 @@ pub fn started(exec: u8) -> ExecStarted {
             user: None,
             tty: None,
             stdin: false,
+            linger_ms: None,
             timeout_ms: None,
             env_hmac: Default::default(),
             secret_names: Vec::new(),
@@ -107,7 +108,13 @@ pub fn exited(exec: u8, stdout_bytes: u64, stderr_bytes: u64) -> ExecExited {
         code: 0,
         signal: None,
         asked: None,
-        ended: ExecEnded { stdout_bytes, stderr_bytes, truncated_bytes: 0, duration_us: 1, oom: false },
+        ended: ExecEnded {
+            stdout_bytes,
+            stderr_bytes,
+            truncated_bytes: 0,
+            duration_us: 1,
+            ..ExecEnded::default()
+        },
     }
 }
 

@@ -18,6 +18,8 @@ pub struct ExecProgress {
     pub stderr_bytes: u64,
     /// Whether its end is recorded.
     pub ended: bool,
+    /// Whether its end is recorded and its output is closed: nothing more is to be recorded.
+    pub over: bool,
 }
 
 impl From<&ExecState> for ExecProgress {
@@ -26,10 +28,16 @@ impl From<&ExecState> for ExecProgress {
             stdout_bytes: state.stdout_bytes,
             stderr_bytes: state.stderr_bytes,
             ended: state.end.is_some(),
+            over: state.is_over(),
         }
     }
 }
 
+/// The flag of an entry.
+const RUNS: u8 = 0;
+const OVER: u8 = 1;
+/// It has ended, and its output is open.
+const OPEN: u8 = 2;
 /// Bytes of one entry: id, two offsets, one flag.
 const ENTRY: usize = 16 + 8 + 8 + 1;
 
@@ -44,7 +52,11 @@ impl Log {
             payload.put_slice(id.as_bytes());
             payload.put_u64(progress.stdout_bytes);
             payload.put_u64(progress.stderr_bytes);
-            payload.put_u8(u8::from(progress.ended));
+            payload.put_u8(match (progress.ended, progress.over) {
+                (_, true) => OVER,
+                (true, false) => OPEN,
+                (false, false) => RUNS,
+            });
         }
         if payload.is_empty() {
             return;
@@ -77,8 +89,11 @@ pub(crate) fn decode(mut payload: Bytes) -> Vec<(ExecId, ExecProgress)> {
         let progress = ExecProgress {
             stdout_bytes: payload.get_u64(),
             stderr_bytes: payload.get_u64(),
-            ended: payload.get_u8() != 0,
+            ended: false,
+            over: false,
         };
+        let flag = payload.get_u8();
+        let progress = ExecProgress { ended: flag != RUNS, over: flag != RUNS && flag != OPEN, ..progress };
         news.push((ExecId::from_bytes(id), progress));
     }
     news
