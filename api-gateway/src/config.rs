@@ -1,35 +1,16 @@
 //! What the operator decides. The CLI reads it from files, environment and flags; here it is only said.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use events::{ApiKeyId, CapabilitySet, Network, ProviderName, TenantId};
+use events::{CapabilitySet, Network, ProviderName};
 use policy::{AddressPolicy, DiskFloor, ImagePolicy};
 use secrets::{MasterKey, RedactionRules};
 
+use crate::auth::ApiKey;
 use crate::limits::Limits;
 use crate::origin::Origin;
-
-/// A key that clients may present, known by its hash only.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ApiKey {
-    /// The public name, which events and logs may show.
-    pub id: ApiKeyId,
-    /// Whose sandboxes it opens.
-    pub tenant: TenantId,
-    /// Whether its holder runs the deployment, and may read what all tenants did.
-    pub operator: bool,
-    /// SHA-256 of the key as the client sends it.
-    pub sha256: [u8; 32],
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey").field("id", &self.id).field("tenant", &self.tenant).finish_non_exhaustive()
-    }
-}
 
 /// All that the gateway is told at its start.
 #[derive(Debug, Clone)]
@@ -264,16 +245,5 @@ mod tests {
         assert_eq!(none.sync_timeout(), none.max_timeout);
         let default = ExecLimits::default();
         assert_eq!(default.sync_timeout(), default.default_sync_timeout);
-    }
-
-    #[test]
-    fn a_key_does_not_show_its_hash() {
-        let key = ApiKey {
-            id: "k1".parse().unwrap(),
-            tenant: TenantId::default_tenant(),
-            operator: false,
-            sha256: [0xab; 32],
-        };
-        assert!(!format!("{key:?}").contains("171"));
     }
 }

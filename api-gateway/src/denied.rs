@@ -43,12 +43,22 @@ pub enum Denial {
     /// Something that is not the tenant's own, whether it is another's or nobody's: who asks is not told which, also not by
     /// this. Where there are several tenants only.
     Tenant,
+    /// Something that the credential is not for, whatever it is done to.
+    Right,
 }
 
 impl Denial {
     /// All there are.
-    pub const ALL: [Self; 7] =
-        [Self::NoKey, Self::WrongKey, Self::Origin, Self::Host, Self::Ticket, Self::ViewerLink, Self::Tenant];
+    pub const ALL: [Self; 8] = [
+        Self::NoKey,
+        Self::WrongKey,
+        Self::Origin,
+        Self::Host,
+        Self::Ticket,
+        Self::ViewerLink,
+        Self::Tenant,
+        Self::Right,
+    ];
 
     /// In the record, on the log and on the metric.
     pub const fn reason(self) -> &'static str {
@@ -60,6 +70,7 @@ impl Denial {
             Self::Ticket => "bad ticket",
             Self::ViewerLink => "bad viewer link",
             Self::Tenant => "not the tenant's",
+            Self::Right => "not allowed",
         }
     }
 }

@@ -20,7 +20,7 @@ use transport::{
     Destination, LinkClient, LinkError, LinkOp, LinkRequest, LinkStream, LinkValue, Log, PublishError, Taken,
 };
 
-use crate::auth::{Caller, KeyRing};
+use crate::auth::{Caller, KeyRing, Refusal, Resource, authorize};
 use crate::config::GatewayConfig;
 use crate::denied::{Denial, Denials};
 use crate::error::ApiError;
@@ -60,6 +60,18 @@ struct Inner {
 /// What a tenant is told of a sandbox that does not exist or is another's: the same of both.
 pub fn no_sandbox(named: impl fmt::Display) -> ApiError {
     ApiError::absent("sandbox", named)
+}
+
+/// The answer to whoever asks for what it does not have. Whether somebody else has it is not looked at: neither the answer, nor
+/// the time that it takes, nor what is counted of it in the tenant's own log tells.
+pub fn not_known(caller: &Caller, missing: ApiError) -> ApiError {
+    if caller.is_of_only_tenant { missing } else { missing.denied(Denial::Tenant, Some(&caller.tenant)) }
+}
+
+/// Whether the caller may do to a sandbox that was looked up what it wants to do.
+fn may_have(caller: &Caller, state: &SandboxState) -> Result<(), Refusal> {
+    let owner = state.spec.owner.as_deref();
+    authorize(caller, caller.action, Resource::Sandbox { tenant: &state.tenant, owner })
 }
 
 /// What ended while it was asked for something.
@@ -201,60 +213,85 @@ impl Gateway {
         &self.inner.sessions
     }
 
-    /// The tenant's sandbox, whatever its state, as long as it was not destroyed.
+    /// The sandbox, whatever its state, as long as it was not destroyed.
     pub(crate) async fn sandbox(
         &self,
-        tenant: &TenantId,
+        caller: &Caller,
         id: SandboxId,
     ) -> Result<Arc<SandboxState>, ApiError> {
-        let state = self.any_sandbox(tenant, id).await?;
+        let state = self.any_sandbox(caller, &caller.tenant, id).await?;
         if matches!(state.phase, SandboxPhase::Destroyed { .. }) {
             return Err(ended(&state, self.clock().now()));
         }
         Ok(state)
     }
 
-    /// The same, also one that was destroyed, as long as the record knows of it.
+    /// The sandbox of a tenant, also one that was destroyed, as long as the record knows of it.
     pub(crate) async fn any_sandbox(
         &self,
+        caller: &Caller,
         tenant: &TenantId,
         id: SandboxId,
     ) -> Result<Arc<SandboxState>, ApiError> {
         match self.view().sandbox_of(tenant, id) {
-            Some(state) => Ok(state),
-            None => self.recorded_sandbox(tenant, id).await.map(Arc::new),
+            Some(state) => {
+                may_have(caller, &state).map_err(|refusal| refusal.answer(caller, || no_sandbox(id)))?;
+                Ok(state)
+            }
+            None => self.find_recorded(caller, tenant, id).await.map(Arc::new),
         }
     }
 
-    /// The same from the record, which need not know of the newest yet.
+    /// The sandbox from the record, which need not know of the newest yet.
     pub(crate) async fn recorded_sandbox(
         &self,
+        caller: &Caller,
+        id: SandboxId,
+    ) -> Result<SandboxState, ApiError> {
+        self.find_recorded(caller, &caller.tenant, id).await
+    }
+
+    async fn find_recorded(
+        &self,
+        caller: &Caller,
         tenant: &TenantId,
         id: SandboxId,
     ) -> Result<SandboxState, ApiError> {
         let state = self.store().sandbox_of(tenant, id).await.map_err(ApiError::store)?;
-        state.ok_or_else(|| self.not_the_tenants(tenant, no_sandbox(id)))
+        let state = state.ok_or_else(|| not_known(caller, no_sandbox(id)))?;
+        may_have(caller, &state).map_err(|refusal| refusal.answer(caller, || no_sandbox(id)))?;
+        Ok(state)
     }
 
-    /// The tenant's exec, from the record.
-    pub(crate) async fn recorded_exec(&self, tenant: &TenantId, id: ExecId) -> Result<ExecState, ApiError> {
+    /// The live sandboxes that the caller may do this to.
+    pub(crate) fn live_sandboxes(&self, caller: &Caller) -> Vec<Arc<SandboxState>> {
+        let mut live = self.view().live_sandboxes();
+        live.retain(|state| may_have(caller, state).is_ok());
+        live
+    }
+
+    /// The exec of a tenant, from the record.
+    pub(crate) async fn recorded_exec(
+        &self,
+        caller: &Caller,
+        tenant: &TenantId,
+        id: ExecId,
+    ) -> Result<ExecState, ApiError> {
         let state = self.store().exec_of(tenant, id).await.map_err(ApiError::store)?;
-        state.ok_or_else(|| self.not_the_tenants(tenant, ApiError::absent("exec", id)))
+        let missing = || ApiError::absent("exec", id);
+        let state = state.ok_or_else(|| not_known(caller, missing()))?;
+        authorize(caller, caller.action, Resource::Exec { tenant: &state.tenant, id: state.id })
+            .map_err(|refusal| refusal.answer(caller, missing))?;
+        Ok(state)
     }
 
-    /// The answer to whoever asks for what it does not have. Whether somebody else has it is not looked at: neither the answer,
-    /// nor the time that it takes, nor what is counted of it in the tenant's own log tells.
-    pub(crate) fn not_the_tenants(&self, tenant: &TenantId, missing: ApiError) -> ApiError {
-        if self.keys().is_of_one_tenant() { missing } else { missing.denied(Denial::Tenant, Some(tenant)) }
-    }
-
-    /// The tenant's sandbox with the node that has it. Waits a while for one that is still being made.
+    /// The sandbox with the node that has it. Waits a while for one that is still being made.
     pub(crate) async fn placed_sandbox(
         &self,
-        tenant: &TenantId,
+        caller: &Caller,
         id: SandboxId,
     ) -> Result<(Arc<SandboxState>, NodeId), ApiError> {
-        let mut state = self.sandbox(tenant, id).await?;
+        let mut state = self.sandbox(caller, id).await?;
         if is_being_made(&state) {
             state =
                 self.view().wait(id, |state| !is_being_made(state), READY_WAIT).await.ok_or_else(|| {
@@ -342,17 +379,17 @@ impl Gateway {
         sandbox: SandboxId,
         op: LinkOp,
     ) -> Result<LinkValue, ApiError> {
-        self.ask(caller, sandbox, op).await?.map_err(link_failed)
+        self.try_call(caller, sandbox, op).await?.map_err(link_failed)
     }
 
     /// The same, for whoever wants to look at the refusal.
-    pub(crate) async fn ask(
+    pub(crate) async fn try_call(
         &self,
         caller: &Caller,
         sandbox: SandboxId,
         op: LinkOp,
     ) -> Result<Result<LinkValue, LinkError>, ApiError> {
-        let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
+        let (_, node) = self.placed_sandbox(caller, sandbox).await?;
         let _counted = self.shares().call(sandbox)?;
         let request = self.link_request(caller, sandbox, op);
         let answer = self.inner.link.call(&node, &request).await;
@@ -393,7 +430,7 @@ impl Gateway {
         sandbox: SandboxId,
         op: LinkOp,
     ) -> Result<Result<OpenCall, LinkError>, ApiError> {
-        let (_, node) = self.placed_sandbox(&caller.tenant, sandbox).await?;
+        let (_, node) = self.placed_sandbox(caller, sandbox).await?;
         let counted = self.shares().call(sandbox)?;
         let request = self.link_request(caller, sandbox, op);
         let answer = self.inner.link.open(&node, &request).await;

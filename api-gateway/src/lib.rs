@@ -10,6 +10,7 @@ mod denied;
 mod error;
 mod exec;
 mod extract;
+mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
@@ -31,11 +32,11 @@ mod server;
 mod share;
 mod stream;
 mod strict;
-mod ticket;
+mod table;
 mod variables;
-mod viewer;
 
-pub use config::{ApiKey, AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
+pub use auth::{ApiKey, Role};
+pub use config::{AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 pub use gateway::Gateway;
 pub use limits::{Limits, RateBy, RateLimit, TenantLimits};
 pub use openapi::document as openapi_document;

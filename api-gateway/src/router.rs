@@ -1,5 +1,7 @@
 //! All routes, on one page.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -10,8 +12,10 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::auth::Action;
 use crate::config::GatewayConfig;
 use crate::error::ApiError;
+use crate::front::{admit, identify};
 use crate::gateway::Gateway;
 use crate::openapi::Api;
 use crate::origin::Origin;
@@ -21,90 +25,103 @@ use crate::routes::{
 };
 use crate::share::visit;
 use crate::strict::{Parameters, watch};
-use crate::{audited, auth, denied, observe, openapi};
+use crate::table::Table;
+use crate::{audited, denied, observe, openapi, table};
 
 pub(crate) const PREFIX: &str = "/api/v1";
 
-/// What anybody may ask.
+/// All routes, each behind what it does.
 #[rustfmt::skip]
-fn open() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new()
-        .routes(routes!(health::check::check))
-        .routes(routes!(health::live::live))
-        .routes(routes!(health::ready::ready))
-}
+fn table() -> Table {
+    use Action::*;
+    Table::default()
+        .on(Probe, routes!(health::check::check))
+        .on(Probe, routes!(health::live::live))
+        .on(Probe, routes!(health::ready::ready))
 
-/// What needs a key.
-#[rustfmt::skip]
-fn keyed() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new()
-        .routes(routes!(sandboxes::spawn::spawn, sandboxes::list::list, sandboxes::prune::prune))
-        .routes(routes!(sandboxes::admission::admission))
-        .routes(routes!(sandboxes::get::get, sandboxes::destroy::destroy))
-        .routes(routes!(sandboxes::extend::extend))
-        .routes(routes!(sandboxes::erase::erase))
-        .routes(routes!(sandboxes::logs::logs))
-        .routes(routes!(sandboxes::stats::stats))
-        .routes(routes!(sandboxes::timeline::timeline))
-        .routes(routes!(sandboxes::replay::replay))
+        .on(SandboxCreate, routes!(sandboxes::spawn::spawn))
+        .on(SandboxList, routes!(sandboxes::list::list))
+        .on(SandboxPrune, routes!(sandboxes::prune::prune))
+        .on(SandboxAdmission, routes!(sandboxes::admission::admission))
+        .on(SandboxRead, routes!(sandboxes::get::get))
+        .on(SandboxDestroy, routes!(sandboxes::destroy::destroy))
+        .on(SandboxExtend, routes!(sandboxes::extend::extend))
+        .on(SandboxErase, routes!(sandboxes::erase::erase))
+        .on(SandboxLogs, routes!(sandboxes::logs::logs))
+        .on(SandboxStats, routes!(sandboxes::stats::stats))
+        .on(SandboxTimeline, routes!(sandboxes::timeline::timeline))
+        .on(SandboxReplay, routes!(sandboxes::replay::replay))
 
-        .routes(routes!(execs::run::run))
-        .routes(routes!(execs::ws::ws))
-        .routes(routes!(execs::list::list))
-        .routes(routes!(execs::get::get, execs::kill::kill))
-        .routes(routes!(execs::attach::attach))
-        .routes(routes!(execs::output::output))
-        .routes(routes!(execs::stream::stream))
-        .routes(routes!(execs::recording::recording))
-        .routes(routes!(execs::signal::signal))
-        .routes(routes!(execs::stdin::stdin))
-        .routes(routes!(execs::resize::resize))
-        .routes(routes!(execs::viewers::list::list, execs::viewers::share::share))
-        .routes(routes!(execs::viewers::revoke::revoke))
+        .on(ExecRun, routes!(execs::run::run))
+        .on(ExecConverse, routes!(execs::ws::ws))
+        .on(ExecList, routes!(execs::list::list))
+        .on(ExecRead, routes!(execs::get::get))
+        .on(ExecKill, routes!(execs::kill::kill))
+        .on(ExecAttach, routes!(execs::attach::attach))
+        .on(ExecOutput, routes!(execs::output::output))
+        .on(ExecStream, routes!(execs::stream::stream))
+        .on(ExecRecording, routes!(execs::recording::recording))
+        .on(ExecSignal, routes!(execs::signal::signal))
+        .on(ExecInput, routes!(execs::stdin::stdin))
+        .on(ExecResize, routes!(execs::resize::resize))
+        .on(ViewerList, routes!(execs::viewers::list::list))
+        .on(ViewerShare, routes!(execs::viewers::share::share))
+        .on(ViewerRevoke, routes!(execs::viewers::revoke::revoke))
 
-        .routes(routes!(files::read::read, files::write::write, files::upload::upload, files::delete::delete))
-        .routes(routes!(files::list::list))
-        .routes(routes!(files::stat::stat))
-        .routes(routes!(files::glob::glob))
-        .routes(routes!(files::rename::rename))
-        .routes(routes!(files::chmod::chmod))
+        .on(FileRead, routes!(files::read::read))
+        .on(FileWrite, routes!(files::write::write))
+        .on(FileWrite, routes!(files::upload::upload))
+        .on(FileDelete, routes!(files::delete::delete))
+        .on(FileRead, routes!(files::list::list))
+        .on(FileRead, routes!(files::stat::stat))
+        .on(FileRead, routes!(files::glob::glob))
+        .on(FileWrite, routes!(files::rename::rename))
+        .on(FileWrite, routes!(files::chmod::chmod))
 
-        .routes(routes!(templates::list::list, templates::save::save))
-        .routes(routes!(templates::get::get, templates::replace::replace, templates::delete::delete))
-        .routes(routes!(templates::spawn::spawn))
+        .on(TemplateRead, routes!(templates::list::list))
+        .on(TemplateSave, routes!(templates::save::save))
+        .on(TemplateRead, routes!(templates::get::get))
+        .on(TemplateSave, routes!(templates::replace::replace))
+        .on(TemplateDelete, routes!(templates::delete::delete))
+        .on(SandboxCreate, routes!(templates::spawn::spawn))
 
-        .routes(routes!(webhooks::list::list, webhooks::create::create))
-        .routes(routes!(webhooks::get::get, webhooks::update::update, webhooks::delete::delete))
-        .routes(routes!(webhooks::redeliver::redeliver))
-        .routes(routes!(webhooks::ping::ping))
+        .on(WebhookRead, routes!(webhooks::list::list))
+        .on(WebhookSave, routes!(webhooks::create::create))
+        .on(WebhookRead, routes!(webhooks::get::get))
+        .on(WebhookSave, routes!(webhooks::update::update))
+        .on(WebhookDelete, routes!(webhooks::delete::delete))
+        .on(WebhookDeliver, routes!(webhooks::redeliver::redeliver))
+        .on(WebhookDeliver, routes!(webhooks::ping::ping))
 
-        .routes(routes!(events::follow::follow))
-        .routes(routes!(events::ws::ws))
-        .routes(routes!(tickets::issue::issue))
-        .routes(routes!(audit::list::list))
-        .routes(routes!(audit::export::export))
-        .routes(routes!(audit::verify::verify))
-        .routes(routes!(audit::checkpoints::checkpoints))
-        .routes(routes!(providers::list::list))
-        .routes(routes!(providers::test::test))
-        .routes(routes!(providers::get::get))
-        .routes(routes!(snapshots::list::list))
-        .routes(routes!(system::diagnostics::diagnostics))
-        .routes(routes!(system::stats::stats))
-        .routes(routes!(pool::status::status))
-        .routes(routes!(quotas::list::list))
-        .routes(routes!(quotas::summary::summary))
-        .routes(routes!(quotas::get::get))
-        .routes(routes!(quotas::usage::usage))
-        .routes(routes!(metrics::summary::summary))
-        .routes(routes!(metrics::prometheus::prometheus))
+        .on(EventFollow, routes!(events::follow::follow))
+        .on(EventStream, routes!(events::ws::ws))
+        .on(AuditList, routes!(audit::list::list))
+        .on(AuditExport, routes!(audit::export::export))
+        .on(AuditVerify, routes!(audit::verify::verify))
+        .on(AuditCheckpoints, routes!(audit::checkpoints::checkpoints))
+        .on(TicketIssue, routes!(tickets::issue::issue))
+
+        .on(ProviderRead, routes!(providers::list::list))
+        .on(ProviderRead, routes!(providers::test::test))
+        .on(ProviderRead, routes!(providers::get::get))
+        .on(ProviderRead, routes!(snapshots::list::list))
+        .on(ProviderRead, routes!(pool::status::status))
+        .on(QuotaRead, routes!(quotas::list::list))
+        .on(QuotaRead, routes!(quotas::summary::summary))
+        .on(QuotaRead, routes!(quotas::get::get))
+        .on(QuotaRead, routes!(quotas::usage::usage))
+        .on(MetricsRead, routes!(metrics::summary::summary))
+        .on(MetricsRead, routes!(system::diagnostics::diagnostics))
+        .on(DeploymentRead, routes!(metrics::prometheus::prometheus))
+        .on(HostRead, routes!(system::stats::stats))
 }
 
 /// The OpenAPI document.
 pub(crate) fn document(config: &GatewayConfig) -> utoipa::openapi::OpenApi {
+    let Table { open, keyed, actions } = table();
     let api = OpenApiRouter::<Gateway>::with_openapi(Api::openapi());
-    let mut document = api.nest(PREFIX, open().merge(keyed())).into_openapi();
-    openapi::complete(&mut document, PREFIX, config);
+    let mut document = api.nest(PREFIX, open.merge(keyed)).into_openapi();
+    openapi::complete(&mut document, PREFIX, config, |method, path| actions.of(method, path));
     document
 }
 
@@ -113,13 +130,15 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     let document = document(gateway.config());
     // Without a document nothing is judged; that it has a JSON form is tested.
     let parameters = Parameters::of(&serde_json::to_value(&document).unwrap_or_default());
-    let keyed: Router<Gateway> = Router::from(keyed())
+    let Table { open, keyed, actions } = table();
+    let keyed: Router<Gateway> = Router::from(keyed)
         .route_layer(from_fn_with_state(parameters.clone(), watch))
         .route_layer(from_fn_with_state(gateway.clone(), audited::require))
-        .route_layer(from_fn_with_state(gateway.clone(), auth::admit))
-        .route_layer(from_fn_with_state(gateway.clone(), auth::require))
+        .route_layer(from_fn_with_state(gateway.clone(), admit::admit))
+        .route_layer(from_fn_with_state(gateway.clone(), identify::require))
+        .route_layer(from_fn_with_state((PREFIX, Arc::new(actions)), table::name))
         .route_layer(from_fn_with_state(gateway.clone(), denied::watch));
-    let open: Router<Gateway> = Router::from(open())
+    let open: Router<Gateway> = Router::from(open)
         .route_layer(from_fn_with_state(parameters, watch))
         .route("/openapi.json", axum::routing::get(move || std::future::ready(Json(document))));
     let cors = cors(&gateway.config().allowed_origins);

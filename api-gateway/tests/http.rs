@@ -11,6 +11,7 @@ mod http {
     mod access;
     mod attach;
     mod audit;
+    mod authorized;
     mod compat;
     mod denied;
     mod events;

@@ -147,7 +147,7 @@ impl Target {
     pub async fn call(&self, op: LinkOp) -> Result<LinkValue, ApiError> {
         let mut patience = Patience::new();
         loop {
-            match self.gateway.ask(&self.caller, self.sandbox, op.clone()).await? {
+            match self.gateway.try_call(&self.caller, self.sandbox, op.clone()).await? {
                 Err(LinkError::Unreachable) if patience.is_left().await => {}
                 outcome => return outcome.map_err(link_failed),
             }

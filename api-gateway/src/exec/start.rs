@@ -133,7 +133,7 @@ pub async fn start_detached(
         // The request before this one may have been cut off before the command was sent. Where there is no sandbox any
         // more that is no loss.
         (None, Some(known)) if known.pending && known.end.is_none() => {
-            match gateway.placed_sandbox(&caller.tenant, id).await {
+            match gateway.placed_sandbox(caller, id).await {
                 Ok(place) => place,
                 Err(_) => return Ok(exec),
             }

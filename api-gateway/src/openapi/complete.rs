@@ -1,16 +1,14 @@
 //! What holds for all endpoints alike, put into the document once.
 
+use axum::http::Method;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::AnyOfBuilder;
 use utoipa::openapi::{ContentBuilder, OpenApi, PathItem, Ref, RefOr, Required, ResponseBuilder, Schema};
 
 use super::limits::not_null;
 use super::values;
+use crate::auth::{Action, Role};
 use crate::config::GatewayConfig;
-
-/// Where a viewer link is as good as a key.
-const VIEWED: [&str; 4] =
-    ["/execs/{id}", "/execs/{id}/output", "/execs/{id}/recording", "/execs/{id}/attach"];
 
 /// Statuses that come from what stands in front of the endpoints, or from what each of them stands on.
 const EVERYWHERE: [(&str, &str); 6] = [
@@ -28,11 +26,16 @@ const EVERYWHERE: [(&str, &str); 6] = [
     ("503", "Something that this needs does not answer: trying again can help"),
 ];
 
-/// Adds them.
-pub fn complete(document: &mut OpenApi, prefix: &str, config: &GatewayConfig) {
+/// Adds them, where `action` says what a route does.
+pub fn complete(
+    document: &mut OpenApi,
+    prefix: &str,
+    config: &GatewayConfig,
+    action: impl Fn(&Method, &str) -> Option<Action>,
+) {
     for (path, item) in &mut document.paths.paths {
         let path = path.strip_prefix(prefix).unwrap_or(path);
-        for (changes, operation) in operations(item) {
+        for (method, operation) in operations(item) {
             let open = operation.tags.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == "health"));
             for (status, description) in EVERYWHERE {
                 if !open || matches!(status, "400") {
@@ -42,7 +45,7 @@ pub fn complete(document: &mut OpenApi, prefix: &str, config: &GatewayConfig) {
             if operation.request_body.is_some() {
                 respond(operation, "413", "The body is over its limit");
             }
-            if !changes && VIEWED.contains(&path) {
+            if action(&method, path).is_some_and(|action| Role::Viewer.has(action)) {
                 operation.parameters.get_or_insert_default().push(viewer().into());
             }
             for parameter in operation.parameters.iter_mut().flatten() {
@@ -70,14 +73,16 @@ pub fn complete(document: &mut OpenApi, prefix: &str, config: &GatewayConfig) {
     }
 }
 
-/// Each operation, and whether it changes something.
-fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
-    let changes = [&mut item.post, &mut item.put, &mut item.delete, &mut item.patch];
-    changes
-        .into_iter()
-        .flatten()
-        .map(|operation| (true, operation))
-        .chain(item.get.as_mut().map(|operation| (false, operation)))
+/// Each operation, with its method.
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
+    let all = [
+        (Method::POST, &mut item.post),
+        (Method::PUT, &mut item.put),
+        (Method::DELETE, &mut item.delete),
+        (Method::PATCH, &mut item.patch),
+        (Method::GET, &mut item.get),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
 fn respond(operation: &mut Operation, status: &str, description: &str) {

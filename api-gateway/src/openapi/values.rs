@@ -8,6 +8,7 @@ use events::{EventData, Webhook};
 use secrets::{MAX_SECRETS, MIN_SECRET_BYTES};
 
 use super::limits::Limit;
+use crate::auth::viewer;
 use crate::config::{GatewayConfig, SandboxLimits};
 use crate::routes::audit;
 use crate::routes::execs::{list as execs, signal::SIGNALS};
@@ -15,7 +16,7 @@ use crate::routes::files::path::PATH_MAX;
 use crate::routes::sandboxes::{list as sandboxes, logs, plan, timeline};
 use crate::routes::templates::save;
 use crate::routes::webhooks::spec;
-use crate::{auth, exec::request as exec, idempotency, viewer};
+use crate::{auth, exec::request as exec, idempotency};
 
 /// 63 bits are what every database counts in.
 const MOST: u64 = i64::MAX.unsigned_abs();

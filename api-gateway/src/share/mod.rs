@@ -116,7 +116,7 @@ impl Shares {
 
     /// Lets a request of a known caller in, or says why not.
     pub fn admit(&self, caller: &Caller, visit: &Visit) -> Result<(), ApiError> {
-        if caller.is_operator_by_key() {
+        if caller.is_admin_by_key() {
             return Ok(());
         }
         if visit.is_reserved() {
@@ -163,7 +163,7 @@ impl Shares {
 
     /// Lets an answer be a stream, or says why not.
     pub fn stream(&self, caller: &Caller, visit: &Visit) -> Result<(), ApiError> {
-        if caller.is_operator_by_key() {
+        if caller.is_admin_by_key() {
             return Ok(());
         }
         let (tenant, most) = (&caller.tenant, self.limits.of(&caller.tenant).streams);
@@ -213,13 +213,13 @@ impl Shares {
 
     /// Waits for a turn to walk the whole log.
     pub async fn verifying(&self, caller: &Caller) -> Result<Turn, ApiError> {
-        let turn = self.verifying.take(&caller.tenant, caller.is_operator_by_key()).await;
+        let turn = self.verifying.take(&caller.tenant, caller.is_admin_by_key()).await;
         turn.ok_or_else(|| ApiError::limited(Limit::Turns, "others are verifying already", LATER))
     }
 
     /// Waits for a turn to read much of the log.
     pub async fn reading(&self, caller: &Caller) -> Result<Turn, ApiError> {
-        let turn = self.reading.take(&caller.tenant, caller.is_operator_by_key()).await;
+        let turn = self.reading.take(&caller.tenant, caller.is_admin_by_key()).await;
         turn.ok_or_else(|| ApiError::limited(Limit::Turns, "others are reading already", SOON))
     }
 
@@ -228,7 +228,7 @@ impl Shares {
         let share = self.of(&caller.tenant);
         // Operators come through where others together have taken all.
         let both = [&share.bodies, &self.bodies];
-        let budgets = if caller.is_operator_by_key() { &both[..1] } else { &both[..] };
+        let budgets = if caller.is_admin_by_key() { &both[..1] } else { &both[..] };
         let held = if now { memory::try_take(budgets, bytes) } else { memory::take(budgets, bytes).await };
         held.ok_or_else(|| {
             let own = memory::try_take(&both[..1], bytes).is_none();

@@ -10,7 +10,7 @@ use super::feed::dial;
 use super::world::{BLUE, OPERATOR, RED, World, json};
 
 /// The events of denied access, once there are enough of them.
-async fn denied(
+pub async fn denied(
     world: &World,
     enough: impl Fn(&[(Event, AccessDenied)]) -> bool,
 ) -> Vec<(Event, AccessDenied)> {
@@ -38,7 +38,7 @@ async fn denied(
     }
 }
 
-fn counted(found: &[(Event, AccessDenied)], reason: &str) -> u64 {
+pub fn counted(found: &[(Event, AccessDenied)], reason: &str) -> u64 {
     found.iter().filter(|(_, denied)| denied.reason == reason).map(|(_, denied)| denied.count).sum()
 }
 

@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_gateway::{ApiKey, Gateway, GatewayConfig};
+use api_gateway::{ApiKey, Gateway, GatewayConfig, Role};
 use events::SystemClock;
 use feed::{Feed, View};
 use record::EventStore;
@@ -186,7 +186,7 @@ pub fn key(tenant: &str, secret: &str) -> ApiKey {
     ApiKey {
         id: format!("key-of-{tenant}").parse().unwrap(),
         tenant: tenant.parse().unwrap(),
-        operator: tenant == "operators",
+        role: if tenant == "operators" { Role::DeploymentAdmin } else { Role::Member },
         sha256: sha2::Sha256::digest(secret).into(),
     }
 }

@@ -248,6 +248,9 @@ pub struct KeyConfig {
     /// Whether it is a key of the operator, who may read the audit log of all tenants.
     #[serde(default)]
     pub admin: bool,
+    /// Whether it may look at all that its tenant has, and change nothing.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]

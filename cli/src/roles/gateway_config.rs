@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use api_gateway::{ApiKey, AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
+use api_gateway::{ApiKey, AuditLimits, ExecLimits, GatewayConfig, Role, SandboxLimits, WebhookLimits};
 use events::{ProviderName, TenantId};
 use sha2::{Digest, Sha256};
 
@@ -102,7 +102,7 @@ pub fn keys(auth: &AuthConfig) -> anyhow::Result<Vec<ApiKey>> {
             keys.push(ApiKey {
                 id: id.parse().context("key id")?,
                 tenant: TenantId::default_tenant(),
-                operator: id == "admin",
+                role: if id == "admin" { Role::DeploymentAdmin } else { Role::Member },
                 sha256: Sha256::digest(key.as_bytes()).into(),
             });
         }
@@ -113,10 +113,16 @@ pub fn keys(auth: &AuthConfig) -> anyhow::Result<Vec<ApiKey>> {
         }
         let hash = parse_hash(&key.sha256)
             .with_context(|| format!("auth.keys: sha256 of {:?} is not 64 hexadecimal digits", key.id))?;
+        let role = match (key.admin, key.read_only) {
+            (true, true) => bail!("auth.keys: {:?} is either admin or read_only", key.id),
+            (true, false) => Role::DeploymentAdmin,
+            (false, true) => Role::Reader,
+            (false, false) => Role::Member,
+        };
         keys.push(ApiKey {
             id: key.id.parse().with_context(|| format!("auth.keys: id {:?}", key.id))?,
             tenant: key.tenant.parse().with_context(|| format!("auth.keys: tenant {:?}", key.tenant))?,
-            operator: key.admin,
+            role,
             sha256: hash,
         });
     }

@@ -9,15 +9,15 @@ pub mod verify;
 use audit::PublicKeys;
 use events::TenantId;
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Resource, authorize, log_of};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
 /// Whose log is meant; `None` is everybody's, which is what an operator gets who does not say.
 fn scope(wanted: Option<&str>, caller: &Caller) -> Result<Option<TenantId>, ApiError> {
     match wanted {
-        Some(name) => caller.tenant_named(name),
-        None if caller.operator => Ok(None),
+        Some(name) => log_of(caller, name),
+        None if authorize(caller, caller.action, Resource::AllTenants).is_ok() => Ok(None),
         None => Ok(Some(caller.tenant.clone())),
     }
 }

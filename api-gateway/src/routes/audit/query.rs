@@ -143,33 +143,26 @@ fn instant(text: Option<&str>, wrong: &'static str) -> Result<Option<DateTime<Ut
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Action, Role};
 
-    fn caller(operator: bool) -> Caller {
-        Caller {
-            tenant: "red".parse().unwrap(),
-            key: None,
-            user: None,
-            operator,
-            viewer: None,
-            source: None,
-            request_id: RequestId::new(),
-        }
+    fn caller(role: Role) -> Caller {
+        Caller::new("red".parse().unwrap(), role, Action::AuditList)
     }
 
     #[test]
     fn a_tenant_sees_itself_and_an_operator_whomever_it_names() {
-        let of = |tenant: Option<&str>, operator| {
+        let of = |tenant: Option<&str>, role| {
             let params = AuditParams { tenant: tenant.map(str::to_owned), ..AuditParams::default() };
-            params.read(&caller(operator)).map(|query| query.filter.tenant)
+            params.read(&caller(role)).map(|query| query.filter.tenant)
         };
         let tenant = |name: &str| Some(name.parse().unwrap());
-        assert_eq!(of(None, false).unwrap(), tenant("red"));
-        assert_eq!(of(Some("red"), false).unwrap(), tenant("red"));
-        assert!(of(Some("blue"), false).is_err());
-        assert!(of(Some("*"), false).is_err());
-        assert_eq!(of(None, true).unwrap(), None);
-        assert_eq!(of(Some("blue"), true).unwrap(), tenant("blue"));
-        assert_eq!(of(Some("_system"), true).unwrap(), tenant("_system"));
+        assert_eq!(of(None, Role::Member).unwrap(), tenant("red"));
+        assert_eq!(of(Some("red"), Role::Member).unwrap(), tenant("red"));
+        assert!(of(Some("blue"), Role::Member).is_err());
+        assert!(of(Some("*"), Role::Member).is_err());
+        assert_eq!(of(None, Role::DeploymentAdmin).unwrap(), None);
+        assert_eq!(of(Some("blue"), Role::DeploymentAdmin).unwrap(), tenant("blue"));
+        assert_eq!(of(Some("_system"), Role::DeploymentAdmin).unwrap(), tenant("_system"));
     }
 
     #[test]
@@ -184,7 +177,7 @@ mod tests {
             AuditParams { sandbox: Some("ex-1".to_owned()), ..AuditParams::default() },
         ];
         for params in wrong {
-            assert!(params.read(&caller(true)).is_err(), "{params:?}");
+            assert!(params.read(&caller(Role::DeploymentAdmin)).is_err(), "{params:?}");
             assert!(!params.is_whole());
         }
     }

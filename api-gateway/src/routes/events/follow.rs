@@ -69,7 +69,7 @@ pub(crate) async fn follow(
     QueryOf(query): QueryOf<EventsQuery>,
 ) -> Result<Response, ApiError> {
     let form = if query.wants_lines(&headers)? { Form::Lines } else { Form::ServerSent };
-    let (reader, until) = query.read(&headers, &caller)?.open(&gateway).await?;
+    let (reader, until) = query.read(&headers, &caller)?.open(&gateway, &caller).await?;
     let opening = match form {
         Form::ServerSent => Some(Bytes::from_static(b"retry: 1000\n\n")),
         Form::Lines => None,

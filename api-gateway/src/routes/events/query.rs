@@ -8,7 +8,7 @@ use record::EventFilter;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::auth::Caller;
+use crate::auth::{Caller, log_of};
 use crate::error::ApiError;
 use crate::gateway::{Gateway, no_sandbox};
 use crate::routes::execs::output::flag;
@@ -170,13 +170,17 @@ pub fn event_types(names: &str) -> Result<Vec<String>, ApiError> {
 
 /// The tenant whose events are shown; `None` is all. The caller's own where none is named.
 fn tenant(wanted: Option<&str>, caller: &Caller) -> Result<Option<TenantId>, ApiError> {
-    wanted.map_or_else(|| Ok(Some(caller.tenant.clone())), |name| caller.tenant_named(name))
+    wanted.map_or_else(|| Ok(Some(caller.tenant.clone())), |name| log_of(caller, name))
 }
 
 impl Wanted {
     /// A reader of it, and where it ends if it does not follow.
-    pub async fn open(self, gateway: &Gateway) -> Result<(LogReader, Option<Position>), ApiError> {
-        self.check_objects(gateway).await?;
+    pub async fn open(
+        self,
+        gateway: &Gateway,
+        caller: &Caller,
+    ) -> Result<(LogReader, Option<Position>), ApiError> {
+        self.check_objects(gateway, caller).await?;
         let head = gateway.feed().head();
         let after = match self.from {
             From::Now => head,
@@ -197,10 +201,10 @@ impl Wanted {
     }
 
     /// A sandbox or exec that is gone still has its events; another tenant's has none.
-    async fn check_objects(&self, gateway: &Gateway) -> Result<(), ApiError> {
+    async fn check_objects(&self, gateway: &Gateway, caller: &Caller) -> Result<(), ApiError> {
         if let Some(sandbox) = self.filter.sandbox {
             match &self.filter.tenant {
-                Some(tenant) => drop(gateway.any_sandbox(tenant, sandbox).await?),
+                Some(tenant) => drop(gateway.any_sandbox(caller, tenant, sandbox).await?),
                 None => {
                     let state = gateway.store().sandbox(sandbox).await.map_err(ApiError::store)?;
                     state.ok_or_else(|| no_sandbox(sandbox))?;
@@ -209,7 +213,7 @@ impl Wanted {
         }
         if let Some(exec) = self.filter.exec {
             match &self.filter.tenant {
-                Some(tenant) => drop(gateway.recorded_exec(tenant, exec).await?),
+                Some(tenant) => drop(gateway.recorded_exec(caller, tenant, exec).await?),
                 None => {
                     let state = gateway.store().exec(exec).await.map_err(ApiError::store)?;
                     state.ok_or_else(|| ApiError::absent("exec", exec))?;
@@ -222,20 +226,11 @@ impl Wanted {
 
 #[cfg(test)]
 mod tests {
-    use events::RequestId;
-
     use super::*;
+    use crate::auth::{Action, Role};
 
-    fn caller(operator: bool) -> Caller {
-        Caller {
-            tenant: "red".parse().unwrap(),
-            key: None,
-            user: None,
-            operator,
-            viewer: None,
-            source: None,
-            request_id: RequestId::new(),
-        }
+    fn caller(role: Role) -> Caller {
+        Caller::new("red".parse().unwrap(), role, Action::AuditList)
     }
 
     fn read(query: EventsQuery, last: Option<&str>) -> Result<Wanted, ApiError> {
@@ -243,7 +238,7 @@ mod tests {
         if let Some(last) = last {
             headers.insert("last-event-id", last.parse().unwrap());
         }
-        query.read(&headers, &caller(false))
+        query.read(&headers, &caller(Role::Member))
     }
 
     #[test]
@@ -298,15 +293,15 @@ mod tests {
 
     #[test]
     fn only_operators_see_other_tenants() {
-        let tenant = |name: &str, operator| {
+        let tenant = |name: &str, role| {
             let query = EventsQuery { tenant: Some(name.to_owned()), ..EventsQuery::default() };
-            query.read(&HeaderMap::new(), &caller(operator)).map(|wanted| wanted.filter.tenant)
+            query.read(&HeaderMap::new(), &caller(role)).map(|wanted| wanted.filter.tenant)
         };
-        assert_eq!(tenant("red", false).unwrap().unwrap().as_str(), "red");
-        assert_eq!(tenant("blue", true).unwrap().unwrap().as_str(), "blue");
-        assert_eq!(tenant("*", true).unwrap(), None);
+        assert_eq!(tenant("red", Role::Member).unwrap().unwrap().as_str(), "red");
+        assert_eq!(tenant("blue", Role::DeploymentAdmin).unwrap().unwrap().as_str(), "blue");
+        assert_eq!(tenant("*", Role::DeploymentAdmin).unwrap(), None);
         for name in ["blue", "*", "", "no such name"] {
-            assert!(tenant(name, false).is_err(), "{name}");
+            assert!(tenant(name, Role::Member).is_err(), "{name}");
         }
     }
 }

@@ -49,7 +49,7 @@ pub(crate) async fn ws(
     upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade?;
-    let (reader, until) = query.read(&headers, &caller)?.open(&gateway).await?;
+    let (reader, until) = query.read(&headers, &caller)?.open(&gateway, &caller).await?;
     let events =
         Events { sent: reader.cursor(), reader, until, waiting: VecDeque::new(), is_complete: false };
     let terms = Terms::of(&gateway);

@@ -8,7 +8,7 @@ use utoipa::IntoParams;
 use super::find;
 use super::output::offset;
 use super::ws::MAX_FRAME_BYTES;
-use crate::auth::Caller;
+use crate::auth::{Action, Caller, Resource, authorize};
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::input::Target;
 use crate::exec::start::read;
@@ -54,7 +54,7 @@ pub(crate) async fn attach(
     QueryOf(query): QueryOf<AttachQuery>,
     upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
-    let state = find(&gateway, &caller.tenant, id).await?;
+    let state = find(&gateway, &caller, id).await?;
     let upgrade = upgrade?;
     let stdout = offset(query.stdout_offset.as_deref(), "stdout_offset")?;
     let stderr = offset(query.stderr_offset.as_deref(), "stderr_offset")?;
@@ -64,8 +64,9 @@ pub(crate) async fn attach(
         Some(_) => return Err(ApiError::bad_request("mode must be rw or ro")),
     };
     let output = read(&gateway, id, stdout, stderr).await?;
-    // A link is for watching, whatever is asked for.
-    let rights = Rights { writes: writes && caller.viewer.is_none() };
+    // Who may only watch watches, whatever is asked for.
+    let types = Resource::Exec { tenant: &state.tenant, id };
+    let rights = Rights { writes: writes && authorize(&caller, Action::ExecInput, types).is_ok() };
     let target = Target { gateway: gateway.clone(), caller, sandbox: state.sandbox, exec: id };
     let sessions = gateway.sessions().clone();
     Ok(upgrade.accept(&sessions, Some(PROTOCOL), MAX_FRAME_BYTES, move |socket| {

@@ -90,5 +90,5 @@ pub(crate) async fn get(
     caller: Caller,
     ExecPath(id): ExecPath,
 ) -> Result<Json<Exec>, ApiError> {
-    Ok(Json(shown(&*find(&gateway, &caller.tenant, id).await?)))
+    Ok(Json(shown(&*find(&gateway, &caller, id).await?)))
 }

@@ -38,8 +38,7 @@ pub(crate) async fn kill(
     caller: Caller,
     ExecPath(id): ExecPath,
 ) -> Result<Json<Exec>, ApiError> {
-    let tenant = caller.tenant.clone();
-    let state = find(&gateway, &tenant, id).await?;
+    let state = find(&gateway, &caller, id).await?;
     if state.end.is_some() {
         return Ok(Json(shown(&state)));
     }
@@ -47,16 +46,16 @@ pub(crate) async fn kill(
     let until = Instant::now() + PATIENCE;
     let late = || ApiError::unavailable("the end of an exec was not recorded in time").with_exec(id);
     if !tokio::time::timeout_at(until, begins(&mut output)).await.map_err(|_| late())?? {
-        return find(&gateway, &tenant, id).await.map(|state| Json(shown(&state)));
+        return find(&gateway, &caller, id).await.map(|state| Json(shown(&state)));
     }
     let target = Target { gateway: gateway.clone(), caller, sandbox: state.sandbox, exec: id };
     let asked = target.call(LinkOp::Kill { exec: id }).await;
-    if asked.is_err() && find(&gateway, &tenant, id).await?.end.is_none() {
+    if asked.is_err() && find(&gateway, &target.caller, id).await?.end.is_none() {
         // A failure because it ended just now is none.
         asked?;
     }
     tokio::time::timeout_at(until, ends(&mut output)).await.map_err(|_| late())??;
-    find(&gateway, &tenant, id).await.map(|state| Json(shown(&state)))
+    find(&gateway, &target.caller, id).await.map(|state| Json(shown(&state)))
 }
 
 async fn ends(output: &mut OutputReader) -> Result<(), ApiError> {

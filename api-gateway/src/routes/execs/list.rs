@@ -84,11 +84,11 @@ pub(crate) async fn list(
 ) -> Result<Json<ExecList>, ApiError> {
     let wanted = query.read()?;
     // The record, not the live view: an exec outlives its sandbox.
-    gateway.recorded_sandbox(&caller.tenant, id).await?;
+    gateway.recorded_sandbox(&caller, id).await?;
     let before = match wanted.before {
         None => None,
         Some(before) => {
-            let state = find(&gateway, &caller.tenant, before).await?;
+            let state = find(&gateway, &caller, before).await?;
             Some((state.started_at, state.id))
         }
     };

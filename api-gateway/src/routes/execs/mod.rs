@@ -18,9 +18,10 @@ pub mod ws;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{ExecId, ExecState, TenantId};
+use events::{ExecId, ExecState};
 use feed::{OutputItem, OutputReader};
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::exec::start::read;
 use crate::gateway::Gateway;
@@ -29,27 +30,23 @@ use crate::gateway::Gateway;
 const START_PATIENCE: Duration = Duration::from_secs(25);
 
 /// The tenant's exec, from the record.
-pub(crate) async fn find(
-    gateway: &Gateway,
-    tenant: &TenantId,
-    id: ExecId,
-) -> Result<Arc<ExecState>, ApiError> {
-    gateway.recorded_exec(tenant, id).await.map(Arc::new)
+pub(crate) async fn find(gateway: &Gateway, caller: &Caller, id: ExecId) -> Result<Arc<ExecState>, ApiError> {
+    gateway.recorded_exec(caller, &caller.tenant, id).await.map(Arc::new)
 }
 
 /// The same, as long as it runs. One that was asked for and has not begun is waited for, for a while.
 pub(crate) async fn running(
     gateway: &Gateway,
-    tenant: &TenantId,
+    caller: &Caller,
     id: ExecId,
 ) -> Result<Arc<ExecState>, ApiError> {
-    let state = find(gateway, tenant, id).await?;
+    let state = find(gateway, caller, id).await?;
     let state = if state.pending && state.end.is_none() {
         let mut output = read_nothing(gateway, id).await?;
         let begun = tokio::time::timeout(START_PATIENCE, begins(&mut output)).await;
         begun
             .map_err(|_| ApiError::conflict(format!("exec {id} has not begun: try again")).with_exec(id))??;
-        find(gateway, tenant, id).await?
+        find(gateway, caller, id).await?
     } else {
         state
     };

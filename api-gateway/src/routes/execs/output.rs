@@ -125,7 +125,7 @@ pub(crate) async fn output(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wanted = query.read(range::read(&headers))?;
-    let state = find(&gateway, &caller.tenant, id).await?;
+    let state = find(&gateway, &caller, id).await?;
     let mut response = match wanted.stream {
         Some(stream) if !wanted.follow || state.end.is_some() => {
             part(&gateway, &state, stream, &wanted).await?

@@ -64,7 +64,7 @@ pub(crate) async fn recording(
     QueryOf(query): QueryOf<RecordingQuery>,
 ) -> Result<Response, ApiError> {
     let form = query.read()?;
-    let state = find(&gateway, &caller.tenant, id).await?;
+    let state = find(&gateway, &caller, id).await?;
     let mut cast = Asciicast::new(form, id.to_string());
     let mut out = BytesMut::new();
     if state.pending || state.spec.is_none() {

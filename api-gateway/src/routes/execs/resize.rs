@@ -45,7 +45,7 @@ pub(crate) async fn resize(
     ExecPath(id): ExecPath,
     JsonBody(request): JsonBody<ResizeRequest>,
 ) -> Result<Json<Status>, ApiError> {
-    let state = running(&gateway, &caller.tenant, id).await?;
+    let state = running(&gateway, &caller, id).await?;
     let (Some(rows), Some(cols)) = (request.rows, request.cols) else {
         return Err(ApiError::bad_request("rows and cols are needed"));
     };

@@ -114,7 +114,7 @@ pub(crate) async fn run(
     };
     let place = match known {
         Some(_) => None,
-        None => Some(gateway.placed_sandbox(&caller.tenant, id).await?),
+        None => Some(gateway.placed_sandbox(&caller, id).await?),
     };
     let limits = &gateway.config().execs;
     let stream = body.value.stream == Some(true);

@@ -96,7 +96,7 @@ pub(crate) async fn signal(
     JsonBody(request): JsonBody<SignalRequest>,
 ) -> Result<Json<Status>, ApiError> {
     let signal = request.signal.ok_or_else(|| ApiError::bad_request("signal is missing"))?.number()?;
-    let state = running(&gateway, &caller.tenant, id).await?;
+    let state = running(&gateway, &caller, id).await?;
     gateway.call(&caller, state.sandbox, LinkOp::Signal { exec: id, signal }).await?;
     Ok(Status::json("signalled"))
 }

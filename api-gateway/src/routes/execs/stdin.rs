@@ -48,7 +48,7 @@ pub(crate) async fn stdin(
     request: Request,
 ) -> Result<Json<Status>, ApiError> {
     let close = flag(query.close.as_deref(), "close")?;
-    let state = running(&gateway, &caller.tenant, id).await?;
+    let state = running(&gateway, &caller, id).await?;
     if state.spec.as_ref().is_some_and(|spec| !spec.stdin && spec.tty.is_none()) {
         return Err(ApiError::conflict("the exec was started without stdin"));
     }

@@ -50,7 +50,7 @@ pub(crate) async fn stream(
     let stdout = offset(query.stdout_offset.as_deref(), "stdout_offset")?;
     let stderr = offset(query.stderr_offset.as_deref(), "stderr_offset")?;
     let records = Records::read(query.records.as_deref(), Records::All)?;
-    find(&gateway, &caller.tenant, id).await?;
+    find(&gateway, &caller, id).await?;
     let output = read(&gateway, id, stdout, stderr).await?;
     let closing = gateway.closing().clone();
     Ok(ndjson::respond(ExecRecords::new(id, output, gateway.config().heartbeat, closing), records))

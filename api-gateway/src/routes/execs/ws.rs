@@ -52,7 +52,7 @@ pub(crate) async fn ws(
     upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade?;
-    let place = gateway.placed_sandbox(&caller.tenant, id).await?;
+    let place = gateway.placed_sandbox(&caller, id).await?;
     let sessions = gateway.sessions().clone();
     Ok(upgrade.accept(&sessions, None, MAX_FRAME_BYTES, move |socket| {
         serve(gateway, caller, place, unread, socket)

@@ -48,7 +48,7 @@ pub(crate) async fn delete(
     let path = path(query.path, "path")?;
     // To the letter: what deletes whole folders must not be guessed.
     let recursive = query.recursive.as_deref() == Some("true");
-    match gateway.ask(&caller, id, LinkOp::DeleteFile { path, recursive }).await? {
+    match gateway.try_call(&caller, id, LinkOp::DeleteFile { path, recursive }).await? {
         Ok(_) => {}
         Err(error) if leniency.is_lenient() && is_missing(&error) => {}
         Err(error) => return Err(link_failed(error)),

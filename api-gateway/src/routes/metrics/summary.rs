@@ -51,13 +51,12 @@ pub struct Metrics {
 )]
 pub(crate) async fn summary(State(gateway): State<Gateway>, caller: Caller) -> Json<Metrics> {
     let now = gateway.clock().now();
-    let mut live = gateway.view().live_sandboxes();
-    live.retain(|state| state.tenant == caller.tenant);
+    let live = gateway.live_sandboxes(&caller);
     let mut by_state = BTreeMap::new();
     for state in &live {
         *by_state.entry(state_name(state, now).as_str()).or_insert(0) += 1;
     }
-    let nodes = caller.sees_the_whole(&gateway).then(|| gateway.view().nodes());
+    let nodes = caller.sees_the_whole().then(|| gateway.view().nodes());
     let sum = |of: fn(&Heartbeat) -> u32| {
         nodes.as_ref().map(|nodes| nodes.iter().map(|node| u64::from(of(&node.heartbeat))).sum())
     };

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Provider, own, shown};
+use super::{Provider, count, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::gateway::Gateway;
@@ -44,7 +44,7 @@ pub(crate) async fn get(
     let providers = shown(&gateway, &caller);
     let provider =
         providers.into_iter().find(|provider| provider.name == name).ok_or_else(|| no_provider(&name))?;
-    let sandbox_count = own(&gateway.view().live_sandboxes(), &caller, &name) as usize;
+    let sandbox_count = count(&gateway.live_sandboxes(&caller), &name) as usize;
     let isolation = provider.capabilities.iter().find_map(|name| name.strip_prefix("isolation:"));
     let config = isolation.map(|isolation| ("type", isolation.to_owned())).into_iter().collect();
     Ok(Json(ProviderDetail { sandbox_count, config, provider }))

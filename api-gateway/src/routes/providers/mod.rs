@@ -56,23 +56,21 @@ pub(crate) fn all(gateway: &Gateway) -> Vec<Provider> {
 /// The same for whoever asks: of boxes of others, and of what ails the machines that all share, a tenant is not told.
 pub(crate) fn shown(gateway: &Gateway, caller: &Caller) -> Vec<Provider> {
     let mut providers = all(gateway);
-    if !caller.sees_the_whole(gateway) {
-        let live = gateway.view().live_sandboxes();
+    if !caller.sees_the_whole() {
+        let live = gateway.live_sandboxes(caller);
         for provider in &mut providers {
             provider.error = None;
             provider.warnings.clear();
-            provider.runtime_count = own(&live, caller, &provider.name);
+            provider.runtime_count = count(&live, &provider.name);
         }
     }
     providers
 }
 
-/// How many of these sandboxes are the caller's and of this provider.
-fn own(live: &[Arc<SandboxState>], caller: &Caller, provider: &str) -> u32 {
-    let own = |state: &&Arc<SandboxState>| {
-        state.tenant == caller.tenant && state.spec.provider.as_str() == provider
-    };
-    u32::try_from(live.iter().filter(own).count()).unwrap_or(u32::MAX)
+/// How many of these sandboxes are of this provider.
+fn count(live: &[Arc<SandboxState>], provider: &str) -> u32 {
+    let of_it = live.iter().filter(|state| state.spec.provider.as_str() == provider);
+    u32::try_from(of_it.count()).unwrap_or(u32::MAX)
 }
 
 fn merge(

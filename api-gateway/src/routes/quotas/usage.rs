@@ -44,10 +44,8 @@ pub(crate) async fn usage(
     Path(owner): Path<String>,
 ) -> Result<Json<Usage>, ApiError> {
     let owner = user_id(&owner, "owner")?.ok_or_else(|| ApiError::bad_request("owner is empty"))?;
-    let live = gateway.view().live_sandboxes();
-    let owned = live
-        .iter()
-        .filter(|state| state.tenant == caller.tenant && state.spec.owner.as_ref() == Some(&owner));
+    let live = gateway.live_sandboxes(&caller);
+    let owned = live.iter().filter(|state| state.spec.owner.as_ref() == Some(&owner));
     Ok(Json(Usage {
         active_sandboxes: owned.count(),
         max_sandboxes: gateway.config().limits.of(&caller.tenant).sandboxes_per_owner,

@@ -35,7 +35,7 @@ pub(crate) async fn destroy(
     SandboxPath(id): SandboxPath,
     leniency: Leniency,
 ) -> Result<(StatusCode, Json<Status>), ApiError> {
-    let state = gateway.any_sandbox(&caller.tenant, id).await?;
+    let state = gateway.any_sandbox(&caller, &caller.tenant, id).await?;
     if state.is_terminal() {
         // It is gone already, or could not be made: there is nothing to destroy.
         return if leniency.is_lenient() {

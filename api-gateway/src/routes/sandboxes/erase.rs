@@ -32,7 +32,7 @@ pub(crate) async fn erase(
     SandboxPath(id): SandboxPath,
 ) -> Result<Json<Status>, ApiError> {
     // The read model: also of what was destroyed.
-    gateway.recorded_sandbox(&caller.tenant, id).await?;
+    gateway.recorded_sandbox(&caller, id).await?;
     match gateway.store().protection(id).await.map_err(ApiError::store)? {
         Protection::Erased => return Ok(Status::json("erased")),
         Protection::Sealed => {}

@@ -41,7 +41,7 @@ pub(crate) async fn extend(
         request.ttl.filter(|text| !text.is_empty()).ok_or_else(|| ApiError::bad_request("ttl is missing"))?;
     let ttl = ttl(&text)?;
     check_ttl(ttl, &gateway.config().sandboxes)?;
-    let (state, node) = gateway.placed_sandbox(&caller.tenant, id).await?;
+    let (state, node) = gateway.placed_sandbox(&caller, id).await?;
     let expires_at = (gateway.clock().now() + ttl).trunc_subsecs(6).min(state.lifetime_ends_at);
     let extend = Command::ExtendTtl { expires_at };
     gateway.send(Destination::Node(&node), &caller, id, CommandId::new(), extend).await?;

@@ -32,7 +32,7 @@ pub(crate) async fn get(
     QueryOf(query): QueryOf<AtQuery>,
 ) -> Result<Json<Shown>, ApiError> {
     let Some(moment) = query.read()? else {
-        let state = gateway.sandbox(&caller.tenant, id).await?;
+        let state = gateway.sandbox(&caller, id).await?;
         return Ok(Json(Shown::Now(shown(&state, &gateway))));
     };
     let last = moment.last(&gateway).await?;

@@ -95,8 +95,7 @@ pub(crate) async fn list(
         let shown = live.into_iter().map(|past| Shown::Then(past.into_answer(moment, &gateway)));
         return Ok(Json(shown.collect::<Vec<_>>()).into_response());
     }
-    let mut states = gateway.view().live_sandboxes();
-    states.retain(|state| state.tenant == caller.tenant);
+    let mut states = gateway.live_sandboxes(&caller);
     states.sort_by_key(|state| (state.requested_at, state.id));
     let page: Vec<_> = states.iter().map(|state| Shown::Now(shown(state, &gateway))).collect();
     Ok(Json(page).into_response())

@@ -50,7 +50,7 @@ pub(crate) async fn logs(
     if !(1..=MAX_LINES).contains(&wanted) {
         return Err(ApiError::bad_request(format!("lines must be 1 to {MAX_LINES}")));
     }
-    gateway.sandbox(&caller.tenant, id).await?;
+    gateway.sandbox(&caller, id).await?;
     let filter = EventFilter {
         tenant: Some(caller.tenant.clone()),
         sandbox: Some(id),

@@ -187,8 +187,3 @@ pub const fn end(state: &SandboxState) -> (Option<DateTime<Utc>>, Option<Destroy
         | SandboxPhase::Lost { .. } => (None, None),
     }
 }
-
-/// The tenant's sandbox from the record, also after it is gone.
-pub async fn recorded(gateway: &Gateway, tenant: &TenantId, id: SandboxId) -> Result<SandboxState, ApiError> {
-    gateway.recorded_sandbox(tenant, id).await
-}

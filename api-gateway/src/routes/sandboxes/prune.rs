@@ -32,8 +32,8 @@ pub struct Pruned {
 )]
 pub(crate) async fn prune(State(gateway): State<Gateway>, caller: Caller) -> Json<Pruned> {
     let now = gateway.clock().now();
-    let mut expired = gateway.view().live_sandboxes();
-    expired.retain(|state| state.tenant == caller.tenant && state.is_expired(now));
+    let mut expired = gateway.live_sandboxes(&caller);
+    expired.retain(|state| state.is_expired(now));
     let pruned = futures::stream::iter(expired)
         .map(|state| {
             let (gateway, caller) = (gateway.clone(), caller.clone());

@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use utoipa::IntoParams;
 
-use super::past::recorded;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
@@ -115,12 +114,12 @@ pub(crate) async fn replay(
     QueryOf(query): QueryOf<ReplayQuery>,
     upgrade: Result<Upgrade, ApiError>,
 ) -> Result<Response, ApiError> {
-    let state = recorded(&gateway, &caller.tenant, id).await?;
+    let state = gateway.recorded_sandbox(&caller, id).await?;
     let upgrade = upgrade?;
     let wanted = query.read()?;
     if let Some(exec) = wanted.exec {
         // What is another's is not looked through, which would take as long as it has written.
-        let ran_in = gateway.recorded_exec(&caller.tenant, exec).await?.sandbox;
+        let ran_in = gateway.recorded_exec(&caller, &caller.tenant, exec).await?.sandbox;
         if ran_in != id {
             return Err(ApiError::absent("exec", exec));
         }

@@ -88,7 +88,7 @@ pub(crate) async fn run(
     let template = match request.template.take().filter(|name| !name.is_empty()) {
         None => None,
         Some(name) => {
-            let template = templates::find(gateway, &caller.tenant, &name).await?;
+            let template = templates::find(gateway, caller, &name).await?;
             let variables = templates::sealed::open(gateway, &caller.tenant, &template)?;
             Some((template, variables))
         }

@@ -43,7 +43,7 @@ pub(crate) async fn stats(
     caller: Caller,
     SandboxPath(id): SandboxPath,
 ) -> Result<Json<Stats>, ApiError> {
-    match gateway.ask(&caller, id, LinkOp::Stats).await? {
+    match gateway.try_call(&caller, id, LinkOp::Stats).await? {
         Ok(LinkValue::Stats(stats)) => Ok(Json(Stats {
             supported: true,
             cpu_pct: Some(stats.cpu_percent),

@@ -12,7 +12,6 @@ use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::logs::detail;
-use super::past::recorded;
 use super::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
@@ -133,7 +132,7 @@ pub(crate) async fn timeline(
     QueryOf(query): QueryOf<TimelineQuery>,
 ) -> Result<Json<Timeline>, ApiError> {
     let (after, limit) = query.read()?;
-    let state = recorded(&gateway, &caller.tenant, id).await?;
+    let state = gateway.recorded_sandbox(&caller, id).await?;
     let filter = filter(&caller.tenant, id);
     // One more than fits tells whether there is another page.
     let mut frames = gateway.store().read(&filter, after, limit + 1).await.map_err(ApiError::store)?;

@@ -155,9 +155,8 @@ pub struct Log {
 )]
 pub(crate) async fn diagnostics(State(gateway): State<Gateway>, caller: Caller) -> Json<Diagnostics> {
     let now = gateway.clock().now();
-    let whole = caller.sees_the_whole(&gateway);
-    let mut live = gateway.view().live_sandboxes();
-    live.retain(|state| state.tenant == caller.tenant);
+    let whole = caller.sees_the_whole();
+    let live = gateway.live_sandboxes(&caller);
     let (asked, head) = (Instant::now(), tokio::time::timeout(STORE_PATIENCE, gateway.store().head()).await);
     let (sandboxes, execs) = (&gateway.config().sandboxes, &gateway.config().execs);
     Json(Diagnostics {

@@ -28,7 +28,7 @@ pub(crate) async fn delete(
     caller: Caller,
     TemplatePath(name): TemplatePath,
 ) -> Result<Json<Status>, ApiError> {
-    find(&gateway, &caller.tenant, &name).await?;
+    find(&gateway, &caller, &name).await?;
     let id = EventId::new();
     let reader = gateway.feed().subscribe(Topic::All, After::Now);
     gateway.publish(&caller, None, id, gateway.clock().now(), TemplateDeleted { name }).await?;

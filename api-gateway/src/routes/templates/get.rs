@@ -25,6 +25,6 @@ pub(crate) async fn get(
     caller: Caller,
     TemplatePath(name): TemplatePath,
 ) -> Result<Json<Template>, ApiError> {
-    let template = find(&gateway, &caller.tenant, &name).await?;
+    let template = find(&gateway, &caller, &name).await?;
     Ok(Json(Template::of(template, &gateway, &caller.tenant)))
 }

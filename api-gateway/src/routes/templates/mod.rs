@@ -18,6 +18,7 @@ use serde::Serialize;
 use spelling::format_go_duration;
 use utoipa::ToSchema;
 
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
@@ -133,10 +134,10 @@ pub(crate) fn no_template(name: &str) -> ApiError {
 /// One template of the tenant, from the record: what was just saved is there, through whichever gateway.
 pub(crate) async fn find(
     gateway: &Gateway,
-    tenant: &TenantId,
+    caller: &Caller,
     name: &str,
 ) -> Result<events::Template, ApiError> {
-    let templates = gateway.store().templates(tenant).await.map_err(ApiError::store)?;
+    let templates = gateway.store().templates(&caller.tenant).await.map_err(ApiError::store)?;
     templates.into_iter().find(|template| template.name == name).ok_or_else(|| no_template(name))
 }
 

@@ -9,9 +9,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::Caller;
+use crate::auth::ticket::{LIFETIME, Ticket};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
-use crate::ticket::{LIFETIME, Ticket};
 
 /// A ticket.
 #[derive(Debug, Serialize, ToSchema)]
@@ -31,7 +31,10 @@ pub struct Issued {
 )]
 pub(crate) async fn issue(State(gateway): State<Gateway>, caller: Caller) -> Result<Response, ApiError> {
     let expires_at = gateway.clock().now() + LIFETIME;
-    let ticket = Ticket::issue(&caller, expires_at, &gateway).await?;
+    let maker = gateway.keys().maker(caller.key.as_ref());
+    let ticket = Ticket::of(&caller, maker, expires_at);
+    let signed = ticket.sign(&gateway.config().master_key)?;
+    gateway.log().offer(ticket.id()).await.map_err(ApiError::unavailable)?;
     let headers = [(header::CACHE_CONTROL, "no-store")];
-    Ok((StatusCode::CREATED, headers, Json(Issued { ticket, expires_at })).into_response())
+    Ok((StatusCode::CREATED, headers, Json(Issued { ticket: signed, expires_at })).into_response())
 }

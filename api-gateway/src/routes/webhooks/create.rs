@@ -34,7 +34,7 @@ pub(crate) async fn create(
     let limits = &gateway.config().webhooks;
     let head = gateway.feed().head();
     let spec = Spec::read(request, limits, head)?;
-    spec.check_sandbox(&gateway, &caller.tenant).await?;
+    spec.check_sandbox(&gateway, &caller).await?;
     if gateway.view().webhooks(&caller.tenant).len() >= limits.max_per_tenant {
         return Err(ApiError::conflict(format!("there are {} webhooks already", limits.max_per_tenant)));
     }

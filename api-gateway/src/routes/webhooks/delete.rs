@@ -27,7 +27,7 @@ pub(crate) async fn delete(
     caller: Caller,
     WebhookPath(id): WebhookPath,
 ) -> Result<Json<Status>, ApiError> {
-    find(&gateway, &caller.tenant, id)?;
+    find(&gateway, &caller, id)?;
     let deleted = WebhookDeleted { webhook: id };
     gateway.publish(&caller, None, EventId::new(), gateway.clock().now(), deleted).await?;
     shown(&gateway, &caller.tenant, id, |state| state.is_none()).await?;

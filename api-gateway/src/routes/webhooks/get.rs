@@ -25,6 +25,6 @@ pub(crate) async fn get(
     caller: Caller,
     WebhookPath(id): WebhookPath,
 ) -> Result<Json<Webhook>, ApiError> {
-    let state = find(&gateway, &caller.tenant, id)?;
+    let state = find(&gateway, &caller, id)?;
     Ok(Json(answer(&gateway, state, None).await?))
 }

@@ -18,9 +18,10 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 
+use crate::auth::Caller;
 use crate::config::WebhookLimits;
 use crate::error::ApiError;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, not_known};
 
 /// How long a change may take to be recorded, and how often that is looked for.
 const RECORD_PATIENCE: Duration = Duration::from_secs(20);
@@ -88,8 +89,8 @@ pub(crate) fn no_webhook(named: impl std::fmt::Display) -> ApiError {
 }
 
 /// One webhook of the tenant.
-fn find(gateway: &Gateway, tenant: &TenantId, id: WebhookId) -> Result<WebhookState, ApiError> {
-    gateway.view().webhook(tenant, id).ok_or_else(|| gateway.not_the_tenants(tenant, no_webhook(id)))
+fn find(gateway: &Gateway, caller: &Caller, id: WebhookId) -> Result<WebhookState, ApiError> {
+    gateway.view().webhook(&caller.tenant, id).ok_or_else(|| not_known(caller, no_webhook(id)))
 }
 
 /// Waits until the view shows what was just published.

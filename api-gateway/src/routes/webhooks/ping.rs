@@ -52,7 +52,7 @@ pub(crate) async fn ping(
     caller: Caller,
     WebhookPath(id): WebhookPath,
 ) -> Result<Json<Ping>, ApiError> {
-    find(&gateway, &caller.tenant, id)?;
+    find(&gateway, &caller, id)?;
     let event = EventId::new();
     let mut reader = gateway.feed().subscribe(Topic::All, After::Now);
     gateway.publish(&caller, None, event, gateway.clock().now(), WebhookPinged { webhook: id }).await?;

@@ -41,7 +41,7 @@ pub(crate) async fn redeliver(
     WebhookPath(id): WebhookPath,
     JsonBody(request): JsonBody<RedeliverRequest>,
 ) -> Result<Json<Webhook>, ApiError> {
-    find(&gateway, &caller.tenant, id)?;
+    find(&gateway, &caller, id)?;
     let from = request.from.ok_or_else(|| ApiError::bad_request("from is missing"))?;
     let rewound = WebhookRewound { webhook: id, cursor: cursor(&from, gateway.feed().head())? };
     let event = EventId::new();

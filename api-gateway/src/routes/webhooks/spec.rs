@@ -1,6 +1,6 @@
 //! What a client may ask for, checked once.
 
-use events::{Position, SandboxId, TenantId, Webhook};
+use events::{Position, SandboxId, Webhook};
 use policy::AddressPolicy;
 use secrets::WebhookSecret;
 use serde::Deserialize;
@@ -8,6 +8,7 @@ use serde_json::Value;
 use url::{Host, Url};
 use utoipa::ToSchema;
 
+use crate::auth::Caller;
 use crate::config::WebhookLimits;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -86,9 +87,9 @@ impl Spec {
     }
 
     /// A destroyed sandbox still has its events; another tenant's does not exist.
-    pub async fn check_sandbox(&self, gateway: &Gateway, tenant: &TenantId) -> Result<(), ApiError> {
+    pub async fn check_sandbox(&self, gateway: &Gateway, caller: &Caller) -> Result<(), ApiError> {
         let Some(id) = self.sandbox else { return Ok(()) };
-        gateway.any_sandbox(tenant, id).await.map(drop)
+        gateway.any_sandbox(caller, &caller.tenant, id).await.map(drop)
     }
 }
 

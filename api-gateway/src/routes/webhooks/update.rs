@@ -31,14 +31,14 @@ pub(crate) async fn update(
     WebhookPath(id): WebhookPath,
     JsonBody(request): JsonBody<WebhookRequest>,
 ) -> Result<Json<Webhook>, ApiError> {
-    let old = find(&gateway, &caller.tenant, id)?;
+    let old = find(&gateway, &caller, id)?;
     let spec = Spec::read(request, &gateway.config().webhooks, gateway.feed().head())?;
     if spec.cursor.is_some() {
         return Err(ApiError::bad_request(
             "from is for a new webhook: use redeliver to move the cursor of this one",
         ));
     }
-    spec.check_sandbox(&gateway, &caller.tenant).await?;
+    spec.check_sandbox(&gateway, &caller).await?;
     let sealed_secret = match &spec.secret {
         Some(secret) => seal(&gateway, id, secret)?,
         None => old.webhook.sealed_secret,

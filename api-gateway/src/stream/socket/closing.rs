@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::code;
+use crate::auth::viewer::LinkEnd;
 use crate::error::ApiError;
-use crate::viewer::LinkEnd;
 use events::DetachReason;
 
 pub type Connection = WebSocketStream<TokioIo<Upgraded>>;

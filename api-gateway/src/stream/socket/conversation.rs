@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::closing::{Connection, Ending, Sink, Stream, close};
 use super::{BUFFER_BYTES, READ_BYTES};
+use crate::auth::viewer::Watching;
 use crate::error::{ApiError, ErrorBody};
 use crate::gateway::Gateway;
 use crate::metrics::SLOW_READERS_CLOSED;
 use crate::stream::ws_frame;
-use crate::viewer::Watching;
 
 /// What a route has to say.
 pub trait Speaker: Send {

@@ -61,7 +61,7 @@ pub(crate) async fn list(
     caller: Caller,
     ExecPath(id): ExecPath,
 ) -> Result<Json<Viewers>, ApiError> {
-    find(&gateway, &caller.tenant, id).await?;
+    find(&gateway, &caller, id).await?;
     let now = gateway.clock().now();
     let mut viewers: Vec<SharedLink> = gateway.view().links(|links| {
         let good = links.of(&caller.tenant).filter(|link| link.exec == id && link.expires_at > now);

@@ -34,7 +34,7 @@ pub(crate) async fn revoke(
     let (exec, viewer) = path.map_or_else(|_| Default::default(), |Path(both)| both);
     let exec: ExecId = exec.parse().map_err(|_| ApiError::absent("exec", exec))?;
     tracing::Span::current().record("exec.id", tracing::field::display(exec));
-    let state = find(&gateway, &caller.tenant, exec).await?;
+    let state = find(&gateway, &caller, exec).await?;
     let now = gateway.clock().now();
     let missing = || ApiError::absent("viewer link", &viewer);
     let id: ApiKeyId = viewer.parse().map_err(|_| missing())?;

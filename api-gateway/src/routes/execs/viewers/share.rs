@@ -14,11 +14,11 @@ use utoipa::ToSchema;
 
 use super::{MOST, shown};
 use crate::auth::Caller;
+use crate::auth::viewer::ViewerLink;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{ExecPath, OptionalJsonBody};
 use crate::gateway::Gateway;
 use crate::routes::execs::find;
-use crate::viewer::ViewerLink;
 
 /// How long a link is good where the request does not say, and at most.
 const DEFAULT_TTL: Duration = Duration::from_secs(3600);
@@ -74,7 +74,7 @@ pub(crate) async fn share(
     if ttl.is_zero() || ttl > MAX_TTL {
         return Err(ApiError::bad_request("ttl must be more than 0s and at most 168h"));
     }
-    let state = find(&gateway, &caller.tenant, id).await?;
+    let state = find(&gateway, &caller, id).await?;
     let now = gateway.clock().now();
     let expires_at = now + TimeDelta::from_std(ttl).map_err(ApiError::internal)?;
     let good = |links: &Links| links.of(&caller.tenant).filter(|link| link.expires_at > now).count();
@@ -82,7 +82,7 @@ pub(crate) async fn share(
         let message = format!("there are {MOST} viewer links that are good: revoke some, or let them expire");
         return Err(ApiError::resource_limit(message, Duration::from_secs(60)));
     }
-    let maker = gateway.keys().maker(&caller);
+    let maker = gateway.keys().maker(caller.key.as_ref());
     let link =
         ViewerLink::new(caller.tenant.clone(), maker, id, (now, expires_at)).map_err(ApiError::internal)?;
     let token = link.sign(&gateway.config().master_key)?;

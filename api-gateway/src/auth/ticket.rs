@@ -9,23 +9,20 @@ use secrets::MasterKey;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::auth::{Caller, Maker};
-use crate::denied::Denial;
+use super::action::Action;
+use super::caller::Caller;
+use super::keys::Maker;
 use crate::error::ApiError;
-use crate::gateway::Gateway;
 
 /// How long a ticket is good.
 pub const LIFETIME: TimeDelta = TimeDelta::seconds(60);
 /// What the subprotocol that carries one starts with.
 const PREFIX: &str = "ticket.";
 const PURPOSE: &str = "ticket";
-/// The WebSockets that tickets are for, below the prefix of the API. Anywhere else a ticket is nothing.
-const ROUTES: [&str; 4] =
-    ["/sandboxes/{id}/exec/ws", "/sandboxes/{id}/replay", "/execs/{id}/attach", "/events/ws"];
 /// No ticket is longer.
 const MAX_LEN: usize = 2 << 10;
 
-/// Who a ticket lets in.
+/// What a ticket says: who comes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     id: EventId,
@@ -38,7 +35,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    fn of(caller: &Caller, maker: Maker, expires_at: DateTime<Utc>) -> Self {
+    /// A ticket with which somebody comes as this caller.
+    pub fn of(caller: &Caller, maker: Maker, expires_at: DateTime<Utc>) -> Self {
         Self {
             id: EventId::new(),
             expires_at,
@@ -48,27 +46,16 @@ impl Ticket {
         }
     }
 
-    /// A fresh ticket, as clients carry it, that can be used once.
-    pub async fn issue(
-        caller: &Caller,
-        expires_at: DateTime<Utc>,
-        gateway: &Gateway,
-    ) -> Result<String, ApiError> {
-        let ticket = Self::of(caller, gateway.keys().maker(caller), expires_at);
-        let signed = ticket.sign(&gateway.config().master_key)?;
-        gateway.log().offer(ticket.id).await.map_err(ApiError::unavailable)?;
-        Ok(signed)
-    }
-
     /// The ticket as clients carry it: what it says, and the proof that this deployment said it.
-    fn sign(&self, key: &MasterKey) -> Result<String, ApiError> {
+    pub fn sign(&self, key: &MasterKey) -> Result<String, ApiError> {
         let said = serde_json::to_vec(self).map_err(ApiError::internal)?;
         let said = BASE64.encode(said);
         let proof = key.fingerprint(PURPOSE, said.as_bytes());
         Ok(format!("{said}.{proof}"))
     }
 
-    fn read(text: &str, key: &MasterKey, now: DateTime<Utc>) -> Option<Self> {
+    /// What a text says, if this deployment said it and it is good still.
+    pub fn read(text: &str, key: &MasterKey, now: DateTime<Utc>) -> Option<Self> {
         let (said, proof) = text.split_once('.')?;
         let right = key.fingerprint(PURPOSE, said.as_bytes());
         if !bool::from(proof.as_bytes().ct_eq(right.as_bytes())) {
@@ -78,31 +65,19 @@ impl Ticket {
         (ticket.expires_at > now).then_some(ticket)
     }
 
-    /// Takes the ticket that a request for a WebSocket offers, if it offers one, and says whether it stands for an operator.
-    /// It is of no more use then, here or elsewhere. The key that bought it must be there still.
-    pub async fn take(
-        (method, route): (&Method, &str),
-        headers: &HeaderMap,
-        gateway: &Gateway,
-    ) -> Result<Option<(Self, bool)>, ApiError> {
-        if !is_for(method, route, headers) {
-            return Ok(None);
-        }
-        let Some(offered) = offered(headers) else { return Ok(None) };
-        let refused = || {
-            ApiError::unauthorized_because("the ticket is not good: it is spent, expired, or none")
-                .denied(Denial::Ticket, None)
-        };
-        let now = gateway.clock().now();
-        let ticket = Self::read(offered, &gateway.config().master_key, now).ok_or_else(refused)?;
-        match gateway.log().spend(ticket.id).await {
-            Ok(true) => match gateway.keys().vouches(&ticket.maker, &ticket.tenant) {
-                Some(operator) => Ok(Some((ticket, operator))),
-                None => Err(refused().denied(Denial::Ticket, Some(&ticket.tenant))),
-            },
-            Ok(false) => Err(refused().denied(Denial::Ticket, Some(&ticket.tenant))),
-            Err(error) => Err(ApiError::unavailable(error)),
-        }
+    /// Its name, under which it is spent.
+    pub const fn id(&self) -> EventId {
+        self.id
+    }
+
+    /// The tenant in whose name it is good.
+    pub const fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// What it is good by.
+    pub const fn maker(&self) -> &Maker {
+        &self.maker
     }
 
     /// Who it lets in.
@@ -117,15 +92,14 @@ pub(crate) fn reads(text: &str, key: &MasterKey) -> bool {
 }
 
 /// Whether a request asks for one of the WebSockets that tickets are for.
-fn is_for(method: &Method, route: &str, headers: &HeaderMap) -> bool {
+pub fn is_for(method: &Method, action: Action, headers: &HeaderMap) -> bool {
     let upgrade =
         headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let listed = route.strip_prefix(crate::router::PREFIX).is_some_and(|route| ROUTES.contains(&route));
-    method == Method::GET && upgrade && listed
+    method == Method::GET && upgrade && action.takes_tickets()
 }
 
 /// The ticket among the subprotocols that a client offers.
-fn offered(headers: &HeaderMap) -> Option<&str> {
+pub fn offered(headers: &HeaderMap) -> Option<&str> {
     headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -137,9 +111,8 @@ fn offered(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use events::RequestId;
-
     use super::*;
+    use crate::auth::Role;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_750_000_000 + seconds, 0).unwrap()
@@ -147,13 +120,8 @@ mod tests {
 
     fn ticket() -> Ticket {
         let caller = Caller {
-            tenant: "red".parse().unwrap(),
-            key: Some("k1".parse().unwrap()),
             user: Some("ada".to_owned()),
-            operator: false,
-            viewer: None,
-            source: None,
-            request_id: RequestId::new(),
+            ..Caller::new("red".parse().unwrap(), Role::Member, Action::TicketIssue)
         };
         Ticket::of(&caller, Maker::default(), at(0) + LIFETIME)
     }
@@ -171,16 +139,13 @@ mod tests {
     #[test]
     fn a_ticket_opens_websockets_and_nothing_else() {
         let mut headers = HeaderMap::new();
-        assert!(!is_for(&Method::GET, "/api/v1/events/ws", &headers));
+        assert!(!is_for(&Method::GET, Action::EventStream, &headers));
         headers.insert(header::UPGRADE, "WebSocket".parse().unwrap());
-        for route in ROUTES {
-            assert!(is_for(&Method::GET, &format!("/api/v1{route}"), &headers), "{route}");
-            assert!(!is_for(&Method::POST, &format!("/api/v1{route}"), &headers), "{route}");
-        }
-        let document = crate::router::document(&crate::config::GatewayConfig::default());
-        for route in document.paths.paths.keys() {
-            let listed = ROUTES.iter().any(|listed| *route == format!("/api/v1{listed}"));
-            assert_eq!(is_for(&Method::GET, route, &headers), listed, "{route}");
+        let open = |action: &&Action| is_for(&Method::GET, **action, &headers);
+        let open: Vec<&str> = Action::ALL.iter().filter(open).map(|action| action.as_str()).collect();
+        assert_eq!(open, ["sandbox.replay", "exec.converse", "exec.attach", "event.stream"]);
+        for action in Action::ALL {
+            assert!(!is_for(&Method::POST, *action, &headers), "{action}");
         }
     }
 

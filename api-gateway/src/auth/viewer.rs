@@ -1,11 +1,8 @@
 //! Links with which somebody without a key may watch one exec, and nothing else, until they expire.
 
 use std::io;
-use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
-use axum::extract::Query;
-use axum::http::{Method, Uri};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -18,20 +15,14 @@ use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Maker;
-use crate::denied::Denial;
+use super::keys::Maker;
 use crate::error::ApiError;
-use crate::gateway::Gateway;
 
 const PURPOSE: &str = "viewer-link";
 /// No token is longer.
 pub(crate) const MAX_LEN: usize = 1 << 10;
-/// How long a link may be unknown here though it is good, and how long it is waited for.
+/// How long a link may be unknown at a gateway though it is good: another one made it a moment ago.
 const FRESH: TimeDelta = TimeDelta::seconds(10);
-const PATIENCE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(20);
-/// What may be watched: the exec itself, and these about it.
-const ABOUT: [&str; 3] = ["output", "recording", "attach"];
 
 /// Who may watch what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,11 +70,6 @@ impl LinkEnd {
     }
 }
 
-#[derive(Debug, Deserialize)]
-struct ViewerQuery {
-    viewer: Option<String>,
-}
-
 impl ViewerLink {
     /// A fresh link.
     pub fn new(
@@ -105,7 +91,7 @@ impl ViewerLink {
     }
 
     /// What a token says, if this deployment said it.
-    fn read(token: &str, key: &MasterKey) -> Option<Self> {
+    pub fn read(token: &str, key: &MasterKey) -> Option<Self> {
         if token.len() > MAX_LEN {
             return None;
         }
@@ -117,50 +103,32 @@ impl ViewerLink {
         serde_json::from_slice(&BASE64.decode(said).ok()?).ok()
     }
 
+    /// What it is good by.
+    pub const fn maker(&self) -> &Maker {
+        &self.maker
+    }
+
     /// Whether it is so new that the record may not have shown it here yet.
-    fn is_fresh(&self, now: DateTime<Utc>) -> bool {
+    pub fn is_fresh(&self, now: DateTime<Utc>) -> bool {
         self.made_at.is_some_and(|made_at| now - made_at < FRESH)
     }
 }
 
 impl Watching {
-    /// Who a request comes from that brings a link, where links are good for anything. Elsewhere a key is needed as ever.
-    pub async fn of(method: &Method, uri: &Uri, gateway: &Gateway) -> Result<Option<Self>, ApiError> {
-        let Some(exec) = watched(method, uri.path()) else { return Ok(None) };
-        let Ok(Query(ViewerQuery { viewer: Some(token) })) = Query::try_from_uri(uri) else {
-            return Ok(None);
-        };
-        let link = ViewerLink::read(&token, &gateway.config().master_key).ok_or_else(|| {
-            ApiError::unauthorized_because("the viewer link is not good").denied(Denial::ViewerLink, None)
-        })?;
-        let refused =
-            |why| ApiError::unauthorized_because(why).denied(Denial::ViewerLink, Some(&link.tenant));
-        let now = gateway.clock().now();
-        if link.expires_at <= now {
-            return Err(refused(LinkEnd::Expired.message()));
-        }
-        if gateway.keys().vouches(&link.maker, &link.tenant).is_none() {
-            return Err(refused("the key that made the viewer link is not good any more"));
-        }
-        if exec.parse() != Ok(link.exec) {
-            return Err(ApiError::absent("exec", exec).denied(Denial::ViewerLink, Some(&link.tenant)));
-        }
-        let revoked = || gateway.view().links(|links| links.get(&link.id).map(|known| known.revoked.clone()));
-        let mut found = revoked();
-        // Another gateway made it a moment ago.
-        let patience = Instant::now() + PATIENCE;
-        while found.is_none() && link.is_fresh(now) && Instant::now() < patience {
-            tokio::time::sleep(PAUSE).await;
-            found = revoked();
-        }
-        let revoked = found.ok_or_else(|| refused(LinkEnd::Revoked.message()))?;
+    /// Somebody who comes by a link that is good at this time, until it is `revoked`.
+    pub fn new(link: ViewerLink, now: DateTime<Utc>, revoked: CancellationToken) -> Self {
         let until = Instant::now() + (link.expires_at - now).to_std().unwrap_or_default();
-        Ok(Some(Self { link, until, revoked }))
+        Self { link, until, revoked }
     }
 
     /// The link's id.
     pub const fn id(&self) -> &ApiKeyId {
         &self.link.id
+    }
+
+    /// The exec that may be watched.
+    pub const fn exec(&self) -> ExecId {
+        self.link.exec
     }
 
     /// Whose exec it is.
@@ -204,17 +172,6 @@ pub(crate) fn reads(token: &str, key: &MasterKey) -> bool {
     ViewerLink::read(token, key).is_some()
 }
 
-/// The exec that a request wants to watch, if it is such a request.
-fn watched<'a>(method: &Method, path: &'a str) -> Option<&'a str> {
-    let (_, rest) = path.split_once("/execs/")?;
-    let (exec, about) = match rest.trim_end_matches('/').split_once('/') {
-        Some((exec, about)) => (exec, Some(about)),
-        None => (rest.trim_end_matches('/'), None),
-    };
-    let open = about.is_none_or(|about| ABOUT.contains(&about));
-    ((method == Method::GET || method == Method::HEAD) && open).then_some(exec)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,29 +198,5 @@ mod tests {
         assert_eq!(ViewerLink::read(&format!("{said}.{proof}"), &key), None);
         // Safe in a URL as it is.
         assert!(token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)));
-    }
-
-    #[test]
-    fn only_watching_is_open_to_links() {
-        for path in [
-            "/execs/ex-1",
-            "/execs/ex-1/",
-            "/api/v1/execs/ex-1/output",
-            "/execs/ex-1/attach",
-            "/execs/ex-1/recording",
-        ] {
-            assert_eq!(watched(&Method::GET, path), Some("ex-1"), "{path}");
-            assert_eq!(watched(&Method::DELETE, path), None, "{path}");
-            assert_eq!(watched(&Method::POST, path), None, "{path}");
-        }
-        for path in [
-            "/sandboxes/sb-1/execs",
-            "/execs/ex-1/viewers",
-            "/execs/ex-1/stream",
-            "/execs/ex-1/output/x",
-            "/sandboxes",
-        ] {
-            assert_eq!(watched(&Method::GET, path), None, "{path}");
-        }
     }
 }
