@@ -52,9 +52,11 @@ async fn a_misspelt_timeout_is_named_to_the_lenient_and_refused_to_the_strict() 
 #[tokio::test]
 async fn every_route_refuses_the_strict_what_it_does_not_read() {
     // Whoever may do all there is: what a role does not have is refused before anything is read.
-    let world =
-        World::with(|config| config.keys.iter_mut().for_each(|key| key.role = Role::DeploymentAdmin), true)
-            .await;
+    let world = World::with(
+        |config| config.keys.iter_mut().for_each(|key| key.role = api_gateway::Role::DeploymentAdmin),
+        true,
+    )
+    .await;
     let sandbox = world.sandbox().await;
     let document: Value =
         world.ask_bare(Method::GET, "/openapi.json").send().await.unwrap().json().await.unwrap();
