@@ -208,15 +208,14 @@ async fn a_caller_of_version_1_is_answered_as_before() {
     let mut stream = UnixStream::connect(agent.socket()).await.unwrap();
     stream.write_all(HELLO_1).await.unwrap();
     stream.write_all(b"\0\0\0\x24\x04fedcba9876543210\x01\x09/bin/true\0\0\0\0\0\0\0\0").await.unwrap();
-    let mut answer = Vec::new();
-    tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.unwrap().unwrap();
-    let mut rest = Bytes::from(answer).split_off(HELLO_1.len());
+    let mut reader = FrameReader::new(stream);
+    assert_eq!(Hello::receive(&mut reader).await.unwrap(), Some(Hello::of_version_1()));
+    reader.speak(1);
     let mut replies = Vec::new();
-    while !rest.is_empty() {
-        let length = u32::from_be_bytes(rest.split_to(4)[..].try_into().unwrap());
-        replies.push(decode_as::<Reply>(1, &rest.split_to(length as usize)).unwrap());
+    while !matches!(replies.last(), Some(Reply::Exited(_))) {
+        let reply = tokio::time::timeout(Duration::from_secs(60), reader.receive::<Reply>()).await.unwrap();
+        replies.push(reply.unwrap().unwrap());
     }
-    assert!(matches!(replies[0], Reply::Started(_)), "{replies:?}");
     let Some(Reply::Exited(outcome)) = replies.last() else { panic!("{replies:?}") };
     assert_eq!(outcome.end, ExecEnd::Exited { code: 0 });
 
