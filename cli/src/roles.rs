@@ -46,7 +46,8 @@ pub async fn gateway(config: Config) -> anyhow::Result<()> {
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     let (feed, view) = stop::unless_stopped(&stop, follow(&log, store)).await?;
     let listener = listen(&config).await?;
-    let providers = ["docker", "bubblewrap"].iter().filter_map(|name| name.parse().ok()).collect();
+    let providers =
+        executor::providers::registry::KINDS.iter().filter_map(|name| name.parse().ok()).collect();
     let gateway_config = gateway_config(&config, listener.local_addr()?, providers, None)?;
     serve_gateway(gateway_config, &log, &feed, &view, listener, stop).await
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use executor::providers::registry::Configured;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -67,7 +68,17 @@ fn keys() -> BTreeSet<String> {
         into: &mut BTreeSet<String>,
     ) {
         for (field, kind) in &structs[name] {
-            if structs.contains_key(kind) {
+            if kind == "Configured" {
+                // The providers know their keys themselves.
+                let providers = serde_json::to_value(Configured::default()).unwrap();
+                for (provider, section) in providers.as_object().unwrap() {
+                    let settings = section.as_object().into_iter().flat_map(|settings| settings.keys());
+                    into.extend(settings.map(|key| format!("{prefix}{field}.{provider}.{key}")));
+                    if !section.is_object() {
+                        into.insert(format!("{prefix}{field}.{provider}"));
+                    }
+                }
+            } else if structs.contains_key(kind) {
                 walk(structs, kind, &format!("{prefix}{field}."), into);
             } else {
                 into.insert(format!("{prefix}{field}"));
@@ -76,7 +87,10 @@ fn keys() -> BTreeSet<String> {
     }
     let mut all = BTreeSet::new();
     walk(&structs, "Config", "", &mut all);
-    assert!(all.len() > 40 && all.contains("providers.docker.pids_limit"), "the schema was misread: {all:?}");
+    assert!(
+        all.len() > 40 && all.contains("providers.docker.socket") && all.contains("providers.default"),
+        "the schema was misread: {all:?}"
+    );
     all
 }
 

@@ -1,6 +1,6 @@
 //! What the executor asks of a box-maker.
 //!
-//! A provider makes a box with the agent in it and hands back the path of the agent's socket. It knows nothing of
+//! A provider makes a box with the agent in it and hands back a way to that agent. It knows nothing of
 //! execs, files, events or commands: all of that is between the executor and the agent.
 
 use std::error::Error as StdError;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::client::{Peer, UnixConnect};
+use agent::client::Connector;
 use async_trait::async_trait;
 use events::{FailureCode, ProviderName, SandboxId, SandboxSpec, TenantId};
 use serde::Serialize;
@@ -100,21 +100,12 @@ pub struct BoxHandle {
     pub provider: ProviderName,
     /// The runtime's own id for it.
     pub runtime_id: String,
-    /// Where its agent listens. May be longer than a socket address holds; `agent::client` copes.
-    pub socket: PathBuf,
-    /// Who must be listening there, as far as the provider can tell.
-    pub peer: Peer,
+    /// The way to its agent, and to nobody else, as far as the provider can tell.
+    pub agent: Connector,
     /// Whether it runs. Of a dead one only remains are left; destroy it.
     pub running: bool,
     /// Its address on the provider's bridge, where it has one and the provider knows.
     pub address: Option<IpAddr>,
-}
-
-impl BoxHandle {
-    /// The way to its agent, and to nobody else.
-    pub fn connect(&self) -> UnixConnect {
-        UnixConnect::to(&self.socket, self.peer)
-    }
 }
 
 /// Hears how an image pull gets on. Called often; throttle before you publish.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agent::client::Peer;
+use agent::client::UnixConnect;
 use agent::protocol::{FrameReader, FrameWriter, Hello, PROTOCOL_VERSION, Reply, Request, Started};
 use async_trait::async_trait;
 use events::*;
@@ -43,13 +43,16 @@ struct Hostile {
 }
 
 impl Hostile {
+    fn socket(&self, id: SandboxId) -> PathBuf {
+        self.directory.join(id.to_string())
+    }
+
     fn handle(&self, id: SandboxId) -> BoxHandle {
         BoxHandle {
             id,
             provider: self.name.clone(),
             runtime_id: id.to_string(),
-            socket: self.directory.join(id.to_string()),
-            peer: Peer::Anybody,
+            agent: UnixConnect::new(self.socket(id)).into(),
             running: true,
             address: None,
         }
@@ -76,10 +79,11 @@ impl Provider for Hostile {
 
     async fn create(&self, order: &BoxOrder, _: &dyn PullProgress) -> Result<BoxHandle, CreateError> {
         let handle = self.handle(order.id);
-        let listener = UnixListener::bind(&handle.socket).unwrap();
+        let socket = self.socket(order.id);
+        let listener = UnixListener::bind(&socket).unwrap();
         let manner = self.manner;
         if manner == Manner::Gone {
-            std::fs::remove_file(&handle.socket).unwrap();
+            std::fs::remove_file(&socket).unwrap();
         }
         let agent = tokio::spawn(async move {
             loop {

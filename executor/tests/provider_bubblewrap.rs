@@ -44,7 +44,7 @@ async fn boxes_are_nobody_on_the_host_and_mount_only_what_they_share() {
                 let made =
                     "id -u; stat -c %u /etc/passwd /; touch /mine /his && chown 7 /his; echo >>/etc/passwd";
                 assert_eq!(shell(handle, made).await.stdout, "0\n0\n0\n");
-                let upper = handle.socket.ancestors().nth(2).unwrap().join("upper");
+                let upper = socket(&handle).ancestors().nth(2).unwrap().join("upper");
                 for (name, id) in [("mine", 0), ("his", 7), ("etc/passwd", 0)] {
                     assert_eq!(std::fs::metadata(upper.join(name)).unwrap().uid(), users[0] + id, "{name}");
                 }
@@ -74,7 +74,7 @@ async fn boxes_outlive_the_process_that_made_them() {
         let found = rig.listed(id).await.expect("the box is listed");
         assert_eq!(found, made);
         assert!(found.running);
-        assert_eq!(Client::new(&found.socket).list_execs().await.unwrap().len(), 1);
+        assert_eq!(Client::with(found.agent.clone()).list_execs().await.unwrap().len(), 1);
         assert_eq!(rig.provider.stats(id).await.unwrap().mem_limit_bytes, 256 << 20);
         rig.provider.destroy(id).await.unwrap();
         assert!(!alive(agent_pid(&found)));
@@ -89,7 +89,8 @@ async fn a_box_whose_record_was_not_written_is_replaced_and_ended() {
             let order = rig.order(rig.spec());
             let lost = rig.create(&order).await;
             // As if the maker had died between starting the box and writing this.
-            let directory = lost.socket.ancestors().nth(2).unwrap();
+            let directory = socket(&lost);
+            let directory = directory.ancestors().nth(2).unwrap();
             std::fs::remove_file(directory.join("box.json")).unwrap();
             assert!(!rig.listed(order.id).await.expect("the box is listed").running);
             let made = rig.create(&order).await;
@@ -243,6 +244,12 @@ fn other_process(config: &BubblewrapConfig, what: &str, nobodys: Option<&Path>) 
 fn base_tar() -> PathBuf {
     let cache = std::env::var("STACYVM_CACHE").unwrap_or_else(|_| "/var/cache/stacyvm".to_owned());
     Path::new(&cache).join("base.tar")
+}
+
+/// Where the agent of a box listens.
+fn socket(handle: &BoxHandle) -> PathBuf {
+    let place = handle.agent.place();
+    place.strip_prefix("unix:").unwrap().split(", ").next().unwrap().into()
 }
 
 fn agent_pid(handle: &BoxHandle) -> i32 {

@@ -65,6 +65,10 @@ impl Connect for Agent {
         let said = self.0.clone();
         Box::pin(async move { Ok(Box::new(Answer(said)) as Box<dyn Connection>) })
     }
+
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
 }
 
 struct Answer(Bytes);

@@ -1,9 +1,9 @@
-use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fmt, io};
 
 use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
@@ -24,10 +24,52 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 pub type ConnectFuture<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Connection>>> + Send + 'a>>;
 
-/// A way to reach one agent.
+/// A way to reach one agent: a unix socket here, vsock or a relay elsewhere.
+///
+/// # Obligations
+///
+/// - **The same agent.** Each stream leads to the agent that this is the way to, and to nobody who took its place; where that can be
+///   told, another one is [`PermissionDenied`](io::ErrorKind::PermissionDenied).
+/// - **No bounds of its own.** Whoever calls gives up in time and counts connections. A stream that is dropped is closed.
+/// - **An error is worth another try**, as is a stream that ends before a word was said: of some ways the first connection after a pause
+///   comes back empty.
 pub trait Connect: Send + Sync + 'static {
     fn connect(&self) -> ConnectFuture<'_>;
+
+    /// Where it leads, for the log: `unix:/path`, `vsock:3:5000`.
+    fn place(&self) -> String;
 }
+
+/// The way to an agent, to be kept and passed on. What leads to the same place is the same.
+#[derive(Clone)]
+pub struct Connector(Arc<dyn Connect>);
+
+impl<T: Connect> From<T> for Connector {
+    fn from(connect: T) -> Self {
+        Self(Arc::new(connect))
+    }
+}
+
+impl Connector {
+    /// Where it leads, for the log.
+    pub fn place(&self) -> String {
+        self.0.place()
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place())
+    }
+}
+
+impl PartialEq for Connector {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Connector {}
 
 /// Who is expected behind a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +109,13 @@ impl Connect for UnixConnect {
             check(&stream, self.peer)?;
             Ok(Box::new(stream) as Box<dyn Connection>)
         })
+    }
+
+    fn place(&self) -> String {
+        match self.peer {
+            Peer::Anybody => format!("unix:{}", self.path.display()),
+            Peer::Process(pid) => format!("unix:{}, process {pid}", self.path.display()),
+        }
     }
 }
 
@@ -121,21 +170,21 @@ pub(super) struct Call {
 
 /// An agent as its callers know it.
 pub(super) struct Acquaintance {
-    connect: Arc<dyn Connect>,
+    connector: Connector,
     shares: Arc<Shares>,
     /// What it said of itself when it was met last.
     hello: Mutex<Option<Hello>>,
 }
 
 impl Acquaintance {
-    pub(super) fn with(connect: Arc<dyn Connect>) -> Self {
-        Self { connect, shares: Arc::default(), hello: Mutex::default() }
+    pub(super) fn with(connector: Connector) -> Self {
+        Self { connector, shares: Arc::default(), hello: Mutex::default() }
     }
 
     /// The same agent, where its connections are of those that its tenant may have on this node.
     pub(super) fn sharing(&self, node: Arc<Share>) -> Self {
         let shares = Arc::new(Shares::with(Some(node)));
-        Self { connect: Arc::clone(&self.connect), shares, hello: Mutex::new(self.hello()) }
+        Self { connector: self.connector.clone(), shares, hello: Mutex::new(self.hello()) }
     }
 
     pub(super) fn hello(&self) -> Option<Hello> {
@@ -202,7 +251,7 @@ impl Call {
         let common = known.map(|hello| Hello::ours().versions.common(hello.versions));
         let version = common.flatten().unwrap_or(PROTOCOL_VERSION);
         let stream =
-            agent.connect.connect().await.map_err(|source| CallError::Transport { operation, source })?;
+            agent.connector.0.connect().await.map_err(|source| CallError::Transport { operation, source })?;
         let (read, write) = tokio::io::split(stream);
         let reader = FrameReader::with_budget(read, Arc::clone(&agent.shares.frames));
         let pace = Pace::default();

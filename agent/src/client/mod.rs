@@ -15,7 +15,7 @@ mod files;
 mod tunnel;
 
 pub use bounds::{PROMPT, STALL, TURN, WORK};
-pub use connect::{Connect, ConnectFuture, Connection, Peer, UnixConnect, listener};
+pub use connect::{Connect, ConnectFuture, Connection, Connector, Peer, UnixConnect, listener};
 pub use connections::{Connections, Share};
 pub use error::CallError;
 pub use exec::{ExecConnection, ExecEvent, ExecReader, ExecWriter};
@@ -57,8 +57,8 @@ impl Client {
     }
 
     /// For an agent that is reached in another way.
-    pub fn with(connect: impl Connect) -> Self {
-        Self { agent: Arc::new(Acquaintance::with(Arc::new(connect))), within: None, urgent: false }
+    pub fn with(connector: impl Into<Connector>) -> Self {
+        Self { agent: Arc::new(Acquaintance::with(connector.into())), within: None, urgent: false }
     }
 
     /// The same, where its connections are of those that its tenant may have on this node.

@@ -55,6 +55,8 @@ const FATES: &[(&str, Fate)] = &[
             "list it in providers.docker.runtimes: sandboxes that name no runtime get the first of that list",
         ),
     ),
+    // Ours before it was that of all providers.
+    ("providers.docker.pids_limit", Is("defaults.pids_limit")),
     ("providers.docker.default_image", Idle("defaults.image is the image of sandboxes that name none")),
     ("providers.docker.network_mode", Network),
     (

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use events::{CapabilitySet, Network};
+use executor::providers::registry::Configured;
 use serde::{Deserialize, Serialize};
 
 use super::limits::LimitsConfig;
-use super::values::{AllowedOrigin, Bytes, GoDuration, ImageAlias, KeptFor};
+use super::values::{AllowedOrigin, Bytes, GoDuration, KeptFor};
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +26,7 @@ pub struct Config {
     pub node: NodeConfig,
     pub nats: NatsConfig,
     pub database: DatabaseConfig,
-    pub providers: ProvidersConfig,
+    pub providers: Configured,
     pub images: ImagesConfig,
     pub defaults: DefaultsConfig,
     pub auth: AuthConfig,
@@ -112,56 +113,6 @@ pub struct DatabaseConfig {
     pub dsn: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProvidersConfig {
-    /// The box-maker of sandboxes that name none; the first that works when not given.
-    pub default: Option<String>,
-    pub docker: DockerConfig,
-    pub bubblewrap: BubblewrapConfig,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DockerConfig {
-    /// None: on where the engine's socket is.
-    pub enabled: Option<bool>,
-    pub socket: String,
-    /// The runtimes that a sandbox may name, first the one of those that name none; empty: the engine's own.
-    pub runtimes: Vec<String>,
-    /// `default`, or a path of a profile.
-    pub seccomp_profile: String,
-    /// How the names of the networks of sandboxes that ask for one begin.
-    pub bridge_network: String,
-    /// What those may reach though it is not public: `10.0.0.5:443`, `10.0.0.0/24`, `[fd00::5]:443`.
-    pub allow_networks: Vec<String>,
-    /// The name servers that are asked on their behalf; empty: those of the node.
-    pub dns_servers: Vec<String>,
-    /// Names of the inside that are asked for all the same, with all below them: `mirror.internal`.
-    pub allow_names: Vec<String>,
-    /// `missing` or `never`.
-    pub pull: String,
-    /// `NAME=IMAGE`: the engine is asked for IMAGE where a request names NAME.
-    pub image_aliases: Vec<ImageAlias>,
-    /// How many processes a sandbox may have.
-    pub pids_limit: u32,
-    /// A control group for each tenant, where the engine makes control groups itself.
-    pub group_by_tenant: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BubblewrapConfig {
-    /// None: on where `bwrap` and a root file system are.
-    pub enabled: Option<bool>,
-    /// The tar archive of the root file system that every image name stands for.
-    pub rootfs: PathBuf,
-    /// The image names that it has.
-    pub images: Vec<String>,
-    /// Whether sandboxes that ask for a bridge get the network of the host, its loopback included; else they are refused.
-    pub host_network: bool,
-}
-
 /// Which images may be used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -202,6 +153,8 @@ pub struct DefaultsConfig {
     /// Network of a sandbox that does not say: `none` or `bridge`.
     pub network: Network,
     pub memory_mb: u32,
+    /// How many processes and threads a sandbox may have; 0: as many as it likes.
+    pub pids_limit: u32,
     pub vcpus: u32,
     /// When a sync exec that names no timeout is ended.
     pub default_exec_timeout: GoDuration,
@@ -415,31 +368,7 @@ impl Default for Config {
                 server_path: None,
             },
             database: DatabaseConfig { url: None, driver: "sqlite".to_owned(), path: None, dsn: None },
-            providers: ProvidersConfig {
-                default: None,
-                docker: DockerConfig {
-                    enabled: None,
-                    socket: "/var/run/docker.sock".to_owned(),
-                    runtimes: Vec::new(),
-                    seccomp_profile: "default".to_owned(),
-                    bridge_network: "stacyvm".to_owned(),
-                    allow_networks: Vec::new(),
-                    dns_servers: Vec::new(),
-                    allow_names: Vec::new(),
-                    pull: "missing".to_owned(),
-                    image_aliases: Vec::new(),
-                    pids_limit: 256,
-                    group_by_tenant: true,
-                },
-                bubblewrap: BubblewrapConfig {
-                    enabled: None,
-                    rootfs: "/var/cache/stacyvm/base.tar".into(),
-                    images: ["alpine:latest", "python:3.12", "stacyvm/base:local"]
-                        .map(str::to_owned)
-                        .to_vec(),
-                    host_network: false,
-                },
-            },
+            providers: Configured::default(),
             images: ImagesConfig { allow: Vec::new(), others: public(), tenants: Vec::new() },
             defaults: DefaultsConfig {
                 ttl: minutes(30),
@@ -450,6 +379,7 @@ impl Default for Config {
                 capabilities: CapabilitySet::Standard,
                 network: Network::None,
                 memory_mb: 512,
+                pids_limit: 256,
                 vcpus: 1,
                 default_exec_timeout: minutes(5),
                 max_exec_timeout: minutes(24 * 60),
@@ -537,8 +467,8 @@ impl Config {
         if !matches!(self.logging.format.as_str(), "text" | "json") {
             bail!("logging.format: {:?} is neither text nor json", self.logging.format);
         }
-        if !matches!(self.providers.docker.pull.as_str(), "missing" | "never") {
-            bail!("providers.docker.pull: {:?} is neither missing nor never", self.providers.docker.pull);
+        for (name, settings) in self.providers.all() {
+            settings.check().map_err(|error| anyhow::anyhow!("providers.{name}.{error}"))?;
         }
         if !matches!(self.logging.level.as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace") {
             bail!("logging.level: {:?} is none of off, error, warn, info, debug, trace", self.logging.level);

@@ -138,7 +138,7 @@ fn keys_without_a_value_and_empty_variables_say_nothing() {
 fn every_key_has_its_variable() {
     let default = Node::default_of(serde_json::to_value(Config::default()).unwrap());
     let keys = default.keys();
-    assert!(keys.len() > 50 && keys.iter().any(|key| key == "providers.docker.pids_limit"), "{keys:?}");
+    assert!(keys.len() > 50 && keys.iter().any(|key| key == "providers.docker.socket"), "{keys:?}");
     let mut names: Vec<String> = keys.iter().map(|key| environment::variable_of(key)).collect();
     names.sort_unstable();
     names.dedup();
@@ -292,6 +292,21 @@ fn a_file_of_the_go_server_starts_this_one_and_says_what_became_of_each_key() {
     assert!(said("rate_limit.burst").contains("has no effect"), "{:#?}", config.remarks);
     assert_eq!(config.limits, Config::default().limits, "a limit of 0 is none, and the rate is off");
     assert!(said("providers.docker.runtime").starts_with("stacyvm.yaml:"));
+}
+
+#[test]
+fn the_limit_of_processes_is_a_default_of_all_providers_and_its_old_key_is_taken_for_it() {
+    let config = load("providers:\n  docker:\n    pids_limit: 77\n", &[]).unwrap();
+    assert_eq!(config.defaults.pids_limit, 77);
+    let remark =
+        "stacyvm.yaml:3:5: providers.docker.pids_limit: is called defaults.pids_limit here, and taken for it";
+    assert_eq!(config.remarks, [remark]);
+    let config = load("", &[("STACYVM_PROVIDERS_DOCKER_PIDS_LIMIT", "78")]).unwrap();
+    assert_eq!(config.defaults.pids_limit, 78);
+    // Where both are there, it is the new one that counts, and what is wrong is said of the key that it was said under.
+    let both = "defaults:\n  pids_limit: 5\nproviders:\n  docker:\n    pids_limit: 77\n";
+    assert_eq!(load(both, &[]).unwrap().defaults.pids_limit, 5);
+    assert!(wrong("providers:\n  docker:\n    pids_limit: many\n", &[])[0].contains("pids_limit"));
 }
 
 #[test]

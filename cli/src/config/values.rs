@@ -77,37 +77,6 @@ impl<'de> Deserialize<'de> for KeptFor {
     }
 }
 
-/// An image name and the image that is used in its place: `alpine:latest=registry.internal/alpine:3.20`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageAlias {
-    pub name: String,
-    pub image: String,
-}
-
-impl Serialize for ImageAlias {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}={}", self.name, self.image))
-    }
-}
-
-impl<'de> Deserialize<'de> for ImageAlias {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_alias(&text).ok_or_else(|| {
-            de::Error::custom(format!("invalid image alias {text:?}: use the form NAME:TAG=IMAGE"))
-        })
-    }
-}
-
-fn parse_alias(text: &str) -> Option<ImageAlias> {
-    let (name, image) = text.split_once('=')?;
-    let is_name = |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == '=');
-    // A request without a tag means `:latest`, so an alias without one would never be found.
-    let last = name.rsplit('/').next()?;
-    (is_name(name) && is_name(image) && last.contains([':', '@']))
-        .then(|| ImageAlias { name: name.to_owned(), image: image.to_owned() })
-}
-
 /// An amount of bytes: a number, or a number with `k`, `m` or `g` (powers of 1024).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub u64);
@@ -186,20 +155,6 @@ mod tests {
         }
         assert_eq!(read("720h").unwrap(), Some(Duration::from_secs(720 * 3600)));
         assert!(read("30 days").is_err());
-    }
-
-    #[test]
-    fn aliases_name_two_images() {
-        let alias =
-            |name: &str, image: &str| Some(ImageAlias { name: name.to_owned(), image: image.to_owned() });
-        assert_eq!(
-            parse_alias("alpine:latest=stacyvm/base:local"),
-            alias("alpine:latest", "stacyvm/base:local")
-        );
-        assert_eq!(parse_alias("r:5000/a/b:1=m:5000/b"), alias("r:5000/a/b:1", "m:5000/b"));
-        for text in ["", "alpine", "alpine=x", "r:5000/alpine=x", "a:1=", "=a:1", "a:1=b=c", "a :1=b"] {
-            assert_eq!(parse_alias(text), None, "{text}");
-        }
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn gateway_config(
             max_memory_mib: config.limits.max_memory_mb,
             max_cpu_millis: config.limits.max_vcpus.saturating_mul(1000),
             default_cpu_millis: defaults.vcpus.saturating_mul(1000),
-            default_pids: config.providers.docker.pids_limit,
+            default_pids: defaults.pids_limit,
             ..SandboxLimits::default()
         },
         execs: ExecLimits {

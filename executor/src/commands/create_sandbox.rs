@@ -126,7 +126,7 @@ async fn create(
         Err(_) if wanted == Wanted::HadHere => return Ok(()),
         Err(error) => return failed(shared, context, &error, attempt).await,
     };
-    let agent = Client::with(handle.connect()).sharing(shared.connections.of(context.tenant.as_str()));
+    let agent = Client::with(handle.agent.clone()).sharing(shared.connections.of(context.tenant.as_str()));
     if !env.0.is_empty() {
         // The agent keeps it: an executor that takes over has it from nowhere else.
         let environment = env.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();

@@ -1,7 +1,6 @@
-use std::path::PathBuf;
 use std::time::Duration;
 
-use agent::client::{CallError, Client};
+use agent::client::{CallError, Client, Connector};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::provider::Source;
@@ -14,11 +13,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often to look whether the box is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Waits until the agent behind `socket` answers, which may be moved meanwhile. `look` is called now and then and says why waiting is pointless.
+/// Waits until an agent answers. The `way` to it may change meanwhile. `look` is called now and then and says why waiting is pointless.
 ///
-/// The socket appears within a millisecond or so of the box's start, so a short retry is quicker than watching the
-/// directory for it.
-pub(super) async fn agent_answers<F>(socket: impl Fn() -> PathBuf, look: impl Fn() -> F) -> Result<(), Source>
+/// It is there within a millisecond or so of the box's start, so a short retry is quicker than watching for it.
+pub(super) async fn agent_answers<F>(way: impl Fn() -> Connector, look: impl Fn() -> F) -> Result<(), Source>
 where
     F: Future<Output = Option<Source>>,
 {
@@ -26,7 +24,7 @@ where
     let mut look_at = Instant::now() + LOOK_EVERY;
     let mut pause = Duration::from_micros(500);
     loop {
-        let failure: Source = match timeout(PING_TIMEOUT, Client::new(socket()).ping()).await {
+        let failure: Source = match timeout(PING_TIMEOUT, Client::with(way()).ping()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error @ CallError::Transport { .. })) => Box::new(error),
             Ok(Err(error)) => return Err(Box::new(error)),

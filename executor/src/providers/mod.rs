@@ -2,6 +2,7 @@
 
 pub mod bubblewrap;
 pub mod docker;
+pub mod registry;
 
 mod arrival;
 mod host;

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use agent::client::Peer;
+use agent::client::{Connector, Peer, UnixConnect};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
@@ -49,6 +49,11 @@ pub(super) fn socket(path: &Path) -> PathBuf {
     if own.symlink_metadata().is_ok() || !shared(path).is_dir() { own } else { shared(path).join(SOCKET) }
 }
 
+/// The way to the agent, and to nobody else where that could be told.
+pub(super) fn agent(path: &Path) -> Connector {
+    UnixConnect::to(socket(path), listener(path)).into()
+}
+
 /// Moves the socket of an agent that has just answered out of the box's reach: a socket is what it is under any name. Nothing
 /// but the agent has run in the box until then, so it is the agent's. Nothing happens when it was moved before.
 pub(super) async fn keep_socket(path: &Path) -> io::Result<()> {
@@ -81,7 +86,7 @@ pub(super) fn forget_socket(path: &Path) -> io::Result<()> {
 }
 
 /// Who listens on the socket, where that could be told.
-pub(super) fn listener(path: &Path) -> Peer {
+fn listener(path: &Path) -> Peer {
     let read = std::fs::read_to_string(path.join(LISTENER)).ok();
     read.and_then(|pid| pid.parse().ok()).map_or(Peer::Anybody, Peer::Process)
 }

@@ -35,7 +35,7 @@ impl Look {
             Some(hosted) => hosted,
             None => {
                 let agent =
-                    Client::with(handle.connect()).sharing(shared.connections.of(state.tenant.as_str()));
+                    Client::with(handle.agent.clone()).sharing(shared.connections.of(state.tenant.as_str()));
                 let names = &state.spec.secret_names;
                 let Some(redaction) = masking(&agent, None, names, &shared.redaction).await else {
                     return Ok(());

@@ -38,7 +38,7 @@ pub async fn its_names_resolve(rig: &Rig) {
     assert_eq!(shell(&handle, "cat /etc/hostname").await.stdout.trim(), id);
     assert_eq!(shell(&handle, "test -f /etc/resolv.conf; echo $?").await.stdout, "0\n");
     // Whatever it is made of, it is a file for whoever writes files.
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     let hosts = "127.0.0.1 localhost\n127.0.0.7 database\n";
     client.put_file(WriteFile::new("/etc/hosts"), Bytes::from(hosts)).await.expect("write /etc/hosts");
     assert_eq!(shell(&handle, "cat /etc/hosts").await.stdout, hosts);
@@ -101,7 +101,7 @@ pub async fn what_fills_up_in_memory_ends_nobody(rig: &Rig) {
     let mut spec = rig.spec();
     (spec.read_only_root, spec.memory_mib) = (true, 192);
     let handle = rig.create(&rig.order(spec)).await;
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     let ran = python(&handle, IN_MEMORY).await;
     let sizes: Vec<(String, u64)> = ran
         .stdout

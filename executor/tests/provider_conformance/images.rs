@@ -54,7 +54,7 @@ async fn made(rig: &Rig, files: &Files, says: &[(&str, &str)]) -> BoxHandle {
 }
 
 async fn refused(handle: &BoxHandle, start: StartExec) -> (StartErrorKind, String) {
-    match Client::new(&handle.socket).start_exec(start).await.err() {
+    match Client::with(handle.agent.clone()).start_exec(start).await.err() {
         Some(CallError::Refused(StartRefusal::NotStarted { kind, message })) => (kind, message),
         other => panic!("{other:?}"),
     }
@@ -86,7 +86,7 @@ pub async fn its_environment_lies_beneath_all_others(rig: &Rig) {
     }
     assert!(!ran.stdout.contains("PWD=") && !ran.stdout.contains("SHLVL"), "{ran:?}");
     assert_eq!(run(&handle, &["tool"]).await.stdout, "tool\n", "its PATH is not sought");
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     let sandbox = [("TZ", "UTC"), ("LANG", "C")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     client.set_environment(sandbox.to_vec()).await.expect("set the sandbox's environment");
     let start =
@@ -115,7 +115,7 @@ pub async fn its_directory_is_the_default_one(rig: &Rig) {
     let files = Files::new();
     let handle = made(rig, &files, &[("WORKDIR", "/srv/app")]).await;
     assert_eq!(run(&handle, &["pwd"]).await.stdout, "/srv/app\n");
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     client.put_file(WriteFile::new("note"), "x".into()).await.expect("write a file");
     assert_eq!(shell(&handle, "cat /srv/app/note; cd /workspace && pwd").await.stdout, "x/workspace\n");
     assert_eq!(shell(&handle, "rm -rf /srv/app").await.code(), 0);
@@ -132,7 +132,7 @@ pub async fn its_user_is_the_default_one(rig: &Rig) {
     assert_eq!(shell(&handle, who).await.stdout, "1000\n1001\n1001 1002\n/home/app\n/home/app\napp\n");
     let root = StartExec { user: Some("root".to_owned()), ..StartExec::new(new_exec(), ["id", "-u"]) };
     assert_eq!(run_exec(&handle, root).await.stdout, "0\n");
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     assert_eq!(client.list("/home/app", false).await.expect("list what is the user's").0.len(), 1);
     client.put_file(WriteFile::new("/home/app/mine"), "new".into()).await.expect("write what is the user's");
     client.put_file(WriteFile::new("/workspace/new/file"), "x".into()).await.expect("write a new one");

@@ -6,7 +6,7 @@ use events::{FailureCode, SandboxId};
 use executor::provider::{CreateError, NoProgress, StatsError};
 use tokio::time::{Instant, sleep};
 
-use crate::rig::{Rig, leave_running, shell};
+use crate::rig::{Rig, leave_running, shell, socket};
 
 pub async fn creating_twice_makes_one_box(rig: &Rig) {
     let order = rig.order(rig.spec());
@@ -34,7 +34,7 @@ pub async fn a_new_provider_finds_the_boxes_of_the_old_one(rig: &Rig) {
     let provider = rig.provider_again();
     let found = provider.list().await.expect("list");
     assert_eq!(found, std::slice::from_ref(&made));
-    assert_eq!(Client::new(&found[0].socket).list_execs().await.expect("list execs").len(), 1);
+    assert_eq!(Client::with(found[0].agent.clone()).list_execs().await.expect("list execs").len(), 1);
     assert_eq!(provider.create(&order, &NoProgress).await.expect("create again"), made);
     provider.stats(made.id).await.expect("read stats");
     provider.destroy(made.id).await.expect("destroy");
@@ -75,7 +75,7 @@ pub async fn a_box_that_died_is_listed_as_dead_and_can_be_made_again(rig: &Rig) 
     let order = rig.order(rig.spec());
     let handle = rig.create(&order).await;
     shell(&handle, "echo old >/workspace/old").await;
-    Client::new(&handle.socket).shutdown(Duration::ZERO).await.expect("shut down");
+    Client::with(handle.agent.clone()).shutdown(Duration::ZERO).await.expect("shut down");
     for _ in 0..500 {
         if !rig.listed(handle.id).await.expect("its remains are listed").running {
             break;
@@ -96,8 +96,8 @@ pub async fn destroy_ends_everything_and_can_be_repeated(rig: &Rig) {
         .await;
     rig.provider.destroy(handle.id).await.expect("destroy");
     assert_eq!(rig.provider.list().await.expect("list"), std::slice::from_ref(&kept));
-    assert!(Client::new(&handle.socket).ping().await.is_err());
-    assert!(!handle.socket.exists(), "the run directory stays");
+    assert!(Client::with(handle.agent.clone()).ping().await.is_err());
+    assert!(!socket(&handle).exists(), "the run directory stays");
     assert!(matches!(rig.provider.stats(handle.id).await, Err(StatsError::NotRunning)));
     rig.provider.destroy(handle.id).await.expect("destroy again");
     assert_eq!(shell(&kept, "echo alive").await.stdout, "alive\n");

@@ -5,7 +5,7 @@ use agent::client::Client;
 use agent::protocol::{ExecEnd, ExecId, Left, StartExec};
 use events::SandboxId;
 
-use crate::rig::{Rig, leave_running, python, shell};
+use crate::rig::{Rig, leave_running, python, shell, socket};
 
 pub async fn processes_are_limited(rig: &Rig) {
     let mut spec = rig.spec();
@@ -28,7 +28,7 @@ pub async fn memory_is_limited_and_the_agent_survives(rig: &Rig) {
         let ran = python(&handle, "x = bytearray(400 << 20); print('got it')").await;
         assert_eq!((ran.code(), ran.stdout.as_str()), (137, ""), "{ran:?}");
         assert_eq!(ran.outcome.end, ExecEnd::OutOfMemory { left: Left::Signal(9) });
-        Client::new(&handle.socket).ping().await.expect("the agent is alive");
+        Client::with(handle.agent.clone()).ping().await.expect("the agent is alive");
     }
     // What the main process waited for counts, and what was killed otherwise does not.
     let ran = shell(&handle, "python3 -c 'x = bytearray(400 << 20)'; exit $?").await;
@@ -40,7 +40,7 @@ pub async fn memory_is_limited_and_the_agent_survives(rig: &Rig) {
     // Nor does it go when the workload makes itself as dear as it can, and not for long is it that.
     let low = "echo 0 >/proc/self/oom_score_adj; exec python3 -c 'x = bytearray(400 << 20)'";
     assert_eq!(shell(&handle, low).await.code(), 137);
-    Client::new(&handle.socket).ping().await.expect("the agent is alive");
+    Client::with(handle.agent.clone()).ping().await.expect("the agent is alive");
     let low = "echo 0 >/proc/self/oom_score_adj; i=0
         while [ $i -lt 150 ] && [ $(cat /proc/$$/oom_score_adj) != 1000 ]; do sleep 0.1; i=$((i + 1)); done
         cat /proc/$$/oom_score_adj";
@@ -82,7 +82,7 @@ pub async fn the_agent_serves_when_processes_run_out(rig: &Rig) {
     let handle = rig.create(&rig.order(spec)).await;
     let bomb = "import os, time\nwhile True:\n try:\n  if os.fork() == 0: time.sleep(60)\n except OSError:\n  open(\"full\", \"w\"); time.sleep(0.01)";
     let start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), ["python3", "-c", bomb]);
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     let bomb = start.exec_id;
     client.start_exec(start).await.expect("start the bomb");
     while client.stat("full").await.is_err() {
@@ -102,7 +102,8 @@ pub async fn the_agent_serves_when_processes_run_out(rig: &Rig) {
 
 pub async fn what_is_shared_with_the_executor_is_small_and_apart(rig: &Rig) {
     let handle = rig.any_box().await;
-    let (run, data) = (handle.socket.parent().expect("it is in a directory"), rig.data_dir());
+    let socket = socket(&handle);
+    let (run, data) = (socket.parent().expect("it is in a directory"), rig.data_dir());
     let device = |path: &std::path::Path| std::fs::metadata(path).expect("look at it").dev();
     assert_ne!(device(run), device(data), "it lies on the disk");
     let options = "while read -r a b c d place options rest; do

@@ -7,7 +7,7 @@ use crate::rig::{Rig, shell};
 
 async fn put(handle: &BoxHandle, path: &str, bytes: impl Into<bytes::Bytes>, mode: u32) {
     let file = WriteFile { mode, ..WriteFile::new(path) };
-    Client::new(&handle.socket).put_file(file, bytes.into()).await.expect("write a file");
+    Client::with(handle.agent.clone()).put_file(file, bytes.into()).await.expect("write a file");
 }
 
 async fn well(handle: &BoxHandle, line: &str) -> String {

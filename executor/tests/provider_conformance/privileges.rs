@@ -16,7 +16,7 @@ fn as_user(user: &str, line: &str) -> StartExec {
 }
 
 async fn refused(handle: &BoxHandle, start: StartExec) -> StartErrorKind {
-    match Client::new(&handle.socket).start_exec(start).await.err() {
+    match Client::with(handle.agent.clone()).start_exec(start).await.err() {
         Some(CallError::Refused(StartRefusal::NotStarted { kind, .. })) => kind,
         other => panic!("{other:?}"),
     }
@@ -97,7 +97,7 @@ pub async fn execs_run_as_whom_they_name(rig: &Rig) {
 
 pub async fn files_of_all_users_are_roots_to_use(rig: &Rig) {
     let handle = rig.any_box().await;
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     well(&handle, "mkdir -m 700 /home/app && echo x >/home/app/note && chmod 600 /home/app/note && chown -R 1000:1000 /home/app /workspace && chmod 700 /workspace").await;
     client.put_file(agent::client::WriteFile::new("/home/app/note"), "new".into()).await.expect("write it");
     client.put_file(agent::client::WriteFile::new("more"), "new".into()).await.expect("write another");
@@ -151,7 +151,7 @@ while True:
     peer.sendall(b"%d" % os.getuid())
     peer.close()
 "#;
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     client.put_file(agent::client::WriteFile::new("/srv/server.py"), server.into()).await.expect("write it");
     well(&handle, "start-stop-daemon --start --background --make-pidfile --pidfile /run/server.pid --exec /usr/bin/python3 -- /srv/server.py").await;
     let knock = "import os, socket, time\nwhile not os.path.exists('/tmp/ready'): time.sleep(0.05)\nprint(socket.create_connection((\"127.0.0.1\", 80)).recv(9).decode())";

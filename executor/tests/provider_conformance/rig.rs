@@ -245,6 +245,13 @@ fn succeeds(command: &mut Command) {
 }
 
 /// Runs a command to its end.
+/// Where the agent of a box listens on this machine.
+pub fn socket(handle: &BoxHandle) -> PathBuf {
+    let place = handle.agent.place();
+    let path = place.strip_prefix("unix:").expect("its agent listens on a unix socket");
+    path.split(", ").next().unwrap_or_default().into()
+}
+
 pub async fn run(handle: &BoxHandle, argv: &[&str]) -> Ran {
     run_exec(handle, StartExec::new(new_exec(), argv.iter().copied())).await
 }
@@ -255,7 +262,7 @@ pub fn new_exec() -> ExecId {
 
 /// The same, with all that a start can say.
 pub async fn run_exec(handle: &BoxHandle, start: StartExec) -> Ran {
-    let connection = Client::new(&handle.socket).start_exec(start).await.expect("start a command");
+    let connection = Client::with(handle.agent.clone()).start_exec(start).await.expect("start a command");
     let (mut reader, writer) = connection.split();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     loop {
@@ -294,7 +301,7 @@ pub async fn python(handle: &BoxHandle, program: &str) -> Ran {
 /// Starts a command and leaves it alone.
 pub async fn leave_running(handle: &BoxHandle, line: &str) {
     let start = StartExec::new(ExecId(*SandboxId::new().as_bytes()), ["/bin/sh", "-c", line]);
-    Client::new(&handle.socket).start_exec(start).await.expect("start a command");
+    Client::with(handle.agent.clone()).start_exec(start).await.expect("start a command");
 }
 
 pub fn node() -> NodeId {

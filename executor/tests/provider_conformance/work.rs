@@ -36,7 +36,7 @@ pub async fn common_tools_work(rig: &Rig) {
 
 pub async fn files_are_written_and_read(rig: &Rig) {
     let handle = rig.any_box().await;
-    let client = Client::new(&handle.socket);
+    let client = Client::with(handle.agent.clone());
     let content = Bytes::from((0..300_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
     client.put_file(WriteFile::new("deep/er/data.bin"), content.clone()).await.expect("write a file");
     let mut download = client.read_file("/workspace/deep/er/data.bin", 0, None).await.expect("read it");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use agent::client::{Client, Peer};
+use agent::client::{Client, Peer, UnixConnect};
 use events::{Network, SandboxId};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use tokio::process::Child;
@@ -87,7 +87,7 @@ impl BubblewrapProvider {
         if !handle.running {
             return Ok(None);
         }
-        match Client::with(handle.connect()).ping().await {
+        match Client::with(handle.agent.clone()).ping().await {
             Ok(_) => Ok(Some(handle)),
             Err(error) => Err(CreateError::AgentUnreachable(Box::new(error))),
         }
@@ -124,7 +124,8 @@ impl BubblewrapProvider {
         })?;
         let ended = watch_child(child);
         let look = || std::future::ready(ended.borrow().map(|status| over(status, &files)));
-        agent_answers(|| run_dir::socket(&files.run()), look).await.map_err(CreateError::AgentUnreachable)?;
+        let way = || UnixConnect::new(run_dir::socket(&files.run())).into();
+        agent_answers(way, look).await.map_err(CreateError::AgentUnreachable)?;
         let agent = files.agent().map_err(failed)?;
         run_dir::keep_socket(&files.run()).await.map_err(failed)?;
         if outside.is_some() && order.spec.network == Network::None {
@@ -232,8 +233,11 @@ impl BubblewrapProvider {
             provider: self.config.name.clone(),
             running: agent.as_ref().is_some_and(Process::runs),
             runtime_id: agent.as_ref().map(Process::runtime_id).unwrap_or_default(),
-            socket: run_dir::socket(&files.run()),
-            peer: agent.as_ref().map_or(Peer::Anybody, Process::peer),
+            agent: UnixConnect::to(
+                run_dir::socket(&files.run()),
+                agent.as_ref().map_or(Peer::Anybody, Process::peer),
+            )
+            .into(),
             // There is no bridge: with `host_network` it has the host's addresses.
             address: None,
         })

@@ -16,6 +16,7 @@ mod launch;
 mod names;
 mod ports;
 mod record;
+mod settings;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -30,6 +31,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 pub use config::{BOX_USER, BubblewrapConfig, RootfsSource};
+pub use settings::Settings;
 
 use crate::provider::{
     BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,

@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use agent::client::UnixConnect;
 use bollard::Docker;
 use bollard::models::ContainerStateStatusEnum;
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions};
@@ -102,8 +103,8 @@ impl DockerProvider {
             self.start_container(engine, order).await.map_err(failed)?;
         }
         let handle = self.handle(order.id, runtime_id, true);
-        let socket = || run_dir::socket(&self.run_dir(order.id));
-        match timeout_at(deadline, agent_answers(socket, || self.ended(engine, order.id))).await {
+        let way = || UnixConnect::new(run_dir::socket(&self.run_dir(order.id))).into();
+        match timeout_at(deadline, agent_answers(way, || self.ended(engine, order.id))).await {
             Ok(Ok(())) => {
                 run_dir::keep_socket(&self.run_dir(order.id)).await.map_err(CreateError::here)?;
                 let handle = self.handle(order.id, handle.runtime_id, true);

@@ -18,6 +18,7 @@ mod reach;
 mod registry;
 mod remove;
 mod rules;
+mod settings;
 mod stats;
 mod version;
 
@@ -33,6 +34,7 @@ use tokio::sync::OnceCell;
 
 pub use config::{DockerConfig, PullPolicy};
 pub use exceptions::{NetworkException, NetworkExceptionError};
+pub use settings::{ImageAlias, Settings};
 
 pub use crate::resolver::{Name, NotAName};
 use registry::{ProgressAsAsked, as_asked};
@@ -207,8 +209,7 @@ impl DockerProvider {
             id,
             provider: self.config.name.clone(),
             runtime_id,
-            socket: run_dir::socket(&self.run_dir(id)),
-            peer: run_dir::listener(&self.run_dir(id)),
+            agent: run_dir::agent(&self.run_dir(id)),
             running,
             address: None,
         }
