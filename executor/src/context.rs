@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use events::{
-    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, NodeId, RequestId, SandboxId,
-    SandboxState, TenantId,
+    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, ExecFailed, ExecId, FailureCode,
+    NodeId, RequestId, SandboxId, SandboxState, TenantId,
 };
 use secrets::Redaction;
 use transport::LinkRequest;
@@ -90,6 +90,12 @@ impl Context {
     pub fn event_once(&self, what: &str, data: impl Into<EventData>) -> Event {
         let cause = self.cause.map(|cause| cause.to_string()).unwrap_or_default();
         self.event_with_id(EventId::derived(&[&cause, &self.sandbox.to_string(), what]), data)
+    }
+
+    /// The end of an exec that was asked for and will not begin. Told twice it is one event.
+    pub fn never_began(&self, exec: ExecId, code: FailureCode, message: &str) -> Event {
+        let failed = ExecFailed { exec, code, message: message.to_owned(), request_digest: None };
+        self.event_with_id(EventId::derived(&["exec.never_began", &exec.to_string()]), failed)
     }
 
     fn event_with_id(&self, id: EventId, data: impl Into<EventData>) -> Event {

@@ -19,11 +19,13 @@ mod reconcile;
 mod recorded;
 mod resolver;
 mod service;
+mod shared;
 mod shortage;
 mod turns;
 
 /// What an agent of this build says when it is asked for its version.
 pub use agent::version as agent_version;
 pub use descriptors::{agent_connections, raise_descriptor_limit};
-pub use service::{Executor, ExecutorConfig, ExecutorError};
+pub use service::{Executor, ExecutorError};
+pub use shared::ExecutorConfig;
 pub use turns::BoxWork;

@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use events::ErrorChain;
 
 use crate::hosted::Hosted;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How long after its deadline a box goes: later than an agent ends it by itself, and soon enough for what is promised.
 const GRACE: TimeDelta = TimeDelta::milliseconds(3_000);

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::client::Connections;
-use events::{
-    Actor, Clock, ErrorChain, Event, EventId, NodeDraining, NodeId, NodeJoined, ProviderName, TenantId,
-};
-use policy::{DiskFloor, LowDisk};
-use secrets::{Redaction, RedactionRules};
+use events::{Actor, Clock, ErrorChain, Event, EventId, NodeDraining, NodeJoined, TenantId};
+use secrets::Redaction;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{Heartbeat, LinkServer, Log, Machine, ProviderHealth};
@@ -20,6 +17,7 @@ use crate::provider::Provider;
 use crate::pulse::Pulse;
 use crate::reconcile::{self, Waiting};
 use crate::recorded::Recorded;
+use crate::shared::{ExecutorConfig, Shared};
 use crate::turns::{BoxWork, Starts};
 use crate::{commands, link, overdue, resolver};
 
@@ -42,70 +40,12 @@ const UPKEEP_AT_START: Duration = Duration::from_secs(10);
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 const HEARTBEAT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How one executor works.
-#[derive(Debug, Clone)]
-pub struct ExecutorConfig {
-    /// Its node. One executor a node.
-    pub node: NodeId,
-    /// How many sandboxes it takes.
-    pub capacity: u32,
-    /// Past how many bytes the output of one exec is cut off, with a marker.
-    pub max_output_bytes: u64,
-    /// What is masked in all that it publishes.
-    pub redaction: RedactionRules,
-    /// Whether what clients send to stdin is recorded.
-    pub record_input: bool,
-    /// What has to stay free on the disks of this node. Below it no sandbox is taken.
-    pub disk: DiskFloor,
-    /// How many connections to agents it has at once, for all sandboxes together.
-    pub agent_connections: usize,
-}
-
 /// Why an executor stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
     /// It could not listen on the connection to NATS.
     #[error("cannot listen for requests")]
     Listen(#[from] transport::ListenError),
-}
-
-/// What all parts of the executor share.
-pub struct Shared {
-    pub config: ExecutorConfig,
-    pub log: Log,
-    pub providers: Vec<Arc<dyn Provider>>,
-    pub clock: Arc<dyn Clock>,
-    /// What is masked everywhere.
-    pub redaction: Redaction,
-    pub registry: Arc<Registry>,
-    pub recorded: Arc<Recorded>,
-    /// To all agents.
-    pub connections: Connections,
-    /// Who works here.
-    pub neighbours: Arc<Neighbours>,
-    /// Making and removing boxes.
-    pub boxes: Arc<BoxWork>,
-    /// Starting processes.
-    pub starts: Starts,
-    pub pulse: Pulse,
-    pub shutdown: CancellationToken,
-    /// Set when it knows what is on this node. What is asked of it before waits for that.
-    pub joined: CancellationToken,
-}
-
-impl Shared {
-    /// A disk with too little room for more boxes: one of this node, or one that the provider's boxes write on.
-    async fn low_disk(&self, provider: &dyn Provider) -> Option<LowDisk> {
-        let disk = &self.config.disk;
-        if let Some(low) = disk.low() {
-            return Some(low);
-        }
-        disk.low_of(&provider.directories().await)
-    }
-
-    pub fn provider(&self, name: &ProviderName) -> Option<Arc<dyn Provider>> {
-        self.providers.iter().find(|provider| provider.name() == name).map(Arc::clone)
-    }
 }
 
 /// Carries out commands on one node.

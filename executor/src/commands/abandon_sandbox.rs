@@ -4,7 +4,7 @@ use events::{ErrorChain, FailureCode, SandboxFailed, SandboxPhase};
 
 use super::{Outcome, tell};
 use crate::context::Context;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How often a request is looked for that the record does not know: it was in the record of whoever sent this.
 const ATTEMPTS: i64 = 10;

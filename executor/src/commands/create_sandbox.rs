@@ -14,7 +14,7 @@ use super::{Outcome, tell};
 use crate::context::Context;
 use crate::hosted::{Closing, Hosted};
 use crate::provider::{BoxOrder, CreateError, Provider, Pull, PullProgress};
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How much later than the log's the agent's deadline is: the reaper comes first, so that execs can tell their end; the
 /// agent's own deadline is for when nobody comes.

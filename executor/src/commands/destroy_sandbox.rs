@@ -6,8 +6,7 @@ use events::{DestroyReason, ErrorChain, FailureCode, SandboxDestroyed, SandboxDe
 use super::{Outcome, tell};
 use crate::context::Context;
 use crate::hosted::{Closing, Hosted};
-use crate::reconcile::never_began;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How long an agent has to agree to an end. Without its word the box goes all the same.
 const ASK: Duration = Duration::from_secs(1);
@@ -80,7 +79,7 @@ async fn end_pending(shared: &Shared, context: &Context) -> Result<(), Outcome> 
     let live = record.into_iter().filter(|record| record.sandbox.tenant == context.tenant);
     for exec in live.flat_map(|record| record.live_execs).filter(|exec| exec.pending) {
         let message = "the sandbox was destroyed before the command began";
-        tell(shared, &[never_began(context, exec.id, FailureCode::SandboxGone, message)]).await?;
+        tell(shared, &[context.never_began(exec.id, FailureCode::SandboxGone, message)]).await?;
     }
     Ok(())
 }

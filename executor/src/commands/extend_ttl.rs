@@ -6,7 +6,7 @@ use events::SandboxTtlExtended;
 use super::create_sandbox::GRACE;
 use super::{Outcome, tell};
 use crate::context::Context;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// The agent first, the log after: a deadline that the log has and the agent has not would end the sandbox early.
 pub(super) async fn run(shared: &Shared, context: &Context, expires_at: DateTime<Utc>) -> Outcome {

@@ -14,7 +14,7 @@ use events::Command;
 use transport::Delivery;
 
 use crate::context::Context;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 pub(crate) use destroy_sandbox::destroy;
 pub(crate) use start_exec::start_at_once;

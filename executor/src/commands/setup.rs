@@ -9,7 +9,7 @@ use events::{CommandId, ExecEnd, ExecId, ExecSpec, SecretMap};
 use super::{Outcome, start_exec};
 use crate::context::Context;
 use crate::hosted::Hosted;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How often is looked whether a line has ended.
 const LOOK: Duration = Duration::from_millis(20);

@@ -10,7 +10,7 @@ use super::{Outcome, tell};
 use crate::context::Context;
 use crate::exec::{Exec, Resume};
 use crate::hosted::Hosted;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How long a command that has started waits to be acknowledged.
 const ACK_PAUSE: Duration = Duration::from_millis(20);

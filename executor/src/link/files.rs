@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Answer, crowded, unanswered, unavailable, unrecordable};
 use crate::context::Context;
 use crate::hosted::Hosted;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// For how long, and how often, a change is told to a log that does not take it.
 const LATE: (Duration, Duration) = (Duration::from_secs(3_600), Duration::from_millis(500));

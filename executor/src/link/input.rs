@@ -11,7 +11,7 @@ use super::{Answer, crowded, unanswered, unrecordable};
 use crate::context::Context;
 use crate::exec::SIGTERM;
 use crate::hosted::Hosted;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How long a process tree has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);

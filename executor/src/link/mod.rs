@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::provider::StatsError;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 use self::recording::Recording;
 

@@ -11,7 +11,7 @@ use transport::{FaultCode, LinkFault, Log, PendingPublish, PublishError};
 
 use crate::context::Context;
 use crate::hosted::Hosted;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How many events may be under way. Past that a client that sends faster than it is recorded waits.
 const WINDOW: usize = 64;

@@ -10,7 +10,7 @@ use transport::{FaultCode, LinkFault, LinkIncoming, LinkOp, LinkRequest, LinkVal
 use super::{gone, unrecordable};
 use crate::commands::start_at_once;
 use crate::context::Context;
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How long somebody who may be gone has to say that he still waits.
 const STILL_WANTED: Duration = Duration::from_secs(2);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use events::{Actor, DestroyReason, ErrorChain, FailureCode, SandboxDestroyed, SandboxPhase, SandboxState};
 use transport::SandboxRecord;
 
-use super::{Found, ReconcileError, never_began, unknown};
+use super::{Found, ReconcileError, unknown};
 use crate::context::Context;
 use crate::hosted::{Closing, Hosted};
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How long what was published just now may take to the record.
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
@@ -48,7 +48,7 @@ pub(super) async fn gone(
     for exec in &record.live_execs {
         if exec.pending {
             let message = "the sandbox went away before the command began";
-            let event = never_began(&context, exec.id, FailureCode::SandboxGone, message);
+            let event = context.never_began(exec.id, FailureCode::SandboxGone, message);
             shared.log.publish(&[event]).await?;
         } else if hosted.is_none() {
             unknown(shared, state, exec, "the sandbox went away while the command ran").await?;

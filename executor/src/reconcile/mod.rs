@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::{DashMap, DashSet};
 use events::{
-    ErrorChain, Event, EventId, ExecFailed, ExecId, ExecOutcomeUnknown, ExecState, FailureCode, ProviderName,
-    SandboxId, SandboxRunning, SandboxState,
+    ErrorChain, ExecId, ExecOutcomeUnknown, ExecState, ProviderName, SandboxId, SandboxRunning, SandboxState,
 };
 use tokio::task::JoinSet;
 use transport::SandboxRecord;
@@ -26,7 +25,7 @@ use transport::SandboxRecord;
 use crate::context::Context;
 use crate::hosted::Round;
 use crate::provider::{BoxHandle, Provider};
-use crate::service::Shared;
+use crate::shared::Shared;
 
 use agents::Silence;
 
@@ -172,12 +171,6 @@ impl Drop for Busy<'_> {
     fn drop(&mut self) {
         self.0.waiting.busy.remove(&self.0.id);
     }
-}
-
-/// The end of an exec that was asked for and will not begin. Told twice it is one event.
-pub(crate) fn never_began(context: &Context, exec: ExecId, code: FailureCode, message: &str) -> Event {
-    let failed = ExecFailed { exec, code, message: message.to_owned(), request_digest: None };
-    Event { id: EventId::derived(&["exec.never_began", &exec.to_string()]), ..context.event(failed) }
 }
 
 /// The news of a box that runs, for whoever was to tell it and could not.

@@ -9,12 +9,12 @@ use events::{ExecId, ExecOutcomeUnknown, ExecState, FailureCode, SandboxPhase, S
 use secrets::Redaction;
 use transport::SandboxRecord;
 
-use super::{Look, ReconcileError, hold, never_began, runs, unknown};
+use super::{Look, ReconcileError, hold, runs, unknown};
 use crate::context::Context;
 use crate::exec::{Exec, Resume};
 use crate::hosted::Hosted;
 use crate::provider::{BoxHandle, Provider};
-use crate::service::Shared;
+use crate::shared::Shared;
 
 /// How long an exec that was asked for may wait for its command. Commands wait in their queue, not on the way: after so
 /// long with an executor that takes them, it is lost.
@@ -93,7 +93,7 @@ impl Look {
             let message = "the news of its start was lost; it was ended".to_owned();
             context.event(ExecOutcomeUnknown { exec: exec.id, message })
         } else {
-            never_began(&context, exec.id, FailureCode::CommandLost, "the command was lost on its way")
+            context.never_began(exec.id, FailureCode::CommandLost, "the command was lost on its way")
         };
         let told = shared.log.publish(&[end]).await;
         hosted.execs.remove(&exec.id);
