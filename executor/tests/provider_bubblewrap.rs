@@ -18,7 +18,7 @@ use agent::client::Client;
 use events::{FailureCode, Network, SandboxId};
 use executor::provider::{BoxHandle, BoxOrder, NoProgress, Provider, StatsError};
 use executor::providers::bubblewrap::{BOX_USER, BubblewrapConfig, BubblewrapProvider, RootfsSource};
-use rig::{Rig, agent_path, leave_running, shell};
+use rig::{Rig, agent_path, leave_running, shell, socket};
 
 /// Makes this test program, run again as a process of its own, be [`another_process`] with this configuration.
 const ROLE: &str = "STACYVM_TEST_BUBBLEWRAP";
@@ -44,7 +44,7 @@ async fn boxes_are_nobody_on_the_host_and_mount_only_what_they_share() {
                 let made =
                     "id -u; stat -c %u /etc/passwd /; touch /mine /his && chown 7 /his; echo >>/etc/passwd";
                 assert_eq!(shell(handle, made).await.stdout, "0\n0\n0\n");
-                let upper = socket(&handle).ancestors().nth(2).unwrap().join("upper");
+                let upper = socket(handle).ancestors().nth(2).unwrap().join("upper");
                 for (name, id) in [("mine", 0), ("his", 7), ("etc/passwd", 0)] {
                     assert_eq!(std::fs::metadata(upper.join(name)).unwrap().uid(), users[0] + id, "{name}");
                 }
@@ -244,12 +244,6 @@ fn other_process(config: &BubblewrapConfig, what: &str, nobodys: Option<&Path>) 
 fn base_tar() -> PathBuf {
     let cache = std::env::var("STACYVM_CACHE").unwrap_or_else(|_| "/var/cache/stacyvm".to_owned());
     Path::new(&cache).join("base.tar")
-}
-
-/// Where the agent of a box listens.
-fn socket(handle: &BoxHandle) -> PathBuf {
-    let place = handle.agent.place();
-    place.strip_prefix("unix:").unwrap().split(", ").next().unwrap().into()
 }
 
 fn agent_pid(handle: &BoxHandle) -> i32 {
