@@ -2,7 +2,7 @@
 //! Here they are processes behind a relay on TCP that wants to be told where to go, as the vsock of a microVM does, and of which the
 //! first connection comes back empty, as after a resume.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails where it stands")]
 
 mod world;
 
