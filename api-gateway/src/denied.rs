@@ -5,23 +5,17 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
 use chrono::{DateTime, Utc};
-use events::{AccessDenied, Actor, Event, EventId, TenantId};
+use events::{AccessDenied, TenantId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::gateway::Gateway;
-use crate::observe::method_name;
-
+/// Requests that were turned away.
+pub const ACCESS_DENIED: &str = "stacyvm_access_denied_total";
 /// What is counted together: no more than two events a window, of each source and reason.
 const WINDOW: Duration = Duration::from_secs(60);
 /// After so long without another one, the first event of a window is written: what was a single burst is one event.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often windows are looked at, while there are any.
-const TICK: Duration = Duration::from_millis(250);
 /// How many sources are told apart at a time. Past that, what comes is counted by its reason alone.
 const MAX_WINDOWS: usize = 256;
 
@@ -100,20 +94,6 @@ pub fn source_name(address: IpAddr) -> String {
     }
 }
 
-/// The layer that counts.
-pub async fn watch(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let method = method_name(request.method());
-    let response = next.run(request).await;
-    if let Some(denied) = response.extensions().get::<Denied>() {
-        let route = route.as_ref().map_or("", MatchedPath::as_str);
-        let route = format!("{method} {}", route.strip_prefix("/api/v1").unwrap_or(route));
-        gateway.denials().count(denied, peer, route, gateway.clock().now());
-    }
-    response
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     tenant: TenantId,
@@ -139,10 +119,14 @@ pub struct Denials {
     opened: Notify,
 }
 
+/// One event that is to be written: whose it is, what it says, and when the last one of it was.
+pub type Due = (TenantId, AccessDenied, DateTime<Utc>);
+
 impl Denials {
-    fn count(&self, denied: &Denied, peer: Option<IpAddr>, route: String, now: DateTime<Utc>) {
+    /// Counts somebody who was turned away.
+    pub fn count(&self, denied: &Denied, peer: Option<IpAddr>, route: String, now: DateTime<Utc>) {
         let reason = denied.denial.reason();
-        metrics::counter!(crate::metrics::ACCESS_DENIED, "reason" => reason).increment(1);
+        metrics::counter!(ACCESS_DENIED, "reason" => reason).increment(1);
         let mut key = Key {
             tenant: denied.tenant.clone().unwrap_or_else(TenantId::system),
             source: peer.map(source_name),
@@ -183,7 +167,7 @@ impl Denials {
     }
 
     /// Takes what is to be written now; all of it with `all`.
-    fn due(&self, all: bool) -> Vec<(Key, AccessDenied, DateTime<Utc>)> {
+    pub fn due(&self, all: bool) -> Vec<Due> {
         let mut due = Vec::new();
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         windows.retain(|key, counted| {
@@ -199,60 +183,22 @@ impl Denials {
                     first_at: (count > 1).then_some(counted.first_at),
                 };
                 counted.told = true;
-                due.push((key.clone(), denied, counted.last_at));
+                due.push((key.tenant.clone(), denied, counted.last_at));
             }
             !over
         });
         due
     }
 
+    /// Waits until there is something to be written, now or in a while.
+    pub async fn any(&self) {
+        if self.is_empty() {
+            self.opened.notified().await;
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-}
-
-/// Writes what was counted, until the gateway closes; then the rest of it.
-pub async fn tell(gateway: Gateway) {
-    let denials = gateway.denials();
-    while !gateway.closing().is_cancelled() {
-        let pause = async {
-            if denials.is_empty() {
-                denials.opened.notified().await;
-            }
-            tokio::time::sleep(TICK).await;
-        };
-        tokio::select! {
-            () = pause => publish(&gateway, denials.due(false)).await,
-            () = gateway.closing().cancelled() => {}
-        }
-    }
-    publish(&gateway, denials.due(true)).await;
-}
-
-async fn publish(gateway: &Gateway, due: Vec<(Key, AccessDenied, DateTime<Utc>)>) {
-    for (key, denied, time) in due {
-        let (source, reason, count) =
-            (denied.source.clone().unwrap_or_else(|| "many".to_owned()), denied.reason.clone(), denied.count);
-        let event = Event {
-            id: EventId::new(),
-            tenant: key.tenant,
-            sandbox: None,
-            time,
-            actor: Actor::Client { key: None, user: None },
-            cause: None,
-            request_id: None,
-            traceparent: None,
-            data: denied.into(),
-        };
-        if let Err(error) = gateway.log().publish(&[event]).await {
-            tracing::warn!(
-                access.source = source,
-                access.reason = reason,
-                access.count = count,
-                error = %error,
-                "that access was denied is not recorded"
-            );
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use record::StoreError;
 use serde::Serialize;
 
 use crate::denied::{Denial, Denied};
-use crate::share::Limit;
+use crate::limit::Limit;
 
 const INTERNAL_TEXT: &str = "internal error: the server's log has the detail under this request's id";
 /// How the log marks each answer that is our fault. Tests look for it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
 use events::{ExecId, SandboxId, WebhookId};
 use http_body_util::BodyExt;
@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::auth::Caller;
+use crate::body::{declared_length, incomplete, plain};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
-use crate::linger::BodyError;
 use crate::patience::Patience;
 use crate::share::visit::Visit;
 use crate::strict::Unread;
@@ -164,38 +164,6 @@ async fn read_body(request: Request, limit: usize, mut room: Option<Room<'_>>) -
     Ok(first.unwrap_or_else(|| rest.freeze()))
 }
 
-/// Refuses a body that is something other than its bytes: taken as it comes, it would be what nobody meant.
-pub fn plain(headers: &HeaderMap) -> Result<(), ApiError> {
-    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
-    if encodings.any(|encoding| !encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
-        let message = "Content-Encoding is not supported: send the body as it is, not compressed";
-        return Err(ApiError::unsupported_media_type(message));
-    }
-    let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes().trim_ascii_start());
-    if kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/")) {
-        let message = "multipart bodies are not supported: send the file's bytes as the body";
-        return Err(ApiError::unsupported_media_type(message));
-    }
-    Ok(())
-}
-
-/// What to say of a body that ends before its end.
-pub fn incomplete(error: &axum::Error) -> ApiError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(BodyError::Stalled(_)) = error.downcast_ref::<BodyError>() {
-            return ApiError::timeout(error.to_string());
-        }
-        cause = error.source();
-    }
-    ApiError::bad_request("the body broke off")
-}
-
-/// `Content-Length`, if it is there and a number.
-pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 /// Reads a JSON object of which whatever nothing reads may be left out: a control frame, of which the tag says the rest.
 pub fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     crate::strict::parse_object(bytes, |_| {})
@@ -257,7 +225,7 @@ impl<S: Send + Sync> FromRequestParts<S> for WebhookPath {
     type Rejection = ApiError;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let text = path_segment(parts, state).await;
-        text.parse().map(Self).map_err(|_| crate::routes::webhooks::no_webhook(text))
+        text.parse().map(Self).map_err(|_| ApiError::absent("webhook", text))
     }
 }
 

@@ -25,7 +25,6 @@ use crate::config::GatewayConfig;
 use crate::denied::{Denial, Denials};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::presence::Comings;
 use crate::readiness::Readiness;
 use crate::share::{Counted, Shares};
 
@@ -53,7 +52,6 @@ struct Inner {
     closing: CancellationToken,
     sessions: TaskTracker,
     denials: Denials,
-    comings: Comings,
     shares: Shares,
 }
 
@@ -118,6 +116,9 @@ impl Gateway {
     ) -> Self {
         let keys = KeyRing::new(config.keys.clone(), &config.master_key);
         let shares = Shares::new(config.limits.clone());
+        let closing = CancellationToken::new();
+        let ports = (log.clone(), feed.clone(), Arc::clone(&store));
+        let readiness = Readiness::new(ports, config.disk.clone(), config.audit.max_lag, closing.clone());
         Self {
             inner: Arc::new(Inner {
                 config,
@@ -129,12 +130,11 @@ impl Gateway {
                 link,
                 clock,
                 metrics: Metrics::install(),
-                readiness: Readiness::default(),
+                readiness,
                 started_at: Instant::now(),
-                closing: CancellationToken::new(),
+                closing,
                 sessions: TaskTracker::new(),
                 denials: Denials::default(),
-                comings: Comings::default(),
                 shares,
             }),
         }
@@ -191,11 +191,6 @@ impl Gateway {
         format_go_duration(Duration::from_millis(
             u64::try_from(self.uptime().as_millis()).unwrap_or(u64::MAX),
         ))
-    }
-
-    /// Viewers that came lately.
-    pub(crate) fn comings(&self) -> &Comings {
-        &self.inner.comings
     }
 
     /// Who takes how much.

@@ -3,8 +3,8 @@
 //! It authenticates, checks, publishes commands and shows what is recorded. It knows nothing of containers and holds no
 //! state that it could not rebuild from the log. It is the only crate that sees axum.
 
-mod audited;
 mod auth;
+mod body;
 mod config;
 mod denied;
 mod error;
@@ -16,15 +16,14 @@ pub mod fuzzing;
 mod gateway;
 mod idempotency;
 mod leniency;
+mod limit;
 mod limits;
 mod linger;
 mod metrics;
 mod moment;
-mod observe;
 mod openapi;
 mod origin;
 mod patience;
-mod presence;
 mod readiness;
 mod router;
 mod routes;
@@ -39,6 +38,6 @@ pub use auth::{ApiKey, Role};
 pub use config::{AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 pub use gateway::Gateway;
 pub use limits::{Limits, RateBy, RateLimit, TenantLimits};
-pub use openapi::document as openapi_document;
 pub use origin::{Origin, OriginError};
+pub use router::openapi_document;
 pub use server::serve;

@@ -4,9 +4,8 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::denied::Denial;
-use crate::gateway::Gateway;
-use crate::share::Limit;
+use crate::denied::{ACCESS_DENIED, Denial};
+use crate::limit::Limit;
 
 /// Upper bounds of request times, in seconds: fine where execs are, coarse where image pulls are.
 const BUCKETS: [f64; 14] =
@@ -22,8 +21,6 @@ pub const STALLED_CLIENTS_CLOSED: &str = "stacyvm_stalled_clients_closed_total";
 pub const CONNECTIONS_CLOSED: &str = "stacyvm_connections_closed_total";
 /// Requests over a limit, by the key that sets it.
 pub const LIMITED: &str = "stacyvm_limited_total";
-/// Requests that were turned away.
-pub const ACCESS_DENIED: &str = "stacyvm_access_denied_total";
 /// Requests by method, route and status.
 pub const HTTP_REQUESTS: &str = "stacyvm_http_requests_total";
 /// How long they took.
@@ -123,16 +120,7 @@ impl Metrics {
     }
 
     /// All of it as Prometheus text.
-    pub fn render(&self, gateway: &Gateway) -> String {
-        metrics::gauge!("stacyvm_sandboxes_live").set(gateway.view().live_sandboxes().len() as f64);
-        metrics::gauge!("stacyvm_nodes_live").set(gateway.view().nodes().len() as f64);
-        metrics::gauge!("stacyvm_feed_head_position").set(gateway.feed().head().0 as f64);
-        let lag = gateway.feed().recorder_lag();
-        metrics::gauge!("stacyvm_recorder_lag_seconds").set(lag.age.as_secs_f64());
-        metrics::gauge!("stacyvm_recorder_lag_messages").set(lag.messages as f64);
-        let ahead = gateway.clock().doubt().map_or(0.0, |ahead| ahead.as_seconds_f64());
-        metrics::gauge!("stacyvm_clock_ahead_seconds").set(ahead);
-        metrics::gauge!("stacyvm_uptime_seconds").set(gateway.uptime().as_secs_f64());
+    pub fn render(&self) -> String {
         self.0.render()
     }
 }

@@ -1,15 +1,18 @@
 //! Whether requests can be carried out: proven by a message that goes the way of all events and comes back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use events::ProviderName;
+use feed::{Feed, View};
+use policy::DiskFloor;
+use record::EventStore;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
-use transport::{ProbeError, TransportTrouble};
+use tokio_util::sync::CancellationToken;
+use transport::{Log, ProbeError, TransportTrouble};
 use utoipa::ToSchema;
-
-use crate::gateway::Gateway;
 
 /// How long a proof is good; and the finding that there is none, so that the end of a trouble shows soon.
 const PROVEN: Duration = Duration::from_secs(1);
@@ -41,23 +44,39 @@ impl Reason {
     }
 }
 
-/// What was found last. Whoever asks while somebody looks waits for what that one finds.
-#[derive(Debug, Default)]
+/// Looks at all that requests go through.
 pub struct Readiness {
+    log: Log,
+    feed: Feed,
+    store: Arc<dyn EventStore>,
+    disk: DiskFloor,
+    max_lag: Duration,
+    closing: CancellationToken,
+    /// What was found last. Whoever asks while somebody looks waits for what that one finds.
     found: Mutex<Option<(Instant, Vec<Reason>)>>,
 }
 
 impl Readiness {
+    /// Over these ports. New work is refused below `disk`, changes while the recorder is behind by more than `max_lag`.
+    pub fn new(
+        (log, feed, store): (Log, Feed, Arc<dyn EventStore>),
+        disk: DiskFloor,
+        max_lag: Duration,
+        closing: CancellationToken,
+    ) -> Self {
+        Self { log, feed, store, disk, max_lag, closing, found: Mutex::default() }
+    }
+
     /// All that is wrong; nothing when requests can be carried out.
-    pub async fn check(&self, gateway: &Gateway) -> Vec<Reason> {
-        let mut reasons = at_hand(gateway);
+    pub async fn check(&self) -> Vec<Reason> {
+        let mut reasons = self.at_hand();
         let mut found = self.found.lock().await;
         let proof = match &*found {
             Some((at, proof)) if at.elapsed() < if proof.is_empty() { PROVEN } else { UNPROVEN } => {
                 proof.clone()
             }
             _ => {
-                let proof = prove(gateway).await;
+                let proof = self.prove().await;
                 *found = Some((Instant::now(), proof.clone()));
                 proof
             }
@@ -70,104 +89,106 @@ impl Readiness {
         }
         reasons
     }
-}
 
-/// Why nothing can be changed at the moment, by what is known without asking anybody.
-pub fn refusal(gateway: &Gateway) -> Option<Reason> {
-    if let Some(trouble) = gateway.log().refusal() {
-        return Some(Reason::new(trouble.code(), trouble));
+    /// Why nothing can be changed at the moment, by what is known without asking anybody.
+    pub fn refusal(&self) -> Option<Reason> {
+        if let Some(trouble) = self.log.refusal() {
+            return Some(Reason::new(trouble.code(), trouble));
+        }
+        if let Some(trouble) =
+            self.feed.recorder_trouble().filter(|trouble| trouble.since.elapsed() > TROUBLE)
+        {
+            return Some(Reason::new(trouble.failure.code(), "nothing can be written to the database"));
+        }
+        self.lag()
     }
-    if let Some(trouble) =
-        gateway.feed().recorder_trouble().filter(|trouble| trouble.since.elapsed() > TROUBLE)
-    {
-        return Some(Reason::new(trouble.failure.code(), "nothing can be written to the database"));
-    }
-    lag(gateway)
-}
 
-/// Waits until nothing can be recorded and that does not pass at once: what is not recorded by then need not be waited for.
-pub async fn hopeless(gateway: &Gateway) {
-    let mut since: Option<Instant> = None;
-    loop {
-        tokio::time::sleep(HOPELESS / 6).await;
-        match (refusal(gateway), since) {
-            (None, _) => since = None,
-            (Some(_), None) => since = Some(Instant::now()),
-            (Some(_), Some(at)) if at.elapsed() >= HOPELESS => return,
-            (Some(_), Some(_)) => {}
+    /// Waits until nothing can be recorded and that does not pass at once: what is not recorded by then need not be waited for.
+    pub async fn hopeless(&self) {
+        let mut since: Option<Instant> = None;
+        loop {
+            tokio::time::sleep(HOPELESS / 6).await;
+            match (self.refusal(), since) {
+                (None, _) => since = None,
+                (Some(_), None) => since = Some(Instant::now()),
+                (Some(_), Some(at)) if at.elapsed() >= HOPELESS => return,
+                (Some(_), Some(_)) => {}
+            }
         }
     }
-}
 
-/// Why no new work is taken though all is well.
-pub fn disk_low(gateway: &Gateway) -> Option<Reason> {
-    gateway.config().disk.low().map(|low| Reason::new("disk_low", low))
+    /// Why no new work is taken though all is well.
+    pub fn disk_low(&self) -> Option<Reason> {
+        self.disk.low().map(|low| Reason::new("disk_low", low))
+    }
+
+    fn lag(&self) -> Option<Reason> {
+        let lag = self.feed.recorder_lag();
+        let seconds = lag.age.as_secs();
+        (lag.age > self.max_lag).then(|| {
+            Reason::new(
+                "recorder_lag",
+                format!("the recorder is {seconds} s behind, with {} messages", lag.messages),
+            )
+        })
+    }
+
+    fn at_hand(&self) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        if self.closing.is_cancelled() {
+            reasons.push(Reason::new("stopping", "the gateway stops"));
+        }
+        reasons.extend(self.disk_low());
+        let silent = self.feed.silent_for();
+        if silent > SILENCE {
+            reasons.push(Reason::new(
+                "recorder_silent",
+                format!("the recorder has said nothing for {} s", silent.as_secs()),
+            ));
+        }
+        reasons.extend(self.lag());
+        reasons
+    }
+
+    /// Publishes something that is no event and waits until it is committed; reads the head of the record.
+    async fn prove(&self) -> Vec<Reason> {
+        let head = self.feed.head();
+        let (probe, read) = tokio::join!(self.log.probe(LEG), timeout(2 * LEG, self.store.head()));
+        let mut reasons = Vec::new();
+        match probe {
+            Ok(()) => {}
+            Err(ProbeError::Transport(trouble)) => reasons.push(Reason::new(trouble.code(), trouble)),
+            Err(error @ ProbeError::Full) => reasons.push(Reason::new(TransportTrouble::Stuck.code(), error)),
+            Err(error @ ProbeError::Unrecorded(failure)) => reasons.push(Reason::new(failure.code(), error)),
+            // Much is under way and the probe waits in line: as long as the line moves that is no failure.
+            Err(ProbeError::Unanswered) if self.feed.head() > head => {}
+            Err(error @ ProbeError::Unanswered) => reasons.push(match self.feed.recorder_trouble() {
+                Some(trouble) => {
+                    Reason::new(trouble.failure.code(), "the recorder cannot write to the database")
+                }
+                None => Reason::new("recorder_stalled", error),
+            }),
+        }
+        match read {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = %events::ErrorChain(&error), "the head of the record cannot be read");
+                reasons.push(Reason::new("database_unavailable", "the event store cannot be read"));
+            }
+            Err(_) => reasons.push(Reason::new("database_unavailable", "the event store does not answer")),
+        }
+        reasons
+    }
 }
 
 /// Why no sandbox of a provider is made: on each node that has it, a disk that its sandboxes write on has too little room.
-pub fn disk_low_of(gateway: &Gateway, provider: &ProviderName) -> Option<Reason> {
+pub fn disk_low_of(view: &View, provider: &ProviderName) -> Option<Reason> {
     let mut found = None;
-    for node in gateway.view().nodes().iter().filter(|node| !node.heartbeat.draining) {
+    for node in view.nodes().iter().filter(|node| !node.heartbeat.draining) {
         for report in node.heartbeat.providers.iter().filter(|report| report.name == *provider) {
             let low = report.error.as_deref().and_then(|error| error.strip_prefix("disk_low: "))?;
             found = Some(Reason::new("disk_low", low));
         }
     }
     found
-}
-
-fn lag(gateway: &Gateway) -> Option<Reason> {
-    let lag = gateway.feed().recorder_lag();
-    let seconds = lag.age.as_secs();
-    (lag.age > gateway.config().audit.max_lag).then(|| {
-        Reason::new(
-            "recorder_lag",
-            format!("the recorder is {seconds} s behind, with {} messages", lag.messages),
-        )
-    })
-}
-
-fn at_hand(gateway: &Gateway) -> Vec<Reason> {
-    let mut reasons = Vec::new();
-    if gateway.closing().is_cancelled() {
-        reasons.push(Reason::new("stopping", "the gateway stops"));
-    }
-    reasons.extend(disk_low(gateway));
-    let silent = gateway.feed().silent_for();
-    if silent > SILENCE {
-        reasons.push(Reason::new(
-            "recorder_silent",
-            format!("the recorder has said nothing for {} s", silent.as_secs()),
-        ));
-    }
-    reasons.extend(lag(gateway));
-    reasons
-}
-
-/// Publishes something that is no event and waits until it is committed; reads the head of the record.
-async fn prove(gateway: &Gateway) -> Vec<Reason> {
-    let head = gateway.feed().head();
-    let (probe, read) = tokio::join!(gateway.log().probe(LEG), timeout(2 * LEG, gateway.store().head()));
-    let mut reasons = Vec::new();
-    match probe {
-        Ok(()) => {}
-        Err(ProbeError::Transport(trouble)) => reasons.push(Reason::new(trouble.code(), trouble)),
-        Err(error @ ProbeError::Full) => reasons.push(Reason::new(TransportTrouble::Stuck.code(), error)),
-        Err(error @ ProbeError::Unrecorded(failure)) => reasons.push(Reason::new(failure.code(), error)),
-        // Much is under way and the probe waits in line: as long as the line moves that is no failure.
-        Err(ProbeError::Unanswered) if gateway.feed().head() > head => {}
-        Err(error @ ProbeError::Unanswered) => reasons.push(match gateway.feed().recorder_trouble() {
-            Some(trouble) => Reason::new(trouble.failure.code(), "the recorder cannot write to the database"),
-            None => Reason::new("recorder_stalled", error),
-        }),
-    }
-    match read {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            tracing::debug!(error = %events::ErrorChain(&error), "the head of the record cannot be read");
-            reasons.push(Reason::new("database_unavailable", "the event store cannot be read"));
-        }
-        Err(_) => reasons.push(Reason::new("database_unavailable", "the event store does not answer")),
-    }
-    reasons
 }

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use crate::auth::Action;
 use crate::config::GatewayConfig;
 use crate::error::ApiError;
-use crate::front::{admit, identify};
+use crate::front::{admit, audited, identify, observe, turned_away};
 use crate::gateway::Gateway;
 use crate::openapi::Api;
 use crate::origin::Origin;
@@ -26,7 +26,7 @@ use crate::routes::{
 use crate::share::visit;
 use crate::strict::{Parameters, watch};
 use crate::table::Table;
-use crate::{audited, denied, observe, openapi, table};
+use crate::{openapi, table};
 
 pub(crate) const PREFIX: &str = "/api/v1";
 
@@ -125,6 +125,11 @@ pub(crate) fn document(config: &GatewayConfig) -> utoipa::openapi::OpenApi {
     document
 }
 
+/// The OpenAPI document of the API with its default configuration, as JSON.
+pub fn openapi_document() -> Result<String, serde_json::Error> {
+    document(&GatewayConfig::default()).to_pretty_json()
+}
+
 /// The routes with all that stands in front of them. Paths come in normalised: see [`normalise`].
 pub(crate) fn router(gateway: Gateway) -> Router {
     let document = document(gateway.config());
@@ -137,7 +142,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route_layer(from_fn_with_state(gateway.clone(), admit::admit))
         .route_layer(from_fn_with_state(gateway.clone(), identify::require))
         .route_layer(from_fn_with_state((PREFIX, Arc::new(actions)), table::name))
-        .route_layer(from_fn_with_state(gateway.clone(), denied::watch));
+        .route_layer(from_fn_with_state(gateway.clone(), turned_away::watch));
     let open: Router<Gateway> = Router::from(open)
         .route_layer(from_fn_with_state(parameters, watch))
         .route("/openapi.json", axum::routing::get(move || std::future::ready(Json(document))));

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt};
 
-use crate::denied::{self, Peer};
+use crate::denied::Peer;
+use crate::front::turned_away;
 use crate::gateway::Gateway;
 use crate::linger::Lingering;
 use crate::patience::{Impatient, Patience};
@@ -38,7 +39,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: CancellationToken) -> io::Result<()> {
     let service = router(gateway.clone()).map_request(normalise::<axum::body::Body>);
     let connections = TaskTracker::new();
-    let telling = tokio::spawn(denied::tell(gateway.clone()));
+    let telling = tokio::spawn(turned_away::record(gateway.clone()));
     let cut = CancellationToken::new();
     let mut upkeep = tokio::time::interval(UPKEEP);
     loop {

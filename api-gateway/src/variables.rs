@@ -6,7 +6,11 @@ use events::{SecretMap, TenantId};
 use secrets::{MAX_SECRETS, MAX_SECRETS_BYTES, MIN_SECRET_BYTES, MasterKey};
 
 use crate::error::ApiError;
-use crate::exec::request::check_env;
+
+/// The most arguments, and the most environment variables.
+pub(crate) const MAX_ENTRIES: usize = 4096;
+/// Linux takes no longer argument or variable (MAX_ARG_STRLEN), the closing NUL included.
+pub(crate) const MAX_ARG_BYTES: usize = 128 << 10;
 
 /// All variables, and which of them are secrets. Shows no value.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -66,6 +70,26 @@ impl Variables {
         }
         Ok(())
     }
+}
+
+/// Names without `=`, nothing with NUL.
+pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    if env.len() > MAX_ENTRIES {
+        return Err(ApiError::bad_request(format!("env has more than {MAX_ENTRIES} entries")));
+    }
+    for (name, value) in env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(ApiError::bad_request(
+                "env needs names that are not empty and hold no '=', and nothing may contain NUL characters",
+            ));
+        }
+        if name.len() + value.len() + 2 > MAX_ARG_BYTES {
+            return Err(ApiError::bad_request(format!(
+                "Linux takes no environment variable of {MAX_ARG_BYTES} bytes or more"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Keyed fingerprints of the values. Another tenant has another one for the same value: nobody can compare.

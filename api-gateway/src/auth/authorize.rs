@@ -82,7 +82,7 @@ pub fn log_of(caller: &Caller, name: &str) -> Result<Option<TenantId>, ApiError>
 /// Whether the caller may do this to that.
 ///
 /// Called twice for a request: by a layer for every route, before anything is looked up, with what its action is done to in the
-/// caller's own tenant; and for each thing that is looked up, by [`Gateway`](crate::gateway::Gateway), with the thing.
+/// caller's own tenant; and for each thing that is looked up, by the gateway, with the thing.
 pub fn authorize(caller: &Caller, action: Action, resource: Resource<'_>) -> Result<(), Refusal> {
     if !caller.role.has(action) {
         return Err(Refusal::Forbidden(caller.role.refusal()));

@@ -4,4 +4,6 @@ pub mod end;
 pub mod input;
 pub mod quoting;
 pub mod request;
+pub mod shown;
+pub mod signal;
 pub mod start;

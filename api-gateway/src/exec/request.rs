@@ -12,11 +12,8 @@ use super::quoting::shell_line;
 use crate::config::ExecLimits;
 use crate::error::ApiError;
 use crate::variables::Variables;
+pub(crate) use crate::variables::{MAX_ARG_BYTES, MAX_ENTRIES};
 
-/// The most arguments, and the most environment variables.
-pub(crate) const MAX_ENTRIES: usize = 4096;
-/// Linux takes no longer argument or variable (MAX_ARG_STRLEN), the closing NUL included.
-pub(crate) const MAX_ARG_BYTES: usize = 128 << 10;
 /// The longest working directory and the longest name of a user are shorter than this, in bytes.
 pub(crate) const MAX_WORKDIR: usize = 4096;
 pub(crate) const MAX_USER: usize = 256;
@@ -106,26 +103,6 @@ pub fn terminal(rows: u16, cols: u16) -> Result<TerminalSize, ApiError> {
         return Err(ApiError::bad_request("rows and cols must be 1 to 65535"));
     }
     Ok(TerminalSize { rows, cols })
-}
-
-/// Names without `=`, nothing with NUL.
-pub fn check_env(env: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    if env.len() > MAX_ENTRIES {
-        return Err(ApiError::bad_request(format!("env has more than {MAX_ENTRIES} entries")));
-    }
-    for (name, value) in env {
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(ApiError::bad_request(
-                "env needs names that are not empty and hold no '=', and nothing may contain NUL characters",
-            ));
-        }
-        if name.len() + value.len() + 2 > MAX_ARG_BYTES {
-            return Err(ApiError::bad_request(format!(
-                "Linux takes no environment variable of {MAX_ARG_BYTES} bytes or more"
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Refuses what does not fit into one message.

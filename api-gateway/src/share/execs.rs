@@ -9,8 +9,8 @@ use events::{ExecId, SandboxId, TenantId};
 use feed::View;
 use tokio::time::Instant;
 
-use super::Limit;
 use crate::error::ApiError;
+use crate::limit::Limit;
 use crate::limits::TenantLimits;
 
 /// How long an exec counts of which nothing was heard, and for which nobody waits: its command may be on its way.

@@ -15,18 +15,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::auth::Caller;
 use crate::denied::source_name;
 use crate::error::ApiError;
+use crate::limit::Limit;
 use crate::limits::{Limits, RateBy, TenantLimits};
 
+mod comings;
 pub mod connections;
 mod count;
 mod execs;
-mod limit;
 pub mod memory;
 mod rate;
 mod sandboxes;
 mod turns;
 pub mod visit;
 
+use comings::Comings;
 use connections::Connections;
 use count::{Counts, Each};
 use execs::AskedExecs;
@@ -37,7 +39,6 @@ use visit::Visit;
 
 pub use count::Counted;
 pub use execs::AskedExec;
-pub use limit::Limit;
 pub use sandboxes::{Asked, Taken};
 pub use turns::Turn;
 
@@ -51,6 +52,8 @@ const LATER: Duration = Duration::from_secs(5);
 pub struct Shares {
     limits: Limits,
     connections: Connections,
+    /// Viewers that came lately.
+    comings: Comings,
     bodies: Budget,
     /// As many as there are tenants with keys.
     tenants: Each<TenantId, Share>,
@@ -82,6 +85,7 @@ impl Shares {
     pub fn new(limits: Limits) -> Self {
         Self {
             connections: Connections::new(&limits),
+            comings: Comings::default(),
             bodies: Budget::new(limits.memory_bytes),
             tenants: Each::default(),
             requests: Counts::default(),
@@ -99,6 +103,10 @@ impl Shares {
 
     pub const fn connections(&self) -> &Connections {
         &self.connections
+    }
+
+    pub const fn comings(&self) -> &Comings {
+        &self.comings
     }
 
     fn of(&self, tenant: &TenantId) -> Share {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use events::{SandboxId, SandboxSpec, SandboxState, TenantId};
 
-use super::Limit;
+use crate::limit::Limit;
 use crate::limits::Limits;
 
 /// Sandboxes live for minutes.

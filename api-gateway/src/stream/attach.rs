@@ -16,9 +16,9 @@ use super::record;
 use super::socket::{Listener, Socket, Speaker, Terms, Word};
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::input::{Input, InputQueue, Target};
+use crate::exec::shown::shown;
 use crate::metrics::EXEC_VIEWERS;
-use crate::presence::Presence;
-use crate::routes::execs::get::shown;
+use crate::stream::presence::Presence;
 
 /// How much output goes into one frame at most, in bytes.
 const GATHER_BYTES: usize = 64 << 10;

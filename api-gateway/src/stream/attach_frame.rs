@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::record::write_json;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::exec::request::terminal;
-use crate::routes::execs::signal::SignalName;
+use crate::exec::signal::SignalName;
 use crate::strict::Unread;
 
 /// The subprotocol that a client may name.

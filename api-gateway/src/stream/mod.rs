@@ -8,6 +8,7 @@ pub mod lines;
 pub mod ndjson;
 pub mod pacer;
 pub mod pieces;
+mod presence;
 pub mod raw;
 pub mod record;
 pub mod replay;

@@ -20,7 +20,7 @@ use super::utf8::Chunk;
 use crate::config::ExecLimits;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::request::{Runnable, interactive, runnable, terminal};
-use crate::routes::execs::signal::SignalName;
+use crate::exec::signal::SignalName;
 use crate::strict::Unread;
 
 /// Which of the two.

@@ -38,6 +38,6 @@ pub async fn watch(State(parameters): State<Parameters>, mut request: Request, n
 }
 
 fn sends_a_body(request: &Request) -> bool {
-    crate::extract::declared_length(request.headers()).is_some_and(|length| length > 0)
+    crate::body::declared_length(request.headers()).is_some_and(|length| length > 0)
         || request.headers().contains_key(header::TRANSFER_ENCODING)
 }

@@ -9,11 +9,11 @@ use feed::{OutputItem, OutputReader};
 use tokio::time::Instant;
 use transport::LinkOp;
 
-use super::get::shown;
 use super::{begins, find, read_nothing};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::input::Target;
+use crate::exec::shown::shown;
 use crate::extract::ExecPath;
 use crate::gateway::Gateway;
 

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::find;
-use super::get::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
+use crate::exec::shown::shown;
 use crate::extract::{QueryOf, SandboxPath, whole};
 use crate::gateway::Gateway;
 

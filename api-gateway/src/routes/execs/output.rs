@@ -18,9 +18,9 @@ use transport::ByteRange;
 use utoipa::IntoParams;
 
 use super::find;
-use super::get::state_name;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
+use crate::exec::shown::state_name;
 use crate::exec::start::read;
 use crate::extract::{ExecPath, QueryOf};
 use crate::gateway::Gateway;

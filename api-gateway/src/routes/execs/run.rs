@@ -13,17 +13,16 @@ use feed::OutputItem;
 use record::StoreError;
 use spelling::format_go_duration;
 
-use super::get::state_name;
 use super::reply::{self, Written};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::end::{failure, outcome_unknown, timed_out};
 use crate::exec::request::{interactive, is_interactive, runnable};
+use crate::exec::shown::state_name;
 use crate::exec::start::{Started, known, start, start_detached, verify};
 use crate::extract::{QueryOf, RawJsonBody, SandboxPath};
 use crate::gateway::Gateway;
 use crate::idempotency::IdempotencyKey;
-use crate::readiness;
 use crate::share::visit::Visit;
 use crate::stream::exec::{ExecRecords, failed};
 use crate::stream::ndjson::{self, Records, RecordsQuery};
@@ -181,7 +180,7 @@ async fn collect(gateway: &Gateway, started: Started, limit: usize) -> Result<Co
     let (mut stdout, mut stderr) = (Written::default(), Written::default());
     let mut next = tokio::select! {
         next = output.next() => next?,
-        () = readiness::hopeless(gateway) => return Err(CollectError::Unrecorded),
+        () = gateway.readiness().hopeless() => return Err(CollectError::Unrecorded),
         error = failed(&mut asked) => return Err(CollectError::NotStarted(error)),
     };
     if let Some(asked) = asked {

@@ -10,8 +10,9 @@ use utoipa::IntoParams;
 
 use super::path::{mode_or_kept, path};
 use crate::auth::Caller;
+use crate::body::{declared_length, incomplete, plain};
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::{QueryOf, SandboxPath, declared_length, incomplete, plain};
+use crate::extract::{QueryOf, SandboxPath};
 use crate::gateway::{Gateway, link_failed};
 use crate::routes::Status;
 

@@ -37,7 +37,7 @@ pub(crate) struct Unready {
 pub(crate) async fn ready(
     State(gateway): State<Gateway>,
 ) -> Result<Json<Readiness>, (StatusCode, Json<Unready>)> {
-    let reasons = gateway.readiness().check(&gateway).await;
+    let reasons = gateway.readiness().check().await;
     if reasons.is_empty() {
         return Ok(Json(Readiness::of(&gateway)));
     }

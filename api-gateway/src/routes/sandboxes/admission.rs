@@ -12,7 +12,7 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::OptionalJsonBody;
 use crate::gateway::Gateway;
-use crate::readiness;
+use crate::readiness::disk_low_of;
 
 /// Whether a spawn would be let in. Exactly these fields: the SDK takes no other. A maximum of 0 means that there is none.
 #[derive(Debug, Serialize, ToSchema)]
@@ -61,9 +61,11 @@ pub(crate) async fn admission(
     let places = gateway.view().places(&plan.spec.provider);
     let reason = if check_ttl(plan.ttl, limits).is_err() {
         "max_ttl"
-    } else if let Some(refusal) = readiness::refusal(&gateway)
-        .or_else(|| readiness::disk_low(&gateway))
-        .or_else(|| readiness::disk_low_of(&gateway, &plan.spec.provider))
+    } else if let Some(refusal) = gateway
+        .readiness()
+        .refusal()
+        .or_else(|| gateway.readiness().disk_low())
+        .or_else(|| disk_low_of(gateway.view(), &plan.spec.provider))
     {
         refusal.code
     } else if let Some(limit) = full.reached {

@@ -13,7 +13,6 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::SandboxPath;
 use crate::gateway::{Gateway, ended};
 use crate::leniency::Leniency;
-use crate::readiness;
 use crate::routes::Status;
 
 /// Destroys a sandbox with all that is in it, and answers when it is gone. One that is gone already is a success too; with
@@ -72,6 +71,6 @@ pub(crate) async fn ask_and_wait(
     tokio::select! {
         ended = gateway.view().wait(id, SandboxState::is_terminal, patience) => Ok(ended.is_some()),
         // It is asked for, and done when that can be written down.
-        () = readiness::hopeless(gateway) => Ok(false),
+        () = gateway.readiness().hopeless() => Ok(false),
     }
 }

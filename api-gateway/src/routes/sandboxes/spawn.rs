@@ -21,7 +21,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::RawJsonBody;
 use crate::gateway::{Gateway, ended};
 use crate::idempotency::{IdempotencyKey, Idempotent};
-use crate::readiness;
+use crate::readiness::disk_low_of;
 use crate::routes::templates;
 use crate::share::Asked;
 use crate::variables::fingerprints;
@@ -109,7 +109,7 @@ pub(crate) async fn run(
         return repeat(gateway, waited.as_deref().unwrap_or(&state));
     }
     await_provider(gateway, &plan.spec.provider).await?;
-    if let Some(reason) = readiness::disk_low_of(gateway, &plan.spec.provider) {
+    if let Some(reason) = disk_low_of(gateway.view(), &plan.spec.provider) {
         return Err(ApiError::not_now(format!("{}: {}", reason.code, reason.message)));
     }
     // In a task of its own: a client that goes away must not leave a request that nobody carries out.
@@ -122,7 +122,7 @@ pub(crate) async fn run(
     asked.await.map_err(ApiError::internal)??;
     let waited = tokio::select! {
         waited = wait(gateway, id) => waited,
-        () = readiness::hopeless(gateway) => {
+        () = gateway.readiness().hopeless() => {
             let message = "nothing can be recorded at the moment: whether it is made is seen later";
             return Err(ApiError::not_now(format!("{message}: {id}")));
         }

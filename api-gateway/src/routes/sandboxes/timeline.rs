@@ -17,7 +17,6 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
 use crate::gateway::Gateway;
-use crate::routes::execs;
 
 const DEFAULT_ENTRIES: u32 = 200;
 pub(crate) const MAX_ENTRIES: u32 = 1000;
@@ -212,7 +211,7 @@ async fn exec(gateway: &Gateway, id: ExecId) -> Result<Option<TimelineExec>, Sto
         None => None,
     };
     let duration_us = state.end.as_ref().and_then(ExecEnd::ended).map(|ended| ended.duration_us);
-    Ok(Some(TimelineExec { exec: execs::get::shown(&state), end_position, duration_us }))
+    Ok(Some(TimelineExec { exec: crate::exec::shown::shown(&state), end_position, duration_us }))
 }
 
 #[cfg(test)]

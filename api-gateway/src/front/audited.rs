@@ -7,7 +7,6 @@ use axum::response::Response;
 use crate::auth::{Caller, Effect};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
-use crate::readiness;
 
 /// The layer that refuses requests that change something while the recorder is silent or too far behind. Reads go through:
 /// what is recorded can be shown.
@@ -29,7 +28,7 @@ pub async fn require(
 }
 
 fn unrecordable(gateway: &Gateway) -> Option<ApiError> {
-    let reason = readiness::refusal(gateway)?;
+    let reason = gateway.readiness().refusal()?;
     metrics::counter!("stacyvm_unaudited_refused_total").increment(1);
     tracing::debug!(reason = reason.code, "refused: what it would change could not be recorded");
     Some(ApiError::audit_unavailable())
@@ -37,6 +36,6 @@ fn unrecordable(gateway: &Gateway) -> Option<ApiError> {
 
 /// What ends or removes something makes room, and is allowed to the last.
 fn full(gateway: &Gateway) -> Option<ApiError> {
-    let reason = readiness::disk_low(gateway)?;
+    let reason = gateway.readiness().disk_low()?;
     Some(ApiError::not_now(format!("{}: {}", reason.code, reason.message)))
 }
