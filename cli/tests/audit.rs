@@ -208,19 +208,27 @@ fn forged_around_the_events(changed: &dyn Fn(&str, &str) -> (u64, String, String
         column("body's_stream", "bodies", &format!("stream = 2 {first}")),
         column("body's_offset", "bodies", &format!("byte_offset = 7 {first}")),
         column("body's_length", "bodies", &format!("length = length - 1 {first}")),
-        shown("exit_code", "UPDATE execs SET state = replace(state, '\\\"code\\\":0', '\\\"code\\\":1')"),
-        shown("ended", "UPDATE execs SET ended = 0"),
-        shown("of_another", "UPDATE execs SET tenant = 'blue'"),
-        shown("deadline", "UPDATE sandboxes SET expires_at = expires_at + 1"),
-        shown("hidden", "DELETE FROM sandboxes"),
-        shown("hidden_exec", "DELETE FROM execs WHERE id = (SELECT max(id) FROM execs)"),
+        shown(
+            "exit_code",
+            "UPDATE aggregates SET state = replace(state, '\\\"code\\\":0', '\\\"code\\\":1') WHERE kind = 'exec'",
+        ),
+        shown("ended", "UPDATE aggregates SET ended = 0 WHERE kind = 'exec'"),
+        shown("status", "UPDATE aggregates SET status = 'failed' WHERE kind = 'exec'"),
+        shown("of_another", "UPDATE aggregates SET tenant = 'blue' WHERE kind = 'exec'"),
+        shown("elsewhere", "UPDATE aggregates SET parent = zeroblob(16) WHERE kind = 'exec'"),
+        shown("deadline", "UPDATE aggregates SET due_at = due_at + 1 WHERE kind = 'sandbox'"),
+        shown("hidden", "DELETE FROM aggregates WHERE kind = 'sandbox'"),
+        shown(
+            "hidden_exec",
+            "DELETE FROM aggregates WHERE id = (SELECT max(id) FROM aggregates WHERE kind = 'exec')",
+        ),
         shown(
             "invented",
-            "INSERT INTO execs SELECT x'ffffffffffff7fffbfffffffffffffff', tenant, sandbox, ended, started_at, state FROM execs LIMIT 1",
+            "INSERT INTO aggregates SELECT kind, x'ffffffffffff7fffbfffffffffffffff', tenant, owner, parent, place, status, label, ended, rank, sort_at, due_at, state FROM aggregates WHERE kind = 'exec' LIMIT 1",
         ),
         shown(
             "template",
-            "INSERT INTO templates VALUES ('default', 'x', '{\\\"name\\\":\\\"x\\\",\\\"image\\\":\\\"x\\\"}')",
+            "INSERT INTO aggregates VALUES ('template', CAST('default/x' AS BLOB), 'default', NULL, NULL, NULL, 'saved', NULL, 0, 0, 0, NULL, '{\\\"tenant\\\":\\\"default\\\",\\\"template\\\":{\\\"name\\\":\\\"x\\\",\\\"image\\\":\\\"x\\\"}}')",
         ),
     ];
     for (name, code, wanted, says) in forgeries {

@@ -118,6 +118,12 @@ macro_rules! uuid_id {
             }
         }
 
+        impl From<$name> for crate::Key {
+            fn from(id: $name) -> Self {
+                Self::of_id(*id.as_bytes())
+            }
+        }
+
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)

@@ -3,28 +3,32 @@
 //! Ids, commands, events, the pure folds over them, their wire form, and the names of subjects. This crate does no I/O; it knows
 //! nothing of NATS, of databases, of HTTP, of sandbox providers or of the agent, and depends on no other crate of the workspace.
 
+mod aggregate;
 mod chain_hash;
 mod clock;
 mod error_chain;
 mod fold;
 mod ids;
+mod registry;
 mod stream_mark;
 mod subjects;
 mod vocabulary;
 mod wire;
 mod without_values;
 
+pub use aggregate::{Aggregate, DropReason, Fields, FoundBy, Key, searchable};
 pub use chain_hash::{ChainHash, NotAHash};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error_chain::ErrorChain;
 pub use fold::{
-    Ending, ExecEnd, ExecState, OutputClosed, SandboxPhase, SandboxState, WebhookFailure, WebhookPhase,
-    WebhookState,
+    Ending, ExecEnd, ExecState, OutputClosed, SandboxPhase, SandboxState, TemplateState, WebhookFailure,
+    WebhookPhase, WebhookState,
 };
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
     WebhookId,
 };
+pub use registry::{Kind, Registry, Slot, StateError};
 pub use stream_mark::StreamMark;
 pub use subjects::Subjects;
 pub use vocabulary::*;

@@ -2,7 +2,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Asked, EndCause, Event, EventData, ExecEnded, ExecEvent, ExecId, ExecOutput, ExecSpec, FailureCode,
+    Aggregate, Asked, Category, DropReason, EndCause, Event, EventData, ExecEnded, ExecEvent, ExecExited,
+    ExecId, ExecKilled, ExecOutput, ExecSpec, ExecTimedOut, FailureCode, Fields, FoundBy, Key,
     OutputCloseReason, OutputStream, SandboxId, TenantId,
 };
 
@@ -248,6 +249,19 @@ impl ExecState {
         self.asked = Some(Asked { by, ..told.clone() });
     }
 
+    /// Where it stands, in one word: as the end is written in the state, where there is one.
+    pub const fn status(&self) -> &'static str {
+        match &self.end {
+            None if self.pending => "requested",
+            None => "running",
+            Some(ExecEnd::Exited { .. }) => "exited",
+            Some(ExecEnd::TimedOut { .. }) => "timed_out",
+            Some(ExecEnd::Killed { .. }) => "killed",
+            Some(ExecEnd::Failed { .. }) => "failed",
+            Some(ExecEnd::OutcomeUnknown { .. }) => "outcome_unknown",
+        }
+    }
+
     /// The digest of its request, where that had an `Idempotency-Key`.
     pub fn request_digest(&self) -> Option<&str> {
         let of_spec = self.spec.as_ref().and_then(|spec| spec.request_digest.as_deref());
@@ -283,4 +297,98 @@ impl ExecEnd {
             Self::Failed { .. } | Self::OutcomeUnknown { .. } => None,
         }
     }
+}
+
+impl Aggregate for ExecState {
+    const KIND: &'static str = "exec";
+    const TAKES: &'static [Category] = &[Category::Exec];
+    const FOUND_BY: FoundBy = FoundBy::Exec;
+
+    fn changed_by(event: &Event) -> Option<Key> {
+        event.data.exec().map(Key::from)
+    }
+
+    fn judge(state: Option<&Self>, event: &Event) -> Result<usize, DropReason> {
+        let EventData::Exec(said) = &event.data else { return Ok(0) };
+        let Some(sandbox) = event.sandbox else { return Err(DropReason::Contradiction) };
+        if let Some(state) = state {
+            if state.tenant != event.tenant || state.sandbox != sandbox {
+                return Err(DropReason::Contradiction);
+            }
+            // Viewers come and go also before an exec begins, and long after it has ended.
+            if said.word().beside {
+                return Ok(0);
+            }
+            if state.is_over() {
+                return Err(DropReason::AfterEnd);
+            }
+            if state.output_open && !matches!(said, ExecEvent::Output(_) | ExecEvent::OutputClosed(_)) {
+                return Err(DropReason::AfterEnd);
+            }
+        }
+        let begun = || state.filter(|state| !state.pending).ok_or(DropReason::Gap);
+        match said {
+            ExecEvent::Requested(_) if state.is_none() => Ok(0),
+            ExecEvent::Started(_) if state.is_none_or(|state| state.pending) => Ok(0),
+            ExecEvent::Requested(_) | ExecEvent::Started(_) => Err(DropReason::Duplicate),
+            ExecEvent::Failed(_) | ExecEvent::OutcomeUnknown(_) => Ok(0),
+            ExecEvent::Output(output) => judge_output(begun()?.recorded(output.stream), output),
+            ExecEvent::Exited(ExecExited { ended, .. })
+            | ExecEvent::TimedOut(ExecTimedOut { ended, .. })
+            | ExecEvent::Killed(ExecKilled { ended, .. }) => {
+                follows(begun()?, ended.stdout_bytes, ended.stderr_bytes)
+            }
+            ExecEvent::OutputClosed(closed) => {
+                // It follows an end that says that the output stays open.
+                let state = Some(begun()?).filter(|state| state.output_open).ok_or(DropReason::Gap)?;
+                follows(state, closed.stdout_bytes, closed.stderr_bytes)
+            }
+            ExecEvent::Input(_)
+            | ExecEvent::Resized(_)
+            | ExecEvent::Signaled(_)
+            | ExecEvent::Attached(_)
+            | ExecEvent::Detached(_) => begun().map(|_| 0),
+        }
+    }
+
+    fn begins_once(event: &Event) -> bool {
+        matches!(event.data, EventData::Exec(ExecEvent::Started(_)))
+    }
+
+    fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
+        Self::apply(state, event)
+    }
+
+    fn key(&self) -> Key {
+        self.id.into()
+    }
+
+    fn fields(&self) -> Fields {
+        Fields {
+            parent: Some(self.sandbox.into()),
+            ended: self.is_over(),
+            sort_us: self.started_at.timestamp_micros(),
+            ..Fields::new(self.tenant.clone(), self.status())
+        }
+    }
+}
+
+/// Whether all output that is to come before an event is recorded.
+fn follows(state: &ExecState, stdout_bytes: u64, stderr_bytes: u64) -> Result<usize, DropReason> {
+    let complete = stdout_bytes <= state.recorded(OutputStream::Stdout)
+        && stderr_bytes <= state.recorded(OutputStream::Stderr);
+    if complete { Ok(0) } else { Err(DropReason::Gap) }
+}
+
+/// How many of the bytes are recorded already, where so many are.
+fn judge_output(recorded: u64, output: &ExecOutput) -> Result<usize, DropReason> {
+    let end = output.offset.checked_add(output.bytes.len() as u64).ok_or(DropReason::Contradiction)?;
+    if output.offset > recorded {
+        return Err(DropReason::Gap);
+    }
+    if end <= recorded {
+        return Err(DropReason::Duplicate);
+    }
+    // Less than the length of the bytes, by the check above.
+    Ok((recorded - output.offset) as usize)
 }

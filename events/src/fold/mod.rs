@@ -2,10 +2,12 @@
 
 mod exec;
 mod sandbox;
+mod template;
 mod webhook;
 
 pub use exec::{ExecEnd, ExecState, OutputClosed};
 pub use sandbox::{Ending, SandboxPhase, SandboxState};
+pub use template::TemplateState;
 pub use webhook::{WebhookFailure, WebhookPhase, WebhookState};
 
 #[cfg(test)]

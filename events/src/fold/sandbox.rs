@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Actor, DestroyReason, Event, EventData, FailureCode, NodeId, SandboxEvent, SandboxId, SandboxSpec,
-    TenantId, Term,
+    Actor, Aggregate, Category, DestroyReason, DropReason, Event, EventData, FailureCode, Fields, FoundBy,
+    Key, NodeId, SandboxEvent, SandboxId, SandboxSpec, TenantId, Term,
 };
 
 /// What the log says about one sandbox.
@@ -206,5 +206,91 @@ impl SandboxState {
     /// Why it ends when its deadline passes.
     pub fn expiry_reason(&self) -> DestroyReason {
         if self.expires_at >= self.lifetime_ends_at { DestroyReason::Lifetime } else { DestroyReason::Ttl }
+    }
+}
+
+impl Aggregate for SandboxState {
+    const KIND: &'static str = "sandbox";
+    const TAKES: &'static [Category] = &[Category::Sandbox];
+    const FOUND_BY: FoundBy = FoundBy::Sandbox;
+
+    fn changed_by(event: &Event) -> Option<Key> {
+        let EventData::Sandbox(_) = &event.data else { return None };
+        event.sandbox.map(Key::from)
+    }
+
+    fn judge(state: Option<&Self>, event: &Event) -> Result<usize, DropReason> {
+        let EventData::Sandbox(said) = &event.data else { return Ok(0) };
+        let Some(state) = state else {
+            // Nobody could tell a second end from the first, and what it was asked to be is what its state begins with. It is
+            // told again once the request is there.
+            return if said.word().begins { Ok(0) } else { Err(DropReason::Gap) };
+        };
+        if state.tenant != event.tenant {
+            return Err(DropReason::Contradiction);
+        }
+        // A sandbox begins once, on one node, whoever tells it; and its end is asked for once.
+        let told = match said {
+            SandboxEvent::Requested(_) => return Err(DropReason::Duplicate),
+            SandboxEvent::Running(_) => matches!(state.phase, SandboxPhase::Running { .. }),
+            SandboxEvent::Starting(starting) => match &state.phase {
+                SandboxPhase::Starting { node } => *node == starting.node,
+                SandboxPhase::Requested => false,
+                SandboxPhase::Running { .. }
+                | SandboxPhase::Unhealthy { .. }
+                | SandboxPhase::Lost { .. }
+                | SandboxPhase::Failed { .. }
+                | SandboxPhase::Destroyed { .. } => true,
+            },
+            SandboxEvent::Destroying(_) => state.ending.is_some(),
+            SandboxEvent::Failed(_) | SandboxEvent::Destroyed(_) => false,
+            // What is said of one that has ended changes nothing of it, and is part of what happened.
+            SandboxEvent::Pulling(_)
+            | SandboxEvent::TtlExtended(_)
+            | SandboxEvent::Unhealthy(_)
+            | SandboxEvent::Lost(_)
+            | SandboxEvent::Erased(_) => return Ok(0),
+        };
+        if state.is_terminal() {
+            Err(DropReason::AfterEnd)
+        } else if told {
+            Err(DropReason::Duplicate)
+        } else {
+            Ok(0)
+        }
+    }
+
+    fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
+        Self::apply(state, event)
+    }
+
+    fn key(&self) -> Key {
+        self.id.into()
+    }
+
+    fn fields(&self) -> Fields {
+        Fields {
+            owner: self.spec.owner.clone(),
+            place: self.node().map(ToString::to_string),
+            label: Some(self.spec.provider.to_string()),
+            ended: self.is_terminal(),
+            due_us: Some(self.expires_at.timestamp_micros()),
+            ..Fields::new(self.tenant.clone(), self.phase.as_str())
+        }
+    }
+}
+
+impl SandboxPhase {
+    /// As it is written in the state.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Starting { .. } => "starting",
+            Self::Running { .. } => "running",
+            Self::Unhealthy { .. } => "unhealthy",
+            Self::Lost { .. } => "lost",
+            Self::Failed { .. } => "failed",
+            Self::Destroyed { .. } => "destroyed",
+        }
     }
 }

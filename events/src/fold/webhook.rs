@@ -1,7 +1,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, EventData, EventId, Position, TenantId, Webhook, WebhookEvent};
+use crate::{
+    Aggregate, Category, Event, EventData, EventId, Fields, Key, Position, TenantId, Webhook, WebhookEvent,
+};
 
 /// What the log says about one webhook.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,6 +140,35 @@ impl WebhookState {
             WebhookPhase::Active => None,
             WebhookPhase::Failing { failure, .. } | WebhookPhase::Suspended { failure, .. } => Some(failure),
         }
+    }
+}
+
+impl Aggregate for WebhookState {
+    const KIND: &'static str = "webhook";
+    const TAKES: &'static [Category] = &[Category::Webhook];
+
+    fn changed_by(event: &Event) -> Option<Key> {
+        let EventData::Webhook(said) = &event.data else { return None };
+        // A test is beside the deliveries.
+        let beside = matches!(said, WebhookEvent::Pinged(_) | WebhookEvent::PingEnded(_));
+        (!beside).then(|| said.webhook().into())
+    }
+
+    fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
+        Self::apply(state, event)
+    }
+
+    fn key(&self) -> Key {
+        self.webhook.id.into()
+    }
+
+    fn fields(&self) -> Fields {
+        let status = match &self.phase {
+            WebhookPhase::Active => "active",
+            WebhookPhase::Failing { .. } => "failing",
+            WebhookPhase::Suspended { .. } => "suspended",
+        };
+        Fields::new(self.tenant.clone(), status)
     }
 }
 

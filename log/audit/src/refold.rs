@@ -1,18 +1,17 @@
 //! Whether what is shown is what the events make of it: every row of the read models, made again.
 //!
-//! One thing at a time, in the order of ids: memory grows with the largest history of one sandbox's states, not with the log.
+//! Of kinds of which there are many, one thing at a time, in the order of keys: memory grows with the largest history of one thing's
+//! states, not with the log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use events::{Aggregate, Slot, TemplateState, WebhookState};
 use events::{
-    Event, EventData, ExecId, ExecState, Frame, Position, SandboxId, SandboxState, Template, TemplateEvent,
-    TenantId, WebhookId, WebhookState,
+    Event, ExecId, ExecState, FoundBy, Frame, Key, Kind, Position, Registry, SandboxId, SandboxState,
 };
-use record::{AuditFilter, EventStore, Shown, StoreError, exec_columns, sandbox_columns};
-use serde::de::DeserializeOwned;
-use uuid::Uuid;
+use record::{AuditFilter, EventStore, RowQuery, StoreError, row_columns};
 
 use super::report::{Fault, Finding, Refolded};
 
@@ -25,112 +24,63 @@ const ZEROS: &[u8] = &[0; 1 << 20];
 const LOOKS: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Makes all rows again, and says which is the first that is something else.
+/// Makes all rows of all kinds again, and says which is the first that is something else.
 pub(super) async fn refold(
     store: &dyn EventStore,
     floor: Position,
     counts: &mut Refolded,
 ) -> Result<Option<Finding>, StoreError> {
-    counts.sandboxes = match all::<SandboxState>(store, floor, counts).await? {
-        Ok(right) => right,
-        Err(finding) => return Ok(Some(finding)),
-    };
-    counts.execs = match all::<ExecState>(store, floor, counts).await? {
-        Ok(right) => right,
-        Err(finding) => return Ok(Some(finding)),
-    };
-    looked_at(store, floor, counts, async || tokio::time::sleep(LOOK_AGAIN).await).await
+    refold_kinds(store, floor, &Registry::default(), counts).await
 }
 
-/// Looks at what is few, and again after a pause while something is wrong.
-async fn looked_at(
+/// The same of these kinds.
+async fn refold_kinds(
     store: &dyn EventStore,
     floor: Position,
+    registry: &Registry,
     counts: &mut Refolded,
-    mut pause: impl AsyncFnMut(),
 ) -> Result<Option<Finding>, StoreError> {
-    let mut looks = 1;
-    loop {
-        match small(store, floor).await? {
-            Ok(found) => {
-                (counts.templates, counts.webhooks) = (found.templates, found.webhooks);
-                // Of what one look saw: the same row is seen in each.
-                counts.begun_before += found.begun_before;
-                return Ok(None);
+    for kind in registry.kinds() {
+        let right = match kind.found_by {
+            FoundBy::Sandbox | FoundBy::Exec => many(store, floor, kind, counts).await?,
+            FoundBy::Category => {
+                few(store, floor, kind, counts, async || tokio::time::sleep(LOOK_AGAIN).await).await?
             }
-            Err(finding) if looks == LOOKS => return Ok(Some(finding)),
-            Err(_) => {}
+        };
+        match right {
+            Ok(right) => count(counts, kind, right),
+            Err(finding) => return Ok(Some(finding)),
         }
-        looks += 1;
-        pause().await;
     }
+    Ok(None)
 }
 
-/// What has a row of its own, made of its events alone.
-trait Made: PartialEq + DeserializeOwned + Send + Sized {
-    const KIND: Shown;
-    const NAME: &'static str;
-
-    fn filter(id: Uuid) -> AuditFilter;
-    fn apply(state: Option<Self>, event: &Event) -> Option<Self>;
-    fn columns(&self) -> Vec<Option<String>>;
-}
-
-impl Made for SandboxState {
-    const KIND: Shown = Shown::Sandbox;
-    const NAME: &'static str = "sandbox";
-
-    fn filter(id: Uuid) -> AuditFilter {
-        let sandbox = Some(SandboxId::from_bytes(id.into_bytes()));
-        AuditFilter { sandbox, types: types(&["sandbox."]), ..AuditFilter::default() }
+fn count(counts: &mut Refolded, kind: &Kind, right: u64) {
+    match kind.name {
+        SandboxState::KIND => counts.sandboxes = right,
+        ExecState::KIND => counts.execs = right,
+        TemplateState::KIND => counts.templates = right,
+        WebhookState::KIND => counts.webhooks = right,
+        // The report has no number for it.
+        _ => {}
     }
-
-    fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
-        Self::apply(state, event)
-    }
-
-    fn columns(&self) -> Vec<Option<String>> {
-        sandbox_columns(self)
-    }
-}
-
-impl Made for ExecState {
-    const KIND: Shown = Shown::Exec;
-    const NAME: &'static str = "exec";
-
-    fn filter(id: Uuid) -> AuditFilter {
-        AuditFilter { exec: Some(ExecId::from_bytes(id.into_bytes())), ..AuditFilter::default() }
-    }
-
-    fn apply(state: Option<Self>, event: &Event) -> Option<Self> {
-        Self::apply(state, event)
-    }
-
-    fn columns(&self) -> Vec<Option<String>> {
-        exec_columns(self)
-    }
-}
-
-/// The types whose names begin so.
-fn types(prefixes: &[&str]) -> Vec<String> {
-    let wanted = |name: &&&str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-    EventData::TYPES.iter().filter(wanted).map(|name| (*name).to_owned()).collect()
 }
 
 /// How many rows of a kind are right, or the first one that is not.
-async fn all<T: Made>(
+async fn many(
     store: &dyn EventStore,
     floor: Position,
+    kind: &Kind,
     counts: &mut Refolded,
 ) -> Result<Result<u64, Finding>, StoreError> {
-    let (mut after, mut right) = (Uuid::nil(), 0);
-    while let Some(id) = store.next_shown(T::KIND, after).await? {
-        after = id;
-        match one::<T>(store, id, floor).await? {
+    let (mut after, mut right) = (Key::from_bytes(&[]), 0);
+    while let Some(key) = store.next_key(kind, &after).await? {
+        match one(store, kind, &key, floor).await? {
             Seen::Right => right += 1,
             Seen::Begun => counts.begun_before += 1,
             Seen::Wrong(finding) => return Ok(Err(finding)),
         }
+        after = key;
     }
     Ok(Ok(right))
 }
@@ -142,42 +92,59 @@ enum Seen {
     Wrong(Finding),
 }
 
-async fn one<T: Made>(store: &dyn EventStore, id: Uuid, floor: Position) -> Result<Seen, StoreError> {
+/// How a row and what the events make of it differ, if they do.
+async fn differs(
+    store: &dyn EventStore,
+    kind: &Kind,
+    key: &Key,
+    made: &Slot,
+) -> Result<Option<String>, StoreError> {
+    let what = kind.name;
+    let row = store.whole_row(kind.name, key).await?;
+    Ok(match (row.as_ref().and_then(|row| Some((row, row.state.as_ref()?))), made.fields()) {
+        (None, None) => None,
+        (None, Some(_)) => Some(format!("the {what} {key} has events and is not shown")),
+        (Some(_), None) => Some(format!("the {what} {key} is shown and has no events")),
+        (Some((row, state)), Some(fields)) => {
+            let right = row.columns == row_columns(&fields) && made.is_written_as(state);
+            (!right).then(|| format!("what is shown of the {what} {key} is not what its events say"))
+        }
+    })
+}
+
+async fn one(store: &dyn EventStore, kind: &Kind, key: &Key, floor: Position) -> Result<Seen, StoreError> {
     let mut looks = 0;
     loop {
-        let row = store.shown(T::KIND, id).await?;
-        let (mut made, mut last): (Option<T>, Position) = (None, Position::ZERO);
-        walk(store, &T::filter(id), |position, event| {
-            made = T::apply(made.take(), event);
-            last = position;
+        let (mut made, mut last) = (kind.empty(), Position::ZERO);
+        // The row is read after the events: while it is newer than those, they are read again.
+        walk(store, &filter(kind, key), |position, event| {
+            if kind.changed_by(event).as_ref() == Some(key) {
+                made.apply(event);
+                last = position;
+            }
         })
         .await?;
-        let fits = match (&row, &made) {
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-            (Some(row), Some(made)) => {
-                row.columns == made.columns()
-                    && serde_json::from_str::<T>(&row.state).is_ok_and(|shown| shown == *made)
-            }
-        };
-        if fits {
-            return Ok(Seen::Right);
-        }
-        if made.is_none() && floor > Position::ZERO {
+        let Some(explanation) = differs(store, kind, key, &made).await? else { return Ok(Seen::Right) };
+        if made.is_empty() && floor > Position::ZERO {
             return Ok(Seen::Begun);
         }
         looks += 1;
         if looks == LOOKS {
-            let what = T::NAME;
-            let explanation = match (&row, &made) {
-                (None, _) => format!("the {what} {id} has events and is not shown"),
-                (Some(_), None) => format!("the {what} {id} is shown and has no events"),
-                (Some(_), Some(_)) => format!("what is shown of the {what} {id} is not what its events say"),
-            };
             return Ok(Seen::Wrong(Finding { position: last, fault: Fault::ReadModel, explanation }));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
+}
+
+/// Which events make the state of one thing.
+fn filter(kind: &Kind, key: &Key) -> AuditFilter {
+    let id = <[u8; 16]>::try_from(key.as_bytes()).unwrap_or_default();
+    let (sandbox, exec) = match kind.found_by {
+        FoundBy::Sandbox => (Some(SandboxId::from_bytes(id)), None),
+        FoundBy::Exec => (None, Some(ExecId::from_bytes(id))),
+        FoundBy::Category => (None, None),
+    };
+    AuditFilter { sandbox, exec, types: kind.types(), ..AuditFilter::default() }
 }
 
 async fn walk(
@@ -205,61 +172,60 @@ async fn walk(
     }
 }
 
-/// Templates and webhooks: few, and looked at all at once.
-async fn small(store: &dyn EventStore, floor: Position) -> Result<Result<Refolded, Finding>, StoreError> {
-    let mut counts = Refolded::default();
-    let filter = AuditFilter { types: types(&["template.", "webhook."]), ..AuditFilter::default() };
-    let mut templates: BTreeMap<(TenantId, String), Template> = BTreeMap::new();
-    let mut webhooks: BTreeMap<WebhookId, WebhookState> = BTreeMap::new();
+/// Looks at all things of a kind of which there are few at once, and again after a pause while something is wrong.
+async fn few(
+    store: &dyn EventStore,
+    floor: Position,
+    kind: &Kind,
+    counts: &mut Refolded,
+    mut pause: impl AsyncFnMut(),
+) -> Result<Result<u64, Finding>, StoreError> {
+    let mut looks = 1;
+    loop {
+        match look(store, floor, kind).await? {
+            Ok((right, begun_before)) => {
+                // Of what one look saw: the same row is seen in each.
+                counts.begun_before += begun_before;
+                return Ok(Ok(right));
+            }
+            Err(finding) if looks == LOOKS => return Ok(Err(finding)),
+            Err(_) => {}
+        }
+        looks += 1;
+        pause().await;
+    }
+}
+
+/// How many are right, and how many began before the log did.
+async fn look(
+    store: &dyn EventStore,
+    floor: Position,
+    kind: &Kind,
+) -> Result<Result<(u64, u64), Finding>, StoreError> {
+    let filter = AuditFilter { types: kind.types(), ..AuditFilter::default() };
+    let mut made: BTreeMap<Key, Slot> = BTreeMap::new();
     walk(store, &filter, |_, event| {
-        if let EventData::Template(TemplateEvent::Saved(saved)) = &event.data {
-            templates.insert((event.tenant.clone(), saved.template.name.clone()), saved.template.clone());
-        } else if let EventData::Template(TemplateEvent::Deleted(deleted)) = &event.data {
-            templates.remove(&(event.tenant.clone(), deleted.name.clone()));
-        } else if let Some(id) = event.data.webhook()
-            && let Some(state) = WebhookState::apply(webhooks.remove(&id), event)
-        {
-            webhooks.insert(id, state);
+        if let Some(key) = kind.changed_by(event) {
+            made.entry(key).or_insert_with(|| kind.empty()).apply(event);
         }
     })
     .await?;
-    let wrong =
-        |explanation: String| Err(Finding { position: Position::ZERO, fault: Fault::ReadModel, explanation });
-    let shown: BTreeMap<(TenantId, String), Template> = store
-        .all_templates()
-        .await?
-        .into_iter()
-        .map(|(tenant, template)| ((tenant, template.name.clone()), template))
-        .collect();
-    for (key, template) in &shown {
-        match templates.get(key) {
-            Some(made) if made == template => {}
-            None if floor > Position::ZERO => counts.begun_before += 1,
-            _ => {
-                return Ok(wrong(format!(
-                    "the template {:?} of {} is not what its events say",
-                    key.1, key.0
-                )));
+    let shown = store.rows(&RowQuery { kind: kind.name, ..RowQuery::default() }).await?;
+    for row in shown {
+        made.entry(row.key).or_insert_with(|| kind.empty());
+    }
+    let (mut right, mut begun_before) = (0, 0);
+    for (key, slot) in &made {
+        match differs(store, kind, key, slot).await? {
+            None if slot.is_empty() => {}
+            None => right += 1,
+            Some(_) if slot.is_empty() && floor > Position::ZERO => begun_before += 1,
+            Some(explanation) => {
+                return Ok(Err(Finding { position: Position::ZERO, fault: Fault::ReadModel, explanation }));
             }
         }
     }
-    if let Some(key) = templates.keys().find(|key| !shown.contains_key(*key)) {
-        return Ok(wrong(format!("the template {:?} of {} has events and is not shown", key.1, key.0)));
-    }
-    let (_, shown) = store.webhooks().await?;
-    for state in &shown {
-        match webhooks.remove(&state.webhook.id) {
-            Some(made) if made == *state => {}
-            None if floor > Position::ZERO => counts.begun_before += 1,
-            _ => return Ok(wrong(format!("the webhook {} is not what its events say", state.webhook.id))),
-        }
-    }
-    if let Some(id) = webhooks.keys().next() {
-        return Ok(wrong(format!("the webhook {id} has events and is not shown")));
-    }
-    counts.templates = templates.len() as u64;
-    counts.webhooks = shown.len() as u64;
-    Ok(Ok(counts))
+    Ok(Ok((right, begun_before)))
 }
 
 #[cfg(test)]

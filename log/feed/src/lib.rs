@@ -4,6 +4,7 @@
 //! knows nothing of NATS or SQL: the one is behind [`transport::Log`], the other behind [`record::EventStore`].
 
 mod feed;
+mod held;
 mod links;
 mod usage;
 mod view;
@@ -12,6 +13,7 @@ mod webhooks;
 pub use feed::{
     After, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded, RecorderTrouble, Topic,
 };
+pub use held::Held;
 pub use links::{Link, Links};
 pub use usage::Usage;
 pub use view::{NodeStatus, View};

@@ -3,20 +3,21 @@
 //! Started from the read models, kept current from the feed. It holds the live sandboxes, those that ended in the last
 //! minute, the templates, the webhooks, and which nodes have shown signs of life.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use events::{
-    Category, EventData, NodeId, ProviderName, SandboxId, SandboxPhase, SandboxState, Template,
-    TemplateEvent, TenantId, WebhookId, WebhookState,
+    Aggregate, Category, Key, NodeId, ProviderName, Registry, SandboxId, SandboxPhase, SandboxState,
+    Template, TemplateState, TenantId, WebhookId, WebhookState,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use transport::{Heartbeat, Log};
 
-use crate::{After, Feed, FeedError, Links, Recorded, Topic, Usage, Webhooks};
+use crate::{After, Feed, FeedError, Held, Links, Recorded, Topic, Usage};
 
 /// A node that has been silent for longer is not counted on.
 const NODE_SILENCE: Duration = Duration::from_secs(5);
@@ -33,8 +34,8 @@ pub struct View {
 
 struct Inner {
     sandboxes: DashMap<SandboxId, Slot>,
-    templates: DashMap<(TenantId, String), Template>,
-    webhooks: Mutex<Webhooks>,
+    /// Kinds of which there are few, by their names.
+    held: Mutex<HashMap<&'static str, Held>>,
     links: Mutex<Links>,
     usage: Mutex<Usage>,
     nodes: DashMap<NodeId, (Heartbeat, Instant)>,
@@ -54,23 +55,23 @@ pub struct NodeStatus {
 impl View {
     /// Loads the read models and follows the feed from there.
     pub async fn start(log: &Log, feed: &Feed) -> Result<Self, FeedError> {
+        Self::start_with(log, feed, &Registry::default()).await
+    }
+
+    /// The same, with kinds of things of its own.
+    pub async fn start_with(log: &Log, feed: &Feed, registry: &Registry) -> Result<Self, FeedError> {
         let mut beats = log.heartbeats().await.map_err(|_| FeedError::Disconnected)?;
         let (position, live) = feed.store().live_sandboxes().await?;
         // Later than the position: what happened in between is counted again, which changes nothing.
         let running = feed.store().live_execs().await?;
-        let templates = feed.store().all_templates().await?;
-        let (_, webhooks) = Webhooks::load(&**feed.store()).await?;
+        let held = Held::load_all(&**feed.store(), registry).await?;
         let links = Links::load(&**feed.store()).await?;
         let mut reader = feed.subscribe(Topic::All, After::Position(position));
         let stop = CancellationToken::new();
         let view = Self {
             inner: Arc::new(Inner {
                 sandboxes: live.into_iter().map(|state| (state.id, slot(state))).collect(),
-                templates: templates
-                    .into_iter()
-                    .map(|(tenant, item)| ((tenant, item.name.clone()), item))
-                    .collect(),
-                webhooks: Mutex::new(webhooks),
+                held: Mutex::new(held),
                 links: Mutex::new(links),
                 usage: Mutex::new(Usage::with(running)),
                 nodes: DashMap::new(),
@@ -204,22 +205,26 @@ impl View {
         free.saturating_sub(waiting)
     }
 
+    /// A tenant's thing, of a kind of which there are few.
+    pub fn get<A: Aggregate>(&self, tenant: &TenantId, key: &Key) -> Option<A> {
+        let held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(A::KIND)?.get(key).filter(|state: &&A| state.fields().tenant == *tenant).cloned()
+    }
+
+    /// All of a tenant's that have not ended, by their keys, of a kind of which there are few.
+    pub fn list<A: Aggregate>(&self, tenant: &TenantId) -> Vec<A> {
+        let held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(A::KIND).map(|held| held.of(tenant)).unwrap_or_default()
+    }
+
     /// One template.
     pub fn template(&self, tenant: &TenantId, name: &str) -> Option<Template> {
-        self.inner.templates.get(&(tenant.clone(), name.to_owned())).map(|entry| entry.value().clone())
+        self.get(tenant, &TemplateState::key_of(tenant, name)).map(|state: TemplateState| state.template)
     }
 
     /// All templates of a tenant, by name.
     pub fn templates(&self, tenant: &TenantId) -> Vec<Template> {
-        let mut templates: Vec<Template> = self
-            .inner
-            .templates
-            .iter()
-            .filter(|entry| entry.key().0 == *tenant)
-            .map(|entry| entry.value().clone())
-            .collect();
-        templates.sort_by(|a, b| a.name.cmp(&b.name));
-        templates
+        self.list(tenant).into_iter().map(|state: TemplateState| state.template).collect()
     }
 
     /// Looks at the viewer links that are good for something.
@@ -229,17 +234,12 @@ impl View {
 
     /// A tenant's webhook.
     pub fn webhook(&self, tenant: &TenantId, id: WebhookId) -> Option<WebhookState> {
-        let webhooks = self.inner.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
-        webhooks.get(id).filter(|state| state.tenant == *tenant).cloned()
+        self.get(tenant, &id.into())
     }
 
     /// All webhooks of a tenant, the oldest first.
     pub fn webhooks(&self, tenant: &TenantId) -> Vec<WebhookState> {
-        let webhooks = self.inner.webhooks.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut own: Vec<WebhookState> =
-            webhooks.iter().filter(|state| state.tenant == *tenant).cloned().collect();
-        own.sort_by_key(|state| state.webhook.id);
-        own
+        self.list(tenant)
     }
 }
 
@@ -251,19 +251,15 @@ impl Inner {
     fn apply(&self, recorded: &Recorded) {
         let event = &recorded.event;
         self.usage.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
-        if let EventData::Template(TemplateEvent::Saved(saved)) = &event.data {
-            let key = (event.tenant.clone(), saved.template.name.clone());
-            self.templates.insert(key, saved.template.clone());
-        } else if let EventData::Template(TemplateEvent::Deleted(deleted)) = &event.data {
-            self.templates.remove(&(event.tenant.clone(), deleted.name.clone()));
-        }
         if event.data.category() == Category::Access {
             self.links.lock().unwrap_or_else(PoisonError::into_inner).apply(recorded.position(), event);
             return;
         }
-        if event.data.category() == Category::Webhook {
-            self.webhooks.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
-        }
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values_mut()
+            .for_each(|held| held.apply(event));
         // Execs and files change nothing here, and they are the bulk.
         if event.data.category() != Category::Sandbox {
             return;

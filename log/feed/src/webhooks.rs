@@ -1,36 +1,39 @@
-//! All webhooks that there are, as the log says.
+//! Webhooks, in memory.
 
-use std::collections::HashMap;
-
-use events::{Event, Position, WebhookId, WebhookState};
+use events::{Event, Kind, Position, WebhookId, WebhookState};
 use record::{EventStore, StoreError};
 
+use crate::Held;
+
 /// The webhooks of all tenants.
-#[derive(Debug, Clone, Default)]
-pub struct Webhooks(HashMap<WebhookId, WebhookState>);
+#[derive(Debug)]
+pub struct Webhooks(Held);
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self(Held::none(Kind::of::<WebhookState>()))
+    }
+}
 
 impl Webhooks {
     /// What the log has made of them up to a position.
     pub async fn load(store: &dyn EventStore) -> Result<(Position, Self), StoreError> {
-        let (position, states) = store.webhooks().await?;
-        Ok((position, Self(states.into_iter().map(|state| (state.webhook.id, state)).collect())))
+        let (position, held) = Held::load(store, Kind::of::<WebhookState>()).await?;
+        Ok((position, Self(held)))
     }
 
     /// Takes in an event. Those that are not about webhooks change nothing.
     pub fn apply(&mut self, event: &Event) {
-        let Some(id) = event.data.webhook() else { return };
-        if let Some(state) = WebhookState::apply(self.0.remove(&id), event) {
-            self.0.insert(id, state);
-        }
+        self.0.apply(event);
     }
 
     /// One of them.
     pub fn get(&self, id: WebhookId) -> Option<&WebhookState> {
-        self.0.get(&id)
+        self.0.get(&id.into())
     }
 
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &WebhookState> {
-        self.0.values()
+        self.0.iter()
     }
 }

@@ -1,6 +1,6 @@
 use events::{
-    ChainHash, ChainPoint, Event, EventId, ExecId, ExecState, Frame, Position, RetentionClass, SandboxId,
-    SandboxState, StreamMark, Template, TenantId, WebhookId, WebhookState,
+    ChainHash, ChainPoint, Event, EventId, ExecId, Fields, Frame, Key, Kind, Position, RetentionClass,
+    SandboxId, Slot, StateError, StreamMark, TenantId,
 };
 
 use crate::AppendBody;
@@ -45,26 +45,26 @@ impl AppendEvent {
     }
 }
 
-/// A change of one template.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TemplateChange {
-    /// Whose.
-    pub tenant: TenantId,
-    /// Its name.
-    pub name: String,
-    /// What it is now; `None`: deleted.
-    pub template: Option<Template>,
+/// A row of the read models: what the log makes of one thing, and what it is found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Which kind of thing.
+    pub kind: &'static str,
+    /// Which one.
+    pub key: Key,
+    /// What it is found by.
+    pub fields: Fields,
+    /// The state as JSON; `None`: it was deleted.
+    pub state: Option<String>,
 }
 
-/// A change of one webhook.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WebhookChange {
-    /// Which.
-    pub id: WebhookId,
-    /// Whose.
-    pub tenant: TenantId,
-    /// What it is now; `None`: deleted.
-    pub state: Option<WebhookState>,
+impl Row {
+    /// The row of a thing that was just changed by an event of this tenant.
+    pub fn new(kind: &Kind, key: Key, slot: &Slot, tenant: TenantId) -> Result<Self, StateError> {
+        let deleted = || Fields { ended: true, ..Fields::new(tenant, "deleted") };
+        let fields = slot.fields().unwrap_or_else(deleted);
+        Ok(Self { kind: kind.name, key, fields, state: slot.write()? })
+    }
 }
 
 /// A key of sealed bodies that is made or destroyed.
@@ -98,7 +98,7 @@ pub struct Floor {
     pub checkpoint: EventId,
 }
 
-/// What one append adds. Every read model occurs at most once, in the state after the last event.
+/// What one append adds. Every thing occurs at most once, in the state after the last event.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AppendBatch {
     /// The position that the log must stand at.
@@ -107,14 +107,8 @@ pub struct AppendBatch {
     pub stream: StreamMark,
     /// The events, at `after + 1`, `after + 2` and so on.
     pub events: Vec<AppendEvent>,
-    /// Sandboxes that changed.
-    pub sandboxes: Vec<SandboxState>,
-    /// Execs that changed.
-    pub execs: Vec<ExecState>,
-    /// Templates that changed.
-    pub templates: Vec<TemplateChange>,
-    /// Webhooks that changed.
-    pub webhooks: Vec<WebhookChange>,
+    /// Things that changed.
+    pub rows: Vec<Row>,
     /// Keys that are made or destroyed.
     pub data_keys: Vec<DataKeyChange>,
     /// Floors of retention that rise.

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use events::{
-    ChainHash, ChainPoint, EventId, ExecId, ExecState, Frame, OutputStream, Position, RetentionClass,
-    SandboxId, SandboxState, Template, TenantId, WebhookId, WebhookState,
+    ChainHash, ChainPoint, EventId, ExecId, Frame, Key, Kind, OutputStream, Position, RetentionClass,
+    SandboxId, TenantId,
 };
 
 use crate::{AppendBatch, AppendError, Floor, StoreError, StoredBody};
@@ -158,23 +158,91 @@ pub struct BodyColumns {
     pub length: i64,
 }
 
-/// What has a row of its own in a read model, and is made of its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shown {
-    /// A sandbox.
-    Sandbox,
-    /// An exec.
-    Exec,
+/// Which events a reader wants, and how.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// What must hold of them.
+    pub filter: AuditFilter,
+    /// Only those after this position.
+    pub after: Position,
+    /// Only those up to and including this position; up to the end, when absent.
+    pub up_to: Option<Position>,
+    /// From the last one on backwards.
+    pub backwards: bool,
+    /// With their bodies, where those are kept.
+    pub bodies: bool,
+    /// An error if events that would have been read were dropped ([`StoreError::Trimmed`]); else they are left out in silence.
+    pub whole: bool,
+    /// At most so many.
+    pub limit: u32,
 }
 
-/// A row of a read model as it is stored.
+/// An event as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShownRow {
-    /// The columns that it is found by: sandboxes have tenant, owner, provider, node, ended and expires_at; execs have
-    /// tenant, sandbox, ended and started_at.
+pub struct FoundEvent {
+    /// The event. Its body is empty unless it was asked for.
+    pub frame: Frame,
+    /// How many bytes its body had, if it had one.
+    pub body_length: Option<u64>,
+}
+
+/// Which rows of the read models. An empty query wants all of the kind that were not deleted; what is set must all hold.
+///
+/// There are indexes for these: by keys; by tenant, for what has no parent, in the order of keys; by parent, the newest first or
+/// those that have not ended; by place, for what has not ended, in the order of keys.
+#[derive(Debug, Clone, Default)]
+pub struct RowQuery {
+    /// Which kind.
+    pub kind: &'static str,
+    /// Only these.
+    pub keys: Option<Vec<Key>>,
+    /// Only this tenant's.
+    pub tenant: Option<TenantId>,
+    /// Only parts of these.
+    pub parents: Option<Vec<Key>>,
+    /// Only what is or waits here.
+    pub place: Option<String>,
+    /// Only what has ended, or what has not.
+    pub ended: Option<bool>,
+    /// In which order.
+    pub order: Order,
+    /// At most so many; all, when absent.
+    pub limit: Option<u32>,
+}
+
+/// In which order rows come, and after which one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// By their keys, after this one.
+    Key(Option<Key>),
+    /// By falling keys, below this one.
+    FallingKey(Option<Key>),
+    /// The newest first: those before this one, by when it was made (in microseconds since 1970) and its key.
+    Newest(Option<(i64, Key)>),
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self::Key(None)
+    }
+}
+
+/// A row with all that it is found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeRow {
+    /// What it is found by, as text: the columns of [`ROW_COLUMNS`](crate::ROW_COLUMNS).
     pub columns: Vec<Option<String>>,
-    /// What it says, as JSON.
-    pub state: String,
+    /// The state as JSON; `None`: it was deleted.
+    pub state: Option<String>,
+}
+
+/// A row as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRow {
+    /// Which one.
+    pub key: Key,
+    /// The state as JSON; `None`: it was deleted.
+    pub state: Option<String>,
 }
 
 /// The event log and its read models.
@@ -206,18 +274,8 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// after `batch.after`, without holes; a batch without events only moves the stream mark.
     async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError>;
 
-    /// Up to `limit` events after a position, in order. Events without their body where that is not kept any more; an error
-    /// where events themselves are not ([`StoreError::Trimmed`]), so that nothing is left out in silence.
-    async fn read(&self, filter: &EventFilter, after: Position, limit: u32)
-    -> Result<Vec<Frame>, StoreError>;
-
-    /// The same without bodies, which is quicker.
-    async fn read_headers(
-        &self,
-        filter: &EventFilter,
-        after: Position,
-        limit: u32,
-    ) -> Result<Vec<Frame>, StoreError>;
+    /// Events, in order. Without their body where that is not kept any more.
+    async fn events(&self, query: &EventQuery) -> Result<Vec<FoundEvent>, StoreError>;
 
     /// The first position whose event happened at or after an instant; the one after the head when none has. Events are
     /// in the order of their commits, and their times come from different clocks: near the instant this is off by as
@@ -234,25 +292,8 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<ChainedFrame>, StoreError>;
 
-    /// Up to `limit` events after a position and up to another, without their bodies; from the last one on backwards if
-    /// `backwards`. What is trimmed is left out in silence.
-    async fn read_audit(
-        &self,
-        filter: &AuditFilter,
-        after: Position,
-        up_to: Position,
-        backwards: bool,
-        limit: u32,
-    ) -> Result<Vec<AuditRow>, StoreError>;
-
-    /// The first thing of a kind after `after` in the order of ids, that there are events of or a row in its read model.
-    async fn next_shown(&self, kind: Shown, after: uuid::Uuid) -> Result<Option<uuid::Uuid>, StoreError>;
-
-    /// Its row.
-    async fn shown(&self, kind: Shown, id: uuid::Uuid) -> Result<Option<ShownRow>, StoreError>;
-
-    /// The ends of all chains, and the head that this is true at.
-    async fn chain_points(&self) -> Result<(Position, Vec<ChainPoint>), StoreError>;
+    /// The ends of all chains, or of one tenant's, and the head that this is true at.
+    async fn chain_ends(&self, tenant: Option<&TenantId>) -> Result<(Position, Vec<ChainPoint>), StoreError>;
 
     /// The first event that holds a byte at or after one of the two offsets; `None` while there is none.
     async fn output_start(
@@ -273,44 +314,21 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
         max_bytes: usize,
     ) -> Result<Vec<OutputChunk>, StoreError>;
 
-    /// One sandbox, terminal or not.
-    async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxState>, StoreError>;
+    /// Rows of the read models.
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<StoredRow>, StoreError>;
 
-    /// The same, if it is the tenant's. What is another's is looked for as long as what is nobody's, and not found.
-    async fn sandbox_of(&self, tenant: &TenantId, id: SandboxId) -> Result<Option<SandboxState>, StoreError>;
+    /// All of a kind that have not ended, and the head that this is true at.
+    async fn live_rows(&self, kind: &'static str) -> Result<(Position, Vec<StoredRow>), StoreError>;
 
-    /// A tenant's sandboxes, ended ones too, by falling id: at most `limit` of those below `before`.
-    async fn sandboxes(
-        &self,
-        tenant: &TenantId,
-        before: Option<SandboxId>,
-        limit: u32,
-    ) -> Result<Vec<SandboxState>, StoreError>;
+    /// The row of one thing with all that it is found by, deleted or not: what is stored, not what it should be.
+    async fn whole_row(&self, kind: &'static str, key: &Key) -> Result<Option<WholeRow>, StoreError>;
 
-    /// All sandboxes that are not terminal, and the head that this is true at.
-    async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError>;
-
-    /// One exec, ended or not.
-    async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError>;
-
-    /// The same, if it is the tenant's, as [`sandbox_of`](Self::sandbox_of).
-    async fn exec_of(&self, tenant: &TenantId, id: ExecId) -> Result<Option<ExecState>, StoreError>;
-
-    /// The execs of a sandbox, the newest first.
-    async fn execs(&self, sandbox: SandboxId, page: &ExecPage) -> Result<Vec<ExecState>, StoreError>;
-
-    /// All execs of which more may come: those that have not ended, and those whose output is open.
-    async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError>;
+    /// The first thing of a kind after `after` in the order of keys, that there are events of or a row.
+    async fn next_key(&self, kind: &Kind, after: &Key) -> Result<Option<Key>, StoreError>;
 
     /// Which of these events are in the log. Events of output are not found by their id: what is recorded of them is told
     /// by the state of their exec.
     async fn known_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError>;
-
-    /// A tenant's templates, by name.
-    async fn templates(&self, tenant: &TenantId) -> Result<Vec<Template>, StoreError>;
-
-    /// The templates of all tenants: what a view is loaded from.
-    async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError>;
 
     /// The keys of these sandboxes; those that have none are left out.
     async fn data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError>;
@@ -327,13 +345,6 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// The first event of the oldest sandbox or exec that is not terminal.
     async fn first_live(&self) -> Result<Option<Position>, StoreError>;
 
-    /// Up to `limit` events of type `audit.checkpoint` after a position, in order.
-    async fn checkpoints_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError>;
-
-    /// Up to `limit` events that make or revoke viewer links after a position, in order, of all tenants. What is trimmed is left
-    /// out in silence.
-    async fn links_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError>;
-
     /// Drops some of what is at or below the floor of a class, the oldest first. Zero: there is nothing left to drop.
     /// Bounded, so that appends come in between.
     async fn drop_some(&self, class: RetentionClass) -> Result<u64, StoreError>;
@@ -342,15 +353,6 @@ pub trait EventStore: std::fmt::Debug + Send + Sync + 'static {
     /// is nothing to do.
     async fn tidy(&self) -> Result<(), StoreError>;
 
-    /// One webhook, unless it was deleted.
-    async fn webhook(&self, id: WebhookId) -> Result<Option<WebhookState>, StoreError>;
-
-    /// The webhooks of all tenants, and the head that this is true at.
-    async fn webhooks(&self) -> Result<(Position, Vec<WebhookState>), StoreError>;
-
     /// Ends all connections, after which the files of the store are complete by themselves. It is of no use afterwards.
     async fn close(&self) {}
-
-    /// The newest link of a tenant's hash chain; [`ChainHash::GENESIS`] before the first event.
-    async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError>;
 }

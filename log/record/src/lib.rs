@@ -8,12 +8,17 @@ mod body;
 mod columns;
 mod error;
 mod event_store;
+mod layer;
+mod past;
+mod typed;
 
-pub use batch::{AppendBatch, AppendEvent, DataKeyChange, Floor, KeyFate, TemplateChange, WebhookChange};
+pub use batch::{AppendBatch, AppendEvent, DataKeyChange, Floor, KeyFate, Row};
 pub use body::{AppendBody, BodyStream, DATA_KEY, Encoding, StoredBody};
-pub use columns::{exec_columns, sandbox_columns, searchable, signed};
+pub use columns::{ROW_COLUMNS, row_columns, signed};
 pub use error::{AppendError, StoreError};
 pub use event_store::{
-    AuditFilter, AuditRow, BodyColumns, ChainedFrame, Columns, DataKey, EventFilter, EventStore, ExecPage,
-    Head, OutputChunk, Protection, Shown, ShownRow,
+    AuditFilter, AuditRow, BodyColumns, ChainedFrame, Columns, DataKey, EventFilter, EventQuery, EventStore,
+    ExecPage, FoundEvent, Head, Order, OutputChunk, Protection, RowQuery, StoredRow, WholeRow,
 };
+pub use layer::{Layer, Layered};
+pub use past::Past;

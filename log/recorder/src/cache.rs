@@ -10,7 +10,7 @@ pub(super) struct Cache<K, V> {
     capacity: usize,
 }
 
-impl<K: Hash + Eq + Copy, V> Cache<K, V> {
+impl<K: Hash + Eq, V> Cache<K, V> {
     /// A cache that keeps at least the `capacity` entries that were used last, and at most about twice as many.
     pub fn new(capacity: usize) -> Self {
         Self { hot: HashMap::new(), cold: HashMap::new(), capacity }

@@ -23,8 +23,9 @@ mod run;
 mod steady_clock;
 
 pub use encoder::{Encode, EncodeError, Encoder, Sealing};
+pub use events::DropReason;
 pub use jetstream::JetStreamTransport;
-pub use numberer::{Draft, DraftError, DropReason, Incoming, Known, Missing, Numberer};
+pub use numberer::{Draft, DraftError, Incoming, Known, Missing, Numberer};
 pub use queries::serve_queries;
 pub use retention::{RetainError, Retention, RetentionPolicy, Tell, retain};
 pub use run::{Messages, RecorderConfig, Transport, run, run_with};

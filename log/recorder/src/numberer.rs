@@ -4,17 +4,17 @@ use std::sync::Arc;
 use audit::link;
 use bytes::Bytes;
 use events::{
-    Category, ChainHash, ChainPoint, DecodeError, Event, EventData, EventId, ExecEvent, ExecExited, ExecId,
-    ExecKilled, ExecOutput, ExecState, ExecTimedOut, Frame, Gone, LogEvent, LogTrimmed, MissingBody,
-    NodeEvent, NodeId, OutputMark, OutputStream, Position, SandboxEvent, SandboxId, SandboxPhase,
-    SandboxState, StreamMark, TemplateEvent, TenantId, WebhookEvent, WebhookId, WebhookState,
+    Aggregate, Category, ChainHash, ChainPoint, DecodeError, DropReason, Event, EventData, EventId,
+    ExecEvent, ExecState, Frame, Gone, Key, LogEvent, LogTrimmed, MissingBody, NodeEvent, NodeId, OutputMark,
+    Position, Registry, SandboxEvent, SandboxId, SandboxPhase, SandboxState, Slot, StateError, StreamMark,
+    TenantId,
 };
-use record::{AppendBatch, AppendBody, AppendEvent, Floor, Head, TemplateChange, WebhookChange};
+use record::{AppendBatch, AppendBody, AppendEvent, Floor, Head, Row};
 
 use super::cache::Cache;
 use super::encoder::{Encode, EncodeError};
 
-/// Sandboxes and execs (each) that stay in memory between batches; others are read from the store when they are needed.
+/// Things of each kind that stay in memory between batches; others are read from the store when they are needed.
 const CACHED_STATES: usize = 2_000;
 
 /// An event that has arrived.
@@ -35,30 +35,11 @@ impl Incoming {
     }
 }
 
-/// Why an event is not recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DropReason {
-    /// It is recorded already.
-    Duplicate,
-    /// Something before it is not recorded. It will come again, after that.
-    Gap,
-    /// What it is about has ended.
-    AfterEnd,
-    /// It contradicts the record: an exec in another sandbox, a sandbox of another tenant.
-    Contradiction,
-    /// It is not for the executor to say that says it: of another node's sandbox, or nothing that executors say.
-    Foreign,
-}
-
 /// What must be known before a batch can be drafted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Missing {
-    /// Sandboxes to load.
-    pub sandboxes: BTreeSet<SandboxId>,
-    /// Execs to load.
-    pub execs: BTreeSet<ExecId>,
-    /// Webhooks to load.
-    pub webhooks: BTreeSet<WebhookId>,
+    /// Things to load, by the name of their kind.
+    pub things: BTreeMap<&'static str, BTreeSet<Key>>,
     /// Tenants whose newest link is needed.
     pub tenants: BTreeSet<TenantId>,
 }
@@ -66,12 +47,8 @@ pub struct Missing {
 /// What the store says about [`Missing`] things. What is not in it does not exist.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// Sandboxes.
-    pub sandboxes: HashMap<SandboxId, SandboxState>,
-    /// Execs.
-    pub execs: HashMap<ExecId, ExecState>,
-    /// Webhooks.
-    pub webhooks: HashMap<WebhookId, WebhookState>,
+    /// Things, by the name of their kind.
+    pub things: HashMap<(&'static str, Key), Slot>,
     /// Newest links.
     pub links: HashMap<TenantId, ChainHash>,
 }
@@ -85,6 +62,9 @@ pub enum DraftError {
     /// A body could not be brought into the form in which it is kept.
     #[error(transparent)]
     Body(#[from] EncodeError),
+    /// A state could not be written down.
+    #[error("cannot write down what is known of a thing")]
+    State(#[from] StateError),
 }
 
 /// A batch that is ready for the store.
@@ -96,6 +76,8 @@ pub struct Draft {
     pub dropped: Vec<(EventId, DropReason)>,
     /// Those of them that somebody said who had no business to.
     pub foreign: Vec<Frame>,
+    /// The execs that changed, as they are after it.
+    pub execs: Vec<ExecState>,
 }
 
 /// Decides what is recorded, and numbers it. Pure: it is told everything it must know.
@@ -106,9 +88,9 @@ pub struct Draft {
 pub struct Numberer {
     head: Position,
     links: HashMap<TenantId, ChainHash>,
-    sandboxes: Cache<SandboxId, Option<SandboxState>>,
-    execs: Cache<ExecId, Option<ExecState>>,
-    webhooks: Cache<WebhookId, Option<WebhookState>>,
+    registry: Registry,
+    /// What is known of things, in the order of the kinds.
+    things: Vec<Cache<Key, Slot>>,
     /// Where sandboxes are, or were until their end.
     nodes: Cache<SandboxId, NodeId>,
 }
@@ -116,14 +98,23 @@ pub struct Numberer {
 impl Numberer {
     /// One that goes on from a head.
     pub fn new(head: &Head) -> Self {
+        Self::with(head, Registry::default())
+    }
+
+    /// The same, with kinds of things of its own.
+    pub fn with(head: &Head, registry: Registry) -> Self {
         Self {
             head: head.position,
             links: HashMap::new(),
-            sandboxes: Cache::new(CACHED_STATES),
-            execs: Cache::new(CACHED_STATES),
-            webhooks: Cache::new(CACHED_STATES),
+            things: registry.kinds().iter().map(|_| Cache::new(CACHED_STATES)).collect(),
             nodes: Cache::new(CACHED_STATES),
+            registry,
         }
+    }
+
+    /// The kinds of things that it keeps.
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Where the next event goes after.
@@ -136,38 +127,31 @@ impl Numberer {
     /// With `trusting`, an exec that says that it starts is taken for a new one without a look: nearly all are. The
     /// store refuses a second start of an exec; then the batch is drafted again without trust.
     pub fn missing(&mut self, incoming: &[Incoming], trusting: bool) -> Missing {
-        self.sandboxes.trim();
-        self.execs.trim();
-        self.webhooks.trim();
+        self.things.iter_mut().for_each(Cache::trim);
         self.nodes.trim();
         let mut missing = Missing::default();
         for Incoming { event, node, .. } in incoming {
-            if let (Some(_), Some(sandbox)) = (node, event.sandbox)
-                && !self.sandboxes.contains(&sandbox)
-            {
-                missing.sandboxes.insert(sandbox);
-            }
             if !self.links.contains_key(&event.tenant) {
                 missing.tenants.insert(event.tenant.clone());
             }
-            if let Some(webhook) = changed_webhook(event)
-                && !self.webhooks.contains(&webhook)
-            {
-                missing.webhooks.insert(webhook);
-            }
-            if let Some(exec) = event.data.exec() {
-                if self.execs.contains(&exec) || missing.execs.contains(&exec) {
+            for (kind, known) in self.registry.kinds().iter().zip(&mut self.things) {
+                // Whether an executor may say it is in the state of the sandbox.
+                if let (Some(_), Some(sandbox)) = (node, event.sandbox)
+                    && kind.name == SandboxState::KIND
+                    && !known.contains(&sandbox.into())
+                {
+                    missing.things.entry(kind.name).or_default().insert(sandbox.into());
+                }
+                let Some(key) = kind.changed_by(event) else { continue };
+                let asked = missing.things.get(kind.name).is_some_and(|keys| keys.contains(&key));
+                if asked || known.contains(&key) {
                     continue;
                 }
-                if trusting && matches!(event.data, EventData::Exec(ExecEvent::Started(_))) {
-                    self.execs.insert(exec, None);
+                if trusting && kind.begins_once(event) {
+                    known.insert(key, kind.empty());
                 } else {
-                    missing.execs.insert(exec);
+                    missing.things.entry(kind.name).or_default().insert(key);
                 }
-            } else if let Some(sandbox) = changed_sandbox(event)
-                && !self.sandboxes.contains(&sandbox)
-            {
-                missing.sandboxes.insert(sandbox);
             }
         }
         missing
@@ -175,14 +159,11 @@ impl Numberer {
 
     /// Takes in what was missing.
     pub fn learn(&mut self, missing: Missing, mut known: Known) {
-        for id in missing.sandboxes {
-            self.sandboxes.insert(id, known.sandboxes.remove(&id));
-        }
-        for id in missing.execs {
-            self.execs.insert(id, known.execs.remove(&id));
-        }
-        for id in missing.webhooks {
-            self.webhooks.insert(id, known.webhooks.remove(&id));
+        for (kind, things) in self.registry.kinds().iter().zip(&mut self.things) {
+            for key in missing.things.get(kind.name).into_iter().flatten() {
+                let slot = known.things.remove(&(kind.name, key.clone())).unwrap_or_else(|| kind.empty());
+                things.insert(key.clone(), slot);
+            }
         }
         for tenant in missing.tenants {
             let link = known.links.remove(&tenant).unwrap_or(ChainHash::GENESIS);
@@ -216,11 +197,11 @@ impl Numberer {
             },
             dropped: Vec::new(),
             foreign: Vec::new(),
+            execs: Vec::new(),
         };
         let mut ids = HashSet::with_capacity(incoming.len());
-        let (mut sandboxes, mut execs) = (BTreeSet::new(), BTreeSet::new());
+        let mut changed: BTreeMap<(usize, Key), TenantId> = BTreeMap::new();
         let mut tenants: BTreeMap<TenantId, Position> = BTreeMap::new();
-        let mut webhooks = BTreeMap::new();
         for incoming in incoming {
             let id = incoming.event.id;
             let judged = if recorded.contains(&id) || ids.contains(&id) {
@@ -242,27 +223,7 @@ impl Numberer {
             ids.insert(id);
             self.head = self.head.next();
             frame.position = self.head;
-            if let Some(exec) = event.data.exec() {
-                let state = self.execs.remove(&exec).flatten();
-                self.execs.insert(exec, ExecState::apply(state, &event));
-                execs.insert(exec);
-            } else if let Some(sandbox) = changed_sandbox(&event) {
-                let state = self.sandboxes.remove(&sandbox).flatten();
-                // Its end forgets where it was.
-                let before = state.as_ref().and_then(SandboxState::node).cloned();
-                let state = SandboxState::apply(state, &event);
-                if let Some(node) = state.as_ref().and_then(SandboxState::node).cloned().or(before) {
-                    self.nodes.insert(sandbox, node);
-                }
-                self.sandboxes.insert(sandbox, state);
-                sandboxes.insert(sandbox);
-            }
-            if let Some(webhook) = changed_webhook(&event) {
-                let state = self.webhooks.remove(&webhook).flatten();
-                self.webhooks.insert(webhook, WebhookState::apply(state, &event));
-                webhooks.insert(webhook, event.tenant.clone());
-            }
-            note_template(&event, &mut draft.batch.templates);
+            self.apply(&event, &mut changed);
             note_floor(&event, &mut draft.batch.floors);
             let previous = self.links.get(&event.tenant).copied().unwrap_or(ChainHash::GENESIS);
             let body = encoder.encode(&event, &frame)?;
@@ -288,17 +249,13 @@ impl Numberer {
             draft.batch.events.push(AppendEvent::new(&event, frame, body, hash));
         }
         draft.batch.data_keys = encoder.key_changes();
-        let states = sandboxes.iter().filter_map(|id| self.sandboxes.get(id)?.clone());
-        draft.batch.sandboxes = states.collect();
-        let states = execs.iter().filter_map(|id| self.execs.get(id)?.clone());
-        draft.batch.execs = states.collect();
-        draft.batch.webhooks = webhooks
-            .into_iter()
-            .map(|(id, tenant)| {
-                let state = self.webhooks.get(&id).cloned().flatten();
-                WebhookChange { id, tenant, state }
-            })
-            .collect();
+        for ((index, key), tenant) in changed {
+            let (kind, Some(slot)) = (&self.registry.kinds()[index], self.things[index].get(&key)) else {
+                continue;
+            };
+            draft.execs.extend(slot.state::<ExecState>().cloned());
+            draft.batch.rows.push(Row::new(kind, key, slot, tenant)?);
+        }
         draft.batch.chain_heads = tenants
             .into_iter()
             .filter_map(|(tenant, position)| {
@@ -307,6 +264,29 @@ impl Numberer {
             })
             .collect();
         Ok(draft)
+    }
+
+    /// Changes what is known by an event that is recorded.
+    fn apply(&mut self, event: &Event, changed: &mut BTreeMap<(usize, Key), TenantId>) {
+        for (index, (kind, things)) in self.registry.kinds().iter().zip(&mut self.things).enumerate() {
+            let Some(key) = kind.changed_by(event) else { continue };
+            let mut slot = things.remove(&key).unwrap_or_else(|| kind.empty());
+            let node = |slot: &Slot| slot.state::<SandboxState>().and_then(SandboxState::node).cloned();
+            // Its end forgets where it was.
+            let before = node(&slot);
+            slot.apply(event);
+            if let (Some(node), Some(sandbox)) = (node(&slot).or(before), event.sandbox) {
+                self.nodes.insert(sandbox, node);
+            }
+            things.insert(key.clone(), slot);
+            changed.insert((index, key), event.tenant.clone());
+        }
+    }
+
+    /// The state of one thing, if it is known.
+    fn state<A: Aggregate>(&mut self, key: &Key) -> Option<&A> {
+        let index = self.registry.kinds().iter().position(|kind| kind.name == A::KIND)?;
+        self.things[index].get(key)?.state()
     }
 
     /// Whether whoever says it may. The transport lets an executor speak for its own node only; which sandboxes are on that
@@ -320,7 +300,7 @@ impl Numberer {
         let Some(sandbox) = event.sandbox else {
             return if event.data.category() == Category::Node { Ok(()) } else { Err(DropReason::Foreign) };
         };
-        let Some(state) = self.sandboxes.get(&sandbox).and_then(Option::as_ref) else {
+        let Some(state) = self.state::<SandboxState>(&sandbox.into()) else {
             // It comes again when the request is there.
             return Err(DropReason::Gap);
         };
@@ -332,8 +312,8 @@ impl Numberer {
         if open && event.data.category() == Category::Sandbox {
             return Ok(());
         }
-        let node = state.node().or_else(|| self.nodes.get(&sandbox));
-        match node {
+        let node = state.node().cloned();
+        match node.as_ref().or_else(|| self.nodes.get(&sandbox)) {
             Some(node) if node.as_str() == &**speaker => Ok(()),
             Some(_) | None => Err(DropReason::Foreign),
         }
@@ -341,15 +321,15 @@ impl Numberer {
 
     /// How many bytes of the body are recorded already (of output; zero of everything else), or why it is dropped.
     fn judge(&mut self, event: &Event) -> Result<usize, DropReason> {
-        if let EventData::Exec(said) = &event.data {
-            let state = self.execs.get(&said.exec()).and_then(Option::as_ref);
-            return judge_exec(state, event, said);
+        let mut skip = 0;
+        for (kind, things) in self.registry.kinds().iter().zip(&mut self.things) {
+            let Some(key) = kind.changed_by(event) else { continue };
+            skip = skip.max(match things.get(&key) {
+                Some(slot) => slot.judge(event)?,
+                None => kind.empty().judge(event)?,
+            });
         }
-        let (Some(sandbox), EventData::Sandbox(said)) = (event.sandbox, &event.data) else {
-            return Ok(0);
-        };
-        let state = self.sandboxes.get(&sandbox).and_then(Option::as_ref);
-        judge_sandbox(state, event, said).map(|()| 0)
+        Ok(skip)
     }
 }
 
@@ -366,123 +346,6 @@ const fn named_node(data: &EventData) -> Option<&NodeId> {
     } else {
         None
     }
-}
-
-fn judge_exec(state: Option<&ExecState>, event: &Event, said: &ExecEvent) -> Result<usize, DropReason> {
-    let Some(sandbox) = event.sandbox else {
-        return Err(DropReason::Contradiction);
-    };
-    if let Some(state) = state {
-        if state.tenant != event.tenant || state.sandbox != sandbox {
-            return Err(DropReason::Contradiction);
-        }
-        // Viewers come and go also before an exec begins, and long after it has ended.
-        if said.word().beside {
-            return Ok(0);
-        }
-        if state.is_over() {
-            return Err(DropReason::AfterEnd);
-        }
-        if state.output_open && !matches!(said, ExecEvent::Output(_) | ExecEvent::OutputClosed(_)) {
-            return Err(DropReason::AfterEnd);
-        }
-    }
-    let begun = || state.filter(|state| !state.pending).ok_or(DropReason::Gap);
-    match said {
-        ExecEvent::Requested(_) if state.is_none() => Ok(0),
-        ExecEvent::Started(_) if state.is_none_or(|state| state.pending) => Ok(0),
-        ExecEvent::Requested(_) | ExecEvent::Started(_) => Err(DropReason::Duplicate),
-        ExecEvent::Failed(_) | ExecEvent::OutcomeUnknown(_) => Ok(0),
-        ExecEvent::Output(output) => judge_output(begun()?.recorded(output.stream), output),
-        ExecEvent::Exited(ExecExited { ended, .. })
-        | ExecEvent::TimedOut(ExecTimedOut { ended, .. })
-        | ExecEvent::Killed(ExecKilled { ended, .. }) => {
-            follows(begun()?, ended.stdout_bytes, ended.stderr_bytes)
-        }
-        ExecEvent::OutputClosed(closed) => {
-            // It follows an end that says that the output stays open.
-            let state = Some(begun()?).filter(|state| state.output_open).ok_or(DropReason::Gap)?;
-            follows(state, closed.stdout_bytes, closed.stderr_bytes)
-        }
-        ExecEvent::Input(_)
-        | ExecEvent::Resized(_)
-        | ExecEvent::Signaled(_)
-        | ExecEvent::Attached(_)
-        | ExecEvent::Detached(_) => begun().map(|_| 0),
-    }
-}
-
-/// Whether all output that is to come before an event is recorded.
-fn follows(state: &ExecState, stdout_bytes: u64, stderr_bytes: u64) -> Result<usize, DropReason> {
-    let complete = stdout_bytes <= state.recorded(OutputStream::Stdout)
-        && stderr_bytes <= state.recorded(OutputStream::Stderr);
-    if complete { Ok(0) } else { Err(DropReason::Gap) }
-}
-
-fn judge_output(recorded: u64, output: &ExecOutput) -> Result<usize, DropReason> {
-    let end = output.offset.checked_add(output.bytes.len() as u64).ok_or(DropReason::Contradiction)?;
-    if output.offset > recorded {
-        return Err(DropReason::Gap);
-    }
-    if end <= recorded {
-        return Err(DropReason::Duplicate);
-    }
-    // Less than the length of the bytes, by the check above.
-    Ok((recorded - output.offset) as usize)
-}
-
-fn judge_sandbox(state: Option<&SandboxState>, event: &Event, said: &SandboxEvent) -> Result<(), DropReason> {
-    let Some(state) = state else {
-        // Nobody could tell a second end from the first, and what it was asked to be is what its state begins with. It is
-        // told again once the request is there.
-        return if said.word().begins { Ok(()) } else { Err(DropReason::Gap) };
-    };
-    if state.tenant != event.tenant {
-        return Err(DropReason::Contradiction);
-    }
-    // A sandbox begins once, on one node, whoever tells it; and its end is asked for once.
-    let told = match said {
-        SandboxEvent::Requested(_) => return Err(DropReason::Duplicate),
-        SandboxEvent::Running(_) => matches!(state.phase, SandboxPhase::Running { .. }),
-        SandboxEvent::Starting(starting) => match &state.phase {
-            SandboxPhase::Starting { node } => *node == starting.node,
-            SandboxPhase::Requested => false,
-            SandboxPhase::Running { .. }
-            | SandboxPhase::Unhealthy { .. }
-            | SandboxPhase::Lost { .. }
-            | SandboxPhase::Failed { .. }
-            | SandboxPhase::Destroyed { .. } => true,
-        },
-        SandboxEvent::Destroying(_) => state.ending.is_some(),
-        SandboxEvent::Failed(_) | SandboxEvent::Destroyed(_) => false,
-        // What is said of one that has ended changes nothing of it, and is part of what happened.
-        SandboxEvent::Pulling(_)
-        | SandboxEvent::TtlExtended(_)
-        | SandboxEvent::Unhealthy(_)
-        | SandboxEvent::Lost(_)
-        | SandboxEvent::Erased(_) => return Ok(()),
-    };
-    if state.is_terminal() {
-        Err(DropReason::AfterEnd)
-    } else if told {
-        Err(DropReason::Duplicate)
-    } else {
-        Ok(())
-    }
-}
-
-/// The sandbox whose state the event changes.
-fn changed_sandbox(event: &Event) -> Option<SandboxId> {
-    event.sandbox.filter(|_| event.data.category() == Category::Sandbox)
-}
-
-/// The webhook whose state the event changes.
-fn changed_webhook(event: &Event) -> Option<WebhookId> {
-    let changes = !matches!(
-        event.data,
-        EventData::Webhook(WebhookEvent::Pinged(_)) | EventData::Webhook(WebhookEvent::PingEnded(_))
-    );
-    event.data.webhook().filter(|_| changes)
 }
 
 /// Takes bytes away from the front of output. It stays the same event, with the same id.
@@ -508,18 +371,6 @@ fn trim_marks(marks: &mut Vec<OutputMark>, skip: usize) {
     if let Some(later_us) = begun {
         marks.insert(0, OutputMark { at: 0, later_us });
     }
-}
-
-fn note_template(event: &Event, changes: &mut Vec<TemplateChange>) {
-    let (name, template) = if let EventData::Template(TemplateEvent::Saved(saved)) = &event.data {
-        (&saved.template.name, Some(saved.template.clone()))
-    } else if let EventData::Template(TemplateEvent::Deleted(deleted)) = &event.data {
-        (&deleted.name, None)
-    } else {
-        return;
-    };
-    changes.retain(|change| change.tenant != event.tenant || change.name != *name);
-    changes.push(TemplateChange { tenant: event.tenant.clone(), name: name.clone(), template });
 }
 
 fn note_floor(event: &Event, floors: &mut Vec<Floor>) {

@@ -66,8 +66,7 @@ struct Record {
     numberer: Numberer,
     frames: Vec<Frame>,
     events: Vec<Event>,
-    sandboxes: HashMap<SandboxId, SandboxState>,
-    execs: HashMap<ExecId, ExecState>,
+    rows: HashMap<(&'static str, Key), Row>,
     links: HashMap<TenantId, ChainHash>,
 }
 
@@ -77,8 +76,7 @@ impl Record {
             numberer: Numberer::new(&Head::default()),
             frames: vec![],
             events: vec![],
-            sandboxes: HashMap::new(),
-            execs: HashMap::new(),
+            rows: HashMap::new(),
             links: HashMap::new(),
         }
     }
@@ -101,12 +99,13 @@ impl Record {
         let incoming: Vec<Incoming> =
             events.into_iter().map(|event| Incoming { node: node.clone(), ..decoded(event) }).collect();
         let missing = self.numberer.missing(&incoming, false);
-        let known = Known {
-            sandboxes: self.sandboxes.clone(),
-            execs: self.execs.clone(),
-            links: self.links.clone(),
-            ..Known::default()
+        let kinds = Registry::default();
+        let slot = |row: &Row| {
+            let kind = kinds.kinds().iter().find(|kind| kind.name == row.kind).unwrap();
+            Some(((row.kind, row.key.clone()), kind.read(row.state.as_ref()?).unwrap()))
         };
+        let known =
+            Known { things: self.rows.values().filter_map(slot).collect(), links: self.links.clone() };
         self.numberer.learn(missing, known);
         let checked: HashSet<EventId> = Numberer::ids_to_check(&incoming).into_iter().collect();
         let recorded = self.events.iter().map(|event| event.id).filter(|id| checked.contains(id)).collect();
@@ -130,9 +129,18 @@ impl Record {
         for point in batch.chain_heads {
             assert_eq!(self.links[&point.tenant], point.hash);
         }
-        self.sandboxes.extend(batch.sandboxes.into_iter().map(|state| (state.id, state)));
-        self.execs.extend(batch.execs.into_iter().map(|state| (state.id, state)));
+        self.rows.extend(batch.rows.into_iter().map(|row| ((row.kind, row.key.clone()), row)));
         draft.dropped.into_iter().map(|(_, reason)| reason).collect()
+    }
+
+    fn exec(&self, id: ExecId) -> Option<ExecState> {
+        let row = self.rows.get(&(ExecState::KIND, id.into()))?;
+        Some(serde_json::from_str(row.state.as_ref()?).unwrap())
+    }
+
+    fn sandbox(&self) -> SandboxState {
+        let row = self.rows.values().find(|row| row.kind == SandboxState::KIND).unwrap();
+        serde_json::from_str(row.state.as_ref().unwrap()).unwrap()
     }
 
     fn output(&self, exec: ExecId, stream: OutputStream) -> Vec<u8> {
@@ -169,7 +177,7 @@ impl Record {
         }
         for (id, state) in execs {
             let state = state.unwrap();
-            assert_eq!(Some(&state), self.execs.get(&id), "the read model is not the fold");
+            assert_eq!(Some(&state), self.exec(id).as_ref(), "the read model is not the fold");
             if let Some(ended) = state.end.as_ref().and_then(ExecEnd::ended) {
                 assert!(state.stdout_bytes >= ended.stdout_bytes && state.stderr_bytes >= ended.stderr_bytes);
             }
@@ -236,7 +244,7 @@ fn a_gap_is_dropped_until_it_is_filled() {
     assert_eq!(dropped, [DropReason::Gap, DropReason::Gap]);
     record.take(vec![output(1, STDOUT, 0, b"hello"), second, end], false);
     assert_eq!(record.output(exec_id(1), STDOUT), b"hello world");
-    assert!(record.execs[&exec_id(1)].end.is_some());
+    assert!(record.exec(exec_id(1)).unwrap().end.is_some());
     record.check();
 }
 
@@ -265,7 +273,7 @@ fn output_goes_on_after_an_end_that_left_it_open_until_it_is_closed() {
     assert_eq!(record.take(vec![output(1, STDOUT, 3, b"d"), closed(1, 4)], false), []);
     assert_eq!(record.take(vec![output(1, STDOUT, 4, b"e"), closed(1, 4)], false), [DropReason::AfterEnd; 2]);
     assert_eq!(record.output(exec_id(1), STDOUT), b"abcd");
-    assert!(record.execs[&exec_id(1)].is_over());
+    assert!(record.exec(exec_id(1)).unwrap().is_over());
     record.check();
 }
 
@@ -344,7 +352,7 @@ fn a_sandbox_begins_to_run_once_whoever_tells_it() {
     assert_eq!(again, [DropReason::Duplicate; 3]);
     record.restart();
     assert_eq!(record.take(vec![running("node-2")], false), [DropReason::Duplicate]);
-    let node = record.sandboxes.values().next().unwrap().node().unwrap().clone();
+    let node = record.sandbox().node().unwrap().clone();
     assert_eq!(node.as_str(), "node-2");
     // It may come back after nobody heard of it.
     let lost = event(SandboxLost { node: "node-2".parse().unwrap() });
@@ -377,10 +385,10 @@ fn viewers_come_and_go_after_the_end_of_an_exec_too() {
     });
     assert_eq!(record.take(vec![attached.clone()], false), [DropReason::Gap], "of an exec that nobody knows");
     record.take(vec![requested(), started(1), exited(1, 0, 0)], false);
-    let end = record.execs[&exec_id(1)].clone();
+    let end = record.exec(exec_id(1));
     assert!(record.take(vec![attached.clone()], false).is_empty());
     assert_eq!(record.take(vec![attached], false), [DropReason::Duplicate]);
-    assert_eq!(record.execs[&exec_id(1)], end);
+    assert_eq!(record.exec(exec_id(1)), end);
 }
 
 #[test]
@@ -573,7 +581,7 @@ proptest! {
             let id = exec_id(exec);
             prop_assert_eq!(record.output(id, STDOUT), truth(exec, STDOUT));
             prop_assert_eq!(record.output(id, STDERR), truth(exec, STDERR));
-            prop_assert!(record.execs[&id].end.is_some());
+            prop_assert!(record.exec(id).unwrap().end.is_some());
         }
         record.check();
         let len = record.frames.len();

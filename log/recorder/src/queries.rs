@@ -1,10 +1,11 @@
 //! Answers what executors ask the record: they hold no database credentials.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::SandboxState;
-use record::{EventStore, StoreError};
+use events::{ExecState, Key, SandboxId, SandboxState};
+use record::{EventStore, Order, RowQuery, StoreError};
 use tokio_util::sync::CancellationToken;
 use transport::{Answer, Log, Query, SANDBOXES_A_PAGE, SandboxRecord};
 
@@ -36,27 +37,29 @@ pub async fn serve_queries(log: &Log, store: Arc<dyn EventStore>, stop: Cancella
     }
 }
 
+/// Costs what is asked for, however much lives elsewhere.
 async fn answer(store: &dyn EventStore, query: Query) -> Result<Answer, StoreError> {
-    let sandboxes = match query {
+    let sandboxes: Vec<SandboxState> = match query {
         Query::LiveOnNode { node, after } => {
-            let mut live: Vec<SandboxState> = store
-                .live_sandboxes()
-                .await?
-                .1
-                .into_iter()
-                .filter(|state| state.node() == Some(&node) && Some(state.id) > after)
-                .collect();
-            live.sort_by_key(|state| state.id);
-            live.truncate(SANDBOXES_A_PAGE);
-            live
+            let on_node = RowQuery {
+                place: Some(node.as_str().to_owned()),
+                ended: Some(false),
+                order: Order::Key(after.map(Key::from)),
+                limit: u32::try_from(SANDBOXES_A_PAGE).ok(),
+                ..RowQuery::default()
+            };
+            store.list(on_node).await?
         }
         Query::Exec { id } => return Ok(Answer::Exec(store.exec(id).await?.map(Box::new))),
         Query::Sandbox { id } => store.sandbox(id).await?.into_iter().collect(),
     };
-    let mut execs = store.live_execs().await?;
-    let records = sandboxes.into_iter().map(|sandbox| SandboxRecord {
-        live_execs: execs.extract_if(.., |exec| exec.sandbox == sandbox.id).collect(),
-        sandbox,
-    });
+    let ids: Vec<SandboxId> = sandboxes.iter().map(|sandbox| sandbox.id).collect();
+    let mut execs: HashMap<SandboxId, Vec<ExecState>> = HashMap::new();
+    for exec in store.live_execs_of(&ids).await? {
+        execs.entry(exec.sandbox).or_default().push(exec);
+    }
+    let records = sandboxes
+        .into_iter()
+        .map(|sandbox| SandboxRecord { live_execs: execs.remove(&sandbox.id).unwrap_or_default(), sandbox });
     Ok(Answer::Sandboxes(records.collect()))
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use events::{Clock, ErrorChain, ExecState, Frame, Position, StreamMark, SystemClock, decode_batch};
+use events::{
+    Clock, ErrorChain, ExecState, Frame, Position, Registry, StreamMark, SystemClock, decode_batch,
+};
 use futures::future::try_join_all;
 use record::{AppendBatch, AppendError, EventStore, Head, StoreError};
 use tokio::task::JoinHandle;
@@ -333,7 +335,7 @@ impl<T: Transport> Recorder<T> {
         }
         let missing = numberer.missing(&events, self.wary == 0);
         let unknown_keys = if self.keyed { encoder.missing(&events) } else { Vec::new() };
-        let (known, keys) = tokio::try_join!(load(&*self.store, &missing), async {
+        let (known, keys) = tokio::try_join!(load(&*self.store, numberer.registry(), &missing), async {
             if unknown_keys.is_empty() { Ok(Vec::new()) } else { self.store.data_keys(&unknown_keys).await }
         })?;
         numberer.learn(missing, known);
@@ -349,7 +351,7 @@ impl<T: Transport> Recorder<T> {
         } else {
             self.store.known_ids(&ids).await?.into_iter().collect()
         };
-        let Draft { batch, dropped, foreign } = numberer.draft(events, &recorded, mark, encoder)?;
+        let Draft { batch, dropped, foreign, execs } = numberer.draft(events, &recorded, mark, encoder)?;
         for (id, reason) in &dropped {
             tracing::debug!(event.id = %id, reason = ?reason, "an event is not recorded");
         }
@@ -364,7 +366,6 @@ impl<T: Transport> Recorder<T> {
             self.keyed = true;
             self.tidy().await;
         }
-        let execs = batch.execs;
         let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
         self.forgotten.0 = true;
         self.mark.0 = batch.stream;
@@ -519,16 +520,13 @@ impl Gathered {
     }
 }
 
-async fn load(store: &dyn EventStore, missing: &Missing) -> Result<Known, StoreError> {
-    let sandboxes = try_join_all(missing.sandboxes.iter().map(|id| store.sandbox(*id)));
-    let execs = try_join_all(missing.execs.iter().map(|id| store.exec(*id)));
-    let webhooks = try_join_all(missing.webhooks.iter().map(|id| store.webhook(*id)));
+async fn load(store: &dyn EventStore, registry: &Registry, missing: &Missing) -> Result<Known, StoreError> {
+    let wanted = registry.kinds().iter().filter_map(|kind| Some((kind, missing.things.get(kind.name)?)));
+    let things = try_join_all(wanted.map(|(kind, keys)| store.slots(kind, keys.iter().cloned().collect())));
     let links = try_join_all(missing.tenants.iter().map(|tenant| store.chain_head(tenant)));
-    let (sandboxes, execs, webhooks, links) = tokio::try_join!(sandboxes, execs, webhooks, links)?;
+    let (things, links) = tokio::try_join!(things, links)?;
     Ok(Known {
-        sandboxes: sandboxes.into_iter().flatten().map(|state| (state.id, state)).collect(),
-        execs: execs.into_iter().flatten().map(|state| (state.id, state)).collect(),
-        webhooks: webhooks.into_iter().flatten().map(|state| (state.webhook.id, state)).collect(),
+        things: things.into_iter().flatten().map(|(kind, key, slot)| ((kind, key), slot)).collect(),
         links: missing.tenants.iter().cloned().zip(links).collect(),
     })
 }

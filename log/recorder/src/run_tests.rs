@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::{TimeZone, Utc};
 use tokio::sync::Notify;
-use uuid::Uuid;
 
 use super::*;
 use events::*;
@@ -136,13 +135,18 @@ fn broken() -> StoreError {
 }
 
 #[async_trait]
-impl EventStore for Flaky {
+impl Layer for Flaky {
+    fn under(&self) -> &dyn EventStore {
+        &*self.store
+    }
+
     async fn head(&self) -> Result<Head, StoreError> {
         if self.fails && self.calls.fetch_add(1, Ordering::Relaxed) % 4 == 3 {
             return Err(broken());
         }
         self.store.head().await
     }
+
     async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError> {
         let left = self.cannot.load(Ordering::Relaxed);
         if left > 0 {
@@ -168,134 +172,6 @@ impl EventStore for Flaky {
             }
             _ => self.store.append(batch).await,
         }
-    }
-    async fn read(&self, f: &EventFilter, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
-        self.store.read(f, after, limit).await
-    }
-    async fn read_headers(
-        &self,
-        f: &EventFilter,
-        after: Position,
-        limit: u32,
-    ) -> Result<Vec<Frame>, StoreError> {
-        self.store.read_headers(f, after, limit).await
-    }
-    async fn position_at(&self, time: chrono::DateTime<Utc>) -> Result<Position, StoreError> {
-        self.store.position_at(time).await
-    }
-    async fn read_chain(
-        &self,
-        tenant: Option<&TenantId>,
-        after: Position,
-        up_to: Position,
-        limit: u32,
-    ) -> Result<Vec<ChainedFrame>, StoreError> {
-        self.store.read_chain(tenant, after, up_to, limit).await
-    }
-    async fn next_shown(&self, kind: Shown, after: Uuid) -> Result<Option<Uuid>, StoreError> {
-        self.store.next_shown(kind, after).await
-    }
-    async fn shown(&self, kind: Shown, id: Uuid) -> Result<Option<ShownRow>, StoreError> {
-        self.store.shown(kind, id).await
-    }
-    async fn read_audit(
-        &self,
-        filter: &AuditFilter,
-        after: Position,
-        up_to: Position,
-        backwards: bool,
-        limit: u32,
-    ) -> Result<Vec<AuditRow>, StoreError> {
-        self.store.read_audit(filter, after, up_to, backwards, limit).await
-    }
-    async fn chain_points(&self) -> Result<(Position, Vec<ChainPoint>), StoreError> {
-        self.store.chain_points().await
-    }
-    async fn output_start(&self, exec: ExecId, out: u64, err: u64) -> Result<Option<Position>, StoreError> {
-        self.store.output_start(exec, out, err).await
-    }
-    async fn output(
-        &self,
-        exec: ExecId,
-        stream: OutputStream,
-        offset: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<OutputChunk>, StoreError> {
-        self.store.output(exec, stream, offset, max_bytes).await
-    }
-    async fn sandbox(&self, id: SandboxId) -> Result<Option<SandboxState>, StoreError> {
-        self.store.sandbox(id).await
-    }
-    async fn sandboxes(
-        &self,
-        tenant: &TenantId,
-        before: Option<SandboxId>,
-        limit: u32,
-    ) -> Result<Vec<SandboxState>, StoreError> {
-        self.store.sandboxes(tenant, before, limit).await
-    }
-    async fn live_sandboxes(&self) -> Result<(Position, Vec<SandboxState>), StoreError> {
-        self.store.live_sandboxes().await
-    }
-    async fn sandbox_of(&self, tenant: &TenantId, id: SandboxId) -> Result<Option<SandboxState>, StoreError> {
-        self.store.sandbox_of(tenant, id).await
-    }
-    async fn exec_of(&self, tenant: &TenantId, id: ExecId) -> Result<Option<ExecState>, StoreError> {
-        self.store.exec_of(tenant, id).await
-    }
-    async fn links_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
-        self.store.links_after(after, limit).await
-    }
-    async fn exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
-        self.store.exec(id).await
-    }
-    async fn execs(&self, sandbox: SandboxId, page: &record::ExecPage) -> Result<Vec<ExecState>, StoreError> {
-        self.store.execs(sandbox, page).await
-    }
-    async fn live_execs(&self) -> Result<Vec<ExecState>, StoreError> {
-        self.store.live_execs().await
-    }
-    async fn known_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError> {
-        self.store.known_ids(ids).await
-    }
-    async fn templates(&self, tenant: &TenantId) -> Result<Vec<Template>, StoreError> {
-        self.store.templates(tenant).await
-    }
-    async fn webhook(&self, id: WebhookId) -> Result<Option<WebhookState>, StoreError> {
-        self.store.webhook(id).await
-    }
-    async fn webhooks(&self) -> Result<(Position, Vec<WebhookState>), StoreError> {
-        self.store.webhooks().await
-    }
-    async fn all_templates(&self) -> Result<Vec<(TenantId, Template)>, StoreError> {
-        self.store.all_templates().await
-    }
-    async fn data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
-        self.store.data_keys(sandboxes).await
-    }
-    async fn has_data_keys(&self) -> Result<bool, StoreError> {
-        self.store.has_data_keys().await
-    }
-    async fn protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError> {
-        self.store.protection(sandbox).await
-    }
-    async fn floors(&self) -> Result<Vec<Floor>, StoreError> {
-        self.store.floors().await
-    }
-    async fn first_live(&self) -> Result<Option<Position>, StoreError> {
-        self.store.first_live().await
-    }
-    async fn checkpoints_after(&self, after: Position, limit: u32) -> Result<Vec<Frame>, StoreError> {
-        self.store.checkpoints_after(after, limit).await
-    }
-    async fn drop_some(&self, class: RetentionClass) -> Result<u64, StoreError> {
-        self.store.drop_some(class).await
-    }
-    async fn tidy(&self) -> Result<(), StoreError> {
-        self.store.tidy().await
-    }
-    async fn chain_head(&self, tenant: &TenantId) -> Result<ChainHash, StoreError> {
-        self.store.chain_head(tenant).await
     }
 }
 
@@ -351,7 +227,7 @@ impl Setting {
 
     fn flaky(&self, fails: bool, refused: Option<EventId>) -> Arc<dyn EventStore> {
         let (calls, cannot) = (AtomicU32::new(0), AtomicU32::new(0));
-        Arc::new(Flaky { store: Arc::clone(&self.store), calls, fails, refused, cannot })
+        Arc::new(Layered(Flaky { store: Arc::clone(&self.store), calls, fails, refused, cannot }))
     }
 
     async fn until(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
@@ -496,7 +372,8 @@ async fn a_store_that_cannot_now_puts_nothing_aside() {
     let setting = Setting::new().await;
     setting.wire.send_events(&[read("/a")]);
     let (calls, cannot) = (AtomicU32::new(0), AtomicU32::new(9));
-    let store = Flaky { store: Arc::clone(&setting.store), calls, fails: false, refused: None, cannot };
+    let store =
+        Layered(Flaky { store: Arc::clone(&setting.store), calls, fails: false, refused: None, cannot });
     let recorder = setting.recorder(Arc::new(store));
     setting.until_recorded(1).await;
     assert_eq!(setting.store.head().await.unwrap().position, Position(1));

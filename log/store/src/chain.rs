@@ -3,13 +3,11 @@
 use bytes::Bytes;
 use events::{ChainPoint, Position, TenantId};
 use futures::TryStreamExt;
-use record::{
-    AuditFilter, AuditRow, BodyColumns, ChainedFrame, Columns, Shown, ShownRow, StoreError, signed,
-};
+use record::{BodyColumns, ChainedFrame, Columns, StoreError, signed};
 use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
-use uuid::Uuid;
 
-use super::reads::{chain_hash, placeholders, position, stored};
+use super::events::{position, stored};
+use super::reads::chain_hash;
 use super::sql::{Dialect, SqlStore, damaged, failed};
 
 /// After the first, up to and including the second.
@@ -127,165 +125,10 @@ where
     })
 }
 
-/// The least id after another one, of what there are events of and of what has a row.
-pub(super) async fn next_shown<DB>(
+pub(super) async fn chain_ends<DB>(
     store: &SqlStore<DB>,
-    kind: Shown,
-    after: Uuid,
-) -> Result<Option<Uuid>, StoreError>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    usize: ColumnIndex<DB::Row>,
-{
-    const OPERATION: &str = "look for what is shown";
-    let failed = failed::<DB>(OPERATION);
-    let sql = match kind {
-        Shown::Sandbox => {
-            "SELECT id FROM (
-                 SELECT id FROM (SELECT sandbox AS id FROM events WHERE sandbox > $1 ORDER BY sandbox LIMIT 1) a
-                 UNION ALL SELECT id FROM (SELECT id FROM sandboxes WHERE id > $1 ORDER BY id LIMIT 1) b
-             ) c ORDER BY id LIMIT 1"
-        }
-        Shown::Exec => {
-            "SELECT id FROM (
-                 SELECT id FROM (SELECT exec AS id FROM events WHERE exec > $1 ORDER BY exec LIMIT 1) a
-                 UNION ALL SELECT id FROM (SELECT id FROM execs WHERE id > $1 ORDER BY id LIMIT 1) b
-             ) c ORDER BY id LIMIT 1"
-        }
-    };
-    let row = sqlx::query::<DB>(sql).bind(&after.as_bytes()[..]).fetch_optional(&store.readers).await;
-    let Some(row) = row.map_err(&failed)? else { return Ok(None) };
-    let id: &[u8] = row.try_get(0).map_err(&failed)?;
-    Uuid::from_slice(id).map(Some).map_err(|error| damaged(OPERATION, error))
-}
-
-pub(super) async fn shown<DB>(
-    store: &SqlStore<DB>,
-    kind: Shown,
-    id: Uuid,
-) -> Result<Option<ShownRow>, StoreError>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
-    let failed = failed::<DB>("read what is shown");
-    let sql = match kind {
-        Shown::Sandbox => {
-            "SELECT state, tenant, owner, provider, node, CAST(ended AS BIGINT), expires_at
-             FROM sandboxes WHERE id = $1"
-        }
-        Shown::Exec => {
-            "SELECT state, tenant, sandbox, CAST(ended AS BIGINT), started_at FROM execs WHERE id = $1"
-        }
-    };
-    let row = sqlx::query::<DB>(sql).bind(&id.as_bytes()[..]).fetch_optional(&store.readers).await;
-    let Some(row) = row.map_err(&failed)? else { return Ok(None) };
-    let text = |column: usize| -> Result<Option<String>, StoreError> {
-        Ok(row.try_get::<Option<&str>, _>(column).map_err(&failed)?.map(str::to_owned))
-    };
-    let number = |column: usize| -> Result<Option<String>, StoreError> {
-        Ok(Some(row.try_get::<i64, _>(column).map_err(&failed)?.to_string()))
-    };
-    let columns = match kind {
-        Shown::Sandbox => vec![text(1)?, text(2)?, text(3)?, text(4)?, number(5)?, number(6)?],
-        Shown::Exec => {
-            let sandbox: &[u8] = row.try_get(2).map_err(&failed)?;
-            let sandbox = Uuid::from_slice(sandbox).ok().map(|id| id.to_string());
-            vec![text(1)?, sandbox, number(3)?, number(4)?]
-        }
-    };
-    Ok(Some(ShownRow { columns, state: text(0)?.unwrap_or_default() }))
-}
-
-pub(super) async fn read_audit<DB>(
-    store: &SqlStore<DB>,
-    filter: &AuditFilter,
-    (after, up_to): Range,
-    backwards: bool,
-    limit: u32,
-) -> Result<Vec<AuditRow>, StoreError>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
-    let failed = failed::<DB>("read the audit log");
-    let sql = audit_sql(filter, backwards);
-    let mut query = sqlx::query::<DB>(AssertSqlSafe(sql))
-        .bind(signed(after.0))
-        .bind(signed(up_to.0))
-        .bind(i64::from(limit));
-    if let Some(exec) = &filter.exec {
-        query = query.bind(&exec.as_bytes()[..]);
-    }
-    if let Some(sandbox) = &filter.sandbox {
-        query = query.bind(&sandbox.as_bytes()[..]);
-    }
-    if let Some(tenant) = &filter.tenant {
-        query = query.bind(tenant.as_str());
-    }
-    if let Some(from) = &filter.from {
-        query = query.bind(from.timestamp_micros());
-    }
-    if let Some(to) = &filter.to {
-        query = query.bind(to.timestamp_micros());
-    }
-    for name in &filter.types {
-        query = query.bind(name.as_str());
-    }
-    let mut rows = query.fetch(&store.readers);
-    let mut found = Vec::new();
-    while let Some(row) = rows.try_next().await.map_err(&failed)? {
-        let header: &[u8] = row.try_get(1).map_err(&failed)?;
-        let length: Option<i64> = row.try_get(2).map_err(&failed)?;
-        found.push(AuditRow {
-            position: position(row.try_get(0).map_err(&failed)?),
-            header: Bytes::copy_from_slice(header),
-            body_length: length.map(|length| position(length).0),
-        });
-    }
-    Ok(found)
-}
-
-fn audit_sql(filter: &AuditFilter, backwards: bool) -> String {
-    let mut sql = String::from(
-        "SELECT position, header, body_length FROM events WHERE position > $1 AND position <= $2",
-    );
-    let mut next = 4;
-    for (condition, wanted) in [
-        ("exec = ", filter.exec.is_some()),
-        ("sandbox = ", filter.sandbox.is_some()),
-        ("tenant = ", filter.tenant.is_some()),
-        ("time >= ", filter.from.is_some()),
-        ("time < ", filter.to.is_some()),
-    ] {
-        if wanted {
-            sql.push_str(&format!(" AND {condition}${next}"));
-            next += 1;
-        }
-    }
-    if !filter.types.is_empty() {
-        sql.push_str(&format!(" AND type IN ({})", placeholders(next, filter.types.len())));
-    }
-    sql.push_str(if backwards { " ORDER BY position DESC LIMIT $3" } else { " ORDER BY position LIMIT $3" });
-    sql
-}
-
-pub(super) async fn chain_points<DB>(store: &SqlStore<DB>) -> Result<(Position, Vec<ChainPoint>), StoreError>
+    tenant: Option<&TenantId>,
+) -> Result<(Position, Vec<ChainPoint>), StoreError>
 where
     DB: Dialect,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
@@ -295,19 +138,22 @@ where
     for<'q> Option<&'q [u8]>: Decode<'q, DB>,
     for<'q> Option<&'q str>: Decode<'q, DB>,
     for<'q> &'q [u8]: Type<DB>,
-    for<'q> &'q str: Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
     usize: ColumnIndex<DB::Row>,
 {
     const OPERATION: &str = "read the hash chains";
     let failed = failed::<DB>(OPERATION);
     // One statement sees one snapshot: the head belongs to the chains.
-    let rows = sqlx::query::<DB>(
-        "SELECT h.position, c.tenant, c.position, c.hash FROM head h LEFT JOIN chain_heads c ON TRUE
-         ORDER BY c.position",
-    )
-    .fetch_all(&store.readers)
-    .await
-    .map_err(&failed)?;
+    let of_tenant = if tenant.is_some() { "c.tenant = $1" } else { "TRUE" };
+    let sql = format!(
+        "SELECT h.position, c.tenant, c.position, c.hash FROM head h LEFT JOIN chain_heads c ON {of_tenant}
+         ORDER BY c.position"
+    );
+    let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
+    if let Some(tenant) = tenant {
+        query = query.bind(tenant.as_str());
+    }
+    let rows = query.fetch_all(&store.readers).await.map_err(&failed)?;
     let mut head = Position::ZERO;
     let mut points = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -4,10 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use events::{Gone, Position, SandboxId};
-use record::{DATA_KEY, Encoding, EventStore, StoreError, StoredBody};
+use record::{DATA_KEY, DataKey, Encoding, StoreError, StoredBody};
 use secrets::{MasterKey, decrypt};
 
-use super::sql::damaged;
+use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
+
+use super::events::{ID_CHUNKS, placeholders, sandbox_id};
+use super::sql::{Dialect, SqlStore, damaged, failed, pieces};
 
 const OPERATION: &str = "read a body";
 
@@ -21,50 +24,84 @@ pub(super) struct Kept {
     pub stored: Option<StoredBody>,
 }
 
-/// The bytes of each body, or why they are gone. Keys are looked up every time: what is erased is gone at once, for
-/// everybody.
-pub(super) async fn open_bodies(
-    store: &dyn EventStore,
-    master_key: Option<&MasterKey>,
-    kept: Vec<Kept>,
-) -> Result<Vec<Result<Bytes, Gone>>, StoreError> {
-    let needs_key = |body: &Kept| {
-        body.length > 0 && body.stored.as_ref().is_none_or(|stored| stored.encoding.is_sealed())
-    };
-    let sandboxes: BTreeSet<SandboxId> =
-        kept.iter().filter(|body| needs_key(body)).filter_map(|body| body.sandbox).collect();
-    let mut keys: HashMap<SandboxId, Option<[u8; 32]>> = HashMap::new();
-    if !sandboxes.is_empty() {
-        let sandboxes: Vec<SandboxId> = sandboxes.into_iter().collect();
-        for key in store.data_keys(&sandboxes).await? {
-            let open = |sealed: Bytes| open_key(master_key, key.sandbox, &sealed);
-            keys.insert(key.sandbox, key.sealed.map(open).transpose()?);
+impl<DB> SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    /// The bytes of each body, or why they are gone. Keys are looked up every time: what is erased is gone at once, for
+    /// everybody.
+    pub(super) async fn open_bodies(&self, kept: Vec<Kept>) -> Result<Vec<Result<Bytes, Gone>>, StoreError> {
+        let needs_key = |body: &Kept| {
+            body.length > 0 && body.stored.as_ref().is_none_or(|stored| stored.encoding.is_sealed())
+        };
+        let sandboxes: BTreeSet<SandboxId> =
+            kept.iter().filter(|body| needs_key(body)).filter_map(|body| body.sandbox).collect();
+        let mut keys: HashMap<SandboxId, Option<[u8; 32]>> = HashMap::new();
+        if !sandboxes.is_empty() {
+            let sandboxes: Vec<SandboxId> = sandboxes.into_iter().collect();
+            for key in self.find_data_keys(&sandboxes).await? {
+                let open = |sealed: Bytes| open_key(self.master_key.as_ref(), key.sandbox, &sealed);
+                keys.insert(key.sandbox, key.sealed.map(open).transpose()?);
+            }
         }
-    }
-    kept.into_iter()
-        .map(|body| {
-            if body.length == 0 {
-                return Ok(Ok(Bytes::new()));
-            }
-            let key = body.sandbox.and_then(|sandbox| keys.get(&sandbox));
-            let Some(stored) = body.stored else {
-                let erased = matches!(key, Some(None));
-                return Ok(Err(if erased { Gone::Erased } else { Gone::Expired }));
-            };
-            if !stored.encoding.is_sealed() {
-                return plain(stored.encoding, stored.bytes, body.length).map(Ok);
-            }
-            match key {
-                Some(Some(key)) => {
-                    let opened = decrypt(key, &body.position.0.to_be_bytes(), &stored.bytes)
-                        .map_err(|error| damaged(OPERATION, error))?;
-                    plain(stored.encoding, opened.into(), body.length).map(Ok)
+        kept.into_iter()
+            .map(|body| {
+                if body.length == 0 {
+                    return Ok(Ok(Bytes::new()));
                 }
-                Some(None) => Ok(Err(Gone::Erased)),
-                None => Err(damaged(OPERATION, "the key that it is sealed under is missing")),
+                let key = body.sandbox.and_then(|sandbox| keys.get(&sandbox));
+                let Some(stored) = body.stored else {
+                    let erased = matches!(key, Some(None));
+                    return Ok(Err(if erased { Gone::Erased } else { Gone::Expired }));
+                };
+                if !stored.encoding.is_sealed() {
+                    return plain(stored.encoding, stored.bytes, body.length).map(Ok);
+                }
+                match key {
+                    Some(Some(key)) => {
+                        let opened = decrypt(key, &body.position.0.to_be_bytes(), &stored.bytes)
+                            .map_err(|error| damaged(OPERATION, error))?;
+                        plain(stored.encoding, opened.into(), body.length).map(Ok)
+                    }
+                    Some(None) => Ok(Err(Gone::Erased)),
+                    None => Err(damaged(OPERATION, "the key that it is sealed under is missing")),
+                }
+            })
+            .collect()
+    }
+
+    /// See [`record::EventStore::data_keys`].
+    pub(super) async fn find_data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
+        let failed = failed::<DB>("read keys");
+        let mut keys = Vec::new();
+        for piece in pieces(sandboxes.len(), &ID_CHUNKS) {
+            let wanted = placeholders(1, piece.len());
+            let sql = format!("SELECT sandbox, sealed_key FROM data_keys WHERE sandbox IN ({wanted})");
+            let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
+            for id in &sandboxes[piece] {
+                query = query.bind(&id.as_bytes()[..]);
             }
-        })
-        .collect()
+            for row in query.fetch_all(&self.readers).await.map_err(&failed)? {
+                let sealed: Option<&[u8]> = row.try_get(1).map_err(&failed)?;
+                keys.push(DataKey {
+                    sandbox: sandbox_id(row.try_get(0).map_err(&failed)?)?,
+                    sealed: sealed.map(|sealed| sealed.to_vec().into()),
+                });
+            }
+        }
+        Ok(keys)
+    }
 }
 
 /// Opens the key of a sandbox.

@@ -5,12 +5,15 @@
 //! transport, and judges no event.
 
 mod chain;
+mod events;
 mod keys;
 mod migrations;
 mod open;
+mod output;
 mod postgres;
 mod reads;
 mod retention;
+mod rows;
 mod sql;
 mod sqlite;
 pub mod upkeep;

@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use events::{OutputStream, Position, RetentionClass};
 use record::{AppendBatch, AppendError, DataKeyChange, KeyFate, StoreError, signed};
 use secrets::MasterKey;
-use serde::Serialize;
 use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
 
@@ -221,11 +220,6 @@ pub(super) fn drop_sql(table: &str, rows: u32) -> String {
     format!(
         "DELETE FROM {table} WHERE position IN (SELECT position FROM {table} WHERE position <= $1 ORDER BY position LIMIT {rows})"
     )
-}
-
-/// The JSON of a read model.
-pub(super) fn state_json(state: &impl Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(state).map_err(|error| damaged("write a read model", error))
 }
 
 /// How a stream is written in its column.

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use record::Past;
 
 use super::past::{self, AtQuery, Shown};
 use super::shown;
@@ -36,6 +37,7 @@ pub(crate) async fn get(
         return Ok(Json(Shown::Now(shown(&state, &gateway))));
     };
     let last = moment.last(&gateway).await?;
-    let past = past::one(gateway.store(), &caller.tenant, id, last).await.map_err(ApiError::store)?;
-    Ok(Json(Shown::Then(past.ok_or_else(|| no_sandbox(id))?.into_answer(moment, &gateway))))
+    let past = Past::one(gateway.store(), &caller.tenant, &id.into(), last).await.map_err(ApiError::store)?;
+    let past = past.ok_or_else(|| no_sandbox(id))?;
+    Ok(Json(Shown::Then(past::answer(past, moment, &gateway))))
 }

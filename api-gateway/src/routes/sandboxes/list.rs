@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
-use events::SandboxId;
+use events::{SandboxId, SandboxState};
+use record::Past;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -90,9 +91,11 @@ pub(crate) async fn list(
     }
     if let Some(moment) = query.read()? {
         let last = moment.last(&gateway).await?;
-        let mut live = past::live(gateway.store(), &caller.tenant, last).await.map_err(ApiError::store)?;
+        let mut live = Past::<SandboxState>::live(gateway.store(), &caller.tenant, last)
+            .await
+            .map_err(ApiError::store)?;
         live.sort_by_key(|past| (past.state.requested_at, past.state.id));
-        let shown = live.into_iter().map(|past| Shown::Then(past.into_answer(moment, &gateway)));
+        let shown = live.into_iter().map(|past| Shown::Then(past::answer(past, moment, &gateway)));
         return Ok(Json(shown.collect::<Vec<_>>()).into_response());
     }
     let mut states = gateway.live_sandboxes(&caller);

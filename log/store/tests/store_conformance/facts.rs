@@ -248,8 +248,13 @@ pub async fn everything_is_there_after_reopening(subject: &Subject) {
     let store = subject.open().await;
     assert_eq!(store.head().await.unwrap().position, Position(2));
     assert_eq!(read_all(&*store).await, frames(&[&batch]));
-    assert_eq!(store.live_sandboxes().await.unwrap().1, batch.sandboxes);
-    assert_eq!(store.live_execs().await.unwrap(), batch.execs);
+    for kind in [SandboxState::KIND, ExecState::KIND] {
+        let (_, live) = store.live_rows(kind).await.unwrap();
+        let rows = batch.rows.iter().filter(|row| row.kind == kind);
+        let rows: Vec<_> = rows.map(|row| (row.key.clone(), row.state.clone())).collect();
+        assert_eq!(live.into_iter().map(|row| (row.key, row.state)).collect::<Vec<_>>(), rows);
+        assert_eq!(rows.len(), 1);
+    }
     assert_eq!(store.chain_head(&tenant("default")).await.unwrap(), batch.events[1].hash);
     store.append(&log.batch(vec![event(Some(1), exited(1, 0, 0))])).await.unwrap();
 }
@@ -359,7 +364,7 @@ pub async fn templates_are_saved_and_deleted(subject: &Subject) {
     store.append(&batch).await.unwrap();
     let ours = store.templates(&tenant("default")).await.unwrap();
     assert_eq!(ours, [template("a", "2"), template("b", "1")]);
-    assert_eq!(store.all_templates().await.unwrap().len(), 3);
+    assert_eq!(store.live::<TemplateState>().await.unwrap().1.len(), 3);
     store.append(&log.batch(vec![event(None, TemplateDeleted { name: "a".to_owned() })])).await.unwrap();
     assert_eq!(store.templates(&tenant("default")).await.unwrap(), [template("b", "1")]);
     assert_eq!(store.templates(&tenant("other")).await.unwrap(), [template("a", "theirs")]);
@@ -385,10 +390,10 @@ pub async fn webhooks_are_what_their_events_make_of_them(subject: &Subject) {
     let expected = events.iter().filter(|event| event.data.webhook() == Some(id(1)));
     let expected = expected.fold(None, WebhookState::apply).unwrap();
     store.append(&log.batch(events)).await.unwrap();
-    assert_eq!(store.webhook(id(1)).await.unwrap().as_ref(), Some(&expected));
+    assert_eq!(store.get::<WebhookState>(id(1)).await.unwrap().as_ref(), Some(&expected));
     store.append(&log.batch(vec![event(None, WebhookDeleted { webhook: id(2) })])).await.unwrap();
-    assert_eq!(store.webhook(id(2)).await.unwrap(), None);
-    assert_eq!(store.webhooks().await.unwrap(), (Position(4), vec![expected.clone()]));
+    assert_eq!(store.get::<WebhookState>(id(2)).await.unwrap(), None);
+    assert_eq!(store.live::<WebhookState>().await.unwrap(), (Position(4), vec![expected.clone()]));
     // A state that the numberer learns from the store again goes on where it was.
     let failed = WebhookFailed {
         webhook: id(1),
@@ -399,7 +404,7 @@ pub async fn webhooks_are_what_their_events_make_of_them(subject: &Subject) {
         retry_at: at(5),
     };
     store.append(&log.batch(vec![event(None, failed)])).await.unwrap();
-    let state = store.webhook(id(1)).await.unwrap().unwrap();
+    let state = store.get::<WebhookState>(id(1)).await.unwrap().unwrap();
     assert_eq!((state.cursor, state.failure().map(|failure| failure.attempts)), (Position(7), Some(1)));
 }
 

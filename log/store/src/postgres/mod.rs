@@ -1,19 +1,18 @@
+mod append;
+
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use events::{Position, RetentionClass};
-use record::{AppendBatch, AppendError, EventStore, StoreError, searchable, signed};
+use record::{AppendBatch, AppendError, EventStore, StoreError, signed};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, Postgres};
 
-use super::sql::{
-    Change, Dialect, Fault, SqlStore, body_rows, class_name, drop_sql, erased_at, failed, not_migrated,
-    sealed_key, state_json,
-};
+use super::sql::{Change, Dialect, Fault, SqlStore, drop_sql, erased_at, failed, not_migrated};
 use super::{OpenError, StoreOptions, migrations};
 
 const READERS: u32 = 8;
@@ -111,61 +110,6 @@ async fn drop_partition(connection: &mut PgConnection, floor: Position) -> Resul
     Ok(true)
 }
 
-/// The whole append in one statement, which is one transaction and one round trip: the head row is taken, and everything
-/// else depends on it. A concurrent append waits for the row, sees that the head has moved, and adds nothing.
-static APPEND: LazyLock<Arc<str>> = LazyLock::new(|| {
-    "
-WITH taken AS (
-    UPDATE head SET position = $1, stream_sequence = $2, incarnation = $3 WHERE position = $4 RETURNING 1
-), new_events AS (
-    INSERT INTO events (position, id, tenant, sandbox, exec, type, time, header, body_length, body_hash, hash)
-    SELECT u.* FROM taken, UNNEST(
-        $5::bigint[], $6::bytea[], $7::text[], $8::bytea[], $9::bytea[], $10::text[], $11::bigint[],
-        $12::bytea[], $13::bigint[], $14::bytea[], $15::bytea[]) AS u
-), new_bodies AS (
-    INSERT INTO bodies (position, exec, stream, byte_offset, length, encoding, body)
-    SELECT u.* FROM taken, UNNEST(
-        $16::bigint[], $36::bytea[], $37::smallint[], $38::bigint[], $39::bigint[], $40::smallint[],
-        $41::bytea[]) AS u
-), new_sandboxes AS (
-    INSERT INTO sandboxes (id, tenant, owner, provider, node, ended, expires_at, state)
-    SELECT u.* FROM taken, UNNEST(
-        $17::bytea[], $18::text[], $19::text[], $20::text[], $21::text[], $22::smallint[], $23::bigint[],
-        $24::text[]) AS u
-    ON CONFLICT (id) DO UPDATE SET node = excluded.node, ended = excluded.ended,
-        expires_at = excluded.expires_at, state = excluded.state
-), new_execs AS (
-    INSERT INTO execs (id, tenant, sandbox, ended, started_at, state)
-    SELECT u.* FROM taken, UNNEST(
-        $25::bytea[], $26::text[], $27::bytea[], $28::smallint[], $29::bigint[], $30::text[]) AS u
-    ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, state = excluded.state
-), new_templates AS (
-    INSERT INTO templates (tenant, name, template)
-    SELECT u.* FROM taken, UNNEST($31::text[], $32::text[], $33::text[]) AS u
-    ON CONFLICT (tenant, name) DO UPDATE SET template = excluded.template
-), new_chain_heads AS (
-    INSERT INTO chain_heads (tenant, position, hash)
-    SELECT u.* FROM taken, UNNEST($34::text[], $52::bigint[], $35::bytea[]) AS u
-    ON CONFLICT (tenant) DO UPDATE SET position = excluded.position, hash = excluded.hash
-), new_data_keys AS (
-    INSERT INTO data_keys (sandbox, tenant, sealed_key, erased_at)
-    SELECT u.* FROM taken, UNNEST($42::bytea[], $43::text[], $44::bytea[], $45::bigint[]) AS u
-    ON CONFLICT (sandbox) DO UPDATE SET
-        sealed_key = CASE WHEN excluded.erased_at IS NULL THEN data_keys.sealed_key END,
-        erased_at = COALESCE(data_keys.erased_at, excluded.erased_at)
-), new_webhooks AS (
-    INSERT INTO webhooks (id, tenant, state)
-    SELECT u.* FROM taken, UNNEST($49::bytea[], $50::text[], $51::text[]) AS u
-    ON CONFLICT (id) DO UPDATE SET state = excluded.state
-), new_floors AS (
-    UPDATE retention r SET floor = u.floor, checkpoint = u.checkpoint
-    FROM taken, UNNEST($46::text[], $47::bigint[], $48::bytea[]) AS u (class, floor, checkpoint)
-    WHERE r.class = u.class AND r.floor < u.floor
-)
-SELECT 1 FROM taken"
-        .into()
-});
-
 #[async_trait]
 impl Dialect for Postgres {
     type Memory = Memory;
@@ -174,87 +118,12 @@ impl Dialect for Postgres {
         let failed = failed::<Self>("append events");
         let mut change = Change::begin(&store.writer).await.map_err(&failed)?;
         make_room(&store.memory.partitions, &mut change, batch).await.map_err(&failed)?;
-        let events = &batch.events;
-        let bodies = body_rows(batch);
-        let (sandboxes, execs, templates) = (&batch.sandboxes, &batch.execs, &batch.templates);
-        let (data_keys, floors) = (&batch.data_keys, &batch.floors);
-        macro_rules! column {
-            ($rows:expr, $row:ident => $value:expr) => {
-                $rows.iter().map(|$row| $value).collect::<Vec<_>>()
-            };
-        }
-        let sandbox_states = sandboxes.iter().map(state_json).collect::<Result<Vec<_>, _>>()?;
-        let exec_states = execs.iter().map(state_json).collect::<Result<Vec<_>, _>>()?;
-        let template_states = templates
-            .iter()
-            .map(|change| change.template.as_ref().map(state_json).transpose())
-            .collect::<Result<Vec<_>, _>>()?;
-        let webhook_states = batch
-            .webhooks
-            .iter()
-            .map(|change| change.state.as_ref().map(state_json).transpose())
-            .collect::<Result<Vec<_>, _>>()?;
-        let taken = sqlx::query(sqlx::AssertSqlSafe(Arc::clone(&APPEND)))
-            .bind(signed(batch.end().0))
-            .bind(signed(batch.stream.sequence))
-            .bind(batch.stream.incarnation.as_str())
-            .bind(signed(batch.after.0))
-            .bind(column!(events, event => signed(event.frame.position.0)))
-            .bind(column!(events, event => &event.id.as_bytes()[..]))
-            .bind(column!(events, event => event.tenant.as_str()))
-            .bind(column!(events, event => event.sandbox.as_ref().map(|id| &id.as_bytes()[..])))
-            .bind(column!(events, event => event.exec.as_ref().map(|id| &id.as_bytes()[..])))
-            .bind(column!(events, event => event.type_name))
-            .bind(column!(events, event => event.time_us))
-            .bind(column!(events, event => &event.frame.header[..]))
-            .bind(column!(events, event => event.body.as_ref().map(|body| signed(body.length))))
-            .bind(column!(events, event => event.body.as_ref().map(|body| &body.hash[..])))
-            .bind(column!(events, event => &event.hash.0[..]))
-            .bind(column!(bodies, row => row.position))
-            .bind(column!(sandboxes, state => &state.id.as_bytes()[..]))
-            .bind(column!(sandboxes, state => state.tenant.as_str()))
-            .bind(column!(sandboxes, state => state.spec.owner.as_deref().map(searchable)))
-            .bind(column!(sandboxes, state => state.spec.provider.as_str()))
-            .bind(column!(sandboxes, state => state.node().map(|node| node.as_str())))
-            .bind(column!(sandboxes, state => i16::from(state.is_terminal())))
-            .bind(column!(sandboxes, state => state.expires_at.timestamp_micros()))
-            .bind(sandbox_states)
-            .bind(column!(execs, state => &state.id.as_bytes()[..]))
-            .bind(column!(execs, state => state.tenant.as_str()))
-            .bind(column!(execs, state => &state.sandbox.as_bytes()[..]))
-            .bind(column!(execs, state => i16::from(state.is_over())))
-            .bind(column!(execs, state => state.started_at.timestamp_micros()))
-            .bind(exec_states)
-            .bind(column!(templates, change => change.tenant.as_str()))
-            .bind(column!(templates, change => searchable(&change.name)))
-            .bind(template_states)
-            .bind(column!(batch.chain_heads, point => point.tenant.as_str()))
-            .bind(column!(batch.chain_heads, point => &point.hash.0[..]))
-            .bind(column!(bodies, row => row.exec))
-            .bind(column!(bodies, row => row.stream))
-            .bind(column!(bodies, row => row.offset))
-            .bind(column!(bodies, row => row.length))
-            .bind(column!(bodies, row => row.encoding))
-            .bind(column!(bodies, row => row.bytes))
-            .bind(column!(data_keys, change => &change.sandbox.as_bytes()[..]))
-            .bind(column!(data_keys, change => change.tenant.as_str()))
-            .bind(column!(data_keys, change => sealed_key(change)))
-            .bind(column!(data_keys, change => erased_at(change)))
-            .bind(column!(floors, floor => class_name(floor.class)))
-            .bind(column!(floors, floor => signed(floor.up_to.0)))
-            .bind(column!(floors, floor => &floor.checkpoint.as_bytes()[..]))
-            .bind(column!(batch.webhooks, change => &change.id.as_bytes()[..]))
-            .bind(column!(batch.webhooks, change => change.tenant.as_str()))
-            .bind(webhook_states)
-            .bind(column!(batch.chain_heads, point => signed(point.position.0)))
-            .fetch_optional(&mut *change)
-            .await
-            .map_err(&failed)?;
+        let taken = append::query(batch).fetch_optional(&mut *change).await.map_err(&failed)?;
         change.done();
         if taken.is_none() {
             return Err(AppendError::Conflict);
         }
-        if data_keys.iter().any(|change| erased_at(change).is_some()) {
+        if batch.data_keys.iter().any(|change| erased_at(change).is_some()) {
             store.memory.unswept.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -1,0 +1,321 @@
+//! Events as they were recorded, and what is found among them.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use events::{
+    Aggregate, EventData, EventId, ExecState, Frame, Key, MissingBody, Position, SandboxId, SandboxState,
+};
+use futures::TryStreamExt;
+use record::{AuditFilter, Encoding, EventQuery, FoundEvent, RowQuery, StoreError, StoredBody, signed};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Row, Type};
+
+use super::keys::Kept;
+use super::sql::{Dialect, SqlStore, damaged, failed, pieces};
+
+/// How many ids one query looks up. Fixed, so that its prepared statement is reused.
+pub(super) const ID_CHUNKS: [usize; 3] = [512, 32, 1];
+
+pub(super) fn position(value: i64) -> Position {
+    Position(u64::try_from(value).unwrap_or_default())
+}
+
+pub(super) fn sandbox_id(bytes: &[u8]) -> Result<SandboxId, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| damaged("read events", "an id is not 16 bytes long"))?;
+    Ok(SandboxId::from_bytes(bytes))
+}
+
+impl<DB> SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    /// See [`record::EventStore::events`].
+    pub(super) async fn find_events(&self, wanted: &EventQuery) -> Result<Vec<FoundEvent>, StoreError> {
+        let failed = failed::<DB>("read events");
+        let sql = events_sql(wanted);
+        let query =
+            sqlx::query::<DB>(AssertSqlSafe(sql)).bind(signed(wanted.after.0)).bind(i64::from(wanted.limit));
+        let mut found: Vec<FoundEvent> = Vec::new();
+        let mut bodies = Vec::new();
+        let mut floor = None;
+        {
+            let mut rows = bind_query(query, wanted).fetch(&self.readers);
+            while let Some(row) = rows.try_next().await.map_err(&failed)? {
+                let at = position(row.try_get(0).map_err(&failed)?);
+                let header: &[u8] = row.try_get(1).map_err(&failed)?;
+                let body_length: Option<i64> = row.try_get(2).map_err(&failed)?;
+                let body_length = body_length.map(|length| position(length).0);
+                if floor.is_none() {
+                    floor = Some(position(row.try_get(3).map_err(&failed)?));
+                }
+                if let (Some(length), true) = (body_length, wanted.bodies) {
+                    let sandbox: Option<&[u8]> = row.try_get(4).map_err(&failed)?;
+                    let sandbox = sandbox.map(sandbox_id).transpose()?;
+                    let stored = stored::<DB>(&row, 5).map_err(&failed)?;
+                    bodies.push((found.len(), Kept { position: at, sandbox, length, stored }));
+                }
+                let header = header.to_vec().into();
+                let frame = Frame { position: at, header, body: Bytes::new(), missing: None };
+                found.push(FoundEvent { frame, body_length });
+            }
+        }
+        if wanted.whole {
+            let first = found.first().map(|found| &found.frame);
+            self.refuse_trimmed(&wanted.filter, wanted.after, first, floor).await?;
+        }
+        let (indexes, kept): (Vec<usize>, Vec<Kept>) = bodies.into_iter().unzip();
+        let lengths: Vec<u64> = kept.iter().map(|body| body.length).collect();
+        let opened = self.open_bodies(kept).await?;
+        for ((index, length), body) in indexes.into_iter().zip(lengths).zip(opened) {
+            let frame = &mut found[index].frame;
+            match body {
+                Ok(body) => frame.body = body,
+                Err(why) => frame.missing = Some(MissingBody { why, length }),
+            }
+        }
+        Ok(found)
+    }
+
+    /// See [`record::EventStore::position_at`].
+    pub(super) async fn find_position(&self, time: DateTime<Utc>) -> Result<Position, StoreError> {
+        let failed = failed::<DB>("find a position");
+        let wanted = time.timestamp_micros();
+        let row = sqlx::query::<DB>(
+            "SELECT (SELECT position FROM head), COALESCE((SELECT position FROM events ORDER BY position LIMIT 1), 0)",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(&failed)?;
+        let head = position(row.try_get(0).map_err(&failed)?).0;
+        let first = position(row.try_get(1).map_err(&failed)?).0;
+        // Halves what is in question: the first event of the upper half says which half it is.
+        let (mut low, mut high) = (first.max(1), head + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let row =
+                sqlx::query::<DB>("SELECT time FROM events WHERE position >= $1 ORDER BY position LIMIT 1")
+                    .bind(signed(middle))
+                    .fetch_optional(&self.readers)
+                    .await
+                    .map_err(&failed)?;
+            let at = row.map(|row| row.try_get::<i64, _>(0)).transpose().map_err(&failed)?;
+            if at.is_none_or(|at| at >= wanted) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(Position(low))
+    }
+
+    /// See [`record::EventStore::known_ids`].
+    pub(super) async fn find_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError> {
+        let failed = failed::<DB>("look up event ids");
+        let mut known = Vec::new();
+        for piece in pieces(ids.len(), &ID_CHUNKS) {
+            let sql = format!(
+                "SELECT id FROM events WHERE type <> 'exec.output' AND id IN ({})",
+                placeholders(1, piece.len())
+            );
+            let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
+            for id in &ids[piece] {
+                query = query.bind(&id.as_bytes()[..]);
+            }
+            for row in query.fetch_all(&self.readers).await.map_err(&failed)? {
+                let id: &[u8] = row.try_get(0).map_err(&failed)?;
+                let id =
+                    id.try_into().map_err(|_| damaged("look up event ids", "an id is not 16 bytes long"))?;
+                known.push(EventId::from_bytes(id));
+            }
+        }
+        Ok(known)
+    }
+
+    /// An error when events that would have been read were dropped.
+    async fn refuse_trimmed(
+        &self,
+        filter: &AuditFilter,
+        after: Position,
+        first: Option<&Frame>,
+        floor: Option<Position>,
+    ) -> Result<(), StoreError> {
+        if first.is_some_and(|first| first.position == after.next()) {
+            return Ok(());
+        }
+        let floor = match floor {
+            Some(floor) => floor,
+            None => self.lifecycle_floor().await?,
+        };
+        if after < floor && !self.begins_above(filter).await? {
+            return Err(StoreError::Trimmed { floor });
+        }
+        Ok(())
+    }
+
+    async fn lifecycle_floor(&self) -> Result<Position, StoreError> {
+        let failed = failed::<DB>("read the floor of the log");
+        let row = sqlx::query::<DB>("SELECT floor FROM retention WHERE class = 'lifecycle'")
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(&failed)?;
+        row.map_or(Ok(Position::ZERO), |row| Ok(position(row.try_get(0).map_err(&failed)?)))
+    }
+
+    /// Whether all that ever matched this filter is still there, because it is about one thing whose first event is.
+    async fn begins_above(&self, filter: &AuditFilter) -> Result<bool, StoreError> {
+        let failed = failed::<DB>("look for the first event");
+        let (sql, id) = match (&filter.exec, &filter.sandbox) {
+            (Some(exec), _) => {
+                ("SELECT type FROM events WHERE exec = $1 ORDER BY position LIMIT 1", exec.as_bytes())
+            }
+            (None, Some(sandbox)) => {
+                ("SELECT type FROM events WHERE sandbox = $1 ORDER BY position LIMIT 1", sandbox.as_bytes())
+            }
+            (None, None) => return Ok(false),
+        };
+        let row =
+            sqlx::query::<DB>(sql).bind(&id[..]).fetch_optional(&self.readers).await.map_err(&failed)?;
+        if let Some(row) = row {
+            let first: &str = row.try_get(0).map_err(&failed)?;
+            return Ok(EventData::WORDS.iter().any(|word| word.begins && word.name == first));
+        }
+        let (kind, key) = match (filter.exec, filter.sandbox) {
+            (Some(exec), _) => (ExecState::KIND, Key::from(exec)),
+            (None, Some(sandbox)) => (SandboxState::KIND, Key::from(sandbox)),
+            (None, None) => return Ok(false),
+        };
+        let known =
+            !self.find(&RowQuery { kind, keys: Some(vec![key]), ..RowQuery::default() }).await?.is_empty();
+        Ok(!known)
+    }
+}
+
+/// The third bound of the first tells Postgres which partitions it need not look into.
+fn events_sql(wanted: &EventQuery) -> String {
+    let EventQuery { filter, up_to, backwards, bodies, .. } = wanted;
+    let floor = "(SELECT floor FROM retention WHERE class = 'lifecycle')";
+    let mut sql = format!("SELECT e.position, e.header, e.body_length, {floor}");
+    sql.push_str(if *bodies { ", e.sandbox, b.encoding, b.body" } else { "" });
+    sql.push_str(" FROM events e");
+    if *bodies {
+        sql.push_str(" LEFT JOIN bodies b ON b.position = e.position AND b.position > $1");
+    }
+    sql.push_str(" WHERE e.position > $1");
+    // What one sandbox or exec is about is found by that, and never by whose it is: of that there is more.
+    let narrow = filter.exec.is_some() || filter.sandbox.is_some();
+    let of_tenant = if narrow { "(e.tenant || '') =" } else { "e.tenant =" };
+    let mut next = 3;
+    for (condition, is_wanted) in [
+        ("e.position <=", up_to.is_some()),
+        ("e.exec =", filter.exec.is_some()),
+        ("e.sandbox =", filter.sandbox.is_some()),
+        (of_tenant, filter.tenant.is_some()),
+        ("e.time >=", filter.from.is_some()),
+        ("e.time <", filter.to.is_some()),
+    ] {
+        if is_wanted {
+            sql.push_str(&format!(" AND {condition} ${next}"));
+            next += 1;
+        }
+    }
+    if let Some(types) = kept_apart(filter) {
+        // As the index says it, so that it is found.
+        sql.push_str(&format!(" AND e.type {types}"));
+    } else if !filter.types.is_empty() {
+        sql.push_str(&format!(" AND e.type IN ({})", placeholders(next, filter.types.len())));
+    }
+    sql.push_str(if *backwards {
+        " ORDER BY e.position DESC LIMIT $2"
+    } else {
+        " ORDER BY e.position LIMIT $2"
+    });
+    sql
+}
+
+/// The types that have an index of their own, where exactly those are wanted.
+fn kept_apart(filter: &AuditFilter) -> Option<&'static str> {
+    let mut types: Vec<&str> = filter.types.iter().map(String::as_str).collect();
+    types.sort_unstable();
+    match types[..] {
+        ["audit.checkpoint"] => Some("= 'audit.checkpoint'"),
+        ["access.granted", "access.revoked"] => Some("IN ('access.granted', 'access.revoked')"),
+        _ => None,
+    }
+}
+
+/// Binds what is wanted, in the order in which [`events_sql`] names it.
+fn bind_query<'q, DB>(
+    mut query: Query<'q, DB, DB::Arguments>,
+    wanted: &'q EventQuery,
+) -> Query<'q, DB, DB::Arguments>
+where
+    DB: Dialect,
+    for<'v> i64: Encode<'v, DB> + Type<DB>,
+    for<'v> &'v [u8]: Encode<'v, DB> + Type<DB>,
+    for<'v> &'v str: Encode<'v, DB> + Type<DB>,
+{
+    let filter = &wanted.filter;
+    if let Some(up_to) = wanted.up_to {
+        query = query.bind(signed(up_to.0));
+    }
+    if let Some(exec) = &filter.exec {
+        query = query.bind(&exec.as_bytes()[..]);
+    }
+    if let Some(sandbox) = &filter.sandbox {
+        query = query.bind(&sandbox.as_bytes()[..]);
+    }
+    if let Some(tenant) = &filter.tenant {
+        query = query.bind(tenant.as_str());
+    }
+    for time in [filter.from, filter.to].into_iter().flatten() {
+        query = query.bind(time.timestamp_micros());
+    }
+    if kept_apart(filter).is_none() {
+        for name in &filter.types {
+            query = query.bind(name.as_str());
+        }
+    }
+    query
+}
+
+pub(super) fn placeholders(first: usize, count: usize) -> String {
+    let mut sql = String::with_capacity(count * 5);
+    for number in first..first + count {
+        if number > first {
+            sql.push(',');
+        }
+        sql.push_str(&format!("${number}"));
+    }
+    sql
+}
+
+/// What is kept of a body: its encoding in one column, its bytes in the next.
+pub(super) fn stored<DB>(row: &DB::Row, column: usize) -> Result<Option<StoredBody>, sqlx::Error>
+where
+    DB: Database,
+    for<'q> i16: Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    let code: Option<i16> = row.try_get(column)?;
+    let bytes: Option<&[u8]> = row.try_get(column + 1)?;
+    let (Some(code), Some(bytes)) = (code, bytes) else {
+        return Ok(None);
+    };
+    let encoding =
+        Encoding::from_code(code).ok_or_else(|| sqlx::Error::Decode("an unknown encoding".into()))?;
+    Ok(Some(StoredBody { encoding, bytes: bytes.to_vec().into() }))
+}

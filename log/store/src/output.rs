@@ -1,0 +1,205 @@
+//! What execs wrote, and how it is kept.
+
+use events::{Aggregate, ExecId, ExecState, Gone, Key, OutputStream, Position, SandboxId};
+use record::{OutputChunk, Protection, RowQuery, StoreError, signed};
+use sqlx::{ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
+
+use super::events::{position, stored};
+use super::keys::Kept;
+use super::sql::{Dialect, SqlStore, damaged, failed, stream_code};
+
+/// The greatest number of pieces that one read of output returns.
+const OUTPUT_PIECES: i64 = 4_096;
+
+impl<DB> SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    /// See [`record::EventStore::output_start`].
+    pub(super) async fn find_output_start(
+        &self,
+        exec: ExecId,
+        stdout_offset: u64,
+        stderr_offset: u64,
+    ) -> Result<Option<Position>, StoreError> {
+        let failed = failed::<DB>("find output");
+        let mut first: Option<Position> = None;
+        for (stream, offset) in [(OutputStream::Stdout, stdout_offset), (OutputStream::Stderr, stderr_offset)]
+        {
+            let row = sqlx::query::<DB>(OUTPUT_START)
+                .bind(&exec.as_bytes()[..])
+                .bind(stream_code(stream))
+                .bind(signed(offset))
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(&failed)?;
+            if let Some(row) = row {
+                let found = position(row.try_get(0).map_err(&failed)?);
+                first = Some(first.map_or(found, |first| first.min(found)));
+            }
+        }
+        Ok(first)
+    }
+
+    /// See [`record::EventStore::output`].
+    pub(super) async fn read_output(
+        &self,
+        exec: ExecId,
+        stream: OutputStream,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<OutputChunk>, StoreError> {
+        let failed = failed::<DB>("read output");
+        // Output has no holes and no overlaps, so the offsets alone say which events hold the wanted bytes.
+        let end = offset.saturating_add(max_bytes.max(1) as u64);
+        let rows = sqlx::query::<DB>(OUTPUT)
+            .bind(&exec.as_bytes()[..])
+            .bind(stream_code(stream))
+            .bind(signed(offset))
+            .bind(signed(end))
+            .bind(OUTPUT_PIECES)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(&failed)?;
+        let mut starts = Vec::with_capacity(rows.len());
+        let mut kept = Vec::with_capacity(rows.len());
+        let mut sandbox = None;
+        for row in &rows {
+            let at = position(row.try_get(0).map_err(&failed)?);
+            let stored = stored::<DB>(row, 3).map_err(&failed)?;
+            if sandbox.is_none() && stored.as_ref().is_some_and(|stored| stored.encoding.is_sealed()) {
+                sandbox = self.recorded_exec(exec).await?.map(|state| state.sandbox);
+            }
+            starts.push((at, position(row.try_get(1).map_err(&failed)?).0));
+            let length = position(row.try_get(2).map_err(&failed)?).0;
+            kept.push(Kept { position: at, sandbox, length, stored });
+        }
+        let mut chunks: Vec<OutputChunk> = Vec::with_capacity(rows.len());
+        let mut next = offset;
+        for ((at, start), body) in starts.into_iter().zip(self.open_bodies(kept).await?) {
+            let gone = match body {
+                Ok(body) if start <= next => {
+                    let within = |goal: u64| {
+                        usize::try_from(goal.saturating_sub(start)).unwrap_or(usize::MAX).min(body.len())
+                    };
+                    let (skip, stop) = (within(offset), within(end));
+                    next = start + stop as u64;
+                    let bytes = body.slice(skip..stop);
+                    chunks.push(OutputChunk { offset: start + skip as u64, bytes, position: at });
+                    continue;
+                }
+                Ok(_) => StoreError::Gone { why: Gone::Expired, next_offset: start },
+                Err(why) => {
+                    // Nothing of what follows can be read either: it is the same key.
+                    let recorded = self.recorded_exec(exec).await?.map(|state| state.recorded(stream));
+                    StoreError::Gone { why, next_offset: recorded.unwrap_or_default().max(next) }
+                }
+            };
+            if chunks.is_empty() {
+                return Err(gone);
+            }
+            break;
+        }
+        if chunks.is_empty()
+            && let Some(state) = self.recorded_exec(exec).await?
+            && offset < state.recorded(stream)
+        {
+            return Err(self.gone(&state, stream, offset).await?);
+        }
+        Ok(chunks)
+    }
+
+    /// See [`record::EventStore::protection`].
+    pub(super) async fn find_protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError> {
+        let Some(key) = self.find_data_keys(&[sandbox]).await?.pop() else {
+            return Ok(Protection::None);
+        };
+        // Whatever came after the key was made is sealed under it.
+        let open = sqlx::query::<DB>(
+            "SELECT 1 FROM aggregates x JOIN bodies b ON b.exec = x.id
+             WHERE x.kind = 'exec' AND x.parent = $1 AND b.byte_offset IS NOT NULL AND b.encoding < 2 LIMIT 1",
+        )
+        .bind(&sandbox.as_bytes()[..])
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(failed::<DB>("look for output that is not sealed"))?;
+        Ok(match (key.sealed, open) {
+            (None, _) => Protection::Erased,
+            (Some(_), Some(_)) => Protection::Partial,
+            (Some(_), None) => Protection::Sealed,
+        })
+    }
+
+    /// What to say of bytes that were recorded and have no row any more.
+    async fn gone(
+        &self,
+        state: &ExecState,
+        stream: OutputStream,
+        offset: u64,
+    ) -> Result<StoreError, StoreError> {
+        let failed = failed::<DB>("find output");
+        let erased = self.find_data_keys(&[state.sandbox]).await?.iter().any(|key| key.sealed.is_none());
+        if erased {
+            return Ok(StoreError::Gone { why: Gone::Erased, next_offset: state.recorded(stream) });
+        }
+        let row = sqlx::query::<DB>(NEXT_OUTPUT)
+            .bind(&state.id.as_bytes()[..])
+            .bind(stream_code(stream))
+            .bind(signed(offset))
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(&failed)?;
+        let next_offset = match row {
+            Some(row) => position(row.try_get(0).map_err(&failed)?).0,
+            None => state.recorded(stream),
+        };
+        Ok(StoreError::Gone { why: Gone::Expired, next_offset })
+    }
+
+    async fn recorded_exec(&self, id: ExecId) -> Result<Option<ExecState>, StoreError> {
+        let keys = Some(vec![Key::from(id)]);
+        let rows = self.find(&RowQuery { kind: ExecState::KIND, keys, ..RowQuery::default() }).await?;
+        let state = rows.into_iter().find_map(|row| row.state);
+        let read =
+            |state: String| serde_json::from_str(&state).map_err(|error| damaged("read an exec", error));
+        state.map(read).transpose()
+    }
+}
+
+/// The first bytes of a stream that are there after an offset.
+const NEXT_OUTPUT: &str = "
+SELECT byte_offset FROM bodies WHERE exec = $1 AND stream = $2 AND byte_offset > $3 ORDER BY byte_offset LIMIT 1";
+
+/// The first event of a stream that ends after an offset: either the last that begins at or before it, or the one after
+/// that.
+const OUTPUT_START: &str = "
+SELECT position FROM bodies
+WHERE exec = $1 AND stream = $2
+  AND byte_offset >= COALESCE((
+      SELECT byte_offset FROM bodies
+      WHERE exec = $1 AND stream = $2 AND byte_offset <= $3
+      ORDER BY byte_offset DESC LIMIT 1), 0)
+  AND byte_offset + length > $3
+ORDER BY byte_offset LIMIT 1";
+
+const OUTPUT: &str = "
+SELECT position, byte_offset, length, encoding, body FROM bodies
+WHERE exec = $1 AND stream = $2
+  AND byte_offset >= COALESCE((
+      SELECT byte_offset FROM bodies
+      WHERE exec = $1 AND stream = $2 AND byte_offset <= $3
+      ORDER BY byte_offset DESC LIMIT 1), 0)
+  AND byte_offset < $4
+  AND byte_offset + length > $3
+ORDER BY byte_offset LIMIT $5";
