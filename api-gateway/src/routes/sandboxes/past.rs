@@ -2,7 +2,7 @@
 
 use api_types::Sandbox;
 use chrono::{DateTime, Utc};
-use events::{DestroyReason, SandboxId, SandboxPhase, SandboxState, TenantId};
+use events::{DestroyReason, SandboxPhase, SandboxState};
 use record::Past;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
