@@ -41,8 +41,6 @@ pub struct GatewayConfig {
     pub max_upload_bytes: Option<u64>,
     /// Origins of browsers that may call. Empty: none but the server's own.
     pub allowed_origins: Vec<Origin>,
-    /// The domain under which sandboxes show their ports. `None`: no preview URLs.
-    pub preview_domain: Option<String>,
     /// How long a spawn waits until the sandbox runs, before it answers with state `creating`.
     pub spawn_wait: Duration,
     /// How long a destroy waits until the sandbox is gone, before it answers `destroying`.
@@ -213,7 +211,6 @@ impl Default for GatewayConfig {
             max_file_body_bytes: 64 << 20,
             max_upload_bytes: None,
             allowed_origins: Vec::new(),
-            preview_domain: None,
             spawn_wait: Duration::from_secs(120),
             destroy_wait: Duration::from_secs(25),
             shutdown_grace: Duration::from_secs(10),

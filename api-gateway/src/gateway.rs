@@ -317,7 +317,7 @@ impl Gateway {
             tenant: caller.tenant.clone(),
             actor: caller.actor(),
             request_id: Some(caller.request_id.clone()),
-            traceparent: None,
+            traceparent: caller.traceparent.clone(),
             sandbox,
             command,
         };
@@ -361,7 +361,7 @@ impl Gateway {
             actor: caller.actor(),
             cause: None,
             request_id: Some(caller.request_id.clone()),
-            traceparent: None,
+            traceparent: caller.traceparent.clone(),
             data,
         };
         self.log().publish(&[event]).await.map_err(publish_failed)
@@ -450,6 +450,7 @@ impl Gateway {
             tenant: caller.tenant.clone(),
             actor: caller.actor(),
             request_id: Some(caller.request_id.clone()),
+            traceparent: caller.traceparent.clone(),
             sandbox,
             op,
             tell_working: true,

@@ -171,6 +171,7 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
         "x-api-key",
         "x-user-id",
         "x-request-id",
+        "traceparent",
         "idempotency-key",
         "last-event-id",
         "prefer",

@@ -79,9 +79,6 @@ pub struct Sandbox {
     /// The client's own labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// The domain of its previews: `http://{port}-{id}.{preview_domain}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub preview_domain: Option<String>,
     /// The template that it was made from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,

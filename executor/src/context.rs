@@ -45,7 +45,7 @@ impl Context {
             actor: request.actor.clone(),
             cause: None,
             request_id: request.request_id.clone(),
-            traceparent: None,
+            traceparent: request.traceparent.clone(),
             redaction: redaction.clone(),
             clock: Arc::clone(clock),
         }

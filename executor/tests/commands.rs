@@ -138,6 +138,7 @@ impl World {
             tenant: TenantId::default_tenant(),
             actor: by.clone(),
             request_id: None,
+            traceparent: None,
             sandbox,
             op: LinkOp::Kill { exec },
             tell_working: true,

@@ -33,6 +33,8 @@ pub struct Caller {
     pub viewer: Option<Watching>,
     /// The request's id.
     pub request_id: RequestId,
+    /// The trace that the request belongs to (W3C), if it says one.
+    pub traceparent: Option<String>,
     /// The address that it came from, as far as that is known.
     pub source: Option<IpAddr>,
 }
@@ -49,6 +51,7 @@ impl Caller {
             user: None,
             viewer: None,
             request_id: RequestId::new(),
+            traceparent: None,
             source: None,
         }
     }

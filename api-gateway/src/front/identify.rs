@@ -12,6 +12,7 @@ use events::{RequestId, TenantId};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::traceparent::traceparent;
 use crate::auth::ticket::{self, Ticket};
 use crate::auth::viewer::{LinkEnd, ViewerLink, Watching};
 use crate::auth::{Action, Caller, Resource, Role, Scope, authorize, user_id};
@@ -70,6 +71,7 @@ async fn identify(parts: &mut Parts, gateway: &Gateway) -> Result<Caller, ApiErr
         is_of_only_tenant: gateway.keys().is_of_one_tenant(),
         request_id: extensions.get::<RequestId>().cloned().unwrap_or_else(RequestId::new),
         source: extensions.get::<Peer>().map(|peer| peer.0),
+        traceparent: traceparent(headers),
         ..Caller::new(tenant, role, action)
     };
     if let Some(link) = link {

@@ -5,4 +5,5 @@ pub mod admit;
 pub mod audited;
 pub mod identify;
 pub mod observe;
+mod traceparent;
 pub mod turned_away;

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::error::ApiError;
 
-    async fn ask(headers: &[(&str, &str)]) -> (Response, serde_json::Value) {
+    async fn answered(headers: &[(&str, &str)]) -> (Response, serde_json::Value) {
         let router: Router = Router::new()
             .route("/", get(|| async { Err::<(), _>(ApiError::not_found("nothing")) }))
             .layer(axum::middleware::from_fn(observe));
@@ -116,11 +116,11 @@ mod tests {
 
     #[tokio::test]
     async fn errors_are_flat_unless_problem_json_is_asked_for() {
-        let (response, body) = ask(&[("accept", "*/*")]).await;
+        let (response, body) = answered(&[("accept", "*/*")]).await;
         assert_eq!(response.headers()["content-type"], "application/json");
         assert_eq!(body, serde_json::json!({"code": "NOT_FOUND", "message": "nothing"}));
 
-        let (response, body) = ask(&[("accept", "text/html, application/problem+json;q=0.9")]).await;
+        let (response, body) = answered(&[("accept", "text/html, application/problem+json;q=0.9")]).await;
         assert_eq!(response.headers()["content-type"], "application/problem+json");
         assert_eq!(response.status(), 404);
         assert_eq!(
@@ -129,17 +129,75 @@ mod tests {
         );
     }
 
+    /// Whatever an error says beside its body, it says in either form.
+    #[tokio::test]
+    async fn problem_json_keeps_every_header_of_the_answer_that_it_replaces() {
+        use events::{ExecId, Gone, Position};
+        use record::StoreError;
+
+        use crate::limit::Limit;
+
+        let second = std::time::Duration::from_secs(1);
+        type Make = fn(std::time::Duration) -> ApiError;
+        let errors: [(Make, &[&str]); 6] = [
+            (
+                |_| ApiError::store(StoreError::Gone { why: Gone::Expired, next_offset: 7 }),
+                &["x-next-offset"],
+            ),
+            (|_| ApiError::store(StoreError::Trimmed { floor: Position(9) }), &["x-log-floor"]),
+            (|_| ApiError::audit_unavailable(), &["retry-after"]),
+            (|_| ApiError::conflict("x").with_exec(ExecId::from_bytes([7; 16])), &["x-exec-id"]),
+            (
+                |second| ApiError::limited(Limit::TenantRate, "x", second).rated(60),
+                &["retry-after", "x-limit", "x-ratelimit-limit", "x-ratelimit-remaining"],
+            ),
+            (
+                |second| ApiError::limited(Limit::Connections, "x", second).closing(),
+                &["connection", "x-limit"],
+            ),
+        ];
+        for (make, named) in errors {
+            // What stands between the endpoint and this layer adds to answers too, twice under one name if it likes.
+            let answer = move || async move {
+                let mut response = axum::response::IntoResponse::into_response(make(second));
+                response.headers_mut().append("vary", HeaderValue::from_static("origin"));
+                response.headers_mut().append("vary", HeaderValue::from_static("accept"));
+                response
+            };
+            let router: Router =
+                Router::new().route("/", get(answer)).layer(axum::middleware::from_fn(observe));
+            let of = async |accept: &str| {
+                let request = Request::get("/").header("accept", accept).header("x-request-id", "r-1");
+                let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+                let mut headers = response.headers().clone();
+                headers.remove("content-length");
+                (response.status(), headers.remove("content-type").unwrap(), headers)
+            };
+            let (status, kind, flat) = of("*/*").await;
+            let (problem_status, problem_kind, problem) = of("application/problem+json").await;
+            assert_eq!(
+                (kind, problem_kind),
+                ("application/json".parse().unwrap(), "application/problem+json".parse().unwrap())
+            );
+            assert_eq!((status, &flat), (problem_status, &problem));
+            for name in named.iter().chain(&["vary", "x-request-id"]) {
+                assert!(problem.contains_key(*name), "{name}: {problem:?}");
+            }
+            assert_eq!(problem.get_all("vary").iter().count(), 2);
+        }
+    }
+
     #[tokio::test]
     async fn a_good_request_id_comes_back_and_a_bad_one_is_replaced() {
-        let (response, _) = ask(&[("x-request-id", "abc-1")]).await;
+        let (response, _) = answered(&[("x-request-id", "abc-1")]).await;
         assert_eq!(response.headers()["x-request-id"], "abc-1");
         let long = "x".repeat(129);
         for bad in ["", "a b", "<script>", &long] {
-            let (response, _) = ask(&[("x-request-id", bad)]).await;
+            let (response, _) = answered(&[("x-request-id", bad)]).await;
             let id = response.headers()["x-request-id"].to_str().unwrap();
             assert!(id != bad && id.len() == 32, "{id}");
         }
-        let (response, _) = ask(&[]).await;
+        let (response, _) = answered(&[]).await;
         assert_eq!(response.headers()["x-request-id"].len(), 32);
     }
 }

@@ -1,5 +1,7 @@
 //! Execs: at once, as a stream, and by their id.
 
+use events::Position;
+use record::EventFilter;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -213,4 +215,37 @@ async fn a_signal_goes_to_what_runs_and_not_to_what_has_ended() {
     let ended = world.exec(&sandbox, "hello", 200).await["exec_id"].as_str().unwrap().to_owned();
     let late = world.ask(Method::POST, &format!("/execs/{ended}/signal")).json(&json!({"signal": 9}));
     assert_eq!(error(late, 409).await, "CONFLICT");
+}
+
+/// The trace of a request is in all that follows from it: in what the gateway writes, and by way of a command or the link in what
+/// the executor does.
+#[tokio::test]
+async fn a_trace_is_carried_into_every_event_of_a_request() {
+    let world = World::start().await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let traced = |path: &str, id: &'static str, trace: &'static str, body: Value| {
+        world.ask(Method::POST, path).header("x-request-id", id).header("traceparent", trace).json(&body)
+    };
+    let sandbox = body_of(traced("/sandboxes", "spawn", trace, json!({})), 201).await;
+    let sandbox = sandbox["id"].as_str().unwrap();
+    let path = format!("/sandboxes/{sandbox}/exec");
+    body_of(traced(&path, "exec", trace, json!({"command": "hello"})), 200).await;
+    body_of(traced(&path, "no-trace", "nonsense", json!({"command": "hello"})), 200).await;
+    let filter = EventFilter { sandbox: Some(sandbox.parse().unwrap()), ..EventFilter::default() };
+    let frames = world.store.read(&filter, Position::ZERO, 100).await.unwrap();
+    let mut told = Vec::new();
+    for event in frames.iter().map(|frame| frame.decode().unwrap()) {
+        let (kind, request) = (event.data.type_name(), event.request_id.unwrap());
+        let expected = (request.as_str() != "no-trace").then_some(trace);
+        assert_eq!(event.traceparent.as_deref(), expected, "{kind} of {request:?}");
+        told.push((kind, request.as_str().to_owned()));
+    }
+    for fact in [
+        ("sandbox.requested", "spawn"),
+        ("sandbox.running", "spawn"),
+        ("exec.exited", "exec"),
+        ("exec.exited", "no-trace"),
+    ] {
+        assert!(told.iter().any(|(kind, request)| (*kind, request.as_str()) == fact), "{fact:?}: {told:?}");
+    }
 }

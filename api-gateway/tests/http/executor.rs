@@ -111,7 +111,7 @@ impl Script {
             tenant: request.tenant,
             actor: request.actor,
             request_id: request.request_id,
-            traceparent: None,
+            traceparent: request.traceparent,
             sandbox: request.sandbox,
             command: Command::StartExec { exec, spec, env },
         })
@@ -160,7 +160,7 @@ impl Script {
                 actor: Actor::Executor(self.node.clone()),
                 cause: Some(envelope.id),
                 request_id: envelope.request_id.clone(),
-                traceparent: None,
+                traceparent: envelope.traceparent.clone(),
                 data,
             })
             .collect();

@@ -27,6 +27,7 @@ const OFF: &[&str] = &["", "false", "0"];
 const PROVIDERS: &str = "this server has the providers docker and bubblewrap";
 const WORKERS: &str = "executors need no address and no port: they take their work from NATS (nats.url)";
 const POOL: &str = "there are no machines that users share: each sandbox is one of its own";
+const PREVIEWS: &str = "this version serves no previews";
 const QUEUE: &str = "a spawn waits for a node with room";
 const RATE: &str = "limits.rate says how often clients may ask, and limits.tenant how often each tenant";
 const RATE_BY: &str = "limits.rate.by";
@@ -40,7 +41,8 @@ const FATES: &[(&str, Fate)] = &[
     ("worker.id", Is("node.id")),
     ("worker.control_plane_url", Idle(WORKERS)),
     ("worker.listen_addr", Idle(WORKERS)),
-    ("worker.preview_domain", Idle("server.preview_domain holds for all nodes")),
+    ("server.preview_domain", Idle(PREVIEWS)),
+    ("worker.preview_domain", Idle(PREVIEWS)),
     ("worker.heartbeat_interval", Idle(WORKERS)),
     ("worker.shutdown_timeout", Idle("an executor that stops leaves its sandboxes running")),
     ("providers.mock", Idle(PROVIDERS)),

@@ -52,8 +52,6 @@ pub struct Config {
 pub struct ServerConfig {
     pub host: String,
     pub port: u16,
-    /// The domain of preview URLs; empty: none.
-    pub preview_domain: String,
     /// Origins of browsers that may call.
     pub allowed_origins: Vec<AllowedOrigin>,
     /// The largest streaming upload; none: whatever fits into the sandbox.
@@ -344,7 +342,6 @@ impl Default for Config {
             server: ServerConfig {
                 host: "127.0.0.1".to_owned(),
                 port: 7423,
-                preview_domain: String::new(),
                 allowed_origins: Vec::new(),
                 max_upload: None,
                 slow_reader_limit: GoDuration(Duration::from_secs(30)),

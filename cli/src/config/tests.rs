@@ -289,6 +289,7 @@ fn a_file_of_the_go_server_starts_this_one_and_says_what_became_of_each_key() {
         said("server.cors_allowed_origins")
             .ends_with("is called server.allowed_origins here, and taken for it")
     );
+    assert!(said("server.preview_domain").contains("serves no previews"), "{:#?}", config.remarks);
     assert!(said("rate_limit.burst").contains("has no effect"), "{:#?}", config.remarks);
     assert_eq!(config.limits, Config::default().limits, "a limit of 0 is none, and the rate is off");
     assert!(said("providers.docker.runtime").starts_with("stacyvm.yaml:"));

@@ -71,7 +71,6 @@ pub fn gateway_config(
         stalled_client_limit: limit(config.server.stalled_client_limit, "server.stalled_client_limit")?,
         max_upload_bytes: config.server.max_upload.map(|limit| limit.0),
         allowed_origins: config.server.allowed_origins.iter().map(|origin| origin.0.clone()).collect(),
-        preview_domain: Some(config.server.preview_domain.clone()).filter(|domain| !domain.is_empty()),
         disk: super::disk_floor(config, []),
         limits: config.limits.limits(executor::raise_descriptor_limit())?,
         audit: AuditLimits {

@@ -23,11 +23,11 @@ use crate::gateway::Gateway;
 
 /// The sandbox as clients see it.
 pub fn shown(state: &SandboxState, gateway: &Gateway) -> Sandbox {
-    shown_at(state, gateway.clock().now(), gateway.config().preview_domain.as_deref())
+    shown_at(state, gateway.clock().now())
 }
 
 /// The same by another clock.
-fn shown_at(state: &SandboxState, now: DateTime<Utc>, preview_domain: Option<&str>) -> Sandbox {
+fn shown_at(state: &SandboxState, now: DateTime<Utc>) -> Sandbox {
     let message = match &state.phase {
         SandboxPhase::Failed { message, .. } | SandboxPhase::Unhealthy { message, .. } => {
             Some(message.clone())
@@ -53,7 +53,6 @@ fn shown_at(state: &SandboxState, now: DateTime<Utc>, preview_domain: Option<&st
         tenant_id: Some(state.tenant.to_string()),
         worker_id: state.node().map(ToString::to_string),
         metadata: state.spec.metadata.clone(),
-        preview_domain: preview_domain.filter(|domain| !domain.is_empty()).map(str::to_owned),
         template: state.spec.template.clone(),
         message,
     }
@@ -150,7 +149,7 @@ pub(crate) mod tests {
     #[test]
     fn empty_fields_are_left_out() {
         let at = DateTime::from_timestamp(1_700_000_060, 0).unwrap();
-        let json = serde_json::to_value(shown_at(&state(SandboxPhase::Requested), at, Some(""))).unwrap();
+        let json = serde_json::to_value(shown_at(&state(SandboxPhase::Requested), at)).unwrap();
         let mut keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
         assert_eq!(

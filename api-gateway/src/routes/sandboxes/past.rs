@@ -63,7 +63,7 @@ pub fn answer(past: Past<SandboxState>, moment: Moment, gateway: &Gateway) -> Pa
     };
     let (_, reason) = end(&past.state);
     PastSandbox {
-        sandbox: shown_at(&past.state, now, gateway.config().preview_domain.as_deref()),
+        sandbox: shown_at(&past.state, now),
         position: past.position.0,
         changed_at: past.changed_at,
         reason,

@@ -37,6 +37,9 @@ pub struct LinkRequest {
     /// The request that it came with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
+    /// The trace that the request belongs to (W3C).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// Which sandbox.
     pub sandbox: SandboxId,
     /// What.
