@@ -72,7 +72,7 @@ fn name(dir: &Path) -> anyhow::Result<String> {
 pub fn secret() -> anyhow::Result<String> {
     let mut bytes = [0u8; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("no random bytes")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(bytes))
 }
 
 /// The name of this node: as configured, or the host's.

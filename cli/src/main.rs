@@ -16,7 +16,7 @@ mod verbs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use args::{Args, Verb};
 
@@ -51,10 +51,10 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = |server: &args::ServerArgs| {
+    let config = |server: &config::ServerArgs| {
         // A server has a descriptor for each client, sandbox and exec; the usual soft limit is for programs that use `select`.
         executor::raise_descriptor_limit();
-        config::load(server)
+        config::load(server, &Args::command())
     };
     match args.verb {
         Verb::Serve(server) => serve::run(config(&server)?).await,
@@ -63,7 +63,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Reaper(server) => roles::reaper(config(&server)?).await,
         Verb::Recorder(server) => roles::record(config(&server)?).await,
         Verb::Webhooks(server) => roles::webhooks(config(&server)?).await,
-        Verb::Db(command) => return db::run(command, args.global.output).await,
+        Verb::Db(command) => return db::run(command, args.global.output, &Args::command()).await,
         Verb::Client(command) => return verbs::run(command, args.global).await,
     }
     .map(|()| ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ::audit::Checkpointer;
 use anyhow::{Context, bail};
 use api_gateway::{ApiKey, Gateway, GatewayConfig};
+use backon::{ConstantBuilder, Retryable as _};
 use events::{Clock, SystemClock};
 use executor::{Executor, ExecutorConfig};
 use feed::{Feed, View};
@@ -35,6 +36,9 @@ pub use audit::{checkpoint_file, checkpointer, signing_key};
 pub use gateway_config::gateway_config;
 pub use webhooks::{run_webhooks, webhooks};
 
+/// What starts beside us is waited for: half a minute, looked at twice a second.
+const BESIDE_US: ConstantBuilder =
+    ConstantBuilder::new().with_delay(Duration::from_millis(500)).with_max_times(60);
 /// How long the recorder may take to write what is under way when it stops.
 pub const LAST_EVENTS: Duration = Duration::from_millis(300);
 
@@ -234,35 +238,20 @@ pub fn disk_floor(config: &Config, directories: impl IntoIterator<Item = PathBuf
 pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Arc<dyn EventStore>> {
     let url = database_url(config, data_dir)?;
     let options = store::StoreOptions { master_key: store_key(config)? };
-    let mut attempts = 0;
-    loop {
-        match store::open_store_with(&url, &options).await {
-            Ok(store) => return Ok(store),
-            // A database that starts beside us needs a moment.
-            Err(error) if error.is_retryable() && attempts < 60 => {
-                attempts += 1;
-                tracing::info!(error = %error, "waiting for the database");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot open {}", redact(&url))),
-        }
-    }
+    // A database that starts beside us needs a moment.
+    let opened =
+        (|| store::open_store_with(&url, &options)).retry(BESIDE_US).when(|error| error.is_retryable());
+    let opened = opened.notify(|error, _| tracing::info!(error = %error, "waiting for the database"));
+    opened.await.with_context(|| format!("cannot open {}", redact(&url)))
 }
 
 /// The feed and the live view over it. NATS or the database may go away and come back while we start: waited for, like
 /// one that starts beside us.
 pub async fn follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {
-    let mut attempts = 0;
-    loop {
-        match try_follow(log, Arc::clone(&store)).await {
-            Err(error) if attempts < 60 => {
-                attempts += 1;
-                tracing::info!(error = %format!("{error:#}"), "waiting to follow the log");
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            outcome => return outcome,
-        }
-    }
+    let followed = (|| try_follow(log, Arc::clone(&store))).retry(BESIDE_US);
+    followed
+        .notify(|error, _| tracing::info!(error = %format!("{error:#}"), "waiting to follow the log"))
+        .await
 }
 
 async fn try_follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {

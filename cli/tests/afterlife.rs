@@ -16,7 +16,7 @@ use support::viewer::{Viewer, detach};
 const LINES: usize = 20_000;
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// What a client that follows the events of a sandbox gets, line by line.

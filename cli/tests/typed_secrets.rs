@@ -119,7 +119,7 @@ set | grep ^SECRET= "#;
     viewer.rest().await;
     let live = viewer.text();
     assert_eq!(live.lines().count(), 8, "{live}");
-    let hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = hex::encode(SECRET);
     let mut all = shown(&serve, &exec).await;
     all.push(("the live stream", live.clone()));
     for (what, told) in &all {

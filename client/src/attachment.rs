@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use api_types::{EndRecord, ErrorBody, Exec, OutputStream, TerminalSize};
+use api_types::{EndRecord, ErrorBody, Exec, OutputStream};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::frames::Frame;
+use crate::frames::{AttachInput, Frame};
 use crate::offsets::Offsets;
 use crate::patience::{Patience, Reopening};
 use crate::websocket::{Connection, Received};
@@ -68,17 +68,6 @@ pub enum AttachUpdate {
     Room,
     /// The exec is over.
     Ended(EndRecord),
-}
-
-/// What can be sent to an exec.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttachInput {
-    /// Input for the program; at most 1 MiB.
-    Stdin(Bytes),
-    /// The end of its input.
-    StdinClose,
-    /// Its terminal has another size.
-    Resize(TerminalSize),
 }
 
 /// A connection to an exec that is made again when it breaks. Dropping it leaves the exec running.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
-use reqwest::{Method, Response};
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::ClientError;
 use crate::patience::Reopening;
-use crate::sse::SseParser;
+use crate::sse::SseEvents;
 
 /// A server writes something at least every 15 s or so. Silent for longer, it is gone.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -135,15 +135,10 @@ impl Stream for EventStream {
     }
 }
 
-struct Connection {
-    response: Response,
-    parser: SseParser,
-}
-
 struct Following {
     client: Client,
     query: EventsQuery,
-    connection: Option<Connection>,
+    connection: Option<SseEvents>,
     reopening: Reopening,
     is_over: bool,
 }
@@ -158,8 +153,9 @@ impl Following {
                 self.connection = Some(self.reconnect().await?);
                 continue;
             };
-            let why = match connection.next(&self.client).await {
+            let why = match connection.next().await {
                 Ok(Some(event)) => {
+                    let event = read(&event.id, event.data)?;
                     self.reopening.progressed();
                     self.query.after = Some(event.position);
                     return Ok(Some(EventUpdate::Event(event)));
@@ -178,7 +174,7 @@ impl Following {
         }
     }
 
-    async fn reconnect(&mut self) -> Result<Connection, ClientError> {
+    async fn reconnect(&mut self) -> Result<SseEvents, ClientError> {
         if !self.reopening.broke().await {
             return Err(ClientError::Broken("each time that it is opened it ends at once".into()));
         }
@@ -197,7 +193,7 @@ impl Following {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, ClientError> {
+    async fn connect(&mut self) -> Result<SseEvents, ClientError> {
         let query = &self.query;
         let mut request = self
             .client
@@ -217,29 +213,18 @@ impl Following {
             request = request.query(&[("types", query.types.join(","))]);
         }
         let response = self.client.send(request).await?;
-        Ok(Connection { response, parser: SseParser::default() })
-    }
-}
-
-impl Connection {
-    async fn next(&mut self, client: &Client) -> Result<Option<FeedEvent>, ClientError> {
-        loop {
-            let event =
-                self.parser.next_event().map_err(|error| ClientError::Unexpected(error.to_string()))?;
-            if let Some(event) = event {
-                return read(&event.id, event.data).map(Some);
-            }
-            match tokio::time::timeout(SILENCE, self.response.chunk()).await {
-                Ok(Ok(Some(bytes))) => self.parser.push(&bytes),
-                Ok(Ok(None)) => return Ok(None),
-                Ok(Err(error)) => return Err(client.lost(error)),
+        let client = self.client.clone();
+        let pieces = stream::try_unfold((client, response), |(client, mut response)| async move {
+            match tokio::time::timeout(SILENCE, response.chunk()).await {
+                Ok(Ok(Some(bytes))) => Ok(Some((bytes, (client, response)))),
+                Ok(Ok(None)) => Ok(None),
+                Ok(Err(error)) => Err(client.lost(error)),
                 Err(_) => {
-                    return Err(ClientError::Broken(
-                        format!("nothing came for {} s", SILENCE.as_secs()).into(),
-                    ));
+                    Err(ClientError::Broken(format!("nothing came for {} s", SILENCE.as_secs()).into()))
                 }
             }
-        }
+        });
+        Ok(SseEvents::new(pieces))
     }
 }
 

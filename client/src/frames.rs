@@ -7,7 +7,6 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::attachment::AttachInput;
 use crate::error::ClientError;
 
 const STDIN: u8 = 0;
@@ -44,6 +43,17 @@ pub enum Frame {
     Refused(ErrorBody),
     /// Nothing that we need to know.
     Other,
+}
+
+/// What can be sent to an exec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttachInput {
+    /// Input for the program; at most 1 MiB.
+    Stdin(Bytes),
+    /// The end of its input.
+    StdinClose,
+    /// Its terminal has another size.
+    Resize(TerminalSize),
 }
 
 /// What the server tells of the exec at first.

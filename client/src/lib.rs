@@ -58,13 +58,14 @@ pub use api_types::{
     ExecRequest, ExecState, Network, Open, OutputStream, Sandbox, SandboxState, SpawnRequest, TerminalSize,
     Tty, Word,
 };
-pub use attachment::{AttachInput, AttachRequest, AttachUpdate, Attachment};
+pub use attachment::{AttachRequest, AttachUpdate, Attachment};
 pub use client::{Client, ClientBuilder};
 pub use error::{BuildError, Cause, ClientError, Refusal};
 pub use events::{EventBody, EventStream, EventUpdate, EventsQuery, FeedEvent};
 pub use exec_stream::{ExecStream, ExecUpdate};
 pub use execs::ExecsQuery;
 pub use files::{Download, FileInfo, WriteOptions};
+pub use frames::AttachInput;
 pub use key::IdempotencyKey;
 pub use lines::{LineSplitter, LineTooLong};
 pub use offsets::Offsets;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_millis(100);
@@ -27,13 +28,16 @@ const SHORT_LIVED: Duration = Duration::from_millis(500);
 pub struct Patience {
     limit: Duration,
     ends_at: Instant,
-    pause: Duration,
+    pauses: ExponentialBackoff,
 }
 
 impl Patience {
     /// Patience for so long.
     pub fn new(limit: Duration) -> Self {
-        Self { limit, ends_at: Instant::now() + limit, pause: FIRST }
+        // The end is a time and not a number of pauses: a try that takes long counts too.
+        let pauses =
+            ExponentialBuilder::new().with_min_delay(FIRST).with_max_delay(LONGEST).without_max_times();
+        Self { limit, ends_at: Instant::now() + limit, pauses: pauses.build() }
     }
 
     /// Waits before another try. False: no more.
@@ -41,8 +45,7 @@ impl Patience {
         if Instant::now() >= self.ends_at {
             return false;
         }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST);
+        tokio::time::sleep(self.pauses.next().unwrap_or(LONGEST)).await;
         true
     }
 

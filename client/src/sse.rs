@@ -1,6 +1,17 @@
-//! Server-sent events: <https://html.spec.whatwg.org/multipage/server-sent-events.html>, as far as a client needs it.
+//! Server-sent events: <https://html.spec.whatwg.org/multipage/server-sent-events.html>, with a bound on what one may hold.
 
-use crate::lines::{LineSplitter, LineTooLong};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use sse_stream::SseByteStream;
+
+use crate::error::ClientError;
+
+/// The most bytes that are read in search of the end of one event. Those of this API are far below it.
+const MAX_EVENT: usize = 16 << 20;
 
 /// One event of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -11,61 +22,86 @@ pub struct SseEvent {
     pub data: String,
 }
 
-/// Turns bytes into events.
-#[derive(Debug, Default)]
-pub struct SseParser {
-    lines: LineSplitter,
-    id: String,
-    data: Option<String>,
+/// Why the bytes of a stream do not go on.
+#[derive(Debug, thiserror::Error)]
+enum Ending {
+    #[error(transparent)]
+    Lost(#[from] ClientError),
+    #[error("an event is longer than {MAX_EVENT} bytes")]
+    TooLong,
 }
 
-impl SseParser {
-    /// Takes more bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.lines.push(bytes);
+/// The events of a stream of bytes.
+pub struct SseEvents {
+    blocks: SseByteStream<BoxStream<'static, Result<Bytes, Ending>>>,
+    /// How many bytes have come since the last event: the parser has no bound of its own.
+    since: Arc<AtomicUsize>,
+    id: String,
+}
+
+impl SseEvents {
+    /// Reads events from bytes, in whatever pieces they come.
+    pub fn new(bytes: impl Stream<Item = Result<Bytes, ClientError>> + Send + 'static) -> Self {
+        let since = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&since);
+        let bytes = bytes.map(move |piece| {
+            let piece = piece?;
+            let total = counted.fetch_add(piece.len(), Ordering::Relaxed) + piece.len();
+            if total > MAX_EVENT {
+                return Err(Ending::TooLong);
+            }
+            // Nothing is half read after a blank line. Signs of life end in one too and are no events.
+            if piece.ends_with(b"\n\n") {
+                counted.store(0, Ordering::Relaxed);
+            }
+            Ok(piece)
+        });
+        Self { blocks: SseByteStream::new(bytes.boxed()), since, id: String::new() }
     }
 
-    /// The next whole event.
-    pub fn next_event(&mut self) -> Result<Option<SseEvent>, LineTooLong> {
-        while let Some(line) = self.lines.next_line()? {
-            let line = String::from_utf8_lossy(&line);
-            if line.is_empty() {
-                if let Some(data) = self.data.take() {
-                    return Ok(Some(SseEvent { id: self.id.clone(), data }));
-                }
-                continue;
+    /// The next whole event; `None` where the stream ends. Cancel safe.
+    pub async fn next(&mut self) -> Result<Option<SseEvent>, ClientError> {
+        while let Some(block) = self.blocks.next().await {
+            let block = block.map_err(failed)?;
+            self.since.store(0, Ordering::Relaxed);
+            // An id holds for all that follows, as the standard has it.
+            if let Some(id) = block.id {
+                self.id = id;
             }
-            let (name, value) = line.split_once(':').unwrap_or((&line, ""));
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match name {
-                "id" if !value.contains('\0') => value.clone_into(&mut self.id),
-                "data" => match &mut self.data {
-                    Some(data) => {
-                        data.push('\n');
-                        data.push_str(value);
-                    }
-                    None => self.data = Some(value.to_owned()),
-                },
-                // Comments have an empty name; the other fields are of no use here.
-                _ => {}
+            // A pause before the next try, and other blocks that tell nothing.
+            if let Some(data) = block.data {
+                return Ok(Some(SseEvent { id: self.id.clone(), data }));
             }
         }
         Ok(None)
     }
 }
 
+fn failed(error: sse_stream::Error) -> ClientError {
+    match error {
+        sse_stream::Error::Body(cause) => match cause.downcast::<Ending>() {
+            Ok(ending) => match *ending {
+                Ending::Lost(error) => error,
+                Ending::TooLong => ClientError::Unexpected(Ending::TooLong.to_string()),
+            },
+            Err(cause) => ClientError::Broken(cause),
+        },
+        error => ClientError::unexpected("a stream of events", error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures::stream;
+
     use super::*;
 
-    fn parse(parts: &[&[u8]]) -> Vec<(String, String)> {
-        let mut parser = SseParser::default();
+    async fn parse(parts: &[&[u8]]) -> Vec<(String, String)> {
+        let parts: Vec<_> = parts.iter().map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        let mut stream = SseEvents::new(stream::iter(parts));
         let mut events = Vec::new();
-        for part in parts {
-            parser.push(part);
-            while let Some(event) = parser.next_event().unwrap() {
-                events.push((event.id, event.data));
-            }
+        while let Some(event) = stream.next().await.unwrap() {
+            events.push((event.id, event.data));
         }
         events
     }
@@ -74,19 +110,45 @@ mod tests {
         pairs.iter().map(|(id, data)| ((*id).to_owned(), (*data).to_owned())).collect()
     }
 
-    #[test]
-    fn events_are_the_same_wherever_they_are_cut() {
+    #[tokio::test]
+    async fn events_are_the_same_wherever_they_are_cut() {
         let text = "retry: 1000\n\n: still here\n\nid: 1\ndata: {\"a\":\"é\"}\n\nid:2\r\ndata:x\r\ndata: y\r\n\r\nevent: z\n\ndata\n\n";
         let expected = pairs(&[("1", "{\"a\":\"é\"}"), ("2", "x\ny"), ("2", "")]);
-        assert_eq!(parse(&[text.as_bytes()]), expected);
+        assert_eq!(parse(&[text.as_bytes()]).await, expected);
         for at in 0..text.len() {
             let (head, tail) = text.as_bytes().split_at(at);
-            assert_eq!(parse(&[head, tail]), expected, "cut at {at}");
+            assert_eq!(parse(&[head, tail]).await, expected, "cut at {at}");
         }
     }
 
-    #[test]
-    fn an_event_that_is_not_finished_is_not_told() {
-        assert_eq!(parse(&[b"id: 1\ndata: x\n\nid: 2\ndata: y\n"]), pairs(&[("1", "x")]));
+    #[tokio::test]
+    async fn an_event_that_is_not_finished_is_not_told() {
+        assert_eq!(parse(&[b"id: 1\ndata: x\n\nid: 2\ndata: y\n"]).await, pairs(&[("1", "x")]));
+    }
+
+    #[tokio::test]
+    async fn an_event_without_end_is_an_error_and_a_long_stream_is_not() {
+        let piece = Bytes::from(vec![b'x'; 1 << 20]);
+        let endless = stream::iter(std::iter::repeat_with(move || Ok(piece.clone())));
+        let mut events = SseEvents::new(endless);
+        let error = events.next().await.unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
+        assert!(!error.is_passing(), "it would only come again");
+
+        let event = Bytes::from(format!("data: {}\n\n", "y".repeat(1 << 20)));
+        let many = stream::iter((0..40).map(move |_| Ok(event.clone())));
+        let mut events = SseEvents::new(many);
+        for _ in 0..40 {
+            assert_eq!(events.next().await.unwrap().unwrap().data.len(), 1 << 20);
+        }
+        assert_eq!(events.next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_stays_one_that_breaks() {
+        let parts = vec![Ok(Bytes::from("data: x\n\n")), Err(ClientError::Broken("gone".into()))];
+        let mut events = SseEvents::new(stream::iter(parts));
+        assert_eq!(events.next().await.unwrap().unwrap().data, "x");
+        assert!(matches!(events.next().await, Err(ClientError::Broken(_))));
     }
 }

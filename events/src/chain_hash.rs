@@ -11,7 +11,7 @@ impl ChainHash {
 
 impl std::fmt::Display for ChainHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -20,13 +20,7 @@ impl std::str::FromStr for ChainHash {
 
     fn from_str(text: &str) -> Result<Self, NotAHash> {
         let mut hash = [0; 32];
-        // A sign would be read as part of a number.
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(NotAHash);
-        }
-        for (index, byte) in hash.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[index * 2..index * 2 + 2], 16).map_err(|_| NotAHash)?;
-        }
+        hex::decode_to_slice(text, &mut hash).map_err(|_| NotAHash)?;
         Ok(Self(hash))
     }
 }

@@ -49,7 +49,9 @@ impl MasterKey {
 
     /// Reads 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Result<Self, MasterKeyError> {
-        text.trim().parse::<events::ChainHash>().map(|hash| Self(hash.0)).map_err(|_| MasterKeyError::Format)
+        let mut key = [0; 32];
+        hex::decode_to_slice(text.trim(), &mut key).map_err(|_| MasterKeyError::Format)?;
+        Ok(Self(key))
     }
 
     /// Reads the key from a file; makes the file with a fresh one when it is missing.
@@ -59,7 +61,7 @@ impl MasterKey {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let key = Self::random()?;
                 let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-                writeln!(file, "{}", events::ChainHash(key.0))?;
+                writeln!(file, "{}", hex::encode(key.0))?;
                 file.sync_all()?;
                 Ok(key)
             }
@@ -97,7 +99,7 @@ impl MasterKey {
     /// A name for a value that must not be told: the same value has the same name, and nobody without the key can guess
     /// one from the other. The first 128 bits of an HMAC-SHA-256, in hexadecimal.
     pub fn fingerprint(&self, purpose: &str, value: &[u8]) -> String {
-        self.mac(purpose, value)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&self.mac(purpose, value)[..16])
     }
 
     fn mac(&self, purpose: &str, value: &[u8]) -> [u8; 32] {

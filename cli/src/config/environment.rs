@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use clap::CommandFactory;
-
 use super::foreign;
 use super::tree::{Node, Origin, Problem};
-use crate::args::Args;
 
 const PREFIX: &str = "STACYVM_";
 
@@ -46,8 +43,10 @@ pub(super) fn variable_of(key: &str) -> String {
 pub(super) fn read(
     default: &Node,
     environment: impl Iterator<Item = (String, String)>,
+    program: &clap::Command,
     problems: &mut Vec<Problem>,
 ) -> Node {
+    let clients = clients(program);
     let keys: BTreeMap<String, String> = default
         .keys()
         .into_iter()
@@ -73,15 +72,14 @@ pub(super) fn read(
     for (name, text) in &set {
         if let Some(key) = keys.get(name) {
             tree.set(key, Node::text(Origin::Variable(name.clone()), text));
-        } else if !ALIASES.iter().any(|(alias, _)| alias == name) && !is_around(name, text) {
-            problems.push(unknown(name, &keys));
+        } else if !ALIASES.iter().any(|(alias, _)| alias == name) && !is_around(name, text, &clients) {
+            problems.push(unknown(name, &keys, &clients));
         }
     }
     tree
 }
 
-fn unknown(name: &str, keys: &BTreeMap<String, String>) -> Problem {
-    let clients = clients();
+fn unknown(name: &str, keys: &BTreeMap<String, String>, clients: &[String]) -> Problem {
     let known = keys
         .keys()
         .map(String::as_str)
@@ -97,21 +95,21 @@ fn unknown(name: &str, keys: &BTreeMap<String, String>) -> Problem {
     Problem { origin: Origin::Variable(name.to_owned()), key: String::new(), what }
 }
 
-fn is_around(name: &str, text: &str) -> bool {
+fn is_around(name: &str, text: &str, clients: &[String]) -> bool {
     AROUND.contains(&name)
         || (name == "STACYVM_PORT" && text.starts_with("tcp://"))
         || AROUND_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        || clients().iter().any(|known| known == name)
+        || clients.iter().any(|known| known == name)
 }
 
 /// The variables that client verbs read, from their own declarations.
-fn clients() -> Vec<String> {
+fn clients(program: &clap::Command) -> Vec<String> {
     fn walk(command: &clap::Command, into: &mut Vec<String>) {
         let names = command.get_arguments().filter_map(|argument| argument.get_env());
         into.extend(names.map(|name| name.to_string_lossy().into_owned()));
         command.get_subcommands().for_each(|command| walk(command, into));
     }
     let mut names = Vec::new();
-    walk(&Args::command(), &mut names);
+    walk(program, &mut names);
     names
 }

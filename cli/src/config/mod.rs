@@ -4,6 +4,7 @@
 //! flag. No key and no variable is ignored in silence.
 
 mod environment;
+mod flags;
 mod foreign;
 mod limits;
 mod read;
@@ -15,13 +16,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+pub use flags::ServerArgs;
+
 #[cfg(test)]
 pub use schema::TenantImagesConfig;
 pub use schema::{AuthConfig, Config};
 use tree::{Node, Origin, Problem};
 pub use values::GoDuration;
-
-use crate::args::ServerArgs;
 
 /// The file that is read when none is named: the first of these that is there.
 fn places() -> Vec<PathBuf> {
@@ -34,8 +35,9 @@ fn places() -> Vec<PathBuf> {
     places
 }
 
-/// Puts the layers together and checks the result.
-pub fn load(args: &ServerArgs) -> anyhow::Result<Config> {
+/// Puts the layers together and checks the result. `program` is the whole command line: its client verbs have variables of
+/// their own, which are none of the server's and no mistake either.
+pub fn load(args: &ServerArgs, program: &clap::Command) -> anyhow::Result<Config> {
     let file = match &args.config {
         Some(path) if !path.is_file() => bail!("the configuration file {} does not exist", path.display()),
         Some(path) => Some(path.clone()),
@@ -48,7 +50,7 @@ pub fn load(args: &ServerArgs) -> anyhow::Result<Config> {
         Some(path) => Node::read_file(path),
         None => Node::read_yaml("", ""),
     };
-    assemble(file.as_deref(), said, environment, args)
+    assemble(file.as_deref(), said, environment, args, program)
 }
 
 fn assemble(
@@ -56,11 +58,12 @@ fn assemble(
     said: Result<Node, Problem>,
     environment: impl Iterator<Item = (String, String)>,
     args: &ServerArgs,
+    program: &clap::Command,
 ) -> anyhow::Result<Config> {
     let (mut problems, mut remarks) = (Vec::new(), Vec::new());
     let default = Node::default_of(serde_json::to_value(Config::default())?);
     let mut tree = default.clone();
-    let environment = environment::read(&default, environment, &mut problems);
+    let environment = environment::read(&default, environment, program, &mut problems);
     let said = said.map_err(|problem| problems.insert(0, problem)).ok();
     for mut layer in said.into_iter().chain([environment]) {
         foreign::adopt(&mut layer, &default, &mut remarks, &mut problems);

@@ -1,6 +1,8 @@
+use clap::CommandFactory as _;
 use events::{CapabilitySet, Network};
 
 use super::*;
+use crate::args::Args;
 
 fn load(yaml: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     load_with(yaml, environment, &ServerArgs::default())
@@ -8,7 +10,8 @@ fn load(yaml: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
 
 fn load_with(yaml: &str, environment: &[(&str, &str)], args: &ServerArgs) -> Result<Config, String> {
     let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    assemble(Some(Path::new("stacyvm.yaml")), Node::read_yaml("stacyvm.yaml", yaml), environment, args)
+    let said = Node::read_yaml("stacyvm.yaml", yaml);
+    assemble(Some(Path::new("stacyvm.yaml")), said, environment, args, &Args::command())
         .map_err(|error| error.to_string())
 }
 
@@ -233,7 +236,8 @@ fn variables_of_clients_scripts_and_clusters_are_no_error() {
             // The port of compose.yaml is one of the host; whoever gives it to a server means another.
             if word.starts_with("STACYVM_") && word.len() > 8 && word != "STACYVM_PORT" {
                 let mut problems = Vec::new();
-                environment::read(&default, [(word.to_owned(), "1".to_owned())].into_iter(), &mut problems);
+                let said = [(word.to_owned(), "1".to_owned())].into_iter();
+                environment::read(&default, said, &Args::command(), &mut problems);
                 assert_eq!(problems, [], "{word} is used by a script, and no server would start with it");
             }
         }

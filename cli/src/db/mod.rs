@@ -10,8 +10,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::args::ServerArgs;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ServerArgs};
 use crate::output::Format;
 use crate::roles;
 
@@ -70,37 +69,38 @@ pub struct DatabaseArgs {
 }
 
 impl DatabaseArgs {
-    fn load(self) -> anyhow::Result<(Config, String)> {
+    fn load(self, program: &clap::Command) -> anyhow::Result<(Config, String)> {
         let Self { data_dir, config, database } = self;
-        let config = config::load(&ServerArgs { data_dir, config, database, ..ServerArgs::default() })?;
+        let args = ServerArgs { data_dir, config, database, ..ServerArgs::default() };
+        let config = config::load(&args, program)?;
         let url = roles::database_url(&config, Some(&config.data_dir()))?;
         Ok((config, url))
     }
 }
 
-/// Does it.
-pub async fn run(command: DbCommand, format: Format) -> anyhow::Result<ExitCode> {
+/// Carries a command out. `program` is the whole command line, whose variables the configuration must know.
+pub async fn run(command: DbCommand, format: Format, program: &clap::Command) -> anyhow::Result<ExitCode> {
     // A copy of the log is nobody else's to read either.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match command {
         DbCommand::Backup { target, server } => {
-            let (_, url) = server.load()?;
+            let (_, url) = server.load(program)?;
             backup::run(&url, &target, format).await
         }
         DbCommand::Restore { source, force, server } => {
-            let (config, url) = server.load()?;
+            let (config, url) = server.load(program)?;
             restore::run(&config, &url, &source, force, format).await
         }
         DbCommand::Restored { server } => {
-            let (config, url) = server.load()?;
+            let (config, url) = server.load(program)?;
             restore::restored(&config, &url).await
         }
         DbCommand::Compact { server } => {
-            let (config, url) = server.load()?;
+            let (config, url) = server.load(program)?;
             compact::run(&config, &url, format).await
         }
         DbCommand::Stats { server } => {
-            let (_, url) = server.load()?;
+            let (_, url) = server.load(program)?;
             stats::run(&url, format).await
         }
     }

@@ -111,10 +111,7 @@ async fn names_that_lead_inside_reach_nothing() {
 
 #[tokio::test]
 async fn ids_of_images_are_refused_and_lists_of_tenants_hold() {
-    let key = |key: &str| {
-        let digest = Sha256::digest(key);
-        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
+    let key = |key: &str| hex::encode(Sha256::digest(key));
     let yaml = format!(
         "auth:\n  keys:\n    - {{id: red, tenant: red, sha256: {}}}\n    - {{id: blue, tenant: blue, sha256: {}}}\n\
          images:\n  tenants:\n    - tenant: red\n      allow: [\"127.0.0.1:1/red/\", \"stacyvm/base:local\"]\n      others: refused\n",

@@ -266,8 +266,7 @@ pub fn key_of(tenant: usize) -> String {
 fn configuration() -> String {
     let keys: String = (0..TENANTS.len())
         .map(|tenant| {
-            let hash =
-                Sha256::digest(key_of(tenant)).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let hash = hex::encode(Sha256::digest(key_of(tenant)));
             let name = TENANTS[tenant];
             format!("    - {{ id: {name}-key, tenant: {name}, sha256: \"{hash}\" }}\n")
         })

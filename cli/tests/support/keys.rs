@@ -5,8 +5,7 @@ use sha2::{Digest, Sha256};
 pub fn config(keys: &[(&str, &str, bool)]) -> String {
     let mut yaml = "auth:\n  keys:\n".to_owned();
     for (tenant, key, admin) in keys {
-        let digest: String =
-            Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex::encode(Sha256::digest(key.as_bytes()));
         yaml +=
             &format!("    - {{ id: {tenant}-key, tenant: {tenant}, sha256: {digest}, admin: {admin} }}\n");
     }

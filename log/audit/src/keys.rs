@@ -87,7 +87,7 @@ impl AuditKey {
 
     /// A signature, in hexadecimal.
     pub(super) fn sign(&self, bytes: &[u8]) -> String {
-        hex(&self.0.sign(bytes).to_bytes())
+        hex::encode(self.0.sign(bytes).to_bytes())
     }
 }
 
@@ -98,11 +98,9 @@ impl fmt::Debug for AuditKey {
 }
 
 fn seed(text: &str) -> Result<[u8; 32], AuditKeyError> {
-    text.trim().parse::<ChainHash>().map(|hash| hash.0).map_err(|_| AuditKeyError::Format)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut seed = [0; 32];
+    hex::decode_to_slice(text.trim(), &mut seed).map_err(|_| AuditKeyError::Format)?;
+    Ok(seed)
 }
 
 /// The key that signatures are checked with.
@@ -112,7 +110,7 @@ pub struct AuditPublicKey(VerifyingKey);
 impl AuditPublicKey {
     /// How checkpoints name it: the first 16 hexadecimal digits of its SHA-256.
     pub fn id(&self) -> String {
-        hex(&Sha256::digest(self.0.as_bytes())[..8])
+        hex::encode(&Sha256::digest(self.0.as_bytes())[..8])
     }
 
     /// Whether this key made the signature (in hexadecimal) of these bytes.
@@ -125,19 +123,14 @@ impl AuditPublicKey {
 }
 
 fn signature_bytes(text: &str) -> Option<[u8; 64]> {
-    if !text.is_ascii() {
-        return None;
-    }
-    let (first, second) = text.split_at_checked(64)?;
     let mut bytes = [0; 64];
-    bytes[..32].copy_from_slice(&first.parse::<ChainHash>().ok()?.0);
-    bytes[32..].copy_from_slice(&second.parse::<ChainHash>().ok()?.0);
+    hex::decode_to_slice(text, &mut bytes).ok()?;
     Some(bytes)
 }
 
 impl fmt::Display for AuditPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(self.0.as_bytes()))
+        f.write_str(&hex::encode(self.0.as_bytes()))
     }
 }
 

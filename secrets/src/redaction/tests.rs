@@ -129,7 +129,7 @@ fn events_are_masked_where_they_hold_text() {
 fn written(value: &str) -> Vec<(&'static str, Vec<u8>)> {
     use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
     let bytes = value.as_bytes();
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex::encode(bytes);
     let percent = |plain: &dyn Fn(u8) -> bool| -> String {
         let each = bytes.iter().map(|byte| match byte {
             byte if byte.is_ascii_alphanumeric() || plain(*byte) => char::from(*byte).to_string(),

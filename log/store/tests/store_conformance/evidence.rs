@@ -72,9 +72,12 @@ async fn unguard(subject: &Subject) {
 
 /// Computes all links from a position on again, as whoever can write the whole database would.
 async fn rebuild(subject: &Subject, store: &dyn EventStore, from: u64) {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let literal = |bytes: &[u8]| {
-        if subject.is_sqlite() { format!("x'{}'", hex(bytes)) } else { format!("'\\x{}'", hex(bytes)) }
+        if subject.is_sqlite() {
+            format!("x'{}'", hex::encode(bytes))
+        } else {
+            format!("'\\x{}'", hex::encode(bytes))
+        }
     };
     let mut links = std::collections::HashMap::new();
     for frame in store.read_chain(None, Position::ZERO, Position(1_000), 1_000).await.unwrap() {
@@ -324,9 +327,12 @@ pub async fn what_stands_beside_the_events_is_compared_or_named(subject: &Subjec
     let (store, mut evidence) = record(subject).await;
     // Which would speak of what the head leaves out.
     evidence.file.clear();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let literal = |bytes: &[u8]| {
-        if subject.is_sqlite() { format!("x'{}'", hex(bytes)) } else { format!("'\\x{}'", hex(bytes)) }
+        if subject.is_sqlite() {
+            format!("x'{}'", hex::encode(bytes))
+        } else {
+            format!("'\\x{}'", hex::encode(bytes))
+        }
     };
     let named = |report: &Report, what: &str| report.does_not_prove.iter().any(|line| line.contains(what));
     let report = evidence.verify(&*store).await;
