@@ -1,6 +1,9 @@
 //! Doors for the fuzz targets: what reads the bytes of clients and of sandboxes, without what is behind it. No service uses it.
 
-use api_types::{ExecRequest, ExtendRequest};
+use api_types::{
+    ChmodRequest, ExecRequest, ExtendRequest, MoveRequest, RedeliverRequest, ResizeRequest, SignalRequest,
+    WriteRequest,
+};
 use axum::extract::Query;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use bytes::{Bytes, BytesMut};
@@ -50,17 +53,16 @@ pub fn body(kind: u8, bytes: &[u8]) -> bool {
         2 => of(bytes).and_then(|it| sandboxes::plan::plan(it, None, None, &sandbox)).is_ok(),
         3 => of(bytes).and_then(|it| templates::save::checked(it, &sandbox)).is_ok(),
         4 => webhooks::reads(of(bytes), &WebhookLimits::default(), Position(9)),
-        5 => of::<files::write::WriteRequest>(bytes).is_ok(),
-        6 => of::<files::chmod::ChmodRequest>(bytes)
+        5 => of::<WriteRequest>(bytes).is_ok(),
+        6 => of::<ChmodRequest>(bytes)
             .is_ok_and(|it| files::path::mode_change(&it.mode.unwrap_or_default()).is_ok()),
-        7 => of::<files::rename::MoveRequest>(bytes)
-            .is_ok_and(|it| files::path::path(it.old_path, "old_path").is_ok()),
-        8 => of::<execs::signal::SignalRequest>(bytes)
-            .is_ok_and(|it| it.signal.is_some_and(|signal| signal.number().is_ok())),
-        9 => of::<execs::resize::ResizeRequest>(bytes).is_ok(),
+        7 => of::<MoveRequest>(bytes).is_ok_and(|it| files::path::path(it.old_path, "old_path").is_ok()),
+        8 => of::<SignalRequest>(bytes)
+            .is_ok_and(|it| it.signal.is_some_and(|signal| crate::exec::signal::number(&signal).is_ok())),
+        9 => of::<ResizeRequest>(bytes).is_ok(),
         10 => of::<ExtendRequest>(bytes)
             .is_ok_and(|it| sandboxes::plan::ttl(&it.ttl.unwrap_or_default()).is_ok()),
-        _ => of::<webhooks::redeliver::RedeliverRequest>(bytes).is_ok(),
+        _ => of::<RedeliverRequest>(bytes).is_ok(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The limits, by name.
 
+use api_types::AdmissionReason;
+
 /// Which limit was reached. Its name is that of the key that sets it, where one does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -93,11 +95,11 @@ impl Limit {
     }
 
     /// Why a spawn is not let in, as `POST /sandboxes/admission` says it.
-    pub const fn admission_reason(self) -> &'static str {
+    pub const fn admission_reason(self) -> AdmissionReason {
         match self {
-            Self::OwnerSandboxes => "max_sandboxes_per_owner",
-            Self::TenantVcpus => "max_vcpus",
-            Self::TenantMemory => "max_memory",
+            Self::OwnerSandboxes => AdmissionReason::MaxSandboxesPerOwner,
+            Self::TenantVcpus => AdmissionReason::MaxVcpus,
+            Self::TenantMemory => AdmissionReason::MaxMemory,
             Self::Connections
             | Self::RequestsPerKey
             | Self::Memory
@@ -113,7 +115,7 @@ impl Limit {
             | Self::Rate
             | Self::TenantRate
             | Self::TenantBodies
-            | Self::Turns => "max_sandboxes",
+            | Self::Turns => AdmissionReason::MaxSandboxes,
         }
     }
 }

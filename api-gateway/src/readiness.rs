@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_types::{Open, UnreadyCause, UnreadyReason};
 use events::ProviderName;
 use feed::{Feed, View};
 use policy::DiskFloor;
 use record::EventStore;
-use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use transport::{Log, ProbeError, TransportTrouble};
-use utoipa::ToSchema;
 
 /// How long a proof is good; and the finding that there is none, so that the end of a trouble shows soon.
 const PROVEN: Duration = Duration::from_secs(1);
@@ -28,20 +27,8 @@ const HOPELESS: Duration = Duration::from_millis(500);
 const TROUBLE: Duration = Duration::from_millis(1_500);
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Reason {
-    /// A stable name: `stopping`, `disk_low`, `transport_unreachable`, `transport_leaderless`, `transport_off`,
-    /// `transport_full`, `recorder_silent`, `recorder_lag`, `recorder_stalled`, `database_unavailable` or
-    /// `database_refuses`.
-    pub code: &'static str,
-    /// One sentence for people.
-    pub message: String,
-}
-
-impl Reason {
-    fn new(code: &'static str, message: impl ToString) -> Self {
-        Self { code, message: message.to_string() }
-    }
+fn cause(code: impl Into<Open<UnreadyReason>>, message: impl ToString) -> UnreadyCause {
+    UnreadyCause { code: code.into(), message: message.to_string() }
 }
 
 /// Looks at all that requests go through.
@@ -53,7 +40,7 @@ pub struct Readiness {
     max_lag: Duration,
     closing: CancellationToken,
     /// What was found last. Whoever asks while somebody looks waits for what that one finds.
-    found: Mutex<Option<(Instant, Vec<Reason>)>>,
+    found: Mutex<Option<(Instant, Vec<UnreadyCause>)>>,
 }
 
 impl Readiness {
@@ -68,7 +55,7 @@ impl Readiness {
     }
 
     /// All that is wrong; nothing when requests can be carried out.
-    pub async fn check(&self) -> Vec<Reason> {
+    pub async fn check(&self) -> Vec<UnreadyCause> {
         let mut reasons = self.at_hand();
         let mut found = self.found.lock().await;
         let proof = match &*found {
@@ -91,14 +78,14 @@ impl Readiness {
     }
 
     /// Why nothing can be changed at the moment, by what is known without asking anybody.
-    pub fn refusal(&self) -> Option<Reason> {
+    pub fn refusal(&self) -> Option<UnreadyCause> {
         if let Some(trouble) = self.log.refusal() {
-            return Some(Reason::new(trouble.code(), trouble));
+            return Some(cause(Open::read(trouble.code()), trouble));
         }
         if let Some(trouble) =
             self.feed.recorder_trouble().filter(|trouble| trouble.since.elapsed() > TROUBLE)
         {
-            return Some(Reason::new(trouble.failure.code(), "nothing can be written to the database"));
+            return Some(cause(Open::read(trouble.failure.code()), "nothing can be written to the database"));
         }
         self.lag()
     }
@@ -118,31 +105,31 @@ impl Readiness {
     }
 
     /// Why no new work is taken though all is well.
-    pub fn disk_low(&self) -> Option<Reason> {
-        self.disk.low().map(|low| Reason::new("disk_low", low))
+    pub fn disk_low(&self) -> Option<UnreadyCause> {
+        self.disk.low().map(|low| cause(UnreadyReason::DiskLow, low))
     }
 
-    fn lag(&self) -> Option<Reason> {
+    fn lag(&self) -> Option<UnreadyCause> {
         let lag = self.feed.recorder_lag();
         let seconds = lag.age.as_secs();
         (lag.age > self.max_lag).then(|| {
-            Reason::new(
-                "recorder_lag",
+            cause(
+                UnreadyReason::RecorderLag,
                 format!("the recorder is {seconds} s behind, with {} messages", lag.messages),
             )
         })
     }
 
-    fn at_hand(&self) -> Vec<Reason> {
+    fn at_hand(&self) -> Vec<UnreadyCause> {
         let mut reasons = Vec::new();
         if self.closing.is_cancelled() {
-            reasons.push(Reason::new("stopping", "the gateway stops"));
+            reasons.push(cause(UnreadyReason::Stopping, "the gateway stops"));
         }
         reasons.extend(self.disk_low());
         let silent = self.feed.silent_for();
         if silent > SILENCE {
-            reasons.push(Reason::new(
-                "recorder_silent",
+            reasons.push(cause(
+                UnreadyReason::RecorderSilent,
                 format!("the recorder has said nothing for {} s", silent.as_secs()),
             ));
         }
@@ -151,44 +138,72 @@ impl Readiness {
     }
 
     /// Publishes something that is no event and waits until it is committed; reads the head of the record.
-    async fn prove(&self) -> Vec<Reason> {
+    async fn prove(&self) -> Vec<UnreadyCause> {
         let head = self.feed.head();
         let (probe, read) = tokio::join!(self.log.probe(LEG), timeout(2 * LEG, self.store.head()));
         let mut reasons = Vec::new();
         match probe {
             Ok(()) => {}
-            Err(ProbeError::Transport(trouble)) => reasons.push(Reason::new(trouble.code(), trouble)),
-            Err(error @ ProbeError::Full) => reasons.push(Reason::new(TransportTrouble::Stuck.code(), error)),
-            Err(error @ ProbeError::Unrecorded(failure)) => reasons.push(Reason::new(failure.code(), error)),
+            Err(ProbeError::Transport(trouble)) => reasons.push(cause(Open::read(trouble.code()), trouble)),
+            Err(error @ ProbeError::Full) => {
+                reasons.push(cause(Open::read(TransportTrouble::Stuck.code()), error))
+            }
+            Err(error @ ProbeError::Unrecorded(failure)) => {
+                reasons.push(cause(Open::read(failure.code()), error))
+            }
             // Much is under way and the probe waits in line: as long as the line moves that is no failure.
             Err(ProbeError::Unanswered) if self.feed.head() > head => {}
             Err(error @ ProbeError::Unanswered) => reasons.push(match self.feed.recorder_trouble() {
                 Some(trouble) => {
-                    Reason::new(trouble.failure.code(), "the recorder cannot write to the database")
+                    cause(Open::read(trouble.failure.code()), "the recorder cannot write to the database")
                 }
-                None => Reason::new("recorder_stalled", error),
+                None => cause(UnreadyReason::RecorderStalled, error),
             }),
         }
         match read {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::debug!(error = %events::ErrorChain(&error), "the head of the record cannot be read");
-                reasons.push(Reason::new("database_unavailable", "the event store cannot be read"));
+                reasons.push(cause(UnreadyReason::DatabaseUnavailable, "the event store cannot be read"));
             }
-            Err(_) => reasons.push(Reason::new("database_unavailable", "the event store does not answer")),
+            Err(_) => {
+                reasons.push(cause(UnreadyReason::DatabaseUnavailable, "the event store does not answer"))
+            }
         }
         reasons
     }
 }
 
 /// Why no sandbox of a provider is made: on each node that has it, a disk that its sandboxes write on has too little room.
-pub fn disk_low_of(view: &View, provider: &ProviderName) -> Option<Reason> {
+pub fn disk_low_of(view: &View, provider: &ProviderName) -> Option<UnreadyCause> {
     let mut found = None;
     for node in view.nodes().iter().filter(|node| !node.heartbeat.draining) {
         for report in node.heartbeat.providers.iter().filter(|report| report.name == *provider) {
             let low = report.error.as_deref().and_then(|error| error.strip_prefix("disk_low: "))?;
-            found = Some(Reason::new("disk_low", low));
+            found = Some(cause(UnreadyReason::DiskLow, low));
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use transport::ProbeFailure;
+
+    use super::*;
+
+    #[test]
+    fn what_the_log_says_is_a_word_of_the_api() {
+        let transport = [
+            TransportTrouble::Unreachable,
+            TransportTrouble::Leaderless,
+            TransportTrouble::Off,
+            TransportTrouble::Stuck,
+        ];
+        let record = [ProbeFailure::Unavailable, ProbeFailure::Refused, ProbeFailure::Conflict];
+        let codes = transport.map(TransportTrouble::code).into_iter().chain(record.map(ProbeFailure::code));
+        for code in codes {
+            assert!(Open::<UnreadyReason>::read(code).known().is_some(), "{code}");
+        }
+    }
 }

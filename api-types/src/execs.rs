@@ -1,6 +1,5 @@
 //! Execs: runs of commands in sandboxes.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -8,6 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::hidden::Environment;
 use crate::records::is_zero;
 use crate::word::{Open, words};
 
@@ -227,10 +227,12 @@ pub struct ExecRequest {
     pub mode: Option<String>,
     /// Environment variables, over those of the sandbox. Their values are in no event and in no log.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<BTreeMap<String, String>>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, String>>))]
+    pub env: Option<Environment>,
     /// More of them, whose values are masked with `*` in whatever the command writes. Each of at least 4 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub secrets: Option<BTreeMap<String, String>>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, String>>))]
+    pub secrets: Option<Environment>,
     /// The working directory; `/workspace` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workdir: Option<String>,

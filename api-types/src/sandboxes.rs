@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::hidden::Environment;
 use crate::word::{Open, words};
 
 words! {
@@ -35,6 +36,16 @@ words! {
         None => "none",
         /// Public addresses.
         Bridge => "bridge",
+    }
+}
+
+words! {
+    /// What root in a sandbox may do.
+    Capabilities {
+        /// What containers usually have.
+        Standard => "standard",
+        /// Nothing that ordinary programs do without.
+        Minimal => "minimal",
     }
 }
 
@@ -121,10 +132,12 @@ pub struct SpawnRequest {
     pub metadata: Option<BTreeMap<String, String>>,
     /// Environment variables of every exec. Their values are in no event and in no log.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<BTreeMap<String, String>>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, String>>))]
+    pub env: Option<Environment>,
     /// More of them, whose values are masked with `*` in whatever the sandbox writes. Each of at least 4 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub secrets: Option<BTreeMap<String, String>>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<BTreeMap<String, String>>))]
+    pub secrets: Option<Environment>,
     /// `none` or `bridge`; the template's, else the server's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeOwned, IntoDeserializer as _, value};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A closed set of words.
@@ -52,6 +52,14 @@ impl<T: Word> Open<T> {
     }
 }
 
+impl<T: Word> Open<T> {
+    /// A word as it is on the wire, whether this build knows it or not.
+    pub fn read(word: &str) -> Self {
+        let known = T::ALL.iter().find(|known| known.as_str() == word);
+        known.map_or_else(|| Self::Other(word.into()), |known| Self::Known(*known))
+    }
+}
+
 impl<T> From<T> for Open<T> {
     fn from(word: T) -> Self {
         Self::Known(word)
@@ -78,18 +86,15 @@ impl<T: Word> Serialize for Open<T> {
 
 impl<'de, T: Word> Deserialize<'de> for Open<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        let known: Result<T, value::Error> = T::deserialize(text.as_ref().into_deserializer());
-        Ok(known.map_or_else(|_| Self::Other(text.into()), Self::Known))
+        Ok(Self::read(&Cow::<str>::deserialize(deserializer)?))
     }
 }
 
 /// Makes an enum of words. Each stands beside its variant, so that renaming Rust never renames the API.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $word:tt,)+ }) => {
-        $(#[$meta])*
+    ($(#[doc = $about:literal])+ $name:ident { $($(#[$doc:meta])* $variant:ident => $word:literal,)+ }) => {
+        $(#[doc = $about])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum $name {
             $($(#[$doc])* #[serde(rename = $word)] $variant,)+
         }
@@ -109,6 +114,21 @@ macro_rules! words {
                 f.pad(crate::word::Word::as_str(*self))
             }
         }
+
+        // Not derived: the derive takes an empty word for none at all.
+        #[cfg(feature = "openapi")]
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                utoipa::openapi::schema::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::schema::Type::String)
+                    .description(Some([$($about.trim()),+].join("\n")))
+                    .enum_values(Some([$($word),+]))
+                    .into()
+            }
+        }
+
+        #[cfg(feature = "openapi")]
+        impl utoipa::ToSchema for $name {}
     };
 }
 
@@ -116,9 +136,7 @@ pub(crate) use words;
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        EndCause, ErrorCode, ExecOutcome, ExecState, Network, Open, OutputStream, SandboxState, WhyGone, Word,
-    };
+    use crate::*;
 
     fn written_as_read<T: Word + std::fmt::Debug>() {
         for word in T::ALL {
@@ -127,6 +145,7 @@ mod tests {
             assert_eq!(serde_json::to_string(&Open::Known(*word)).unwrap(), json);
             assert_eq!(serde_json::from_str::<T>(&json).unwrap(), *word);
             assert_eq!(serde_json::from_str::<Open<T>>(&json).unwrap(), Open::Known(*word));
+            assert_eq!(Open::<T>::read(word.as_str()), Open::Known(*word));
         }
         let other: Open<T> = serde_json::from_str(r#""never heard of""#).unwrap();
         assert_eq!(other, Open::Other("never heard of".into()));
@@ -144,5 +163,14 @@ mod tests {
         written_as_read::<OutputStream>();
         written_as_read::<WhyGone>();
         written_as_read::<ErrorCode>();
+        written_as_read::<AdmissionReason>();
+        written_as_read::<Capabilities>();
+        written_as_read::<DestroyReason>();
+        written_as_read::<EventCategory>();
+        written_as_read::<ProbeAnswer>();
+        written_as_read::<ProviderTrouble>();
+        written_as_read::<UnreadyReason>();
+        written_as_read::<WebhookState>();
+        written_as_read::<WorkerState>();
     }
 }

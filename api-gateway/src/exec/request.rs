@@ -77,7 +77,7 @@ pub fn runnable(request: ExecRequest, limits: &ExecLimits) -> Result<Runnable, A
             "Linux takes no argument of {MAX_ARG_BYTES} bytes or more: write a file and run that"
         )));
     }
-    let variables = Variables::read(request.env, request.secrets)?;
+    let variables = Variables::read(request.env.map(|env| env.0), request.secrets.map(|secrets| secrets.0))?;
     check_message(&(&argv, &variables.env))?;
     Ok(Runnable {
         spec: ExecSpec {

@@ -1,19 +1,9 @@
 //! Signals, as clients name them.
 
-use serde::Deserialize;
+use api_types::SignalName;
 
 use crate::error::ApiError;
 use crate::extract::whole;
-
-/// A signal, by name or by number.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub enum SignalName {
-    /// 1 to 64.
-    Number(i32),
-    /// `SIGTERM` or `TERM`.
-    Name(String),
-}
 
 /// Names and numbers as Linux has them.
 pub(crate) const SIGNALS: [(&str, i32); 19] = [
@@ -38,25 +28,20 @@ pub(crate) const SIGNALS: [(&str, i32); 19] = [
     ("WINCH", 28),
 ];
 
-impl SignalName {
-    /// Its number.
-    pub fn number(&self) -> Result<i32, ApiError> {
-        let known = match self {
-            Self::Number(number) => Some(*number),
-            Self::Name(name) => {
-                let upper = name.to_ascii_uppercase();
-                let short = upper.strip_prefix("SIG").unwrap_or(&upper);
-                SIGNALS
-                    .iter()
-                    .find(|(known, _)| *known == short)
-                    .map(|(_, number)| *number)
-                    .or_else(|| whole(name))
-            }
-        };
-        known
-            .filter(|number| (1..=64).contains(number))
-            .ok_or_else(|| ApiError::bad_request("signal must be a name such as SIGTERM, or 1 to 64"))
-    }
+/// The number of a signal.
+pub fn number(signal: &SignalName) -> Result<i32, ApiError> {
+    let known = match signal {
+        SignalName::Number(number) => Some(*number),
+        SignalName::Name(name) => {
+            let upper = name.to_ascii_uppercase();
+            let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+            let named = SIGNALS.iter().find(|(known, _)| *known == short).map(|(_, number)| *number);
+            named.or_else(|| whole(name))
+        }
+    };
+    known
+        .filter(|number| (1..=64).contains(number))
+        .ok_or_else(|| ApiError::bad_request("signal must be a name such as SIGTERM, or 1 to 64"))
 }
 
 #[cfg(test)]
@@ -67,11 +52,11 @@ mod tests {
     fn signals_have_names_and_numbers() {
         for (json, number) in [("\"SIGTERM\"", 15), ("\"kill\"", 9), ("2", 2), ("\"28\"", 28), ("64", 64)] {
             let name: SignalName = serde_json::from_str(json).unwrap();
-            assert_eq!(name.number().unwrap(), number, "{json}");
+            assert_eq!(super::number(&name).unwrap(), number, "{json}");
         }
         for json in ["\"SIGNO\"", "0", "65", "-9", "\"\""] {
             let name: SignalName = serde_json::from_str(json).unwrap();
-            assert!(name.number().is_err(), "{json}");
+            assert!(super::number(&name).is_err(), "{json}");
         }
     }
 }

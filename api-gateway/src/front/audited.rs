@@ -30,7 +30,7 @@ pub async fn require(
 fn unrecordable(gateway: &Gateway) -> Option<ApiError> {
     let reason = gateway.readiness().refusal()?;
     metrics::counter!("stacyvm_unaudited_refused_total").increment(1);
-    tracing::debug!(reason = reason.code, "refused: what it would change could not be recorded");
+    tracing::debug!(reason = %reason.code, "refused: what it would change could not be recorded");
     Some(ApiError::audit_unavailable())
 }
 

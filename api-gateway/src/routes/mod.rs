@@ -17,19 +17,12 @@ pub mod templates;
 pub mod tickets;
 pub mod webhooks;
 
-use serde::Serialize;
-use utoipa::ToSchema;
+use std::borrow::Cow;
 
-/// A word that says what happened.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Status {
-    /// The word.
-    pub status: &'static str,
-}
+use api_types::Reply;
+use axum::Json;
 
-impl Status {
-    /// An answer of one word.
-    pub const fn json(status: &'static str) -> axum::Json<Self> {
-        axum::Json(Self { status })
-    }
+/// An answer of one word: what was asked for is done.
+pub const fn done(status: &'static str) -> Json<Reply> {
+    Json(Reply { status: Cow::Borrowed(status) })
 }

@@ -3,7 +3,7 @@
 //! The first byte of a frame is its channel. Output: 8 bytes of offset, big endian, then the raw bytes; so that a client
 //! always knows where to go on from. Input: the raw bytes. Control: JSON.
 
-use api_types::{EndRecord, Exec, Open};
+use api_types::{EndRecord, Exec, Open, SignalName};
 use bytes::{BufMut, Bytes, BytesMut};
 use events::{Gone, OutputStream, TerminalSize};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::record::write_json;
 use crate::error::{ApiError, ErrorBody, ErrorCode};
 use crate::exec::request::terminal;
-use crate::exec::signal::SignalName;
+use crate::exec::signal::number;
 use crate::strict::Unread;
 
 /// The subprotocol that a client may name.
@@ -76,7 +76,7 @@ impl AttachInput {
         Ok(match raw {
             RawControl::StdinClose => Self::StdinClose,
             RawControl::Resize { rows, cols } => Self::Resize(terminal(rows, cols)?),
-            RawControl::Signal { signal } => Self::Signal(signal.number()?),
+            RawControl::Signal { signal } => Self::Signal(number(&signal)?),
             RawControl::Kill => Self::Kill,
         })
     }

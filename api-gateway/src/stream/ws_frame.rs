@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use api_types::{EndRecord, ExecRequest, GoneRecord};
+use api_types::{EndRecord, ExecRequest, GoneRecord, SignalName};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
@@ -20,7 +20,7 @@ use super::utf8::Chunk;
 use crate::config::ExecLimits;
 use crate::error::{ApiError, ErrorBody};
 use crate::exec::request::{Runnable, interactive, runnable, terminal};
-use crate::exec::signal::SignalName;
+use crate::exec::signal::number;
 use crate::strict::Unread;
 
 /// Which of the two.
@@ -121,7 +121,7 @@ impl ClientFrame {
             RawClientFrame::Stdin { data, data_b64: None } => Self::Stdin(data.into()),
             RawClientFrame::StdinClose => Self::StdinClose,
             RawClientFrame::Resize { rows, cols } => Self::Resize(terminal(rows, cols)?),
-            RawClientFrame::Signal { signal } => Self::Signal(signal.number()?),
+            RawClientFrame::Signal { signal } => Self::Signal(number(&signal)?),
         })
     }
 }

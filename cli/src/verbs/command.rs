@@ -73,8 +73,8 @@ pub fn request(words: Vec<String>, args: &CommandArgs) -> Result<ExecRequest, Ve
     if args.shell {
         request.mode = Some("shell".to_owned());
     }
-    request.env = map(&args.env);
-    request.secrets = map(&args.secret);
+    request.env = map(&args.env).map(Into::into);
+    request.secrets = map(&args.secret).map(Into::into);
     request.workdir = args.workdir.clone();
     request.timeout = args.timeout.clone();
     Ok(request)

@@ -81,8 +81,8 @@ pub fn request(
         ttl: args.ttl,
         network: args.network,
         metadata: map(&args.label),
-        env: map(env),
-        secrets: map(secrets),
+        env: map(env).map(Into::into),
+        secrets: map(secrets).map(Into::into),
         ..SpawnRequest::default()
     }
 }

@@ -1,12 +1,14 @@
 //! `GET /audit/checkpoints`
 
+use api_types::CheckpointList;
 use audit::{AuditQuery, CheckpointProof, list};
 use axum::Json;
 use axum::extract::State;
 use events::{AuditCheckpoint, AuditEvent, EventData, Position, TenantId};
 use record::{AuditFilter, EventStore, StoreError};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde_json::value::to_raw_value;
+use utoipa::IntoParams;
 
 use super::query::AuditParams;
 use super::{public_keys, scope};
@@ -27,20 +29,6 @@ pub struct CheckpointsQuery {
     pub after: Option<String>,
     /// How many are looked at: 1 to 1000, 100 by default.
     pub limit: Option<String>,
-}
-
-/// A page of checkpoints.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Checkpoints {
-    /// The checkpoints.
-    #[schema(value_type = Vec<Object>)]
-    pub checkpoints: Vec<Checkpoint>,
-    /// Where to go on; null at the end.
-    #[schema(value_type = Option<u64>)]
-    pub next_after: Option<Position>,
-    /// The public keys that this server knows, in hexadecimal. Do not take them from here alone: whoever changed the log
-    /// may have changed them.
-    pub public_keys: Vec<String>,
 }
 
 /// All that a checkpoint says, or what it says to one tenant.
@@ -84,7 +72,7 @@ fn of_checkpoints() -> AuditFilter {
     tag = "audit",
     params(CheckpointsQuery),
     responses(
-        (status = 200, description = "A page", body = Checkpoints),
+        (status = 200, description = "A page", body = CheckpointList),
         (status = 400, description = "No position, no order", body = ErrorBody),
         (status = 404, description = "No such tenant", body = ErrorBody),
     )
@@ -93,7 +81,7 @@ pub(crate) async fn checkpoints(
     State(gateway): State<Gateway>,
     caller: Caller,
     QueryOf(query): QueryOf<CheckpointsQuery>,
-) -> Result<Json<Checkpoints>, ApiError> {
+) -> Result<Json<CheckpointList>, ApiError> {
     let of = scope(query.tenant.as_deref(), &caller)?;
     let CheckpointsQuery { tenant: _, order, after, limit } = query;
     let params = AuditParams { order, after, limit, ..AuditParams::default() };
@@ -107,5 +95,10 @@ pub(crate) async fn checkpoints(
         }
     });
     let public_keys = public_keys(&gateway)?.iter().map(ToString::to_string).collect();
-    Ok(Json(Checkpoints { checkpoints: shown.collect(), next_after: page.next_after, public_keys }))
+    let checkpoints = shown.map(|checkpoint| to_raw_value(&checkpoint)).collect::<Result<_, _>>();
+    Ok(Json(CheckpointList {
+        checkpoints: checkpoints.map_err(ApiError::internal)?,
+        next_after: page.next_after.map(|position| position.0),
+        public_keys,
+    }))
 }

@@ -1,5 +1,8 @@
 //! `GET /events`
 
+use std::borrow::Cow;
+
+use api_types::EventRecord;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -8,9 +11,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use chrono::{DateTime, SecondsFormat, Utc};
 use events::{EventId, Frame, Position, SandboxId};
 use feed::{FeedError, LogReader};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
 
 use super::query::EventsQuery;
 use crate::auth::Caller;
@@ -23,30 +25,6 @@ use crate::stream::record::write_json;
 /// How much is put into one write at most: events, and bytes.
 const GATHER_EVENTS: usize = 256;
 const GATHER_BYTES: usize = 64 << 10;
-
-/// An event, as server-sent events tell it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct EventRecord<'a> {
-    /// Unique.
-    #[schema(value_type = String)]
-    pub id: EventId,
-    /// What happened: `sandbox.running`.
-    pub r#type: &'a str,
-    /// Which sandbox it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub sandbox_id: Option<SandboxId>,
-    /// When, in UTC.
-    pub timestamp: String,
-    /// Who did it.
-    pub actor: &'a str,
-    /// The request that it follows from: the `X-Request-ID` of whoever asked for it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<&'a str>,
-    /// The details, which depend on the type. Output comes without its bytes.
-    #[schema(value_type = Object)]
-    pub data: &'a RawValue,
-}
 
 /// The tenant's events as they are recorded: as server-sent events, or as lines of JSON (NDJSON) that are exactly those of
 /// `/events/ws`. The `id` of a server-sent event and the `position` of a line say where to go on: a client that sends
@@ -179,7 +157,7 @@ struct Header<'a> {
     subject: Option<SandboxId>,
     time: DateTime<Utc>,
     #[serde(borrow)]
-    actor: std::borrow::Cow<'a, str>,
+    actor: Cow<'a, str>,
     requestid: Option<&'a str>,
     #[serde(borrow)]
     data: &'a RawValue,
@@ -194,13 +172,13 @@ fn write_event(frame: &Frame, out: &mut BytesMut) {
         }
     };
     let record = EventRecord {
-        id: header.id,
-        r#type: header.r#type,
-        sandbox_id: header.subject,
-        timestamp: header.time.to_rfc3339_opts(SecondsFormat::Micros, true),
-        actor: &header.actor,
-        request_id: header.requestid,
-        data: header.data,
+        id: header.id.to_string().into(),
+        r#type: header.r#type.into(),
+        sandbox_id: header.subject.map(|id| id.to_string().into()),
+        timestamp: header.time.to_rfc3339_opts(SecondsFormat::Micros, true).into(),
+        actor: header.actor,
+        request_id: header.requestid.map(Cow::Borrowed),
+        data: Cow::Borrowed(header.data),
     };
     out.put_slice(b"id: ");
     out.put_slice(frame.position.to_string().as_bytes());

@@ -1,10 +1,9 @@
 //! `POST /execs/{id}/resize`
 
+use api_types::{Reply, ResizeRequest};
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
 use transport::LinkOp;
-use utoipa::ToSchema;
 
 use super::running;
 use crate::auth::Caller;
@@ -12,18 +11,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::exec::request::terminal;
 use crate::extract::{ExecPath, JsonBody};
 use crate::gateway::Gateway;
-use crate::routes::Status;
-
-/// The new size.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct ResizeRequest {
-    /// The height, in characters.
-    #[schema(required, value_type = u16)]
-    pub rows: Option<u16>,
-    /// The width, in characters.
-    #[schema(required, value_type = u16)]
-    pub cols: Option<u16>,
-}
+use crate::routes::done;
 
 /// Gives the terminal of a running exec another size. The program is told (SIGWINCH), and so is everybody who is attached.
 #[utoipa::path(
@@ -33,7 +21,7 @@ pub struct ResizeRequest {
     params(("id" = String, Path, description = "The exec")),
     request_body = ResizeRequest,
     responses(
-        (status = 200, description = "It has the new size", body = Status),
+        (status = 200, description = "It has the new size", body = Reply),
         (status = 400, description = "No size, or no terminal", body = ErrorBody),
         (status = 404, description = "No such exec", body = ErrorBody),
         (status = 409, description = "It has not begun, or has ended", body = ErrorBody),
@@ -44,7 +32,7 @@ pub(crate) async fn resize(
     caller: Caller,
     ExecPath(id): ExecPath,
     JsonBody(request): JsonBody<ResizeRequest>,
-) -> Result<Json<Status>, ApiError> {
+) -> Result<Json<Reply>, ApiError> {
     let state = running(&gateway, &caller, id).await?;
     let (Some(rows), Some(cols)) = (request.rows, request.cols) else {
         return Err(ApiError::bad_request("rows and cols are needed"));
@@ -54,5 +42,5 @@ pub(crate) async fn resize(
         return Err(ApiError::bad_request("the exec has no terminal"));
     }
     gateway.call(&caller, state.sandbox, LinkOp::Resize { exec: id, size }).await?;
-    Ok(Status::json("resized"))
+    Ok(done("resized"))
 }

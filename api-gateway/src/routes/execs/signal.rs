@@ -1,26 +1,17 @@
 //! `POST /execs/{id}/signal`
 
+use api_types::{Reply, SignalRequest};
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
 use transport::LinkOp;
-use utoipa::ToSchema;
 
 use super::running;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
-use crate::exec::signal::SignalName;
+use crate::exec::signal::number;
 use crate::extract::{ExecPath, JsonBody};
 use crate::gateway::Gateway;
-use crate::routes::Status;
-
-/// Which signal.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct SignalRequest {
-    /// A name with or without SIG (`SIGTERM`, `KILL`), or a number.
-    #[schema(value_type = String, required, example = "SIGINT")]
-    pub signal: Option<SignalName>,
-}
+use crate::routes::done;
 
 /// Sends a signal to the process group of a running exec.
 #[utoipa::path(
@@ -30,7 +21,7 @@ pub struct SignalRequest {
     params(("id" = String, Path, description = "The exec")),
     request_body = SignalRequest,
     responses(
-        (status = 200, description = "It was sent", body = Status),
+        (status = 200, description = "It was sent", body = Reply),
         (status = 400, description = "No such signal", body = ErrorBody),
         (status = 404, description = "No such exec", body = ErrorBody),
         (status = 409, description = "It has not begun, or has ended", body = ErrorBody),
@@ -41,9 +32,10 @@ pub(crate) async fn signal(
     caller: Caller,
     ExecPath(id): ExecPath,
     JsonBody(request): JsonBody<SignalRequest>,
-) -> Result<Json<Status>, ApiError> {
-    let signal = request.signal.ok_or_else(|| ApiError::bad_request("signal is missing"))?.number()?;
+) -> Result<Json<Reply>, ApiError> {
+    let signal = request.signal.ok_or_else(|| ApiError::bad_request("signal is missing"))?;
+    let signal = number(&signal)?;
     let state = running(&gateway, &caller, id).await?;
     gateway.call(&caller, state.sandbox, LinkOp::Signal { exec: id, signal }).await?;
-    Ok(Status::json("signalled"))
+    Ok(done("signalled"))
 }

@@ -1,5 +1,6 @@
 //! `POST /execs/{id}/stdin`
 
+use api_types::Reply;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -16,7 +17,7 @@ use crate::exec::input::Target;
 use crate::extract::{ExecPath, QueryOf};
 use crate::gateway::{Gateway, link_failed};
 use crate::patience::Patience;
-use crate::routes::Status;
+use crate::routes::done;
 
 /// What comes after.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -35,7 +36,7 @@ pub struct StdinQuery {
     params(("id" = String, Path, description = "The exec"), StdinQuery),
     request_body(content = String, content_type = "application/octet-stream"),
     responses(
-        (status = 200, description = "All of it was taken", body = Status),
+        (status = 200, description = "All of it was taken", body = Reply),
         (status = 400, description = "The body broke off; what came before that was taken", body = ErrorBody),
         (status = 404, description = "No such exec", body = ErrorBody),
         (status = 409, description = "It takes no input, has not begun, or has ended", body = ErrorBody),
@@ -47,7 +48,7 @@ pub(crate) async fn stdin(
     ExecPath(id): ExecPath,
     QueryOf(query): QueryOf<StdinQuery>,
     request: Request,
-) -> Result<Json<Status>, ApiError> {
+) -> Result<Json<Reply>, ApiError> {
     let close = flag(query.close.as_deref(), "close")?;
     let state = running(&gateway, &caller, id).await?;
     if state.spec.as_ref().is_some_and(|spec| !spec.stdin && spec.tty.is_none()) {
@@ -68,5 +69,5 @@ pub(crate) async fn stdin(
         }
     }
     input.finish().await.map_err(link_failed)?;
-    Ok(Status::json("written"))
+    Ok(done("written"))
 }

@@ -1,5 +1,6 @@
 //! `DELETE /sandboxes/{id}/files`
 
+use api_types::Reply;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
@@ -12,7 +13,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
 use crate::gateway::{Gateway, link_failed};
 use crate::leniency::Leniency;
-use crate::routes::Status;
+use crate::routes::done;
 
 /// What to delete.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -32,7 +33,7 @@ pub struct DeleteQuery {
     tag = "files",
     params(("id" = String, Path, description = "The sandbox"), DeleteQuery),
     responses(
-        (status = 200, description = "It is deleted", body = Status),
+        (status = 200, description = "It is deleted", body = Reply),
         (status = 400, description = "No path", body = ErrorBody),
         (status = 404, description = "No such sandbox; or no such file, and `Prefer: handling=strict`", body = ErrorBody),
         (status = 409, description = "The folder is not empty", body = ErrorBody),
@@ -44,7 +45,7 @@ pub(crate) async fn delete(
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<DeleteQuery>,
     leniency: Leniency,
-) -> Result<Json<Status>, ApiError> {
+) -> Result<Json<Reply>, ApiError> {
     let path = path(query.path, "path")?;
     // To the letter: what deletes whole folders must not be guessed.
     let recursive = query.recursive.as_deref() == Some("true");
@@ -53,5 +54,5 @@ pub(crate) async fn delete(
         Err(error) if leniency.is_lenient() && is_missing(&error) => {}
         Err(error) => return Err(link_failed(error)),
     }
-    Ok(Status::json("deleted"))
+    Ok(done("deleted"))
 }

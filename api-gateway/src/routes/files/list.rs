@@ -1,5 +1,6 @@
 //! `GET /sandboxes/{id}/files/list`
 
+use api_types::FileInfo;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -7,7 +8,7 @@ use serde::Deserialize;
 use transport::{FaultCode, FileEntry, LinkError, LinkOp};
 use utoipa::IntoParams;
 
-use super::{File, listing, path::path};
+use super::{listing, path::path, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
@@ -29,7 +30,7 @@ pub struct ListQuery {
     tag = "files",
     params(("id" = String, Path, description = "The sandbox"), ListQuery),
     responses(
-        (status = 200, description = "The entries", body = [File]),
+        (status = 200, description = "The entries", body = [FileInfo]),
         (status = 400, description = "Not a folder", body = ErrorBody),
         (status = 404, description = "No such sandbox; or no such folder, and `Prefer: handling=strict`", body = ErrorBody),
         (status = 413, description = "More than 100,000 entries", body = ErrorBody),
@@ -45,9 +46,9 @@ pub(crate) async fn list(
     let path =
         path(Some(query.path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned())), "path")?;
     match gateway.try_open(&caller, id, LinkOp::ListFiles { path }).await? {
-        Ok(entries) => listing::respond::<FileEntry, File>(entries, File::from).await,
+        Ok(entries) => listing::respond::<FileEntry, FileInfo>(entries, shown).await,
         Err(LinkError::Refused(fault)) if leniency.is_lenient() && fault.code == FaultCode::NotFound => {
-            Ok(Json::<[File; 0]>([]).into_response())
+            Ok(Json::<[FileInfo; 0]>([]).into_response())
         }
         Err(error) => Err(link_failed(error)),
     }

@@ -13,42 +13,21 @@ pub mod upload;
 mod version;
 pub mod write;
 
-use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use api_types::FileInfo;
+use serde::Deserialize;
 use transport::{FaultCode, LinkError};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
-/// One entry of a directory.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct File {
-    /// The last part of the path.
-    pub name: String,
-    /// The whole path inside the sandbox.
-    pub path: String,
-    /// In bytes.
-    pub size: u64,
-    /// Permission bits in octal: `0644`.
-    #[schema(example = "0644")]
-    pub mode: String,
-    /// Whether it is a directory, or a symlink to one.
-    pub is_dir: bool,
-    /// Whether it is a symlink. The other fields are those of what it leads to; its own, where it leads nowhere.
-    pub is_symlink: bool,
-    /// When its content last changed.
-    pub mod_time: DateTime<Utc>,
-}
-
-impl From<transport::FileEntry> for File {
-    fn from(entry: transport::FileEntry) -> Self {
-        Self {
-            name: entry.name,
-            path: entry.path,
-            size: entry.size,
-            mode: format!("{:04o}", entry.mode & 0o7777),
-            is_dir: entry.is_dir,
-            is_symlink: entry.is_symlink,
-            mod_time: entry.modified_at,
-        }
+/// An entry as clients see it.
+fn shown(entry: transport::FileEntry) -> FileInfo {
+    FileInfo {
+        name: entry.name,
+        path: entry.path,
+        size: entry.size,
+        mode: format!("{:04o}", entry.mode & 0o7777),
+        is_dir: entry.is_dir,
+        is_symlink: entry.is_symlink,
+        mod_time: entry.modified_at,
     }
 }
 
@@ -75,14 +54,14 @@ mod tests {
 
     #[test]
     fn an_entry_has_its_mode_in_octal() {
-        let file = File::from(transport::FileEntry {
+        let file = shown(transport::FileEntry {
             name: "f".to_owned(),
             path: "/tmp/f".to_owned(),
             size: 3,
             mode: 0o100_640,
             is_dir: false,
             is_symlink: true,
-            modified_at: DateTime::UNIX_EPOCH,
+            modified_at: chrono::DateTime::UNIX_EPOCH,
         });
         assert_eq!(
             serde_json::to_value(file).unwrap(),

@@ -1,28 +1,16 @@
 //! `POST /sandboxes/{id}/files/move`
 
+use api_types::{MoveRequest, Reply};
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
 use transport::LinkOp;
-use utoipa::ToSchema;
 
 use super::path::path;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{JsonBody, SandboxPath};
 use crate::gateway::Gateway;
-use crate::routes::Status;
-
-/// From where to where.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct MoveRequest {
-    /// The path that is there.
-    #[schema(required)]
-    pub old_path: Option<String>,
-    /// The path that it shall have. Missing folders are made.
-    #[schema(required)]
-    pub new_path: Option<String>,
-}
+use crate::routes::done;
 
 /// Moves or renames a file or a folder.
 #[utoipa::path(
@@ -32,7 +20,7 @@ pub struct MoveRequest {
     params(("id" = String, Path, description = "The sandbox")),
     request_body = MoveRequest,
     responses(
-        (status = 200, description = "It is moved", body = Status),
+        (status = 200, description = "It is moved", body = Reply),
         (status = 400, description = "A path is missing", body = ErrorBody),
         (status = 404, description = "No such sandbox or file", body = ErrorBody),
     )
@@ -42,9 +30,9 @@ pub(crate) async fn rename(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     JsonBody(request): JsonBody<MoveRequest>,
-) -> Result<Json<Status>, ApiError> {
+) -> Result<Json<Reply>, ApiError> {
     let from = path(request.old_path, "old_path")?;
     let to = path(request.new_path, "new_path")?;
     gateway.call(&caller, id, LinkOp::MoveFile { from, to }).await?;
-    Ok(Status::json("moved"))
+    Ok(done("moved"))
 }

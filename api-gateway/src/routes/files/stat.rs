@@ -1,10 +1,11 @@
 //! `GET /sandboxes/{id}/files/stat`
 
+use api_types::FileInfo;
 use axum::Json;
 use axum::extract::State;
 use transport::{LinkOp, LinkValue};
 
-use super::{File, PathQuery, path::path};
+use super::{PathQuery, path::path, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
@@ -17,7 +18,7 @@ use crate::gateway::{Gateway, unexpected_answer};
     tag = "files",
     params(("id" = String, Path, description = "The sandbox"), PathQuery),
     responses(
-        (status = 200, description = "The entry", body = File),
+        (status = 200, description = "The entry", body = FileInfo),
         (status = 400, description = "No path", body = ErrorBody),
         (status = 404, description = "No such sandbox or file", body = ErrorBody),
     )
@@ -27,10 +28,10 @@ pub(crate) async fn stat(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<PathQuery>,
-) -> Result<Json<File>, ApiError> {
+) -> Result<Json<FileInfo>, ApiError> {
     let path = path(query.path, "path")?;
     match gateway.call(&caller, id, LinkOp::StatFile { path }).await? {
-        LinkValue::File(entry) => Ok(Json(entry.into())),
+        LinkValue::File(entry) => Ok(Json(shown(entry))),
         LinkValue::Done | LinkValue::Stats(_) | LinkValue::StillWanted => Err(unexpected_answer()),
     }
 }

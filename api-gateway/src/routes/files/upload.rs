@@ -1,5 +1,6 @@
 //! `PUT /sandboxes/{id}/files`
 
+use api_types::Reply;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -14,7 +15,7 @@ use crate::body::{declared_length, incomplete, plain};
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{QueryOf, SandboxPath};
 use crate::gateway::{Gateway, link_failed};
-use crate::routes::Status;
+use crate::routes::done;
 
 /// Where to.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -53,7 +54,7 @@ impl From<UploadError> for ApiError {
     params(("id" = String, Path, description = "The sandbox"), UploadQuery),
     request_body(content = String, content_type = "application/octet-stream"),
     responses(
-        (status = 200, description = "It is written", body = Status),
+        (status = 200, description = "It is written", body = Reply),
         (status = 400, description = "No path, no body, a bad mode, or the body broke off", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
         (status = 408, description = "The client sent nothing for too long", body = ErrorBody),
@@ -68,7 +69,7 @@ pub(crate) async fn upload(
     SandboxPath(id): SandboxPath,
     QueryOf(query): QueryOf<UploadQuery>,
     request: Request,
-) -> Result<Json<Status>, ApiError> {
+) -> Result<Json<Reply>, ApiError> {
     let path = path(query.path, "path")?;
     let (mode, keep_mode) = mode_or_kept(query.mode.as_deref())?;
     plain(request.headers())?;
@@ -92,5 +93,5 @@ pub(crate) async fn upload(
         file.write(bytes).await.map_err(UploadError::from)?;
     }
     file.finish().await.map_err(UploadError::from)?;
-    Ok(Status::json("written"))
+    Ok(done("written"))
 }

@@ -1,30 +1,16 @@
 //! `POST /sandboxes/{id}/files`
 
+use api_types::{Reply, WriteRequest};
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
 use transport::LinkOp;
-use utoipa::ToSchema;
 
 use super::path::{mode_or_kept, path};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{FileJsonBody, SandboxPath};
 use crate::gateway::{Gateway, link_failed};
-use crate::routes::Status;
-
-/// A file that is text.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct WriteRequest {
-    /// Absolute, or relative to /workspace. Missing folders are made.
-    #[schema(required)]
-    pub path: Option<String>,
-    /// The whole content; `""` for an empty file.
-    #[schema(required)]
-    pub content: Option<String>,
-    /// Permission bits in octal. By default a file that is there keeps its own, and a new one gets `0644`.
-    pub mode: Option<String>,
-}
+use crate::routes::done;
 
 /// Writes a text file whole, and replaces the old one at once. For bytes and for large files use the upload (PUT).
 #[utoipa::path(
@@ -34,7 +20,7 @@ pub struct WriteRequest {
     params(("id" = String, Path, description = "The sandbox")),
     request_body = WriteRequest,
     responses(
-        (status = 200, description = "It is written", body = Status),
+        (status = 200, description = "It is written", body = Reply),
         (status = 400, description = "No path, no content, or a bad mode", body = ErrorBody),
         (status = 404, description = "No such sandbox", body = ErrorBody),
         (status = 409, description = "The file is in use", body = ErrorBody),
@@ -47,14 +33,14 @@ pub(crate) async fn write(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     FileJsonBody(request): FileJsonBody<WriteRequest>,
-) -> Result<Json<Status>, ApiError> {
+) -> Result<Json<Reply>, ApiError> {
     let path = path(request.path, "path")?;
     let (mode, keep_mode) = mode_or_kept(request.mode.as_deref())?;
     // Not taken for an empty one: a misspelt name would empty the file.
     let missing = "content is missing: send \"content\": \"\" for an empty file";
     let content = request.content.ok_or_else(|| ApiError::bad_request(missing))?;
     let mut file = gateway.open(&caller, id, LinkOp::WriteFile { path, mode, keep_mode }).await?;
-    file.write(content.into()).await.map_err(link_failed)?;
+    file.write(content.0.into()).await.map_err(link_failed)?;
     file.finish().await.map_err(link_failed)?;
-    Ok(Status::json("written"))
+    Ok(done("written"))
 }

@@ -1,22 +1,11 @@
 //! `GET /health`
 
+use api_types::{Health, ProbeAnswer};
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
-use utoipa::ToSchema;
 
+use super::VERSION;
 use crate::gateway::Gateway;
-
-/// How the gateway is.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Health {
-    /// `ok`
-    pub status: &'static str,
-    /// Of the server.
-    pub version: &'static str,
-    /// Since its start, as a Go duration.
-    pub uptime: String,
-}
 
 /// How the gateway is. For a probe that decides on traffic use `/ready`.
 #[utoipa::path(
@@ -27,5 +16,5 @@ pub struct Health {
     responses((status = 200, description = "It answers", body = Health))
 )]
 pub(crate) async fn check(State(gateway): State<Gateway>) -> Json<Health> {
-    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION"), uptime: gateway.uptime_text() })
+    Json(Health { status: ProbeAnswer::Ok.into(), version: VERSION.into(), uptime: gateway.uptime_text() })
 }

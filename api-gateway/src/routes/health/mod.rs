@@ -5,25 +5,12 @@ pub mod live;
 mod readiness;
 pub mod ready;
 
-use serde::Serialize;
-use utoipa::ToSchema;
+use api_types::Build;
 
-pub use readiness::Readiness;
+/// The version of this server.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What runs.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Build {
-    /// Of the server.
-    pub version: &'static str,
-    /// The operating system.
-    pub os: &'static str,
-    /// The machine.
-    pub arch: &'static str,
-}
-
-impl Build {
-    /// This program.
-    pub const fn this() -> Self {
-        Self { version: env!("CARGO_PKG_VERSION"), os: std::env::consts::OS, arch: std::env::consts::ARCH }
-    }
+/// This program.
+pub fn build() -> Build {
+    Build { version: VERSION.into(), os: std::env::consts::OS.into(), arch: std::env::consts::ARCH.into() }
 }

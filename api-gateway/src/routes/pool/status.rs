@@ -1,17 +1,9 @@
 //! `GET /pool/status`
 
+use api_types::PoolStatus;
 use axum::Json;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::auth::Caller;
-
-/// Whether machines are shared between users. Here every sandbox is its own.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct PoolStatus {
-    /// Always false.
-    pub enabled: bool,
-}
 
 /// Whether machines are shared between users.
 #[utoipa::path(

@@ -1,9 +1,10 @@
 //! `GET /providers`
 
+use api_types::Provider;
 use axum::Json;
 use axum::extract::State;
 
-use super::{Provider, shown};
+use super::shown;
 use crate::auth::Caller;
 use crate::gateway::Gateway;
 

@@ -7,11 +7,10 @@ pub mod test;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use api_types::Provider;
 use chrono::{DateTime, SubsecRound, Utc};
 use events::{ProviderName, SandboxState};
 use feed::NodeStatus;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::gateway::Gateway;
@@ -19,33 +18,6 @@ use crate::gateway::Gateway;
 /// How many warnings of one node are shown, and how long each may be, in bytes.
 const MOST_WARNINGS: usize = 32;
 const LONGEST_WARNING: usize = 1024;
-
-/// A box-maker, over all nodes that have it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Provider {
-    /// Its name.
-    pub name: String,
-    /// Whether some node can make boxes with it.
-    pub healthy: bool,
-    /// Whether it is the one of a spawn that names none.
-    pub default: bool,
-    /// How long the last check took on the fastest node, in milliseconds.
-    pub latency_ms: u64,
-    /// When a node last told of it.
-    pub last_checked: DateTime<Utc>,
-    /// What it can do.
-    pub capabilities: BTreeSet<String>,
-    /// What is wrong with it: for operators where there are several tenants.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// What an operator should know of it: old versions with known holes, what the host does not limit. For operators where there
-    /// are several tenants.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub warnings: BTreeSet<String>,
-    /// How many boxes it has, over all nodes; where there are several tenants only an operator is told of all, a tenant of
-    /// its own live sandboxes.
-    pub runtime_count: u32,
-}
 
 /// What is known of each provider: those that the deployment means to have, and those that nodes report.
 pub(crate) fn all(gateway: &Gateway) -> Vec<Provider> {

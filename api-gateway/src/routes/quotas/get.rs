@@ -1,9 +1,9 @@
 //! `GET /quotas/{owner}`
 
+use api_types::Quota;
 use axum::Json;
 use axum::extract::Path;
 
-use super::list::Quota;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 

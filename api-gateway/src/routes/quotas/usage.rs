@@ -1,31 +1,13 @@
 //! `GET /quotas/{owner}/usage`
 
+use api_types::QuotaUsage;
 use axum::Json;
 use axum::extract::{Path, State};
-use serde::Serialize;
 use spelling::format_go_duration;
-use utoipa::ToSchema;
 
 use crate::auth::{Caller, user_id};
 use crate::error::{ApiError, ErrorBody};
 use crate::gateway::Gateway;
-
-/// What an owner has, and may have.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Usage {
-    /// The owner.
-    pub owner_id: String,
-    /// Live sandboxes of the owner.
-    pub active_sandboxes: usize,
-    /// How many the owner may have; 0 for any number.
-    pub max_sandboxes: u64,
-    /// The greatest time to live, as a Go duration.
-    pub max_ttl: String,
-    /// The greatest time of an exec, as a Go duration.
-    pub max_exec_timeout: String,
-    /// Whether the owner has a quota of its own. None has yet: the maxima are the server's.
-    pub quota_configured: bool,
-}
 
 /// What an owner has, and may have.
 #[utoipa::path(
@@ -34,7 +16,7 @@ pub struct Usage {
     tag = "quotas",
     params(("owner" = String, Path, description = "The owner")),
     responses(
-        (status = 200, description = "The numbers", body = Usage),
+        (status = 200, description = "The numbers", body = QuotaUsage),
         (status = 400, description = "It cannot be an owner", body = ErrorBody),
     )
 )]
@@ -42,11 +24,11 @@ pub(crate) async fn usage(
     State(gateway): State<Gateway>,
     caller: Caller,
     Path(owner): Path<String>,
-) -> Result<Json<Usage>, ApiError> {
+) -> Result<Json<QuotaUsage>, ApiError> {
     let owner = user_id(&owner, "owner")?.ok_or_else(|| ApiError::bad_request("owner is empty"))?;
     let live = gateway.live_sandboxes(&caller);
     let owned = live.iter().filter(|state| state.spec.owner.as_ref() == Some(&owner));
-    Ok(Json(Usage {
+    Ok(Json(QuotaUsage {
         active_sandboxes: owned.count(),
         max_sandboxes: gateway.config().limits.of(&caller.tenant).sandboxes_per_owner,
         max_ttl: format_go_duration(gateway.config().sandboxes.max_ttl),

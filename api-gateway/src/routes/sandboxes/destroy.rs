@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api_types::Reply;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,7 +14,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::SandboxPath;
 use crate::gateway::{Gateway, ended};
 use crate::leniency::Leniency;
-use crate::routes::Status;
+use crate::routes::done;
 
 /// Destroys a sandbox with all that is in it, and answers when it is gone. One that is gone already is a success too; with
 /// `Prefer: handling=strict` it is 404.
@@ -23,8 +24,8 @@ use crate::routes::Status;
     tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox")),
     responses(
-        (status = 200, description = "It is gone", body = Status),
-        (status = 202, description = "It will be gone: its node is slow or away", body = Status),
+        (status = 200, description = "It is gone", body = Reply),
+        (status = 202, description = "It will be gone: its node is slow or away", body = Reply),
         (status = 404, description = "There never was such a sandbox; or it is gone, and `Prefer: handling=strict`", body = ErrorBody),
     )
 )]
@@ -33,20 +34,20 @@ pub(crate) async fn destroy(
     caller: Caller,
     SandboxPath(id): SandboxPath,
     leniency: Leniency,
-) -> Result<(StatusCode, Json<Status>), ApiError> {
+) -> Result<(StatusCode, Json<Reply>), ApiError> {
     let state = gateway.any_sandbox(&caller, &caller.tenant, id).await?;
     if state.is_terminal() {
         // It is gone already, or could not be made: there is nothing to destroy.
         return if leniency.is_lenient() {
-            Ok((StatusCode::OK, Status::json("destroyed")))
+            Ok((StatusCode::OK, done("destroyed")))
         } else {
             Err(ended(&state, gateway.clock().now()))
         };
     }
     if ask_and_wait(&gateway, &caller, &state, DestroyReason::User, gateway.config().destroy_wait).await? {
-        Ok((StatusCode::OK, Status::json("destroyed")))
+        Ok((StatusCode::OK, done("destroyed")))
     } else {
-        Ok((StatusCode::ACCEPTED, Status::json("destroying")))
+        Ok((StatusCode::ACCEPTED, done("destroying")))
     }
 }
 

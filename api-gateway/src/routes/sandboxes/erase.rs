@@ -1,5 +1,6 @@
 //! `POST /sandboxes/{id}/erase`
 
+use api_types::Reply;
 use axum::Json;
 use axum::extract::State;
 use events::{EventId, SandboxErased};
@@ -10,7 +11,7 @@ use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::SandboxPath;
 use crate::gateway::Gateway;
-use crate::routes::Status;
+use crate::routes::done;
 use crate::routes::templates::recorded;
 
 /// Erases what a sandbox wrote and read: destroys the key that its output and input are kept under. Its events stay, and
@@ -21,7 +22,7 @@ use crate::routes::templates::recorded;
     tag = "sandboxes",
     params(("id" = String, Path, description = "The sandbox, destroyed or not")),
     responses(
-        (status = 200, description = "The key is destroyed, and the log says so", body = Status),
+        (status = 200, description = "The key is destroyed, and the log says so", body = Reply),
         (status = 404, description = "No such sandbox", body = ErrorBody),
         (status = 409, description = "Its output, or some of it, is not kept under a key", body = ErrorBody),
     )
@@ -30,11 +31,11 @@ pub(crate) async fn erase(
     State(gateway): State<Gateway>,
     caller: Caller,
     SandboxPath(id): SandboxPath,
-) -> Result<Json<Status>, ApiError> {
+) -> Result<Json<Reply>, ApiError> {
     // The read model: also of what was destroyed.
     gateway.recorded_sandbox(&caller, id).await?;
     match gateway.store().protection(id).await.map_err(ApiError::store)? {
-        Protection::Erased => return Ok(Status::json("erased")),
+        Protection::Erased => return Ok(done("erased")),
         Protection::Sealed => {}
         Protection::None => {
             return Err(ApiError::conflict(
@@ -51,5 +52,5 @@ pub(crate) async fn erase(
     let reader = gateway.feed().subscribe(Topic::Sandbox(id), After::Now);
     gateway.publish(&caller, Some(id), event, gateway.clock().now(), SandboxErased {}).await?;
     recorded(reader, event).await?;
-    Ok(Status::json("erased"))
+    Ok(done("erased"))
 }

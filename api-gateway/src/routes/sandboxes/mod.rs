@@ -58,7 +58,7 @@ fn shown_at(state: &SandboxState, now: DateTime<Utc>) -> Sandbox {
     }
 }
 
-const fn network(network: Network) -> api_types::Network {
+pub(crate) const fn network(network: Network) -> api_types::Network {
     match network {
         Network::None => api_types::Network::None,
         Network::Bridge => api_types::Network::Bridge,

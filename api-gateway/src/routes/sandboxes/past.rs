@@ -1,6 +1,6 @@
 //! Sandboxes as they were.
 
-use api_types::Sandbox;
+use api_types::{Open, PastSandbox, Sandbox};
 use chrono::{DateTime, Utc};
 use events::{DestroyReason, SandboxPhase, SandboxState};
 use record::Past;
@@ -27,22 +27,6 @@ impl AtQuery {
     }
 }
 
-/// A sandbox as it was.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct PastSandbox {
-    /// What it was.
-    #[serde(flatten)]
-    pub sandbox: Sandbox,
-    /// The last event that made it so.
-    pub position: u64,
-    /// When that happened.
-    pub changed_at: DateTime<Utc>,
-    /// Why it was destroyed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub reason: Option<DestroyReason>,
-}
-
 /// A sandbox, now or then.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
@@ -66,8 +50,13 @@ pub fn answer(past: Past<SandboxState>, moment: Moment, gateway: &Gateway) -> Pa
         sandbox: shown_at(&past.state, now),
         position: past.position.0,
         changed_at: past.changed_at,
-        reason,
+        reason: reason.map(reason_name),
     }
+}
+
+/// The word of the API for why a sandbox was destroyed.
+pub fn reason_name(reason: DestroyReason) -> Open<api_types::DestroyReason> {
+    Open::read(reason.as_str())
 }
 
 /// When it ended, and why it was destroyed.

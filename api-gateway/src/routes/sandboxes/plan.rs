@@ -71,7 +71,8 @@ pub fn plan(
     };
     let mut metadata = template.metadata;
     metadata.extend(request.metadata.unwrap_or_default());
-    let variables = Variables::read(request.env, request.secrets)?.over(under)?;
+    let variables = Variables::read(request.env.map(|env| env.0), request.secrets.map(|secrets| secrets.0))?
+        .over(under)?;
     check_message(&(&metadata, &variables.env))?;
     let ttl = match filled(request.ttl) {
         Some(text) => ttl(&text)?,

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use api_types::Pruned;
 use axum::Json;
 use axum::extract::State;
 use events::DestroyReason;
 use futures::StreamExt;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::gateway::Gateway;
@@ -15,13 +14,6 @@ use crate::gateway::Gateway;
 /// How many are destroyed at once.
 const AT_ONCE: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What prune did.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Pruned {
-    /// How many it removed.
-    pub pruned: usize,
-}
 
 /// Removes the tenant's sandboxes whose deadline has passed. They go by themselves too; this waits for it.
 #[utoipa::path(

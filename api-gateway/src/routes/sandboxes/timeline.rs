@@ -1,15 +1,14 @@
 //! `GET /sandboxes/{id}/timeline`
 
-use api_types::{Exec, Sandbox};
+use api_types::{Open, Timeline, TimelineEntry, TimelineExec};
 use axum::Json;
 use axum::extract::State;
-use chrono::{DateTime, Utc};
-use events::{DestroyReason, EventData, ExecEnd, ExecEvent, ExecId, Frame, Position, SandboxId, TenantId};
+use events::{EventData, ExecEnd, ExecEvent, ExecId, Frame, Position, SandboxId, TenantId};
 use futures::{StreamExt, TryStreamExt};
 use record::{EventFilter, StoreError};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use super::logs::detail;
 use super::shown;
@@ -31,69 +30,6 @@ pub struct TimelineQuery {
     pub after: Option<u64>,
     /// How many entries: 1 to 1000, 200 by default.
     pub limit: Option<u32>,
-}
-
-/// What happened to a sandbox and in it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Timeline {
-    /// The sandbox as it is now, or as it was at its end.
-    pub sandbox: Sandbox,
-    /// When it ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ended_at: Option<DateTime<Utc>>,
-    /// Why it was destroyed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub reason: Option<DestroyReason>,
-    /// In the order of the log.
-    pub entries: Vec<TimelineEntry>,
-    /// Where the next page begins; absent on the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_after: Option<u64>,
-}
-
-/// One thing that happened.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TimelineEntry {
-    /// Where it stands in the log.
-    pub position: u64,
-    /// When.
-    pub time: DateTime<Utc>,
-    /// What: `sandbox.running`, `exec.started`, `file.written`.
-    pub r#type: &'static str,
-    /// The part of the type before the dot.
-    pub category: &'static str,
-    /// Who did it.
-    pub actor: String,
-    /// The request that it follows from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-    /// A few words for people.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub summary: Option<String>,
-    /// Which exec it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exec_id: Option<String>,
-    /// The whole of the exec, on the entry that begins it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exec: Option<TimelineExec>,
-    /// What the event says, as in the event feed.
-    #[schema(value_type = Object)]
-    pub data: Box<RawValue>,
-}
-
-/// An exec, from its beginning to its end.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct TimelineExec {
-    /// What `GET /execs/{id}` says of it.
-    #[serde(flatten)]
-    pub exec: Exec,
-    /// The event that ended it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub end_position: Option<u64>,
-    /// How long it ran, in microseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration_us: Option<u64>,
 }
 
 impl TimelineQuery {
@@ -147,6 +83,7 @@ pub(crate) async fn timeline(
         .map_err(ApiError::store)?;
     let (ended_at, reason) = super::past::end(&state);
     let sandbox = shown(&state, &gateway);
+    let reason = reason.map(super::past::reason_name);
     Ok(Json(Timeline { sandbox, ended_at, reason, entries, next_after }))
 }
 
@@ -176,8 +113,8 @@ async fn entry(gateway: &Gateway, frame: Frame) -> Result<Option<TimelineEntry>,
     Ok(Some(TimelineEntry {
         position: frame.position.0,
         time: event.time,
-        r#type: event.data.type_name(),
-        category: event.data.category().as_str(),
+        r#type: event.data.type_name().into(),
+        category: Open::read(event.data.category().as_str()),
         actor: event.actor.to_string(),
         request_id: event.request_id.as_ref().map(ToString::to_string),
         summary: detail(&event.data),
@@ -216,6 +153,8 @@ async fn exec(gateway: &Gateway, id: ExecId) -> Result<Option<TimelineExec>, Sto
 
 #[cfg(test)]
 mod tests {
+    use api_types::EventCategory;
+
     use super::*;
 
     #[test]
@@ -225,6 +164,14 @@ mod tests {
         assert_eq!(read(Some(7), Some(1000)).unwrap(), (Position(7), 1000));
         for (after, limit) in [(None, Some(0)), (None, Some(1001)), (Some(u64::MAX), None)] {
             assert!(read(after, limit).is_err(), "{after:?} {limit:?}");
+        }
+    }
+
+    #[test]
+    fn every_category_is_a_word_of_the_api() {
+        for name in EventData::TYPES {
+            let (category, _) = name.split_once('.').unwrap();
+            assert!(Open::<EventCategory>::read(category).known().is_some(), "{name}");
         }
     }
 }

@@ -1,19 +1,9 @@
 //! `GET /snapshots`
 
+use api_types::Snapshot;
 use axum::Json;
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::auth::Caller;
-
-/// A prepared machine.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Snapshot {
-    /// The image that it was made from.
-    pub image: String,
-    /// The box-maker.
-    pub provider: String,
-}
 
 /// Prepared machines. This server has none yet, so the array is empty.
 #[utoipa::path(

@@ -3,25 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
-/// How busy the machine of the gateway is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
-pub struct HostStats {
-    /// Share of all CPUs, in percent, over a tenth of a second.
-    pub cpu_pct: f64,
-    /// Memory that is not available, in percent.
-    pub mem_pct: f64,
-    /// Of the root file system, in percent.
-    pub disk_pct: f64,
-    /// Bytes a second that all interfaces but loopback receive.
-    pub net_rx_bps: f64,
-    /// The same, sent.
-    pub net_tx_bps: f64,
-    /// Load average of a minute.
-    pub load1: f64,
-}
+use api_types::HostStats;
 
 /// Counters that only grow.
 #[derive(Debug, Clone, Copy, PartialEq)]

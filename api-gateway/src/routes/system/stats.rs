@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use api_types::HostStats;
 use axum::Json;
 use tokio::time::Instant;
 
-use super::host::{Counters, HostStats, between};
+use super::host::{Counters, between};
 use crate::error::{ApiError, ErrorBody};
 
 /// A rate needs two looks.

@@ -1,9 +1,10 @@
 //! `GET /templates/{name}`
 
+use api_types::Template;
 use axum::Json;
 use axum::extract::State;
 
-use super::{Template, find};
+use super::{find, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::TemplatePath;
@@ -26,5 +27,5 @@ pub(crate) async fn get(
     TemplatePath(name): TemplatePath,
 ) -> Result<Json<Template>, ApiError> {
     let template = find(&gateway, &caller, &name).await?;
-    Ok(Json(Template::of(template, &gateway, &caller.tenant)))
+    Ok(Json(shown(template, &gateway, &caller.tenant)))
 }

@@ -1,9 +1,10 @@
 //! `GET /templates`
 
+use api_types::Template;
 use axum::Json;
 use axum::extract::State;
 
-use super::Template;
+use super::shown;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
@@ -20,6 +21,6 @@ pub(crate) async fn list(
     caller: Caller,
 ) -> Result<Json<Vec<Template>>, ApiError> {
     let templates = gateway.store().templates(&caller.tenant).await.map_err(ApiError::store)?;
-    let shown = |template| Template::of(template, &gateway, &caller.tenant);
-    Ok(Json(templates.into_iter().map(shown).collect()))
+    let of = |template| shown(template, &gateway, &caller.tenant);
+    Ok(Json(templates.into_iter().map(of).collect()))
 }

@@ -11,118 +11,59 @@ pub mod spawn;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use events::{CapabilitySet, EventId, Network, TenantId};
+use api_types::{Capabilities, Template};
+use events::{CapabilitySet, EventId, TenantId};
 use feed::FeedReader;
-use serde::Serialize;
 use spelling::format_go_duration;
-use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
+use crate::routes::sandboxes;
 
 /// How long a change may take to be recorded.
 const RECORD_PATIENCE: Duration = Duration::from_secs(20);
-
-/// A template, with the field names of the SDK and of the Go server.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Template {
-    /// The name, unique in its tenant.
-    pub name: String,
-    /// The image.
-    pub image: String,
-    /// The box-maker.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
-    /// The memory limit, in MiB.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_mb: Option<u32>,
-    /// The CPU limit, in whole CPUs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vcpus: Option<u32>,
-    /// The same.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_cores: Option<u32>,
-    /// The time to live, as a Go duration.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ttl: Option<String>,
-    /// The same, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ttl_seconds: Option<u64>,
-    /// What root in its sandboxes may do: `standard` or `minimal`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, pattern = "^(standard|minimal)$")]
-    pub capabilities: Option<CapabilitySet>,
-    /// Labels for every sandbox made from it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
-    /// Environment variables of every exec in a sandbox made from it. In the log they are sealed.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub env: BTreeMap<String, String>,
-    /// The names of more of them, whose values no answer shows.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub secret_names: Vec<String>,
-    /// One line for people.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// The client's own number; 1 where it gave none.
-    pub version: u32,
-    /// `none` or `bridge`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, pattern = "^(none|bridge)$")]
-    pub network: Option<Network>,
-    /// Shell lines that are run in every sandbox made from it before it counts as running.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub setup: Vec<String>,
-    /// Hosts that its sandboxes are meant to reach.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub allowed_hosts: Vec<String>,
-    /// When it was made.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub created_at: Option<DateTime<Utc>>,
-    /// When it was saved last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub updated_at: Option<DateTime<Utc>>,
-    /// What of it does not do what one may expect.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub warnings: Vec<&'static str>,
-}
 
 /// What a template with `allowed_hosts` is told.
 const HOSTS_WARNING: &str =
     "allowed_hosts is not enforced host by host: sandboxes of this template get no network at all";
 
-impl Template {
-    fn of(template: events::Template, gateway: &Gateway, tenant: &TenantId) -> Self {
-        let env = sealed::shown(gateway, tenant, &template);
-        Self::with(template, env)
-    }
+/// A template as its tenant sees it: of its variables those that are no secrets.
+fn shown(template: events::Template, gateway: &Gateway, tenant: &TenantId) -> Template {
+    let env = sealed::shown(gateway, tenant, &template);
+    with(template, env)
+}
 
-    fn with(template: events::Template, env: BTreeMap<String, String>) -> Self {
-        let secrets = template.variables.into_iter().filter(|(_, variable)| variable.secret);
-        Self {
-            name: template.name,
-            image: template.image,
-            provider: template.provider,
-            memory_mb: template.memory_mib,
-            vcpus: template.vcpus,
-            cpu_cores: template.vcpus,
-            ttl: template.ttl_seconds.map(|seconds| format_go_duration(Duration::from_secs(seconds))),
-            ttl_seconds: template.ttl_seconds,
-            capabilities: template.capabilities,
-            metadata: template.metadata,
-            env,
-            secret_names: secrets.map(|(name, _)| name).collect(),
-            description: template.description,
-            version: template.version.unwrap_or(1),
-            network: template.network,
-            setup: template.setup,
-            warnings: if template.allowed_hosts.is_empty() { Vec::new() } else { vec![HOSTS_WARNING] },
-            allowed_hosts: template.allowed_hosts,
-            created_at: template.created_at,
-            updated_at: template.updated_at,
-        }
+fn with(template: events::Template, env: BTreeMap<String, String>) -> Template {
+    let secrets = template.variables.into_iter().filter(|(_, variable)| variable.secret);
+    Template {
+        name: template.name,
+        image: template.image,
+        provider: template.provider,
+        memory_mb: template.memory_mib,
+        vcpus: template.vcpus,
+        cpu_cores: template.vcpus,
+        ttl: template.ttl_seconds.map(|seconds| format_go_duration(Duration::from_secs(seconds))),
+        ttl_seconds: template.ttl_seconds,
+        capabilities: template.capabilities.map(|set| capabilities(set).into()),
+        metadata: template.metadata,
+        env: env.into(),
+        secret_names: secrets.map(|(name, _)| name).collect(),
+        description: template.description,
+        version: template.version.unwrap_or(1),
+        network: template.network.map(|network| sandboxes::network(network).into()),
+        setup: template.setup,
+        warnings: if template.allowed_hosts.is_empty() { Vec::new() } else { vec![HOSTS_WARNING.into()] },
+        allowed_hosts: template.allowed_hosts,
+        created_at: template.created_at,
+        updated_at: template.updated_at,
+    }
+}
+
+const fn capabilities(set: CapabilitySet) -> Capabilities {
+    match set {
+        CapabilitySet::Standard => Capabilities::Standard,
+        CapabilitySet::Minimal => Capabilities::Minimal,
     }
 }
 

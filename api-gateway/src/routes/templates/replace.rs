@@ -1,11 +1,11 @@
 //! `PUT /templates/{name}`
 
+use api_types::{Template, TemplateRequest};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::Template;
-use super::save::{SaveRequest, put};
+use super::save::put;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{JsonBody, TemplatePath};
@@ -17,7 +17,7 @@ use crate::gateway::Gateway;
     path = "/templates/{name}",
     tag = "templates",
     params(("name" = String, Path, description = "The template")),
-    request_body = SaveRequest,
+    request_body = TemplateRequest,
     responses(
         (status = 200, description = "It is replaced", body = Template),
         (status = 201, description = "It is made", body = Template),
@@ -29,7 +29,7 @@ pub(crate) async fn replace(
     State(gateway): State<Gateway>,
     caller: Caller,
     TemplatePath(name): TemplatePath,
-    JsonBody(mut request): JsonBody<SaveRequest>,
+    JsonBody(mut request): JsonBody<TemplateRequest>,
 ) -> Result<(StatusCode, Json<Template>), ApiError> {
     if request.name.as_ref().is_some_and(|other| !other.is_empty() && *other != name) {
         return Err(ApiError::bad_request("name in the body is not that of the path"));

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use api_types::SpawnRequest;
+use api_types::{SpawnRequest, Template, TemplateRequest};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use events::{EventId, TemplateSaved};
 use feed::{After, Topic};
-use serde::Deserialize;
-use utoipa::ToSchema;
 
-use super::{Template, recorded, sealed};
+use super::{recorded, sealed, shown};
 use crate::auth::Caller;
 use crate::config::SandboxLimits;
 use crate::error::{ApiError, ErrorBody};
@@ -30,56 +28,12 @@ const MAX_SETUP_BYTES: usize = 64 << 10;
 pub(crate) const MAX_HOSTS: usize = 256;
 pub(crate) const MAX_HOST_BYTES: usize = 260;
 
-/// A template. Zero and empty mean the server's default.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct SaveRequest {
-    /// 1 to 64 characters of a-z, A-Z, 0-9, `.`, `_` and `-`, not beginning with a dot.
-    #[schema(required)]
-    pub name: Option<String>,
-    /// The image.
-    #[schema(required)]
-    pub image: Option<String>,
-    /// The box-maker.
-    pub provider: Option<String>,
-    /// The memory limit, in MiB.
-    pub memory_mb: Option<u32>,
-    /// The CPU limit, in whole CPUs.
-    pub vcpus: Option<u32>,
-    /// The same, as the Go server called it.
-    pub cpu_cores: Option<u32>,
-    /// The time to live, as a Go duration of whole seconds.
-    pub ttl: Option<String>,
-    /// The same in seconds, as the Go server called it.
-    pub ttl_seconds: Option<u64>,
-    /// What root in its sandboxes may do: `standard` or `minimal`; the server's default where it is left out.
-    #[schema(pattern = "^(standard|minimal)?$")]
-    pub capabilities: Option<String>,
-    /// Labels for every sandbox made from it.
-    pub metadata: Option<BTreeMap<String, String>>,
-    /// Environment variables of every exec.
-    pub env: Option<BTreeMap<String, String>>,
-    /// More of them, whose values are in no answer and are masked with `*` in whatever a sandbox writes.
-    pub secrets: Option<BTreeMap<String, String>>,
-    /// One line for people.
-    pub description: Option<String>,
-    /// A number of your own.
-    pub version: Option<u32>,
-    /// `none` or `bridge`; the server's default where it is left out.
-    #[schema(pattern = "^(none|bridge)?$")]
-    pub network: Option<String>,
-    /// Shell lines that are run in every sandbox made from it before it counts as running. One that does not end with 0 fails
-    /// the spawn.
-    pub setup: Option<Vec<String>>,
-    /// Hosts that its sandboxes are meant to reach. They get no network at all; with `"network":"bridge"` it is refused.
-    pub allowed_hosts: Option<Vec<String>>,
-}
-
 /// Makes a template, or replaces the one with this name.
 #[utoipa::path(
     post,
     path = "/templates",
     tag = "templates",
-    request_body = SaveRequest,
+    request_body = TemplateRequest,
     responses(
         (status = 201, description = "The template", body = Template),
         (status = 400, description = "A field is wrong", body = ErrorBody),
@@ -89,7 +43,7 @@ pub struct SaveRequest {
 pub(crate) async fn save(
     State(gateway): State<Gateway>,
     caller: Caller,
-    JsonBody(request): JsonBody<SaveRequest>,
+    JsonBody(request): JsonBody<TemplateRequest>,
 ) -> Result<(StatusCode, Json<Template>), ApiError> {
     let (template, _) = put(&gateway, &caller, request).await?;
     Ok((StatusCode::CREATED, Json(template)))
@@ -99,7 +53,7 @@ pub(crate) async fn save(
 pub(super) async fn put(
     gateway: &Gateway,
     caller: &Caller,
-    request: SaveRequest,
+    request: TemplateRequest,
 ) -> Result<(Template, bool), ApiError> {
     let (mut template, variables) = checked(request, &gateway.config().sandboxes)?;
     let before = gateway.store().templates(&caller.tenant).await.map_err(ApiError::store)?;
@@ -119,14 +73,14 @@ pub(super) async fn put(
     let reader = gateway.feed().subscribe(Topic::All, After::Now);
     gateway.publish(caller, None, id, now, TemplateSaved { template: template.clone() }).await?;
     recorded(reader, id).await?;
-    Ok((Template::of(template, gateway, &caller.tenant), before.is_none()))
+    Ok((shown(template, gateway, &caller.tenant), before.is_none()))
 }
 
 pub(crate) fn checked(
-    request: SaveRequest,
+    request: TemplateRequest,
     limits: &SandboxLimits,
 ) -> Result<(events::Template, Variables), ApiError> {
-    let variables = Variables::read(request.env, request.secrets)?;
+    let variables = Variables::read(request.env.map(|env| env.0), request.secrets.map(|secrets| secrets.0))?;
     let name = request.name.unwrap_or_default();
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > MAX_NAME || name.starts_with('.') || !name.bytes().all(good) {
@@ -211,7 +165,7 @@ mod tests {
     fn read(json: &str) -> Result<Template, ApiError> {
         let request = crate::extract::parse_object(json.as_bytes())?;
         let (template, variables) = checked(request, &SandboxLimits::default())?;
-        Ok(Template::with(template, variables.env.0))
+        Ok(super::super::with(template, variables.env.0))
     }
 
     #[test]
@@ -245,7 +199,7 @@ mod tests {
         }
         assert!(template["warnings"][0].as_str().unwrap().contains("allowed_hosts"), "{template}");
         let bridge = read(r#"{"name":"t","image":"i","network":"bridge"}"#).unwrap();
-        assert_eq!((bridge.network, bridge.warnings.len()), (Some(events::Network::Bridge), 0));
+        assert_eq!((bridge.network, bridge.warnings.len()), (Some(api_types::Network::Bridge.into()), 0));
     }
 
     #[test]

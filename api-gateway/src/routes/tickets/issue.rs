@@ -4,30 +4,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Utc};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::auth::ticket::{LIFETIME, Ticket};
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
-/// A ticket.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Issued {
-    /// To be offered as the subprotocol `ticket.TICKET` of one WebSocket, beside `stacyvm.v1`.
-    pub ticket: String,
-    /// Until when.
-    pub expires_at: DateTime<Utc>,
-}
-
 /// A ticket for one WebSocket, as whoever asks for it: good for 60 seconds, once, at any gateway.
 #[utoipa::path(
     post,
     path = "/tickets",
     tag = "tickets",
-    responses((status = 201, description = "The ticket", body = Issued))
+    responses((status = 201, description = "The ticket", body = api_types::Ticket))
 )]
 pub(crate) async fn issue(State(gateway): State<Gateway>, caller: Caller) -> Result<Response, ApiError> {
     let expires_at = gateway.clock().now() + LIFETIME;
@@ -36,5 +24,6 @@ pub(crate) async fn issue(State(gateway): State<Gateway>, caller: Caller) -> Res
     let signed = ticket.sign(&gateway.config().master_key)?;
     gateway.log().offer(ticket.id()).await.map_err(ApiError::unavailable)?;
     let headers = [(header::CACHE_CONTROL, "no-store")];
-    Ok((StatusCode::CREATED, headers, Json(Issued { ticket: signed, expires_at })).into_response())
+    Ok((StatusCode::CREATED, headers, Json(api_types::Ticket { ticket: signed.into(), expires_at }))
+        .into_response())
 }

@@ -1,13 +1,14 @@
 //! `POST /webhooks`
 
+use api_types::{Webhook, WebhookRequest};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use events::{EventId, WebhookId, WebhookSaved};
 use secrets::WebhookSecret;
 
-use super::spec::{Spec, WebhookRequest};
-use super::{Webhook, answer, no_webhook, shown};
+use super::spec::Spec;
+use super::{answer, no_webhook, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::JsonBody;

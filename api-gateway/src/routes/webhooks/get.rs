@@ -1,9 +1,10 @@
 //! `GET /webhooks/{id}`
 
+use api_types::Webhook;
 use axum::Json;
 use axum::extract::State;
 
-use super::{Webhook, answer, find};
+use super::{answer, find};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::WebhookPath;

@@ -1,9 +1,10 @@
 //! `GET /webhooks`
 
+use api_types::Webhook;
 use axum::Json;
 use axum::extract::State;
 
-use super::{Webhook, answer};
+use super::answer;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::gateway::Gateway;

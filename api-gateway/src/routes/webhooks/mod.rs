@@ -11,12 +11,11 @@ pub mod update;
 
 use std::time::Duration;
 
+use api_types::{Webhook, WebhookRequest};
 use chrono::{DateTime, SecondsFormat, Utc};
-use events::{Position, SandboxId, TenantId, WebhookId, WebhookPhase, WebhookState};
+use events::{Position, TenantId, WebhookId, WebhookPhase, WebhookState};
 use record::{EventFilter, StoreError};
-use serde::Serialize;
 use tokio::time::{Instant, sleep};
-use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::config::WebhookLimits;
@@ -29,58 +28,11 @@ const RECORD_PAUSE: Duration = Duration::from_millis(2);
 
 /// Whether a request is in order, as far as it can be seen without looking at anything.
 pub(crate) fn reads(
-    request: Result<spec::WebhookRequest, ApiError>,
+    request: Result<WebhookRequest, ApiError>,
     limits: &WebhookLimits,
     head: Position,
 ) -> bool {
     request.and_then(|request| spec::Spec::read(request, limits, head)).is_ok()
-}
-
-/// A webhook and how it is doing.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Webhook {
-    /// Unique.
-    #[schema(value_type = String)]
-    pub id: WebhookId,
-    /// Where events go.
-    pub url: String,
-    /// Which events; empty: all but output, input and the webhooks' own.
-    pub types: Vec<String>,
-    /// Only events of this sandbox.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub sandbox: Option<SandboxId>,
-    /// What its owner calls it.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// `active`, `failing` (an event is being tried again), `suspended` (it failed for too long, nothing is sent).
-    pub state: &'static str,
-    /// Everything up to this position was delivered, or did not match. About a second old.
-    pub cursor: u64,
-    /// 0 when nothing waits; else how many positions there are from the oldest event that waits to the end of the log.
-    pub lag: u64,
-    /// When it was made.
-    pub created_at: String,
-    /// When something was last delivered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_success_at: Option<String>,
-    /// How often the oldest event that waits was tried.
-    pub attempts: u32,
-    /// What went wrong last, while it has not been mended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-    /// Since when it fails.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failing_since: Option<String>,
-    /// When it is tried again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_at: Option<String>,
-    /// Since when it is suspended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub suspended_at: Option<String>,
-    /// The signing secret: only in the answer to the request that made or changed it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub secret: Option<String>,
 }
 
 /// There is no such webhook, or it is another tenant's.
@@ -119,18 +71,19 @@ async fn answer(gateway: &Gateway, state: WebhookState, secret: Option<String>) 
     let lag = lag(gateway, &state).await?;
     let time = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Micros, true);
     let failure = state.failure().cloned();
+    use api_types::WebhookState as Word;
     let (name, failing_since, retry_at, suspended_at) = match &state.phase {
-        WebhookPhase::Active => ("active", None, None, None),
-        WebhookPhase::Failing { since, retry_at, .. } => ("failing", Some(*since), Some(*retry_at), None),
-        WebhookPhase::Suspended { since, .. } => ("suspended", None, None, Some(*since)),
+        WebhookPhase::Active => (Word::Active, None, None, None),
+        WebhookPhase::Failing { since, retry_at, .. } => (Word::Failing, Some(*since), Some(*retry_at), None),
+        WebhookPhase::Suspended { since, .. } => (Word::Suspended, None, None, Some(*since)),
     };
     Ok(Webhook {
-        id: state.webhook.id,
+        id: state.webhook.id.to_string(),
         url: state.webhook.url,
         types: state.webhook.types,
-        sandbox: state.webhook.sandbox,
+        sandbox: state.webhook.sandbox.map(|id| id.to_string()),
         description: state.webhook.description,
-        state: name,
+        state: name.into(),
         cursor: state.cursor.0,
         lag,
         created_at: time(state.created_at),
@@ -140,7 +93,7 @@ async fn answer(gateway: &Gateway, state: WebhookState, secret: Option<String>) 
         failing_since: failing_since.map(time),
         retry_at: retry_at.map(time),
         suspended_at: suspended_at.map(time),
-        secret,
+        secret: secret.map(Into::into),
     })
 }
 

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use api_types::WebhookPing;
 use axum::Json;
 use axum::extract::State;
 use events::{EventData, EventId, WebhookEvent, WebhookPingEnded, WebhookPinged};
 use feed::{After, FeedError, Topic};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use super::find;
 use crate::auth::Caller;
@@ -18,22 +17,6 @@ use crate::gateway::Gateway;
 /// How long the receiver is waited for: a little longer than the deliverer waits by default.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What came of a test.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Ping {
-    /// The event that was sent.
-    #[schema(value_type = String)]
-    pub event: EventId,
-    /// Whether the receiver took it.
-    pub delivered: bool,
-    /// What it answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// What went wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-}
-
 /// Sends the receiver a `webhook.pinged` event, once, past everything that waits, also when the webhook is suspended; waits for
 /// what comes of it.
 #[utoipa::path(
@@ -42,7 +25,7 @@ pub struct Ping {
     tag = "webhooks",
     params(("id" = String, Path, description = "The webhook")),
     responses(
-        (status = 200, description = "What came of it", body = Ping),
+        (status = 200, description = "What came of it", body = WebhookPing),
         (status = 404, description = "No such webhook", body = ErrorBody),
         (status = 503, description = "Nobody delivers webhooks at the moment", body = ErrorBody),
     )
@@ -51,7 +34,7 @@ pub(crate) async fn ping(
     State(gateway): State<Gateway>,
     caller: Caller,
     WebhookPath(id): WebhookPath,
-) -> Result<Json<Ping>, ApiError> {
+) -> Result<Json<WebhookPing>, ApiError> {
     find(&gateway, &caller, id)?;
     let event = EventId::new();
     let mut reader = gateway.feed().subscribe(Topic::All, After::Now);
@@ -69,5 +52,10 @@ pub(crate) async fn ping(
         Ok(ended) => ended.map_err(ApiError::unavailable)?,
         Err(_) => return Err(ApiError::unavailable("nobody delivers webhooks: no answer to a ping")),
     };
-    Ok(Json(Ping { event, delivered: ended.message.is_none(), status: ended.status, message: ended.message }))
+    Ok(Json(WebhookPing {
+        event: event.to_string(),
+        delivered: ended.message.is_none(),
+        status: ended.status,
+        message: ended.message,
+    }))
 }

@@ -1,26 +1,16 @@
 //! `POST /webhooks/{id}/redeliver`
 
+use api_types::{RedeliverRequest, Webhook};
 use axum::Json;
 use axum::extract::State;
 use events::{EventId, WebhookRewound};
-use serde::Deserialize;
-use serde_json::Value;
-use utoipa::ToSchema;
 
 use super::spec::cursor;
-use super::{Webhook, answer, find, no_webhook, shown};
+use super::{answer, find, no_webhook, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{JsonBody, WebhookPath};
 use crate::gateway::Gateway;
-
-/// Where to go on.
-#[derive(Debug, Deserialize, ToSchema)]
-pub struct RedeliverRequest {
-    /// The position of the first event that is sent, or `now` to skip what waits.
-    #[schema(required, value_type = Object)]
-    pub from: Option<Value>,
-}
 
 /// Moves the cursor, back or forth, and wakes a suspended webhook.
 #[utoipa::path(

@@ -1,12 +1,11 @@
 //! What a client may ask for, checked once.
 
+use api_types::WebhookRequest;
 use events::{Position, SandboxId, Webhook};
 use policy::AddressPolicy;
 use secrets::WebhookSecret;
-use serde::Deserialize;
 use serde_json::Value;
 use url::{Host, Url};
-use utoipa::ToSchema;
 
 use crate::auth::Caller;
 use crate::config::WebhookLimits;
@@ -16,25 +15,6 @@ use crate::gateway::Gateway;
 pub(crate) const MAX_URL: usize = 2048;
 pub(crate) const MAX_TYPES: usize = 64;
 pub(crate) const MAX_DESCRIPTION: usize = 1024;
-
-/// A webhook to be.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct WebhookRequest {
-    /// `https://...`, without user and fragment, at most 2048 characters.
-    #[schema(required)]
-    pub url: Option<String>,
-    /// Names of events (`exec.exited`), categories (`sandbox.*`) or `*`. None: all but output, input and the webhooks' own.
-    pub types: Option<Vec<String>>,
-    /// Only events of this sandbox.
-    pub sandbox: Option<String>,
-    /// What it is called; at most 1024 bytes.
-    pub description: Option<String>,
-    /// The signing secret: `whsec_` and the base 64 of 24 to 64 bytes. Made for a new one that brings none.
-    pub secret: Option<String>,
-    /// The position of the first event that is sent, or `now`. Only for a new one.
-    #[schema(value_type = Option<Object>)]
-    pub from: Option<Value>,
-}
 
 /// A request that is in order.
 pub(super) struct Spec {

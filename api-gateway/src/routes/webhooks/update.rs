@@ -1,12 +1,13 @@
 //! `PUT /webhooks/{id}`
 
+use api_types::{Webhook, WebhookRequest};
 use axum::Json;
 use axum::extract::State;
 use events::{EventId, WebhookSaved};
 
 use super::create::seal;
-use super::spec::{Spec, WebhookRequest};
-use super::{Webhook, answer, find, no_webhook, shown};
+use super::spec::Spec;
+use super::{answer, find, no_webhook, shown};
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{JsonBody, WebhookPath};

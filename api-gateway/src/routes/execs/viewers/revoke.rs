@@ -1,5 +1,6 @@
 //! `DELETE /execs/{id}/viewers/{viewer}`
 
+use api_types::Reply;
 use axum::Json;
 use axum::extract::{Path, State};
 use events::{AccessRevoked, ApiKeyId, EventId, ExecId};
@@ -8,7 +9,7 @@ use super::shown;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::gateway::Gateway;
-use crate::routes::Status;
+use crate::routes::done;
 use crate::routes::execs::find;
 
 /// Makes a link good for nothing, at every gateway, and ends what is open by it. The log says who did.
@@ -21,7 +22,7 @@ use crate::routes::execs::find;
         ("viewer" = String, Path, description = "The id of the link"),
     ),
     responses(
-        (status = 200, description = "It is revoked, and the log says so", body = Status),
+        (status = 200, description = "It is revoked, and the log says so", body = Reply),
         (status = 404, description = "No such exec, or no such link that is good", body = ErrorBody),
     )
 )]
@@ -29,7 +30,7 @@ pub(crate) async fn revoke(
     State(gateway): State<Gateway>,
     caller: Caller,
     path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
-) -> Result<Json<Status>, ApiError> {
+) -> Result<Json<Reply>, ApiError> {
     // What cannot be read is the name of nothing.
     let (exec, viewer) = path.map_or_else(|_| Default::default(), |Path(both)| both);
     let exec: ExecId = exec.parse().map_err(|_| ApiError::absent("exec", exec))?;
@@ -49,5 +50,5 @@ pub(crate) async fn revoke(
     let revoked = AccessRevoked { exec, viewer: id.clone() };
     gateway.publish(&caller, Some(state.sandbox), EventId::new(), now, revoked).await?;
     shown(&gateway, &id, |link| link.is_none()).await?;
-    Ok(Status::json("revoked"))
+    Ok(done("revoked"))
 }

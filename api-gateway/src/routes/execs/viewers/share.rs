@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
+use api_types::ViewerRequest;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use events::{AccessGranted, EventId};
 use feed::Links;
-use serde::{Deserialize, Serialize};
 use spelling::parse_go_duration;
-use utoipa::ToSchema;
 
 use super::{MOST, shown};
 use crate::auth::Caller;
@@ -24,27 +23,6 @@ use crate::routes::execs::find;
 const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// For how long.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-pub struct ViewerRequest {
-    /// A Go duration, at most `168h`; `1h` by default.
-    #[schema(example = "1h")]
-    pub ttl: Option<String>,
-}
-
-/// A link with which anybody may watch the exec.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Viewer {
-    /// Its name, by which it is revoked: whoever comes by it is `viewer:ID` in the log.
-    pub id: String,
-    /// The WebSocket to attach to, on this server. The same `viewer=` opens `/execs/{id}`, its output and its recording.
-    pub url: String,
-    /// The token in it.
-    pub token: String,
-    /// Until when it is good.
-    pub expires_at: DateTime<Utc>,
-}
-
 /// Makes a link with which somebody without a key may watch this exec, and only that, until it expires or is revoked. The log
 /// says that it was made, and by whom.
 #[utoipa::path(
@@ -54,7 +32,7 @@ pub struct Viewer {
     params(("id" = String, Path, description = "The exec")),
     request_body = ViewerRequest,
     responses(
-        (status = 201, description = "The link", body = Viewer),
+        (status = 201, description = "The link", body = api_types::ViewerLink),
         (status = 400, description = "No such time", body = ErrorBody),
         (status = 404, description = "No such exec", body = ErrorBody),
     )
@@ -64,7 +42,7 @@ pub(crate) async fn share(
     caller: Caller,
     ExecPath(id): ExecPath,
     OptionalJsonBody { value: request, .. }: OptionalJsonBody<ViewerRequest>,
-) -> Result<(StatusCode, Json<Viewer>), ApiError> {
+) -> Result<(StatusCode, Json<api_types::ViewerLink>), ApiError> {
     let ttl = match request.ttl.as_deref().filter(|text| !text.is_empty()) {
         None => DEFAULT_TTL,
         Some(text) => {
@@ -90,5 +68,7 @@ pub(crate) async fn share(
     gateway.publish(&caller, Some(state.sandbox), EventId::new(), now, granted).await?;
     shown(&gateway, &link.id, |shown| shown.is_some()).await?;
     let url = format!("/api/v1/execs/{id}/attach?viewer={token}");
-    Ok((StatusCode::CREATED, Json(Viewer { id: link.id.to_string(), url, token, expires_at })))
+    let shared =
+        api_types::ViewerLink { id: link.id.to_string(), url: url.into(), token: token.into(), expires_at };
+    Ok((StatusCode::CREATED, Json(shared)))
 }

@@ -1,0 +1,47 @@
+//! Providers: the box-makers, over all nodes that have them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A box-maker, over all nodes that have it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Provider {
+    /// Its name.
+    pub name: String,
+    /// Whether some node can make boxes with it.
+    pub healthy: bool,
+    /// Whether it is the one of a spawn that names none.
+    pub default: bool,
+    /// How long the last check took on the fastest node, in milliseconds.
+    pub latency_ms: u64,
+    /// When a node last told of it.
+    pub last_checked: DateTime<Utc>,
+    /// What it can do.
+    pub capabilities: BTreeSet<String>,
+    /// What is wrong with it: for operators where there are several tenants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What an operator should know of it: old versions with known holes, what the host does not limit. For operators where there
+    /// are several tenants.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub warnings: BTreeSet<String>,
+    /// How many boxes it has, over all nodes; where there are several tenants only an operator is told of all, a tenant of
+    /// its own live sandboxes.
+    pub runtime_count: u32,
+}
+
+/// A box-maker, with what it has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProviderDetail {
+    /// As in the list.
+    #[serde(flatten)]
+    pub provider: Provider,
+    /// The tenant's live sandboxes that it made.
+    pub sandbox_count: usize,
+    /// What may be known of its configuration: `type`, what keeps its boxes apart from the host.
+    pub config: BTreeMap<String, String>,
+}
