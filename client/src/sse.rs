@@ -78,15 +78,13 @@ impl SseEvents {
 }
 
 fn failed(error: sse_stream::Error) -> ClientError {
-    match error {
-        sse_stream::Error::Body(cause) => match cause.downcast::<Ending>() {
-            Ok(ending) => match *ending {
-                Ending::Lost(error) => error,
-                Ending::TooLong => ClientError::Unexpected(Ending::TooLong.to_string()),
-            },
-            Err(cause) => ClientError::Broken(cause),
-        },
-        error => ClientError::unexpected("a stream of events", error),
+    let sse_stream::Error::Body(cause) = error else {
+        return ClientError::unexpected("a stream of events", error);
+    };
+    match cause.downcast::<Ending>().map(|ending| *ending) {
+        Ok(Ending::Lost(error)) => error,
+        Ok(ending @ Ending::TooLong) => ClientError::Unexpected(ending.to_string()),
+        Err(cause) => ClientError::Broken(cause),
     }
 }
 
