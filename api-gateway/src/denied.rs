@@ -72,7 +72,7 @@ impl Denial {
 /// Rides on an answer that turns somebody away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
-    /// Why.
+    /// Why the request was turned away.
     pub denial: Denial,
     /// Whose credential it was, as far as that is known.
     pub tenant: Option<TenantId>,

@@ -30,18 +30,18 @@ pub struct FileJsonBody<T>(pub T);
 /// The same, or no body at all, which is an empty object.
 #[derive(Debug)]
 pub struct OptionalJsonBody<T> {
-    /// What it says.
+    /// The body as a value.
     pub value: T,
-    /// How it says it.
+    /// The body as the client sent it.
     pub bytes: Bytes,
 }
 
 /// A JSON object together with its exact bytes, for the digest of an idempotent request.
 #[derive(Debug)]
 pub struct RawJsonBody<T> {
-    /// What it says.
+    /// The body as a value.
     pub value: T,
-    /// How it says it.
+    /// The body as the client sent it.
     pub bytes: Bytes,
 }
 

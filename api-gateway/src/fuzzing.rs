@@ -44,7 +44,7 @@ pub fn body(kind: u8, bytes: &[u8]) -> bool {
         let unread = Unread::default();
         let value = unread.body(bytes);
         // What nothing reads is named in a header and in the log.
-        unread.tell("fuzz");
+        unread.log("fuzz");
         value
     }
     match kind % 12 {

@@ -95,11 +95,9 @@ pub fn ended(state: &SandboxState, now: DateTime<Utc>) -> ApiError {
             state.id,
             ago(*at)
         )),
-        SandboxPhase::Requested
-        | SandboxPhase::Starting { .. }
-        | SandboxPhase::Running { .. }
-        | SandboxPhase::Unhealthy { .. }
-        | SandboxPhase::Lost { .. } => no_sandbox(state.id),
+        SandboxPhase::Requested | SandboxPhase::Starting { .. } | SandboxPhase::Running { .. } => {
+            no_sandbox(state.id)
+        }
     }
 }
 

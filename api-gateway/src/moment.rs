@@ -6,7 +6,7 @@ use events::Position;
 use crate::error::ApiError;
 use crate::gateway::Gateway;
 
-/// When.
+/// A point in the past that a client asks about: by the clock, or by a position in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
     /// With all events up to this one, and none after it.

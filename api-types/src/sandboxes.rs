@@ -16,8 +16,6 @@ words! {
         Creating => "creating",
         /// It runs.
         Running => "running",
-        /// Its agent or its node does not answer.
-        Unhealthy => "unhealthy",
         /// Its deadline has passed, and it is about to go.
         Expired => "expired",
         /// Its end was asked for.
@@ -93,7 +91,7 @@ pub struct Sandbox {
     /// The template that it was made from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// What went wrong, for state `error` and `unhealthy`.
+    /// What went wrong, for state `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

@@ -30,16 +30,16 @@ pub enum Resource<'a> {
     Tenant(&'a TenantId),
     /// A sandbox with its files, and the user of the tenant for whom it was made, if for one.
     Sandbox {
-        /// Whose it is.
+        /// The tenant that has it.
         tenant: &'a TenantId,
-        /// For which of its users it was made.
+        /// The user of the tenant for whom it was made, if it was made for one.
         owner: Option<&'a str>,
     },
     /// An exec with its output.
     Exec {
-        /// Whose it is.
+        /// The tenant that has it.
         tenant: &'a TenantId,
-        /// Which one.
+        /// Its id.
         id: ExecId,
     },
 }

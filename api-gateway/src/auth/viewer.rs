@@ -33,9 +33,9 @@ pub struct ViewerLink {
     pub tenant: TenantId,
     /// The exec.
     pub exec: ExecId,
-    /// Until when.
+    /// When it stops being good.
     pub expires_at: DateTime<Utc>,
-    /// What made it, and without which it is good for nothing.
+    /// The key that made it. Without that key the link is good for nothing.
     #[serde(flatten)]
     maker: Maker,
     /// When it was made: only what is quite new may be unknown here still.

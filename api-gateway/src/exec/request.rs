@@ -23,9 +23,9 @@ const MAX_MESSAGE_BYTES: usize = 768 << 10;
 /// A request that can be started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Runnable {
-    /// What runs.
+    /// The command, and how it runs.
     pub spec: ExecSpec,
-    /// With which secrets.
+    /// The values of its environment variables, which are in no event.
     pub env: SecretMap,
 }
 

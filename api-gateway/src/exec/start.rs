@@ -59,7 +59,7 @@ pub async fn start_fresh(
 ) -> Result<(OutputReader, Asked), ApiError> {
     tracing::Span::current().record("exec.id", tracing::field::display(exec));
     let output = OutputReader::fresh(gateway.feed(), exec);
-    let asked = ask(gateway, caller, (sandbox.id, node), CommandId::new(), exec, runnable).await?;
+    let asked = start_on_node(gateway, caller, (sandbox.id, node), CommandId::new(), exec, runnable).await?;
     Ok((output, asked))
 }
 
@@ -105,7 +105,7 @@ pub async fn start(
         runnable.spec.request_digest = Some(idempotent.digest.clone());
         // Another request with the same key may be ahead of this one: read from the beginning.
         let output = read(gateway, exec, 0, 0).await?;
-        let asked = ask(gateway, caller, (sandbox.id, node), command, exec, runnable).await?;
+        let asked = start_on_node(gateway, caller, (sandbox.id, node), command, exec, runnable).await?;
         Ok((output, Some(asked)))
     };
     // Whatever became of the question: if it runs after all, this is where it is found.
@@ -140,12 +140,13 @@ pub async fn start_detached(
         }
         (None, _) => return Ok(exec),
     };
-    let asked = ask_detached(gateway, caller, &place, (exec, command), known.is_some(), runnable, idempotent);
+    let asked =
+        publish_detached(gateway, caller, &place, (exec, command), known.is_some(), runnable, idempotent);
     asked.await.map_err(|error| error.with_exec(exec))?;
     Ok(exec)
 }
 
-async fn ask_detached(
+async fn publish_detached(
     gateway: &Gateway,
     caller: &Caller,
     (sandbox, node): &Place,
@@ -214,7 +215,7 @@ pub async fn read(
 }
 
 /// Asks the executor of the node to start an exec that somebody waits for. Nothing is durable of it before it begins.
-async fn ask(
+async fn start_on_node(
     gateway: &Gateway,
     caller: &Caller,
     (sandbox, node): (SandboxId, &NodeId),

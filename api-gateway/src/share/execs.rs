@@ -41,7 +41,7 @@ pub struct AskedExec {
 
 impl AskedExecs {
     /// Lets a tenant have one more exec open, or says why not.
-    pub fn ask(
+    pub fn reserve(
         &self,
         view: &View,
         limits: &TenantLimits,

@@ -199,7 +199,7 @@ impl Shares {
         (tenant, sandbox, exec): (&TenantId, SandboxId, ExecId),
         now: DateTime<Utc>,
     ) -> Result<AskedExec, ApiError> {
-        self.execs.ask(view, self.limits.of(tenant), (tenant, sandbox, exec), now)
+        self.execs.reserve(view, self.limits.of(tenant), (tenant, sandbox, exec), now)
     }
 
     /// Waits until fewer of the tenant's sandboxes are being made, so that they are not all before another's.

@@ -18,7 +18,7 @@ use super::utf8::{Chunk, Utf8Splitter};
 /// What a player is told to be, where the exec had no terminal.
 const NO_TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
 
-/// Which form.
+/// The form in which a recording is given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// asciicast v2.

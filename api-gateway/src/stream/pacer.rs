@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-/// How fast.
+/// How fast a recording is played back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Speed {
     /// So many times as fast as it was.

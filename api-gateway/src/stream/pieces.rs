@@ -8,7 +8,7 @@ use events::ExecOutput;
 /// Bytes that were seen at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// When.
+    /// When it was seen.
     pub time: DateTime<Utc>,
     /// Where the first byte stands in the stream.
     pub offset: u64,

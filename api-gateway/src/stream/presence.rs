@@ -16,12 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Presence {
     target: Target,
     attachment: ApiKeyId,
-    told: JoinHandle<()>,
+    recorded: JoinHandle<()>,
 }
 
 impl Presence {
-    /// Tells that a viewer came. It is not waited for: what is recorded can be watched also while nothing more can be.
-    /// `None` when it came too often to be told.
+    /// Records that a viewer came. It is not waited for: what is recorded can be watched also while nothing more can be.
+    /// `None` when it came too often to be recorded.
     pub fn begin(target: &Target, writes: bool, [stdout_offset, stderr_offset]: [u64; 2]) -> Option<Self> {
         let (exec, caller) = (target.exec, &target.caller);
         let untold = target.gateway.shares().comings().count(exec, caller.actor().to_string())?;
@@ -38,27 +38,27 @@ impl Presence {
             stderr_offset,
             untold,
         };
-        let told = tokio::spawn(tell(target.clone(), attached.into()).in_current_span());
-        Some(Self { target: target.clone(), attachment, told })
+        let recorded = tokio::spawn(record(target.clone(), attached.into()).in_current_span());
+        Some(Self { target: target.clone(), attachment, recorded })
     }
 
-    /// Tells that it has gone.
+    /// Records that it has gone.
     pub async fn end(self, reason: DetachReason, [stdout_offset, stderr_offset]: [u64; 2]) {
-        let Self { target, attachment, told } = self;
+        let Self { target, attachment, recorded } = self;
         let detached = ExecDetached { exec: target.exec, attachment, stdout_offset, stderr_offset, reason };
-        let telling = tokio::spawn(
+        let leaving = tokio::spawn(
             async move {
                 // In this order.
-                let _ = told.await;
-                tell(target, detached.into()).await;
+                let _ = recorded.await;
+                record(target, detached.into()).await;
             }
             .in_current_span(),
         );
-        let _ = tokio::time::timeout(PATIENCE, telling).await;
+        let _ = tokio::time::timeout(PATIENCE, leaving).await;
     }
 }
 
-async fn tell(target: Target, data: EventData) {
+async fn record(target: Target, data: EventData) {
     let Target { gateway, caller, sandbox, exec } = target;
     let now = gateway.clock().now();
     let what = data.type_name();

@@ -35,9 +35,9 @@ pub enum Framing {
 /// What the first frame says.
 #[derive(Debug, PartialEq)]
 pub struct Opening {
-    /// How to talk.
+    /// The form of the frames from here on.
     pub framing: Framing,
-    /// What to run.
+    /// The command.
     pub runnable: Runnable,
 }
 

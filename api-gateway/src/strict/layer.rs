@@ -29,7 +29,7 @@ pub async fn watch(State(parameters): State<Parameters>, mut request: Request, n
     };
     if let Some(names) = unread.header() {
         response.headers_mut().insert(UNKNOWN_FIELDS, names);
-        unread.tell(route);
+        unread.log(route);
     }
     if let Some(applied) = handling.applied() {
         response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static(applied));

@@ -64,7 +64,7 @@ impl Unread {
     pub fn frame<T: DeserializeOwned>(&self, bytes: &[u8], besides: &[&str]) -> Result<T, ApiError> {
         let value = self.object(Place::Frame, bytes, besides)?;
         // No answer of HTTP follows, which would tell.
-        self.tell("websocket");
+        self.log("websocket");
         Ok(value)
     }
 
@@ -84,7 +84,7 @@ impl Unread {
         if !unknown.is_empty() {
             self.note(unknown);
             self.check()?;
-            self.tell("websocket");
+            self.log("websocket");
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Unread {
     }
 
     /// Writes to the log what was left out, as often as the log can bear.
-    pub(crate) fn tell(&self, route: &str) {
+    pub(crate) fn log(&self, route: &str) {
         let found = self.found();
         if !found.is_empty() {
             super::notice::left_out(route, &sentence(&found));

@@ -76,7 +76,8 @@ async fn a_viewer_that_leaves_a_running_exec_is_told_and_one_that_flaps_fills_no
         while let Some(Ok(_)) = socket.next().await {}
     }
     let told = presence(&world, &exec, 40).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // What had been published by now is recorded before this is.
+    world.exec(&sandbox, "hello", 200).await;
     assert_eq!(presence(&world, &exec, 40).await.len(), 40, "twenty came and went, the rest is counted");
     for event in &told {
         if let EventData::Exec(ExecEvent::Detached(detached)) = &event.data {

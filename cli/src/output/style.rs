@@ -47,7 +47,7 @@ impl Style {
         match state {
             "running" | "idle" => self.paint("32", state),
             "creating" | "paused" => self.paint("33", state),
-            "unhealthy" | "expired" | "error" => self.paint("31", state),
+            "expired" | "error" => self.paint("31", state),
             _ => state.to_owned(),
         }
     }

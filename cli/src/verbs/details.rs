@@ -16,7 +16,7 @@ pub fn details(kind: &str, data: &Value) -> String {
             let spec = Fields(data.get("spec").unwrap_or(&Value::Null));
             vec![spec.text("image"), "on".to_owned(), spec.text("provider")]
         }
-        "sandbox.starting" | "sandbox.lost" | "node.draining" => vec![fields.text("node")],
+        "sandbox.starting" | "node.draining" => vec![fields.text("node")],
         "sandbox.pulling" => {
             vec![
                 fields.text("image"),
@@ -28,7 +28,6 @@ pub fn details(kind: &str, data: &Value) -> String {
         }
         "sandbox.failed" => vec![format!("{}:", fields.text("code")), fields.text("message")],
         "sandbox.ttl_extended" => vec![format!("until {}", fields.text("expires_at"))],
-        "sandbox.unhealthy" => vec![fields.text("message")],
         "sandbox.destroying" | "sandbox.destroyed" => vec![fields.text("reason")],
         "sandbox.erased" => Vec::new(),
         "exec.requested" | "exec.started" => vec![fields.text("exec"), words_of(data.get("argv"))],
@@ -187,7 +186,7 @@ mod tests {
 
     #[test]
     fn long_ones_are_cut() {
-        let cut = details("sandbox.unhealthy", &json!({"message": "é".repeat(500)}));
+        let cut = details("sandbox.failed", &json!({"message": "é".repeat(500)}));
         assert_eq!(cut.chars().count(), MAX_CHARS + 1);
     }
 }

@@ -65,18 +65,6 @@ pub enum SandboxPhase {
         /// Since when.
         since: DateTime<Utc>,
     },
-    /// The box is there, its agent does not answer.
-    Unhealthy {
-        /// Whose it is.
-        node: NodeId,
-        /// What is wrong.
-        message: String,
-    },
-    /// Its node is gone.
-    Lost {
-        /// Whose it was.
-        node: NodeId,
-    },
     /// It never ran. Terminal.
     Failed {
         /// The kind of failure.
@@ -142,11 +130,6 @@ impl SandboxState {
                 self.phase = SandboxPhase::Failed { code: failed.code, message: failed.message.clone(), at };
             }
             SandboxEvent::TtlExtended(extended) => self.expires_at = extended.expires_at,
-            SandboxEvent::Unhealthy(unhealthy) => {
-                if let Some(node) = self.node().cloned() {
-                    self.phase = SandboxPhase::Unhealthy { node, message: unhealthy.message.clone() };
-                }
-            }
             SandboxEvent::Destroying(destroying) => {
                 if self.ending.is_none() {
                     let (reason, by) = (destroying.reason, event.actor.clone());
@@ -160,16 +143,11 @@ impl SandboxState {
                     DestroyReason::Vanished => asked.unwrap_or(DestroyReason::Vanished),
                     DestroyReason::User
                     | DestroyReason::Ttl
-                    | DestroyReason::Idle
                     | DestroyReason::Lifetime
-                    | DestroyReason::JobDone
-                    | DestroyReason::NodeLost
-                    | DestroyReason::Shutdown
                     | DestroyReason::AgentLost => destroyed.reason,
                 };
                 self.phase = SandboxPhase::Destroyed { reason, at };
             }
-            SandboxEvent::Lost(lost) => self.phase = SandboxPhase::Lost { node: lost.node.clone() },
             SandboxEvent::Requested(_) | SandboxEvent::Pulling(_) | SandboxEvent::Erased(_) => {}
         }
     }
@@ -182,10 +160,7 @@ impl SandboxState {
     /// The node that has it, once one has.
     pub const fn node(&self) -> Option<&NodeId> {
         match &self.phase {
-            SandboxPhase::Starting { node }
-            | SandboxPhase::Running { node, .. }
-            | SandboxPhase::Unhealthy { node, .. }
-            | SandboxPhase::Lost { node } => Some(node),
+            SandboxPhase::Starting { node } | SandboxPhase::Running { node, .. } => Some(node),
             SandboxPhase::Requested | SandboxPhase::Failed { .. } | SandboxPhase::Destroyed { .. } => None,
         }
     }
@@ -237,19 +212,15 @@ impl Aggregate for SandboxState {
                 SandboxPhase::Starting { node } => *node == starting.node,
                 SandboxPhase::Requested => false,
                 SandboxPhase::Running { .. }
-                | SandboxPhase::Unhealthy { .. }
-                | SandboxPhase::Lost { .. }
                 | SandboxPhase::Failed { .. }
                 | SandboxPhase::Destroyed { .. } => true,
             },
             SandboxEvent::Destroying(_) => state.ending.is_some(),
             SandboxEvent::Failed(_) | SandboxEvent::Destroyed(_) => false,
             // What is said of one that has ended changes nothing of it, and is part of what happened.
-            SandboxEvent::Pulling(_)
-            | SandboxEvent::TtlExtended(_)
-            | SandboxEvent::Unhealthy(_)
-            | SandboxEvent::Lost(_)
-            | SandboxEvent::Erased(_) => return Ok(0),
+            SandboxEvent::Pulling(_) | SandboxEvent::TtlExtended(_) | SandboxEvent::Erased(_) => {
+                return Ok(0);
+            }
         };
         if state.is_terminal() {
             Err(DropReason::AfterEnd)
@@ -287,8 +258,6 @@ impl SandboxPhase {
             Self::Requested => "requested",
             Self::Starting { .. } => "starting",
             Self::Running { .. } => "running",
-            Self::Unhealthy { .. } => "unhealthy",
-            Self::Lost { .. } => "lost",
             Self::Failed { .. } => "failed",
             Self::Destroyed { .. } => "destroyed",
         }

@@ -31,8 +31,8 @@ pub use file::{FileDeleted, FileEvent, FileModeChanged, FileMoved, FileRead, Fil
 pub use node::{NodeDraining, NodeEvent, NodeJoined};
 pub use sandbox::{
     CapabilitySet, DestroyReason, FailureCode, Network, ProviderName, SandboxDestroyed, SandboxDestroying,
-    SandboxEvent, SandboxFailed, SandboxLost, SandboxPulling, SandboxRequested, SandboxRunning, SandboxSpec,
-    SandboxStarting, SandboxTtlExtended, SandboxUnhealthy, Term,
+    SandboxEvent, SandboxFailed, SandboxPulling, SandboxRequested, SandboxRunning, SandboxSpec,
+    SandboxStarting, SandboxTtlExtended, Term,
 };
 pub use template::{SealedVariable, Template, TemplateDeleted, TemplateEvent, TemplateSaved};
 pub use webhook::{

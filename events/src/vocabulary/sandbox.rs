@@ -19,10 +19,8 @@ words! {
         Running(SandboxRunning) = "sandbox.running" [by_executors],
         Failed(SandboxFailed) = "sandbox.failed" [by_executors, ends],
         TtlExtended(SandboxTtlExtended) = "sandbox.ttl_extended" [by_executors],
-        Unhealthy(SandboxUnhealthy) = "sandbox.unhealthy" [by_executors],
         Destroying(SandboxDestroying) = "sandbox.destroying" [by_executors],
         Destroyed(SandboxDestroyed) = "sandbox.destroyed" [by_executors, ends],
-        Lost(SandboxLost) = "sandbox.lost",
         Erased(SandboxErased) = "sandbox.erased",
     }
 }
@@ -262,13 +260,6 @@ pub struct SandboxTtlExtended {
     pub expires_at: DateTime<Utc>,
 }
 
-/// `sandbox.unhealthy`: the box is there, its agent does not answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SandboxUnhealthy {
-    /// One sentence that may be shown to the client.
-    pub message: String,
-}
-
 /// Why a sandbox was destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -277,16 +268,8 @@ pub enum DestroyReason {
     User,
     /// Its deadline passed.
     Ttl,
-    /// Nothing happened in it for too long.
-    Idle,
     /// It reached the greatest age that a sandbox may have.
     Lifetime,
-    /// The job it was made for is over.
-    JobDone,
-    /// Its node is gone.
-    NodeLost,
-    /// Its executor was told to take its sandboxes along.
-    Shutdown,
     /// The box ended by itself, or somebody removed it behind our back.
     Vanished,
     /// Its agent could not be reached for so long that nothing can be done with it any more.
@@ -299,11 +282,7 @@ impl DestroyReason {
         match self {
             Self::User => "user",
             Self::Ttl => "ttl",
-            Self::Idle => "idle",
             Self::Lifetime => "lifetime",
-            Self::JobDone => "job_done",
-            Self::NodeLost => "node_lost",
-            Self::Shutdown => "shutdown",
             Self::Vanished => "vanished",
             Self::AgentLost => "agent_lost",
         }
@@ -322,13 +301,6 @@ pub struct SandboxDestroyed {
 pub struct SandboxDestroying {
     /// Why.
     pub reason: DestroyReason,
-}
-
-/// `sandbox.lost`: its node is gone, and nobody can say what became of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SandboxLost {
-    /// The node.
-    pub node: NodeId,
 }
 
 impl SandboxSpec {

@@ -216,9 +216,7 @@ enum Wanted {
 fn wanted(record: &SandboxRecord, here: &NodeId) -> Wanted {
     match &record.sandbox.phase {
         SandboxPhase::Requested | SandboxPhase::Starting { .. } => Wanted::Here,
-        SandboxPhase::Running { node, .. }
-        | SandboxPhase::Unhealthy { node, .. }
-        | SandboxPhase::Lost { node } => {
+        SandboxPhase::Running { node, .. } => {
             if node == here {
                 Wanted::HadHere
             } else {

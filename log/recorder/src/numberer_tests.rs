@@ -317,7 +317,8 @@ fn the_first_end_wins_and_nothing_follows_it() {
 #[test]
 fn an_event_that_comes_again_is_a_duplicate() {
     let mut record = Record::new();
-    let extended = event(SandboxUnhealthy { message: "no answer".to_owned() });
+    let extended =
+        event(SandboxTtlExtended { expires_at: Utc.timestamp_opt(1_750_000_000, 0).single().unwrap() });
     let read = event(FileRead { path: "/a".to_owned(), size: 1, range: None });
     let all = vec![requested(), extended, read, started(1), output(1, STDOUT, 0, b"a")];
     let twice = [all.clone(), all.clone()].concat();
@@ -354,9 +355,6 @@ fn a_sandbox_begins_to_run_once_whoever_tells_it() {
     assert_eq!(record.take(vec![running("node-2")], false), [DropReason::Duplicate]);
     let node = record.sandbox().node().unwrap().clone();
     assert_eq!(node.as_str(), "node-2");
-    // It may come back after nobody heard of it.
-    let lost = event(SandboxLost { node: "node-2".parse().unwrap() });
-    assert!(record.take(vec![lost, running("node-2")], false).is_empty());
 }
 
 #[test]
@@ -437,8 +435,8 @@ fn an_executor_speaks_of_its_own_sandboxes_only() {
     }
     assert_eq!(record.take_of(one, vec![started(1), output(1, STDOUT, 0, b"a")], false), []);
     assert_eq!(record.take_of(two, vec![output(1, STDOUT, 1, b"forged")], false), foreign);
-    let lost = event(SandboxLost { node: "node-1".parse().unwrap() });
-    assert_eq!(record.take_of(one, vec![lost.clone()], false), foreign);
+    let erased = event(SandboxErased {});
+    assert_eq!(record.take_of(one, vec![erased], false), foreign);
     let mut other = output(1, STDOUT, 1, b"b");
     other.tenant = "red".parse().unwrap();
     assert_eq!(record.take_of(one, vec![other], false), foreign);

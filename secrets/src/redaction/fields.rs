@@ -35,14 +35,12 @@ impl Redaction {
                 requested.spec.setup.iter_mut().for_each(|line| self.text(line));
             }
             SandboxEvent::Failed(failed) => self.text(&mut failed.message),
-            SandboxEvent::Unhealthy(unhealthy) => self.text(&mut unhealthy.message),
             SandboxEvent::Starting(_)
             | SandboxEvent::Pulling(_)
             | SandboxEvent::Running(_)
             | SandboxEvent::TtlExtended(_)
             | SandboxEvent::Destroying(_)
             | SandboxEvent::Destroyed(_)
-            | SandboxEvent::Lost(_)
             | SandboxEvent::Erased(_) => {}
         }
     }

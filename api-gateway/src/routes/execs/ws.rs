@@ -179,8 +179,8 @@ impl Listener for Typist {
         match frame {
             ClientFrame::Stdin(bytes) => self.input().push(Input::Bytes(bytes)).await,
             ClientFrame::StdinClose => self.input().push(Input::Close).await,
-            ClientFrame::Resize(size) => self.tell(LinkOp::Resize { exec, size }).await,
-            ClientFrame::Signal(signal) => self.tell(LinkOp::Signal { exec, signal }).await,
+            ClientFrame::Resize(size) => self.forward(LinkOp::Resize { exec, size }).await,
+            ClientFrame::Signal(signal) => self.forward(LinkOp::Signal { exec, signal }).await,
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Typist {
     }
 
     /// A resize without a terminal and a signal to a process that has just ended are no reason to give up.
-    async fn tell(&self, op: LinkOp) {
+    async fn forward(&self, op: LinkOp) {
         if let Err(error) = self.target.gateway.call(&self.target.caller, self.target.sandbox, op).await {
             tracing::debug!(error = %error, "not delivered to the exec");
         }

@@ -110,6 +110,6 @@ fn respond(file: OpenCall, version: &Version) -> Response {
     }));
     let headers = response.headers_mut();
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    version.tell(headers);
+    version.write_to(headers);
     response
 }

@@ -44,7 +44,7 @@ impl Version {
     }
 
     /// Tells the client.
-    pub fn tell(&self, headers: &mut HeaderMap) {
+    pub fn write_to(&self, headers: &mut HeaderMap) {
         let mark = if self.strong { "" } else { "W/" };
         set(headers, header::ETAG, &format!("{mark}{}", self.tag));
         if let Some(modified) = &self.modified {
@@ -72,7 +72,7 @@ mod tests {
 
     fn told(version: &Version) -> (String, Option<String>) {
         let mut headers = HeaderMap::new();
-        version.tell(&mut headers);
+        version.write_to(&mut headers);
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
         (text(header::ETAG).unwrap(), text(header::LAST_MODIFIED))
     }

@@ -123,10 +123,8 @@ fn sandbox(event: &SandboxEvent) -> Option<String> {
         SandboxEvent::TtlExtended(it) => {
             format!("until {}", it.expires_at.to_rfc3339_opts(SecondsFormat::Secs, true))
         }
-        SandboxEvent::Unhealthy(it) => it.message.clone(),
         SandboxEvent::Destroying(it) => return wire_name(it.reason),
         SandboxEvent::Destroyed(it) => return wire_name(it.reason),
-        SandboxEvent::Lost(it) => it.node.to_string(),
         SandboxEvent::Erased(_) => return None,
     })
 }
@@ -203,8 +201,7 @@ mod tests {
 
     #[test]
     fn a_reason_has_its_name_of_the_events() {
-        assert_eq!(wire_name(DestroyReason::JobDone).as_deref(), Some("job_done"));
-        assert_eq!(wire_name(DestroyReason::NodeLost).as_deref(), Some("node_lost"));
+        assert_eq!(wire_name(DestroyReason::AgentLost).as_deref(), Some("agent_lost"));
         assert_eq!(wire_name(DestroyReason::User).as_deref(), Some("user"));
     }
 

@@ -29,10 +29,7 @@ pub fn shown(state: &SandboxState, gateway: &Gateway) -> Sandbox {
 /// The same by another clock.
 fn shown_at(state: &SandboxState, now: DateTime<Utc>) -> Sandbox {
     let message = match &state.phase {
-        SandboxPhase::Failed { message, .. } | SandboxPhase::Unhealthy { message, .. } => {
-            Some(message.clone())
-        }
-        SandboxPhase::Lost { .. } => Some("its node does not answer".to_owned()),
+        SandboxPhase::Failed { message, .. } => Some(message.clone()),
         SandboxPhase::Requested
         | SandboxPhase::Starting { .. }
         | SandboxPhase::Running { .. }
@@ -79,7 +76,6 @@ pub fn state_name(state: &SandboxState, now: DateTime<Utc>) -> api_types::Sandbo
         SandboxPhase::Destroyed { .. } => Word::Destroyed,
         SandboxPhase::Requested | SandboxPhase::Starting { .. } => Word::Creating,
         SandboxPhase::Running { .. } => Word::Running,
-        SandboxPhase::Unhealthy { .. } | SandboxPhase::Lost { .. } => Word::Unhealthy,
     }
 }
 
@@ -135,8 +131,6 @@ pub(crate) mod tests {
             (SandboxPhase::Requested, "creating"),
             (SandboxPhase::Starting { node: node.clone() }, "creating"),
             (SandboxPhase::Running { node: node.clone(), since: now }, "running"),
-            (SandboxPhase::Unhealthy { node: node.clone(), message: "m".to_owned() }, "unhealthy"),
-            (SandboxPhase::Lost { node: node.clone() }, "unhealthy"),
             (SandboxPhase::Failed { code: FailureCode::Internal, message: "m".to_owned(), at: now }, "error"),
             (SandboxPhase::Destroyed { reason: DestroyReason::User, at: now }, "destroyed"),
         ] {

@@ -64,10 +64,8 @@ pub const fn end(state: &SandboxState) -> (Option<DateTime<Utc>>, Option<Destroy
     match state.phase {
         SandboxPhase::Destroyed { reason, at } => (Some(at), Some(reason)),
         SandboxPhase::Failed { at, .. } => (Some(at), None),
-        SandboxPhase::Requested
-        | SandboxPhase::Starting { .. }
-        | SandboxPhase::Running { .. }
-        | SandboxPhase::Unhealthy { .. }
-        | SandboxPhase::Lost { .. } => (None, None),
+        SandboxPhase::Requested | SandboxPhase::Starting { .. } | SandboxPhase::Running { .. } => {
+            (None, None)
+        }
     }
 }

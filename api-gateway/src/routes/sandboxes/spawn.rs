@@ -117,8 +117,14 @@ pub(crate) async fn run(
     let place = gateway.shares().sandbox(gateway.view(), &caller.tenant, id, &plan.spec)?;
     let turn = gateway.shares().spawn_turn(&caller.tenant, gateway.config().spawn_wait).await?;
     let place = (place, turn);
-    let asked =
-        tokio::spawn(ask(gateway.clone(), caller.clone(), id, plan.clone(), idempotent.clone(), place));
+    let asked = tokio::spawn(publish_request(
+        gateway.clone(),
+        caller.clone(),
+        id,
+        plan.clone(),
+        idempotent.clone(),
+        place,
+    ));
     asked.await.map_err(ApiError::internal)??;
     let waited = tokio::select! {
         waited = wait(gateway, id) => waited,
@@ -194,7 +200,7 @@ fn check_fits(gateway: &Gateway, spec: &SandboxSpec) -> Result<(), ApiError> {
     )))
 }
 
-async fn ask(
+async fn publish_request(
     gateway: Gateway,
     caller: Caller,
     id: SandboxId,
@@ -283,10 +289,8 @@ fn answer(gateway: &Gateway, state: &SandboxState) -> Result<Sandbox, ApiError> 
     match &state.phase {
         SandboxPhase::Failed { code, message, .. } => Err(crate::exec::end::failure(*code, message)),
         SandboxPhase::Destroyed { .. } => Err(ended(state, gateway.clock().now())),
-        SandboxPhase::Requested
-        | SandboxPhase::Starting { .. }
-        | SandboxPhase::Running { .. }
-        | SandboxPhase::Unhealthy { .. }
-        | SandboxPhase::Lost { .. } => Ok(shown(state, gateway)),
+        SandboxPhase::Requested | SandboxPhase::Starting { .. } | SandboxPhase::Running { .. } => {
+            Ok(shown(state, gateway))
+        }
     }
 }
