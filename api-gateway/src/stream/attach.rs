@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use events::{ExecId, ExecState, Gone, OutputStream};
-use feed::{OutputItem, OutputReader};
+use feed::{FeedError, OutputItem, OutputReader};
 use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::tungstenite::Message;
@@ -63,11 +63,41 @@ pub async fn serve(target: Target, rights: Rights, output: OutputReader, socket:
     }
 }
 
+/// What an attachment reads: an exec's output, from some offsets on.
+trait Source: Send {
+    /// What the record said of the exec when the reader came.
+    fn state(&self) -> Option<&ExecState>;
+    /// The offset that follows what was read of a stream.
+    fn offset(&self, stream: OutputStream) -> u64;
+    /// The next item, as soon as there is one; `None` after the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<OutputItem>, FeedError>> + Send;
+    /// The next item that is recorded already; `None` at the live end.
+    fn next_recorded(&mut self) -> impl Future<Output = Result<Option<OutputItem>, FeedError>> + Send;
+}
+
+impl Source for OutputReader {
+    fn state(&self) -> Option<&ExecState> {
+        self.state()
+    }
+
+    fn offset(&self, stream: OutputStream) -> u64 {
+        self.offset(stream)
+    }
+
+    fn next(&mut self) -> impl Future<Output = Result<Option<OutputItem>, FeedError>> + Send {
+        self.next()
+    }
+
+    fn next_recorded(&mut self) -> impl Future<Output = Result<Option<OutputItem>, FeedError>> + Send {
+        self.next_recorded()
+    }
+}
+
 /// Says what the exec writes.
-struct Output {
+struct Output<S> {
     exec: ExecId,
     writes: bool,
-    output: OutputReader,
+    output: S,
     /// What follows on what was said: where a client goes on from.
     next: [u64; 2],
     /// The same, for whoever asks when this is over.
@@ -93,7 +123,7 @@ enum Stage {
     Over,
 }
 
-impl Speaker for Output {
+impl<S: Source> Speaker for Output<S> {
     async fn next(&mut self) -> Word {
         match self.stage {
             Stage::Begun => {
@@ -136,14 +166,14 @@ impl Speaker for Output {
     }
 }
 
-impl Drop for Output {
+impl<S> Drop for Output<S> {
     fn drop(&mut self) {
         *self.said.lock().unwrap_or_else(PoisonError::into_inner) = self.next;
     }
 }
 
-impl Output {
-    fn new(exec: ExecId, rights: Rights, output: OutputReader, started: watch::Sender<bool>) -> Self {
+impl<S: Source> Output<S> {
+    fn new(exec: ExecId, rights: Rights, output: S, started: watch::Sender<bool>) -> Self {
         let next = [OutputStream::Stdout, OutputStream::Stderr].map(|stream| output.offset(stream));
         let scrollback = output.state().map_or([0, 0], |state| [state.stdout_bytes, state.stderr_bytes]);
         let stage = Stage::Begun;
@@ -362,3 +392,7 @@ async fn carry(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "attach_tests.rs"]
+mod tests;
