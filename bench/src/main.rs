@@ -3,6 +3,7 @@
 //! See README.md of this directory for what each floor is and how to read the ratios.
 
 mod attached;
+mod counts;
 mod floor;
 mod measure;
 mod report;

@@ -240,10 +240,19 @@ impl Serve {
         }
     }
 
+    /// Starts a shell line, detached.
+    pub async fn start_detached(&self, sandbox: &str, line: &str) -> anyhow::Result<String> {
+        self.detach(sandbox, json!({"command": line, "detach": true})).await
+    }
+
     /// Starts a shell line with a terminal, detached.
     pub async fn start_terminal(&self, sandbox: &str, line: &str) -> anyhow::Result<String> {
-        let body =
+        let size =
             json!({"command": line, "detach": true, "tty": true, "rows": 24, "cols": 80, "stdin": true});
+        self.detach(sandbox, size).await
+    }
+
+    async fn detach(&self, sandbox: &str, body: Value) -> anyhow::Result<String> {
         let answer =
             self.http.post(self.url(&format!("/sandboxes/{sandbox}/exec"))).json(&body).send().await?;
         let status = answer.status().as_u16();

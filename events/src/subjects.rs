@@ -3,7 +3,7 @@
 //! Everything lives under one prefix, so that several deployments (and tests) can share a server:
 //! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY` (and, where an executor says it,
 //! `PREFIX.evt.@.NODE.TENANT.SANDBOX.CATEGORY`: no tenant has that name, and a server can tell who may say it), `PREFIX.feed`,
-//! `PREFIX.recorded`, `PREFIX.progress`, `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
+//! `PREFIX.recorded`, `PREFIX.progress`, `PREFIX.offer.NODE`, `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
 
 use crate::{EventId, NodeId, ProviderName, SandboxId, TenantId};
 
@@ -115,6 +115,21 @@ impl Subjects {
         Some(rest.split_once('.').map_or(rest, |(node, _)| node))
     }
 
+    /// Where the executor of a node shows the recorder short batches of events that are not in the stream of events, or not yet.
+    pub fn offer(&self, node: &NodeId) -> String {
+        format!("{}.offer.{node}", self.prefix)
+    }
+
+    /// What all nodes show.
+    pub fn offers(&self) -> String {
+        format!("{}.offer.*", self.prefix)
+    }
+
+    /// The node whose executor offered on this subject.
+    pub fn node_of_offer<'a>(&self, subject: &'a str) -> Option<&'a str> {
+        subject.strip_prefix(self.prefix.as_str())?.strip_prefix(".offer.")
+    }
+
     /// Recorded events with their positions, announced by the recorder.
     pub fn feed(&self) -> String {
         format!("{}.feed", self.prefix)
@@ -182,6 +197,9 @@ mod tests {
         {
             assert_eq!(subjects.node_of_event(&other), None, "{other}");
         }
+        let offer = subjects.offer(&node);
+        assert_eq!((offer.as_str(), subjects.node_of_offer(&offer)), ("test.offer.node-1", Some("node-1")));
+        assert_eq!(subjects.node_of_offer(&of_node), None);
         // No tenant can be taken for it.
         assert!("@".parse::<TenantId>().is_err());
     }

@@ -28,6 +28,9 @@ pub struct Hosted {
     pub redaction: Redaction,
     /// Its execs whose output is being pumped right now.
     pub execs: DashSet<ExecId>,
+    /// Execs about which more is published than their pump does: what clients send to them. The stream of events keeps all of it in
+    /// order, so the pump may not go past it.
+    in_order: DashSet<ExecId>,
     /// What is masked for those that have secrets of their own.
     pub maskings: DashMap<ExecId, Redaction>,
     /// The pumps, so that a destroy can wait for their last events.
@@ -63,6 +66,7 @@ impl Hosted {
             agent,
             redaction,
             execs: DashSet::new(),
+            in_order: DashSet::new(),
             maskings: DashMap::new(),
             pumps: TaskTracker::new(),
             closing: AtomicBool::new(false),
@@ -98,8 +102,21 @@ impl Hosted {
         }
     }
 
+    /// From here on everything about this exec goes through the stream of events.
+    pub fn keep_in_order(&self, exec: ExecId) {
+        if self.execs.contains(&exec) {
+            self.in_order.insert(exec);
+        }
+    }
+
+    /// Whether everything about this exec has to go through the stream of events.
+    pub fn is_kept_in_order(&self, exec: ExecId) -> bool {
+        self.in_order.contains(&exec)
+    }
+
     /// What was kept of an exec that is over.
     pub fn forget(&self, exec: ExecId) {
+        self.in_order.remove(&exec);
         self.maskings.remove(&exec);
         self.kills.remove(&exec);
         self.execs.remove(&exec);

@@ -1,10 +1,8 @@
-//! What a child does to itself between fork and exec.
+//! What a child does to itself before it executes its program.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use rustix::fs::{FileType, Gid, Uid};
 use rustix::io::Errno;
@@ -45,7 +43,8 @@ impl Step {
         Some((step, code % STEP))
     }
 
-    fn failed(self, number: i32) -> io::Error {
+    /// The step and the number in one.
+    pub fn failed(self, number: i32) -> io::Error {
         let step = match self {
             Self::Other => 0,
             Self::Directory => 1,
@@ -61,7 +60,7 @@ impl Step {
     }
 }
 
-/// All of it is made before the fork.
+/// All of it is made before there is a child: that makes system calls only.
 pub struct Child {
     pub directory: CString,
     /// Whom to become; nobody else than the agent when absent.
@@ -73,21 +72,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// Makes the command become this.
-    #[allow(unsafe_code)]
-    pub fn prepare(mut self, command: &mut Command) {
-        let groups: Vec<_> =
-            self.user.iter().flat_map(|user| &user.groups).map(|gid| Gid::from_raw(*gid)).collect();
-        let enter = move || {
-            self.enter(&groups)?;
-            // Only a failure comes back from here.
-            Err(Step::Program.failed(self.program.execute().to_raw()))
-        };
-        // SAFETY: `enter` and `execute` make system calls only: no allocation, no locks.
-        unsafe { command.pre_exec(enter) };
-    }
-
-    fn enter(&self, groups: &[Gid]) -> io::Result<()> {
+    /// Becomes it, but for its program.
+    pub fn enter(&self, groups: &[Gid]) -> io::Result<()> {
         unblock_signals();
         rustix::process::setsid()?;
         if self.terminal {

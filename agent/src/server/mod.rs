@@ -8,6 +8,7 @@ mod exec;
 mod execs;
 mod files;
 mod kill;
+mod launch;
 mod listen;
 mod mark;
 mod memory;

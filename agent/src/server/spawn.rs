@@ -3,7 +3,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use super::watch::{Watched, watch};
 use agent::protocol::{StartErrorKind, StartExec, StartRefusal};
@@ -11,6 +10,7 @@ use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use super::child::{Child, Step};
 use super::environment::{self, Circumstances};
+use super::launch::launch;
 use super::mark::Mark;
 use super::program::{self, Failure, Program};
 use super::terminal::Terminal;
@@ -72,7 +72,7 @@ pub async fn look_up(agent: &Agent, start: &StartExec) -> Result<Who, SpawnError
 }
 
 pub fn spawn(agent: &Agent, start: &StartExec, who: Who) -> Result<Spawned, SpawnError> {
-    let Some(program) = start.argv.first().filter(|program| !program.is_empty()) else {
+    if start.argv.first().is_none_or(String::is_empty) {
         return Err(refused(StartErrorKind::InvalidArgument, "nothing to run".to_owned()));
     };
     check_environment(start)?;
@@ -83,13 +83,11 @@ pub fn spawn(agent: &Agent, start: &StartExec, who: Who) -> Result<Spawned, Spaw
         environment::complete(&start.env, &agent.image_environment, &circumstances);
     let invalid = |error: io::Error| refused(StartErrorKind::InvalidArgument, error.to_string());
     let executed = Program::new(&start.argv, variables, path.clone()).map_err(invalid)?;
-    // Only stands in for it: the child executes its program by itself.
-    let mut command = Command::new(program);
     let resources = |error: io::Error| refused(StartErrorKind::Resources, format!("open streams: {error}"));
     let streams = match start.tty {
-        Some(size) => on_terminal(&mut command, size)
+        Some(size) => on_terminal(size)
             .map_err(|error| refused(StartErrorKind::Terminal, format!("open a terminal: {error}")))?,
-        None => on_pipes(&mut command, start.stdin).map_err(resources)?,
+        None => on_pipes(start.stdin).map_err(resources)?,
     };
     let mark = Mark::new();
     let child = Child {
@@ -102,12 +100,13 @@ pub fn spawn(agent: &Agent, start: &StartExec, who: Who) -> Result<Spawned, Spaw
         program: executed,
         mark,
     };
-    child.prepare(&mut command);
-    let child =
-        agent.watchdog.over(|| command.spawn()).map_err(|error| explain(&error, &directory, &path, start))?;
-    let (stdin, outputs, terminal) = streams;
+    let Streams { of_child, stdin, outputs, terminal } = streams;
+    let pid = agent
+        .watchdog
+        .over(|| launch(child, of_child))
+        .map_err(|error| explain(&error, &directory, &path, start))?;
     // The child is reaped by pid, with all others.
-    Ok(Spawned { pid: child.id(), mark, stdin, outputs, terminal })
+    Ok(Spawned { pid, mark, stdin, outputs, terminal })
 }
 
 /// Whom it runs as; nothing for the agent's own user.
@@ -128,34 +127,49 @@ fn user_of(named: Option<String>, default_user: Option<String>) -> Result<Option
     }
 }
 
-type Streams = (Option<Sink>, Vec<(agent::protocol::Stream, Output)>, Option<Terminal>);
-
-fn on_terminal(command: &mut Command, size: agent::protocol::TerminalSize) -> io::Result<Streams> {
-    let (terminal, peer) = Terminal::open(size)?;
-    command
-        .stdin(Stdio::from(peer.try_clone()?))
-        .stdout(Stdio::from(peer.try_clone()?))
-        .stderr(Stdio::from(peer));
-    let sink = Sink::Terminal(terminal.master());
-    let output = (agent::protocol::Stream::Stdout, terminal.master());
-    Ok((Some(sink), vec![output], Some(terminal)))
+/// The streams of a child: its ends of them, and the agent's.
+struct Streams {
+    of_child: [OwnedFd; 3],
+    stdin: Option<Sink>,
+    outputs: Vec<(agent::protocol::Stream, Output)>,
+    terminal: Option<Terminal>,
 }
 
-fn on_pipes(command: &mut Command, stdin: bool) -> io::Result<Streams> {
-    let sink = if stdin {
+fn on_terminal(size: agent::protocol::TerminalSize) -> io::Result<Streams> {
+    let (terminal, peer) = Terminal::open(size)?;
+    let of_child = [peer.try_clone()?, peer.try_clone()?, peer];
+    let stdin = Some(Sink::Terminal(terminal.master()));
+    let outputs = vec![(agent::protocol::Stream::Stdout, terminal.master())];
+    Ok(Streams { of_child, stdin, outputs, terminal: Some(terminal) })
+}
+
+fn on_pipes(stdin: bool) -> io::Result<Streams> {
+    use agent::protocol::Stream;
+    let (sink, input) = if stdin {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        command.stdin(Stdio::from(read));
         rustix::io::ioctl_fionbio(&write, true)?;
-        Some(Sink::Pipe(watch(write)?))
+        (Some(Sink::Pipe(watch(write)?)), read)
     } else {
-        command.stdin(Stdio::null());
-        None
+        (None, nothing()?)
     };
     let (stdout, stdout_end) = output_pipe()?;
     let (stderr, stderr_end) = output_pipe()?;
-    command.stdout(Stdio::from(stdout_end)).stderr(Stdio::from(stderr_end));
-    use agent::protocol::Stream;
-    Ok((sink, vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)], None))
+    let outputs = vec![(Stream::Stdout, stdout), (Stream::Stderr, stderr)];
+    Ok(Streams { of_child: [input, stdout_end, stderr_end], stdin: sink, outputs, terminal: None })
+}
+
+/// What has nothing to read: `/dev/null`, or an empty pipe where the workload has put something else there, or taken it away.
+fn nothing() -> io::Result<OwnedFd> {
+    use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    if let Ok(file) = open(c"/dev/null", flags, Mode::empty())
+        && let Ok(stat) = fstat(&file)
+        && FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
+    {
+        return Ok(file);
+    }
+    Ok(pipe_with(PipeFlags::CLOEXEC)?.0)
 }
 
 fn output_pipe() -> io::Result<(Output, OwnedFd)> {

@@ -14,6 +14,9 @@ use crate::stats::Samples;
 /// nobody makes. The view, the reaper and the read models cannot tell them apart.
 const VIEW: usize = 1_000;
 
+/// How many execs run beside a spawn and a destroy.
+const LIVE_EXECS: usize = 1_000;
+
 /// Exec in a server with one sandbox and in one with many, alternating.
 pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
     let crowd = rig.crowd().await?;
@@ -28,9 +31,37 @@ pub async fn run(rig: &Rig) -> anyhow::Result<Vec<Row>> {
     let (one, many) = alternate((&lonely, &sandbox), (&crowd.serve, crowded), count).await?;
     let note = format!("{CROWD} real ones, the others as events only");
     rows.push(row(VIEW, Some(1.2), &one, &many).note(note));
+    for sandbox in &crowd.sandboxes {
+        for _ in 0..LIVE_EXECS / CROWD {
+            crowd.serve.start_detached(sandbox, "sleep 3600").await?;
+        }
+    }
+    rows.extend(lives(&lonely, &crowd.serve, rig.size(25, 2)).await?);
     lonely.destroy(&sandbox).await?;
     lonely.stop().await;
     Ok(rows)
+}
+
+/// Spawn and destroy beside many live execs and beside none, alternating.
+async fn lives(few: &Serve, many: &Serve, count: usize) -> anyhow::Result<[Row; 2]> {
+    let mut samples: [[Samples; 2]; 2] = Default::default();
+    for _ in 0..count {
+        for (serve, [spawns, destroys]) in [few, many].into_iter().zip(&mut samples) {
+            let began = Instant::now();
+            let sandbox = serve.spawn(json!({})).await?;
+            spawns.push_time(began.elapsed());
+            let began = Instant::now();
+            serve.destroy(&sandbox).await?;
+            destroys.push_time(began.elapsed());
+        }
+    }
+    let [few, many] = samples;
+    let text = |samples: &Samples, of: usize| (samples.p50(), format!("p50 {} with {of}", ms(samples.p50())));
+    let row = |what: &str, index: usize| {
+        let what = format!("{what} with {LIVE_EXECS} live execs against none");
+        Row::compared(&what, Target::AtMost(1.2), text(&many[index], LIVE_EXECS), text(&few[index], 0))
+    };
+    Ok([row("spawn", 0), row("destroy", 1).note(format!("{count} each; {CROWD} live sandboxes against 1"))])
 }
 
 fn row(sandboxes: usize, target: Option<f64>, one: &Samples, many: &Samples) -> Row {

@@ -51,16 +51,16 @@ pub enum Measurement {
 impl Measurement {
     /// In the order of measuring: those that need a crowd of sandboxes late, and what leaves a mess last.
     pub const ALL: [Self; 13] = [
-        Self::Recorder,
-        Self::Spawn,
         Self::Exec,
         Self::Throughput,
+        Self::Spawn,
         Self::Stream,
+        Self::Recorder,
+        Self::Replay,
+        Self::Keystroke,
         Self::Files,
         Self::Fanout,
-        Self::Replay,
         Self::Attach,
-        Self::Keystroke,
         Self::Memory,
         Self::Growth,
         Self::Siege,

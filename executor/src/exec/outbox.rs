@@ -1,5 +1,8 @@
 //! Gets the events of one exec into the stream of events: in order, many to a message.
 //!
+//! A short batch is offered to the recorder first: what it records at once needs no place in the stream. What it does not is sent
+//! there, before all that follows it.
+//!
 //! While nothing is under way an event is sent at once; while a message is under way what comes is gathered, and output
 //! that directly follows output becomes one event with it. Full
 //! messages may overlap. A message that fails is sent again with all that followed it, from the first that failed on
@@ -13,7 +16,7 @@ use events::{DecodeError, Event, encode_frame};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
-use transport::{Log, PendingPublish, PublishError};
+use transport::{ExecProgress, Log, PendingPublish, PublishError};
 
 use super::merge::Growing;
 
@@ -32,6 +35,15 @@ struct Message {
     pending: BoxFuture<'static, Result<(), PublishError>>,
 }
 
+/// A batch that the recorder was shown.
+struct Offered {
+    first: Event,
+    batch: Bytes,
+    /// How far the exec is recorded when this is.
+    recorded: ExecProgress,
+    until: Instant,
+}
+
 pub struct Outbox {
     log: Log,
     gathered: BytesMut,
@@ -40,6 +52,7 @@ pub struct Outbox {
     first: Option<Event>,
     /// Nothing follows: no reason to wait for more.
     last: bool,
+    offered: Option<Offered>,
     under_way: VecDeque<Message>,
     /// When to send again, and why that is needed. Kept here so that a cancelled wait loses neither.
     retry_at: Option<Instant>,
@@ -54,6 +67,7 @@ impl Outbox {
             growing: None,
             first: None,
             last: false,
+            offered: None,
             under_way: VecDeque::new(),
             retry_at: None,
             failure: None,
@@ -66,7 +80,16 @@ impl Outbox {
     }
 
     pub fn is_under_way(&self) -> bool {
-        !self.under_way.is_empty()
+        self.offered.is_some() || !self.under_way.is_empty()
+    }
+
+    /// Hears how far the exec is recorded. `true`: that was all that was under way.
+    pub fn note(&mut self, progress: ExecProgress) -> bool {
+        let covered = self.offered.as_ref().is_some_and(|offered| progress.covers(&offered.recorded));
+        if covered {
+            self.offered = None;
+        }
+        covered
     }
 
     /// Adds an event.
@@ -101,9 +124,16 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends what is gathered, if now is the time for it.
-    pub async fn send_if_due(&mut self) {
+    /// Sends what is gathered, if now is the time for it. With it all that was added is sent: then the exec is recorded as far as
+    /// `recorded` says. `may_offer`: nobody else publishes anything about this exec that has to stay before it.
+    pub async fn send_if_due(&mut self, recorded: ExecProgress, may_offer: bool) {
         let full = !self.has_room() || self.last;
+        if self.offered.is_some() {
+            if !full || self.first.is_none() && self.growing.is_none() {
+                return;
+            }
+            self.insist().await;
+        }
         let due =
             self.retry_at.is_none() && (self.under_way.is_empty() || (full && self.under_way.len() < WINDOW));
         if !due {
@@ -114,13 +144,35 @@ impl Outbox {
         }
         let Some(first) = self.first.take() else { return };
         let batch = self.gathered.split().freeze();
+        if may_offer
+            && self.under_way.is_empty()
+            && let Some(until) = self.log.offer_events(&batch).await
+        {
+            self.offered = Some(Offered { first, batch, recorded, until });
+            return;
+        }
         let pending = start(&self.log, &first, batch.clone()).await;
         self.under_way.push_back(Message { first, batch, pending });
+    }
+
+    /// Sends what was offered through the stream.
+    async fn insist(&mut self) {
+        let Some(Offered { first, batch, .. }) = &self.offered else { return };
+        // Sent twice if this is cancelled here: the recorder takes it once.
+        let pending = start(&self.log, first, batch.clone()).await;
+        if let Some(Offered { first, batch, .. }) = self.offered.take() {
+            self.under_way.push_back(Message { first, batch, pending });
+        }
     }
 
     /// Waits until the oldest message is durable, however long that takes. Cancel safe.
     pub async fn durable(&mut self) {
         loop {
+            if let Some(offered) = &self.offered {
+                tokio::time::sleep_until(offered.until).await;
+                self.log.offered_in_vain();
+                self.insist().await;
+            }
             if let Some(at) = self.retry_at {
                 tokio::time::sleep_until(at).await;
                 // As long as the transport is known to take nothing, sending again only makes more of it.

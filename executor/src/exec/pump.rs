@@ -163,10 +163,13 @@ impl Pump {
         let mut waits = self.durable.is_some();
         loop {
             if !waits {
-                self.outbox.send_if_due().await;
+                self.send_if_due().await;
             }
             let writer = agent.as_ref().map(|(_, writer)| *writer);
             let progress = self.following.progress();
+            if progress.is_some_and(|progress| self.outbox.note(progress)) {
+                self.is_durable();
+            }
             self.release(progress, writer).await;
             if progress.is_some_and(|progress| progress.ended) {
                 return Ending::Over;
@@ -186,11 +189,7 @@ impl Pump {
                 }
                 () = &mut company, if waits => waits = false,
                 () = tokio::time::sleep_until(due.unwrap_or(self.moved.0)), if due.is_some() => self.tell_due(),
-                () = self.outbox.durable(), if self.outbox.is_under_way() => {
-                    if let Some(started) = self.durable.take() {
-                        let _ = started.send(());
-                    }
-                }
+                () = self.outbox.durable(), if self.outbox.is_under_way() => self.is_durable(),
                 () = self.following.changed() => self.moved = (Instant::now(), 0),
                 () = tokio::time::sleep_until(self.moved.0 + SILENCE), if self.awaits_record() => {
                     if self.ask().await {
@@ -214,6 +213,21 @@ impl Pump {
                     }
                 }
             }
+        }
+    }
+
+    async fn send_if_due(&mut self) {
+        let [stdout_bytes, stderr_bytes] = self.gathered;
+        // How the record stands when all that was gathered is in it.
+        let recorded = ExecProgress { stdout_bytes, stderr_bytes, ended: self.over, over: self.over };
+        let may_offer = !self.exec.hosted.is_kept_in_order(self.exec.id);
+        self.outbox.send_if_due(recorded, may_offer).await;
+    }
+
+    /// The news of the start is safe.
+    fn is_durable(&mut self) {
+        if let Some(started) = self.durable.take() {
+            let _ = started.send(());
         }
     }
 
@@ -270,10 +284,10 @@ impl Pump {
     /// Publishes what was read, as far as that goes quickly; the agent has the rest.
     async fn settle(&mut self) {
         let publish = async {
-            self.outbox.send_if_due().await;
+            self.send_if_due().await;
             while self.outbox.is_under_way() {
                 self.outbox.durable().await;
-                self.outbox.send_if_due().await;
+                self.send_if_due().await;
             }
         };
         let _ = tokio::time::timeout(Duration::from_secs(2), publish).await;

@@ -71,7 +71,14 @@ async fn write(
 }
 
 /// What a client does to an exec is in the log before it is done: an audit must not miss what had an effect.
-async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) -> Result<(), LinkFault> {
+async fn tell(
+    shared: &Shared,
+    context: &Context,
+    hosted: &Hosted,
+    exec: ExecId,
+    data: impl Into<EventData>,
+) -> Result<(), LinkFault> {
+    hosted.keep_in_order(exec);
     shared.log.publish(&[context.event(data)]).await.map_err(|error| {
         tracing::warn!(sandbox.id = %context.sandbox, error = %error, "not recorded, so not done");
         unrecordable()
@@ -85,7 +92,7 @@ pub(super) async fn signal(
     exec: ExecId,
     signal: i32,
 ) -> Answer {
-    tell(shared, context, ExecSignaled { exec, signal, kill: false }).await?;
+    tell(shared, context, hosted, exec, ExecSignaled { exec, signal, kill: false }).await?;
     answer(hosted, hosted.agent.signal_exec(agent_id(exec), signal).await)
 }
 
@@ -96,13 +103,13 @@ pub(super) async fn resize(
     exec: ExecId,
     size: TerminalSize,
 ) -> Answer {
-    tell(shared, context, ExecResized { exec, size }).await?;
+    tell(shared, context, hosted, exec, ExecResized { exec, size }).await?;
     let size = protocol::TerminalSize { rows: size.rows, cols: size.cols };
     answer(hosted, hosted.agent.resize_exec(agent_id(exec), size).await)
 }
 
 pub(super) async fn kill(shared: &Shared, context: &Context, hosted: &Hosted, exec: ExecId) -> Answer {
-    tell(shared, context, ExecSignaled { exec, signal: SIGTERM, kill: true }).await?;
+    tell(shared, context, hosted, exec, ExecSignaled { exec, signal: SIGTERM, kill: true }).await?;
     hosted.note_kill(exec, &context.actor);
     answer(hosted, hosted.agent.kill_exec(agent_id(exec), GRACE).await)
 }

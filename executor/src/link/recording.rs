@@ -33,6 +33,9 @@ impl Recording {
     /// `None` where input is not recorded.
     pub fn start(shared: &Shared, context: &Context, hosted: &Hosted, exec: ExecId) -> Option<Self> {
         let redaction = hosted.redaction_of(exec);
+        if shared.config.record_input {
+            hosted.keep_in_order(exec);
+        }
         shared.config.record_input.then(|| Self {
             log: shared.log.clone(),
             context: context.clone(),

@@ -13,8 +13,10 @@
 //!
 //! The decisions are in [`Numberer`], which is pure; [`run`] feeds it.
 
+mod appending;
 mod cache;
 mod encoder;
+mod gathered;
 mod jetstream;
 mod numberer;
 mod queries;

@@ -26,12 +26,14 @@ pub struct Incoming {
     pub frame: Frame,
     /// The node whose executor says it; `None` where somebody says it who may speak of all sandboxes.
     pub node: Option<Arc<str>>,
+    /// Whether it was only offered: what cannot be recorded of it is of no interest, because it comes through the stream as well.
+    pub offered: bool,
 }
 
 impl Incoming {
     /// Reads a frame.
     pub fn decode(frame: Frame) -> Result<Self, DecodeError> {
-        Ok(Self { event: frame.decode()?, frame, node: None })
+        Ok(Self { event: frame.decode()?, frame, node: None, offered: false })
     }
 }
 
@@ -212,7 +214,7 @@ impl Numberer {
             let skip = match judged {
                 Ok(skip) => skip,
                 Err(reason) => {
-                    if reason == DropReason::Foreign {
+                    if reason == DropReason::Foreign && !incoming.offered {
                         draft.foreign.push(incoming.frame);
                     }
                     draft.dropped.push((id, reason));
@@ -350,14 +352,14 @@ const fn named_node(data: &EventData) -> Option<&NodeId> {
 
 /// Takes bytes away from the front of output. It stays the same event, with the same id.
 fn cut(incoming: Incoming, skip: usize) -> Result<Incoming, DecodeError> {
-    let Incoming { mut event, mut frame, node } = incoming;
+    let Incoming { mut event, mut frame, node, offered } = incoming;
     if let EventData::Exec(ExecEvent::Output(output)) = &mut event.data {
         output.offset += skip as u64;
         output.bytes = output.bytes.slice(skip.min(output.bytes.len())..);
         trim_marks(&mut output.marks, skip);
         frame = event.to_frame()?;
     }
-    Ok(Incoming { event, frame, node })
+    Ok(Incoming { event, frame, node, offered })
 }
 
 /// The marks of what is left. The piece that is cut open begins at the time of its own mark, as a mark at 0.

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use events::{
-    Clock, ErrorChain, ExecState, Frame, Position, Registry, StreamMark, SystemClock, decode_batch,
-};
+use events::{Clock, ErrorChain, ExecState, Frame, Position, Registry, StreamMark, SystemClock};
 use futures::future::try_join_all;
 use record::{AppendBatch, AppendError, EventStore, Head, StoreError};
 use tokio::task::JoinHandle;
@@ -14,8 +12,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use transport::{ProbeFailure, PublishError, RecorderLag, SourceError, SourceMessage};
 
+use super::appending::{Appended, Appending, Drafted, ended};
 use super::encoder::{EncodeError, Encoder, Sealing};
-use super::numberer::{Draft, DraftError, Incoming, Known, Missing, Numberer};
+use super::gathered::Gathered;
+use super::numberer::{Draft, DraftError, Known, Missing, Numberer};
 
 /// A batch is full when it has this many events or bytes. What is ready is taken at once: the recorder never waits for a
 /// batch to fill.
@@ -38,7 +38,8 @@ const REFUSALS: u32 = 3;
 /// Where one thing came twice more may: for so many batches after a refusal everything is looked up first.
 const WARY_BATCHES: u32 = 1_000;
 
-/// Messages of the transport, in order and without holes.
+/// Messages of the transport, in order and without holes; and between them what is only offered, which may be left out, and may come
+/// again through the stream.
 #[async_trait]
 pub trait Messages: Send {
     /// Which stream the sequences count in.
@@ -104,6 +105,7 @@ pub async fn run_with<T: Transport>(
         stop,
         refusals: 0,
         wary: 0,
+        caught_up: false,
         keyed: true,
         suspect_until: 0,
         failures: 0,
@@ -157,6 +159,8 @@ enum SessionError {
     Draft(#[from] DraftError),
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    #[error("an append broke off")]
+    Broken(#[from] tokio::task::JoinError),
 }
 
 /// Whether more was recorded since the record was asked for its head.
@@ -188,7 +192,8 @@ impl SessionError {
             | Self::Source(_)
             | Self::Bury(_)
             | Self::Draft(_)
-            | Self::Encode(_) => None,
+            | Self::Encode(_)
+            | Self::Broken(_) => None,
         }
     }
 }
@@ -202,6 +207,8 @@ struct Recorder<T: Transport> {
     refusals: u32,
     /// Batches for which nothing is taken for new without a look.
     wary: u32,
+    /// Whether all was read that the stream held when this session began. Some of that may have been offered before, and be recorded.
+    caught_up: bool,
     /// Whether any sandbox may have a key.
     keyed: bool,
     /// Up to this message, messages are recorded one by one, because a batch that held them was refused.
@@ -225,21 +232,14 @@ struct Recorder<T: Transport> {
     foreign: (usize, Option<Instant>),
 }
 
-/// What has been gathered for one batch.
-#[derive(Default)]
-struct Gathered {
-    events: Vec<Incoming>,
-    bytes: usize,
-    mark: StreamMark,
-    /// When the newest of them was published, and how many come after it.
-    newest_us: i64,
-    pending: u64,
-    /// Messages that hold something unreadable.
-    unreadable: Vec<Bytes>,
-    /// Where somebody waits to hear that these are recorded.
-    probes: Vec<String>,
-    /// The message, when there is only one.
-    only: Option<Bytes>,
+/// One session's state.
+struct Work<M> {
+    messages: M,
+    numberer: Numberer,
+    encoder: Encoder,
+    /// Up to where the stream was read.
+    read: StreamMark,
+    appending: Option<Appending>,
 }
 
 impl<T: Transport> Recorder<T> {
@@ -249,7 +249,7 @@ impl<T: Transport> Recorder<T> {
         self.head = head.position;
         // Whoever committed this may have died, or lost the connection, before saying so.
         self.transport.announce_head(head.position, self.lag(0)).await;
-        let mut messages = self.transport.messages(&head).await?;
+        let messages = self.transport.messages(&head).await?;
         if let Some(first) = messages.gap() {
             // Asked again: another recorder may have gone on between the two questions.
             let now = self.store.head().await?;
@@ -266,99 +266,167 @@ impl<T: Transport> Recorder<T> {
         let sequence = if incarnation == head.incarnation { head.stream_sequence } else { 0 };
         self.mark.0 = StreamMark { sequence, incarnation };
         self.say_mark().await;
-        let mut numberer = Numberer::new(&head);
-        let mut encoder = Encoder::with(self.config.sealing.clone())?;
-        let mut idle = false;
+        let mut work = Work {
+            messages,
+            numberer: Numberer::new(&head),
+            encoder: Encoder::with(self.config.sealing.clone())?,
+            read: self.mark.0.clone(),
+            appending: None,
+        };
+        self.caught_up = false;
         // As long as no sandbox has a key and none gets one, nobody needs to be asked.
         self.keyed = self.config.sealing.enabled || self.store.has_data_keys().await?;
+        let outcome = self.work(&mut work).await;
+        if work.appending.is_none() {
+            return outcome;
+        }
+        // What went wrong first is what counts; what was appended is said all the same.
+        let last = match ended(&mut work.appending).await {
+            Ok(appended) => self.committed(appended).await,
+            Err(error) => Err(error.into()),
+        };
+        outcome.and(last)
+    }
+
+    /// While one batch is being appended the next is gathered, and drafted as soon as that is worth it.
+    async fn work(&mut self, work: &mut Work<T::Messages>) -> Result<(), SessionError> {
+        let beat = tokio::time::sleep(BEAT);
+        tokio::pin!(beat);
+        let (mut idle, mut heard) = (false, Instant::now());
         loop {
-            let next = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(()),
-                next = tokio::time::timeout(BEAT, messages.next()) => next,
-            };
-            let Ok(first) = next else {
-                idle = true;
-                self.behind_since_us = None;
-                self.trouble = None;
-                self.transport.announce_head(numberer.head(), RecorderLag::default()).await;
-                self.say_mark().await;
-                self.forget();
-                self.tidy().await;
-                continue;
-            };
+            let mut gathered = Gathered { mark: work.read.clone(), ..Gathered::default() };
             let mut failed = None;
-            let mut gathered = Gathered::default();
-            gathered.mark.incarnation = messages.incarnation().to_owned();
-            let first = first?;
-            if std::mem::take(&mut idle) {
-                // It was waited for, so it is new: what it seems to be old is by how much the clocks differ.
-                self.clocks_differ_us = now_us().saturating_sub(first.published_us);
-            }
-            self.behind_since_us = Some(first.published_us);
-            gathered.add(first);
-            while !self.suspects(&gathered)
-                && gathered.events.len() < BATCH_EVENTS
-                && gathered.bytes < BATCH_BYTES
-            {
-                match messages.next_ready() {
-                    Some(Ok(message)) => gathered.add(message),
-                    Some(Err(error)) => {
-                        failed = Some(error);
-                        break;
+            while failed.is_none() && !gathered.is_due(work.appending.is_some()) {
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => return Ok(()),
+                    appended = ended(&mut work.appending), if work.appending.is_some() => {
+                        work.appending = None;
+                        self.committed(appended?).await?;
+                        self.note_waiting(&gathered);
                     }
-                    None => break,
+                    message = work.messages.next(), if !self.is_full(&gathered) => {
+                        heard = Instant::now();
+                        if let Ok(SourceMessage { place: Some(place), .. }) = &message
+                            && std::mem::take(&mut idle)
+                        {
+                            // It was waited for, so it is new: what it seems to be old is by how much the clocks differ.
+                            self.clocks_differ_us = now_us().saturating_sub(place.published_us);
+                        }
+                        let mut next = Some(message);
+                        while let Some(message) = next {
+                            match message {
+                                Ok(message) => gathered.add(message),
+                                Err(error) => failed = Some(error),
+                            }
+                            let goes_on = failed.is_none() && !self.is_full(&gathered);
+                            next = if goes_on { work.messages.next_ready() } else { None };
+                        }
+                        self.note_waiting(&gathered);
+                    }
+                    () = &mut beat => {
+                        if work.appending.is_none() && gathered.messages == 0 && heard.elapsed() >= BEAT {
+                            idle = true;
+                            heard = Instant::now();
+                            self.beat(work.numberer.head()).await;
+                        }
+                        beat.as_mut().reset(heard + BEAT);
+                    }
                 }
             }
-            self.record(&mut numberer, &mut encoder, gathered).await?;
-            (self.failures, self.refusals) = (0, 0);
-            self.wary = self.wary.saturating_sub(1);
-            if self.mark.1.elapsed() >= MARKS {
-                self.say_mark().await;
+            if gathered.messages > 0 {
+                work.read = gathered.mark.clone();
+                let drafted = self.draft(work, gathered).await;
+                if work.appending.is_some() {
+                    let appended = ended(&mut work.appending).await;
+                    work.appending = None;
+                    self.committed(appended?).await?;
+                }
+                if let Some(drafted) = drafted? {
+                    work.appending = Some(Appending::start(&self.store, drafted));
+                }
             }
-            self.forget();
             if let Some(error) = failed {
                 return Err(error.into());
             }
         }
     }
 
-    async fn record(
+    /// Nothing happens.
+    async fn beat(&mut self, head: Position) {
+        self.caught_up = true;
+        self.behind_since_us = None;
+        self.trouble = None;
+        self.transport.announce_head(head, RecorderLag::default()).await;
+        self.say_mark().await;
+        self.forget();
+        self.tidy().await;
+    }
+
+    /// What was read and is not recorded is how far this is behind.
+    fn note_waiting(&mut self, gathered: &Gathered) {
+        if self.behind_since_us.is_none() {
+            self.behind_since_us = gathered.oldest_us;
+        }
+    }
+
+    /// Whether no more may be gathered.
+    fn is_full(&self, gathered: &Gathered) -> bool {
+        let suspect = gathered.newest.is_some() && gathered.mark.sequence <= self.suspect_until;
+        suspect || gathered.events.len() >= BATCH_EVENTS || gathered.bytes >= BATCH_BYTES
+    }
+
+    /// What is to be appended. Nothing, where nothing of it is news and the stream is not recorded any further by it.
+    async fn draft(
         &mut self,
-        numberer: &mut Numberer,
-        encoder: &mut Encoder,
+        work: &mut Work<T::Messages>,
         gathered: Gathered,
-    ) -> Result<(), SessionError> {
-        let Gathered { events, mark, unreadable, probes, only, newest_us, pending, .. } = gathered;
+    ) -> Result<Option<Drafted>, SessionError> {
+        let Gathered { events, mark, unreadable, probes, only, newest, .. } = gathered;
         for payload in unreadable {
             self.transport.bury(payload).await?;
         }
-        let missing = numberer.missing(&events, self.wary == 0);
-        let unknown_keys = if self.keyed { encoder.missing(&events) } else { Vec::new() };
-        let (known, keys) = tokio::try_join!(load(&*self.store, numberer.registry(), &missing), async {
-            if unknown_keys.is_empty() { Ok(Vec::new()) } else { self.store.data_keys(&unknown_keys).await }
-        })?;
-        numberer.learn(missing, known);
-        encoder.learn(&unknown_keys, keys)?;
+        let missing = work.numberer.missing(&events, self.wary == 0 && self.caught_up);
+        let unknown_keys = if self.keyed { work.encoder.missing(&events) } else { Vec::new() };
+        let (known, keys) =
+            tokio::try_join!(load(&*self.store, work.numberer.registry(), &missing), async {
+                if unknown_keys.is_empty() {
+                    Ok(Vec::new())
+                } else {
+                    self.store.data_keys(&unknown_keys).await
+                }
+            })?;
+        work.numberer.learn(missing, known);
+        work.encoder.learn(&unknown_keys, keys)?;
         let ids = if mark.sequence > self.suspect_until {
             Numberer::ids_to_check(&events)
         } else {
             // Something here breaks a rule of the database: trust no shortcut.
             events.iter().map(|incoming| incoming.event.id).collect()
         };
-        let recorded = if ids.is_empty() {
-            HashSet::new()
-        } else {
-            self.store.known_ids(&ids).await?.into_iter().collect()
-        };
-        let Draft { batch, dropped, foreign, execs } = numberer.draft(events, &recorded, mark, encoder)?;
+        let mut recorded = HashSet::new();
+        if !ids.is_empty() {
+            recorded.extend(self.store.known_ids(&ids).await?);
+            // What is being appended may not be there yet.
+            recorded.extend(work.appending.iter().flat_map(|appending| appending.ids.iter().copied()));
+        }
+        let of_stream = newest.is_some();
+        let Draft { batch, dropped, foreign, execs } =
+            work.numberer.draft(events, &recorded, mark, &mut work.encoder)?;
         for (id, reason) in &dropped {
             tracing::debug!(event.id = %id, reason = ?reason, "an event is not recorded");
         }
         if !foreign.is_empty() {
             self.put_aside(&foreign).await?;
         }
-        if let Err(error) = self.store.append(&batch).await {
+        let is_news = of_stream || !batch.events.is_empty();
+        Ok(is_news.then_some(Drafted { batch, execs, probes, only, newest }))
+    }
+
+    /// Says what became of a batch to everybody whom it concerns.
+    async fn committed(&mut self, appended: Appended) -> Result<(), SessionError> {
+        let Appended { drafted: Drafted { batch, execs, probes, only, newest }, outcome } = appended;
+        if let Err(error) = outcome {
             self.transport.answer(&probes, Err(failure_of(&error))).await;
             return self.refused(error, batch.after, batch.stream, only).await;
         }
@@ -366,20 +434,31 @@ impl<T: Transport> Recorder<T> {
             self.keyed = true;
             self.tidy().await;
         }
+        let head = batch.end();
         let frames: Vec<Frame> = batch.events.into_iter().map(|event| event.frame).collect();
-        self.forgotten.0 = true;
+        self.forgotten.0 |= newest.is_some();
         self.mark.0 = batch.stream;
-        // Whatever comes next is not older than what was recorded last.
-        self.behind_since_us = (pending > 0).then_some(newest_us);
-        (self.trouble, self.head) = (None, numberer.head());
+        let pending = newest.map_or(0, |place| place.pending);
+        if let Some(newest) = newest {
+            // Whatever comes next is not older than what was recorded last.
+            self.behind_since_us = (pending > 0).then_some(newest.published_us);
+            self.caught_up |= pending == 0;
+        }
+        (self.trouble, self.head) = (None, head);
         let lag = self.lag(pending);
         self.transport.answer(&probes, Ok(())).await;
         if !frames.is_empty() {
             self.transport.announce(&frames).await;
         }
         // Also when all of it was recorded already: silence would be taken for standing still.
-        self.transport.announce_head(numberer.head(), lag).await;
+        self.transport.announce_head(head, lag).await;
         self.transport.announce_progress(&execs).await;
+        (self.failures, self.refusals) = (0, 0);
+        self.wary = self.wary.saturating_sub(1);
+        if self.mark.1.elapsed() >= MARKS {
+            self.say_mark().await;
+        }
+        self.forget();
         Ok(())
     }
 
@@ -442,10 +521,6 @@ impl<T: Transport> Recorder<T> {
         RecorderLag { age, messages, trouble: self.trouble }
     }
 
-    fn suspects(&self, gathered: &Gathered) -> bool {
-        gathered.mark.sequence <= self.suspect_until
-    }
-
     fn note(&self, error: &SessionError) {
         if matches!(error, SessionError::Append(AppendError::Conflict) | SessionError::Overtaken) {
             tracing::info!("another recorder is at work");
@@ -486,38 +561,6 @@ impl<T: Transport> Drop for Recorder<T> {
 
 fn now_us() -> i64 {
     SystemClock.now().timestamp_micros()
-}
-
-impl Gathered {
-    fn add(&mut self, message: SourceMessage) {
-        let SourceMessage { sequence, payload, published_us, pending, probe, node } = message;
-        self.probes.extend(probe);
-        (self.newest_us, self.pending) = (published_us, pending);
-        self.only = (self.mark.sequence == 0).then(|| payload.clone());
-        self.mark.sequence = sequence;
-        self.bytes += payload.len();
-        let frames = match decode_batch(payload.clone(), false) {
-            Ok(frames) => frames,
-            Err(error) => {
-                tracing::error!(error = %error, stream.sequence = sequence, "a message cannot be read: put aside");
-                self.unreadable.push(payload);
-                return;
-            }
-        };
-        let mut unreadable = false;
-        for frame in frames {
-            match Incoming::decode(frame) {
-                Ok(incoming) => self.events.push(Incoming { node: node.clone(), ..incoming }),
-                Err(error) => {
-                    tracing::error!(error = %error, stream.sequence = sequence, "an event cannot be read: put aside");
-                    unreadable = true;
-                }
-            }
-        }
-        if unreadable {
-            self.unreadable.push(payload);
-        }
-    }
 }
 
 async fn load(store: &dyn EventStore, registry: &Registry, missing: &Missing) -> Result<Known, StoreError> {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,11 +8,14 @@ use tokio::sync::Notify;
 use super::*;
 use events::*;
 use record::*;
+use transport::StreamPlace;
 
 /// A transport in memory: a stream of messages, and what was said.
 #[derive(Default)]
 struct Wire {
     stream: Mutex<Vec<Bytes>>,
+    /// What is only offered, by whoever has it.
+    offered: Mutex<VecDeque<Bytes>>,
     arrived: Notify,
     announced: Mutex<BTreeMap<u64, Frame>>,
     head: Mutex<Position>,
@@ -29,6 +32,12 @@ impl Wire {
     fn send_events(&self, events: &[Event]) {
         let frames: Vec<Frame> = events.iter().map(|event| event.to_frame().unwrap()).collect();
         self.send(encode_batch(&frames));
+    }
+
+    fn offer_events(&self, events: &[Event]) {
+        let frames: Vec<Frame> = events.iter().map(|event| event.to_frame().unwrap()).collect();
+        self.offered.lock().unwrap().push_back(encode_batch(&frames));
+        self.arrived.notify_waiters();
     }
 }
 
@@ -60,13 +69,15 @@ impl Messages for Reader {
     }
 
     fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
+        if let Some(payload) = self.wire.offered.lock().unwrap().pop_front() {
+            let node = Some(Arc::from("node-1"));
+            return Some(Ok(SourceMessage { place: None, payload, probe: None, node }));
+        }
         let payload = self.wire.stream.lock().unwrap().get(self.next as usize)?.clone();
         self.next += 1;
         Some(Ok(SourceMessage {
-            sequence: self.next,
+            place: Some(StreamPlace { sequence: self.next, published_us: 0, pending: 0 }),
             payload,
-            published_us: 0,
-            pending: 0,
             probe: None,
             node: None,
         }))
@@ -430,6 +441,111 @@ async fn an_exec_starts_once_also_after_the_recorder_forgot_it() {
     assert_eq!(state.stdout_bytes, 11);
     // The start, two pieces and the read.
     verifies(&*setting.store, Position(4)).await;
+}
+
+/// A sandbox that runs on node 1.
+fn running() -> [Event; 3] {
+    let node: NodeId = "node-1".parse().unwrap();
+    let spec = serde_json::json!({
+        "provider": "docker", "image": "base", "memory_mib": 1, "cpu_millis": 1, "pids_limit": 1,
+    });
+    let at = Utc.timestamp_opt(1_900_000_000, 0).single().unwrap();
+    [
+        event(SandboxRequested {
+            spec: serde_json::from_value(spec).unwrap(),
+            expires_at: at,
+            lifetime_ends_at: at,
+            term: None,
+        }),
+        event(SandboxStarting { node: node.clone() }),
+        event(SandboxRunning {
+            node,
+            runtime_id: "r".to_owned(),
+            took_us: 1,
+            expires_at: None,
+            lifetime_ends_at: None,
+            address: None,
+        }),
+    ]
+}
+
+fn exited(exec: ExecId, stdout_bytes: u64) -> Event {
+    let ended = ExecEnded { stdout_bytes, ..ExecEnded::default() };
+    event(ExecExited { exec, code: 0, signal: None, asked: None, ended })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_offered_is_recorded_once_whatever_comes_through_the_stream_later() {
+    let setting = Setting::new().await;
+    let recorder = setting.recorder(Arc::clone(&setting.store));
+    setting.wire.send_events(&running());
+    setting.until_recorded(1).await;
+    let exec = ExecId::from_bytes([9; 16]);
+    let whole = [started(exec), output(exec, 0, b"hello"), exited(exec, 5)];
+    setting.wire.offer_events(&whole);
+    setting
+        .until("the offer is recorded", async |setting| {
+            let state = setting.store.exec(exec).await.unwrap();
+            state.is_some_and(|state| state.end.is_some())
+        })
+        .await;
+    let head = setting.store.head().await.unwrap();
+    assert_eq!(
+        (head.position, head.stream_sequence),
+        (Position(6), 1),
+        "nothing of the stream is recorded by that"
+    );
+    // Whoever offered it did not hear so in time; and a recorder that knows nothing of it begins.
+    setting.wire.send_events(&whole);
+    setting.until_recorded(2).await;
+    recorder.abort();
+    let second = setting.recorder(Arc::clone(&setting.store));
+    setting.wire.send_events(&whole);
+    setting.wire.send_events(&[read("/a")]);
+    setting.until_recorded(4).await;
+    setting.stop.cancel();
+    second.await.unwrap();
+    verifies(&*setting.store, Position(7)).await;
+    assert!(setting.wire.dead.lock().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_an_offer_only_what_fits_is_recorded_and_nothing_is_put_aside() {
+    let setting = Setting::new().await;
+    let recorder = setting.recorder(Arc::clone(&setting.store));
+    let exec = ExecId::from_bytes([9; 16]);
+    // Of a sandbox that nobody knows; output without its start; no events at all.
+    setting.wire.offer_events(&[started(exec)]);
+    setting.wire.offered.lock().unwrap().push_back(Bytes::from_static(b"no events"));
+    setting.wire.send_events(&running());
+    setting.until_recorded(1).await;
+    setting.wire.offer_events(&[output(exec, 0, b"hello")]);
+    setting.wire.offer_events(&[Event { sandbox: Some(SandboxId::from_bytes([2; 16])), ..started(exec) }]);
+    setting.wire.send_events(&[started(exec), output(exec, 0, b"hello")]);
+    setting.until_recorded(2).await;
+    setting.stop.cancel();
+    recorder.await.unwrap();
+    verifies(&*setting.store, Position(5)).await;
+    assert!(setting.wire.dead.lock().unwrap().is_empty());
+}
+
+/// The second batch is drafted while the first is being appended, so the store does not know of it yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_again_in_the_next_batch_is_recorded_once() {
+    let setting = Setting::new().await;
+    let reads: Vec<Event> = (0..3_000).map(|_| read("/a")).collect();
+    let messages: Vec<&[Event]> = reads.chunks(100).collect();
+    for (number, events) in messages.iter().enumerate() {
+        setting.wire.send_events(events);
+        if let Some(before) = number.checked_sub(15) {
+            setting.wire.send_events(messages[before]);
+        }
+    }
+    let recorder = setting.recorder(Arc::clone(&setting.store));
+    setting.until_recorded(45).await;
+    setting.stop.cancel();
+    recorder.await.unwrap();
+    verifies(&*setting.store, Position(3_000)).await;
 }
 
 #[test]

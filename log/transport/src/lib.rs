@@ -20,6 +20,7 @@ pub use link::{
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,
     Heartbeats, Lease, ListenError, Log, Machine, NatsAccess, NatsConfig, PendingPublish, ProbeError,
-    ProbeFailure, ProgressNews, ProviderHealth, PublishError, SourceError, SourceMessage, TransportTrouble,
+    ProbeFailure, ProgressNews, ProviderHealth, PublishError, SourceError, SourceMessage, StreamPlace,
+    TransportTrouble,
 };
 pub use query::{Answer, Asker, Query, QueryError, QueryRequests, SANDBOXES_A_PAGE, SandboxRecord};

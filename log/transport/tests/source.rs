@@ -93,7 +93,7 @@ async fn publish(log: &Log) {
 }
 
 async fn next(source: &mut EventSource) -> u64 {
-    timeout(PATIENCE, source.next()).await.expect("the next event").unwrap().sequence
+    timeout(PATIENCE, source.next()).await.expect("the next event").unwrap().place.unwrap().sequence
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn events_are_read_in_order_with_a_consumer_without_and_with_another() {
             assert_eq!(next(&mut source).await, expected);
             expected += 1;
             if let Some(message) = source.next_ready() {
-                assert_eq!(message.unwrap().sequence, expected);
+                assert_eq!(message.unwrap().place.unwrap().sequence, expected);
                 expected += 1;
                 at_once = true;
                 break;
@@ -166,4 +166,41 @@ async fn a_stream_that_was_made_anew_is_not_taken_for_the_one_before_it() {
     for sequence in 1..=8 {
         assert_eq!(next(&mut source).await, sequence);
     }
+}
+
+#[tokio::test]
+async fn what_an_executor_offers_is_heard_beside_the_stream_and_nothing_of_it_is_kept() {
+    let nats = Nats::start("nothing");
+    let log = nats.log().await;
+    publish(&log).await;
+    let mut source = log.event_source(0, "").await.unwrap();
+    assert_eq!(next(&mut source).await, 1);
+    let batch = bytes::Bytes::from_static(b"a batch");
+    assert!(log.offer_events(&batch).await.is_none(), "nobody would know who says it");
+    let node = nats.log().await.on_node(&"node-1".parse().unwrap());
+    assert!(
+        node.offer_events(&vec![0; 1 << 20].into()).await.is_none(),
+        "what is large goes through the stream"
+    );
+    // Heard as soon as the stream is read through a consumer; what comes before that is nobody's.
+    let offer = loop {
+        node.offer_events(&batch).await.expect("offered");
+        let heard = timeout(Duration::from_millis(200), source.next()).await;
+        if let Ok(message) = heard {
+            break message.unwrap();
+        }
+    };
+    assert!(offer.place.is_none(), "it has no place in the stream");
+    assert_eq!((offer.payload, offer.node.as_deref()), (batch.clone(), Some("node-1")));
+    // Whoever offered in vain spares himself the wait for a while.
+    node.offered_in_vain();
+    assert!(node.offer_events(&batch).await.is_none());
+    publish(&log).await;
+    let message = loop {
+        let message = timeout(PATIENCE, source.next()).await.expect("the next event").unwrap();
+        if message.place.is_some() {
+            break message;
+        }
+    };
+    assert_eq!(message.place.unwrap().sequence, 2, "the stream holds what was published, and nothing else");
 }

@@ -10,7 +10,7 @@ use recorder::{Messages, Transport};
 use store::open_store;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use transport::{ProbeFailure, PublishError, RecorderLag, SourceError, SourceMessage};
+use transport::{ProbeFailure, PublishError, RecorderLag, SourceError, SourceMessage, StreamPlace};
 
 use super::workload::Workload;
 
@@ -104,10 +104,8 @@ impl Messages for Reader {
         let payload = self.messages.get(self.next)?.clone();
         self.next += 1;
         Some(Ok(SourceMessage {
-            sequence: self.next as u64,
+            place: Some(StreamPlace { sequence: self.next as u64, published_us: 0, pending: 0 }),
             payload,
-            published_us: 0,
-            pending: 0,
             probe: None,
             node: None,
         }))

@@ -178,7 +178,7 @@ impl Recorder {
     pub fn batch(&mut self, events: Vec<Event>) -> AppendBatch {
         let incoming: Vec<Incoming> = events
             .into_iter()
-            .map(|event| Incoming { frame: event.to_frame().unwrap(), event, node: None })
+            .map(|event| Incoming { frame: event.to_frame().unwrap(), event, node: None, offered: false })
             .collect();
         let missing = self.numberer.missing(&incoming, false);
         let links = self.links.iter().filter(|(tenant, _)| missing.tenants.contains(tenant));

@@ -10,6 +10,7 @@ mod connecting;
 mod heartbeat;
 mod leaders;
 mod lease;
+mod offers;
 mod probe;
 mod progress;
 mod publish;
@@ -33,7 +34,7 @@ pub(crate) use progress::decode as read_progress;
 pub use progress::{ExecProgress, ProgressNews};
 pub use publish::{Destination, PendingPublish, PublishError};
 pub(crate) use retained::read as read_mark;
-pub use source::{EventSource, SourceError, SourceMessage};
+pub use source::{EventSource, SourceError, SourceMessage, StreamPlace};
 
 use events::{NodeId, Subjects, TenantId};
 
@@ -222,6 +223,7 @@ pub struct Log {
     config: std::sync::Arc<NatsConfig>,
     retained: std::sync::Arc<retained::Retained>,
     condition: std::sync::Arc<condition::Condition>,
+    offering: std::sync::Arc<offers::Offering>,
     /// Whose executor speaks here.
     node: Option<NodeId>,
 }
@@ -293,6 +295,7 @@ impl Log {
             config: std::sync::Arc::new(config.clone()),
             retained: std::sync::Arc::default(),
             condition,
+            offering: std::sync::Arc::default(),
             node: None,
         };
         let incarnation = loop {

@@ -22,6 +22,16 @@ pub struct ExecProgress {
     pub over: bool,
 }
 
+impl ExecProgress {
+    /// Whether it is at least as far as another.
+    pub const fn covers(&self, other: &Self) -> bool {
+        self.stdout_bytes >= other.stdout_bytes
+            && self.stderr_bytes >= other.stderr_bytes
+            && (self.ended || !other.ended)
+            && (self.over || !other.over)
+    }
+}
+
 impl From<&ExecState> for ExecProgress {
     fn from(state: &ExecState) -> Self {
         Self {

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::Log;
+use super::offers::Offers;
 
 /// Marks a message that holds no events: somebody wants to know whether what is published gets recorded. Its value is where
 /// the recorder answers, or something else when only the acknowledgement is wanted.
@@ -47,25 +48,41 @@ impl SourceError {
     }
 }
 
-/// One message of the stream: a batch of events.
-#[derive(Debug, Clone)]
-pub struct SourceMessage {
-    /// Its place in the stream.
+/// Where a message stands in the stream, and when it came.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamPlace {
+    /// Its number.
     pub sequence: u64,
-    /// The batch.
-    pub payload: Bytes,
     /// When the transport took it, by its clock, in microseconds since 1970.
     pub published_us: i64,
     /// How many messages come after it at the moment.
     pub pending: u64,
+}
+
+/// A batch of events.
+#[derive(Debug, Clone)]
+pub struct SourceMessage {
+    /// Its place in the stream. `None` where it was only offered: whoever offered it still has it, and sends it on through the
+    /// stream unless he hears that it is recorded.
+    pub place: Option<StreamPlace>,
+    /// The batch.
+    pub payload: Bytes,
     /// Where somebody waits to hear that it is recorded.
     pub probe: Option<String>,
     /// The node whose executor published it, where one did: the server lets nobody else.
     pub node: Option<Arc<str>>,
 }
 
-/// A reader of the stream of events.
+/// What the recorder reads: the stream of events, and beside it what executors offer.
 pub struct EventSource {
+    stream: StreamReader,
+    offers: Option<Offers>,
+    /// Whose turn it is when both are ready.
+    offer_first: bool,
+}
+
+/// A reader of the stream of events.
+struct StreamReader {
     log: Log,
     reading: Reading,
     next_sequence: u64,
@@ -111,8 +128,10 @@ impl Log {
                 "the stream of events is new or lost its tail: reading all that it has"
             );
         }
+        let offers = self.offers().await;
         let reading = Reading::asked(self, next_sequence, &found);
-        Ok(EventSource { log: self.clone(), reading, next_sequence, incarnation: found, gap })
+        let stream = StreamReader { log: self.clone(), reading, next_sequence, incarnation: found, gap };
+        Ok(EventSource { stream, offers, offer_first: true })
     }
 
     /// The stream of events, as its leader sees it.
@@ -213,17 +232,57 @@ impl Log {
 impl EventSource {
     /// Which stream this is: one that is made anew has another.
     pub fn incarnation(&self) -> &str {
-        &self.incarnation
+        &self.stream.incarnation
     }
 
     /// The first message that there is, where those before it that were asked for are forgotten already. Either somebody else
     /// has recorded them since, or the record is an old copy.
     pub const fn gap(&self) -> Option<u64> {
-        self.gap
+        self.stream.gap
     }
 
-    /// The next message. After an error this source is of no more use.
+    /// The next message, of the stream or offered. After an error this source is of no more use. Cancel safe.
     pub async fn next(&mut self) -> Result<SourceMessage, SourceError> {
+        match &mut self.offers {
+            Some(offers) if self.stream.is_pulled() => tokio::select! {
+                biased;
+                offer = offers.next() => Ok(offer),
+                message = self.stream.next() => message,
+            },
+            // Whoever asks the leader message by message must not be kept from it. What is offered comes through the stream.
+            Some(offers) => {
+                while offers.next_ready().is_some() {}
+                self.stream.next().await
+            }
+            None => self.stream.next().await,
+        }
+    }
+
+    /// The next message, if it is here already.
+    pub fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
+        // In turns: whatever either of them brings, the other one does not stand behind all of it.
+        self.offer_first = !self.offer_first;
+        if self.offer_first {
+            self.ready_offer().or_else(|| self.stream.next_ready())
+        } else {
+            self.stream.next_ready().or_else(|| self.ready_offer())
+        }
+    }
+
+    fn ready_offer(&mut self) -> Option<Result<SourceMessage, SourceError>> {
+        if !self.stream.is_pulled() {
+            return None;
+        }
+        self.offers.as_mut()?.next_ready().map(Ok)
+    }
+}
+
+impl StreamReader {
+    const fn is_pulled(&self) -> bool {
+        matches!(self.reading, Reading::Pulled(_))
+    }
+
+    async fn next(&mut self) -> Result<SourceMessage, SourceError> {
         loop {
             match &mut self.reading {
                 Reading::Pulled(messages) => match messages.next().await {
@@ -270,8 +329,7 @@ impl EventSource {
         }
     }
 
-    /// The next message, if it is here already.
-    pub fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
+    fn next_ready(&mut self) -> Option<Result<SourceMessage, SourceError>> {
         loop {
             let Reading::Pulled(messages) = &mut self.reading else { return None };
             // What is wrong with it is seen by whoever waits.
@@ -291,7 +349,7 @@ impl EventSource {
     }
 
     fn asked(&mut self, message: StreamMessage, pending: u64) -> Result<Option<SourceMessage>, SourceError> {
-        let place = Place {
+        let place = StreamPlace {
             sequence: message.sequence,
             published_us: microseconds(message.time.unix_timestamp_nanos()),
             pending,
@@ -304,7 +362,7 @@ impl EventSource {
         message: async_nats::jetstream::Message,
     ) -> Result<Option<SourceMessage>, SourceError> {
         let info = message.info().map_err(|error| SourceError::new("no sequence", error))?;
-        let place = Place {
+        let place = StreamPlace {
             sequence: info.stream_sequence,
             published_us: microseconds(info.published.unix_timestamp_nanos()),
             pending: info.pending,
@@ -316,12 +374,12 @@ impl EventSource {
     /// `None`: it was read before, from elsewhere.
     fn accept(
         &mut self,
-        place: Place,
+        place: StreamPlace,
         subject: &str,
         headers: Option<&HeaderMap>,
         payload: Bytes,
     ) -> Result<Option<SourceMessage>, SourceError> {
-        let Place { sequence, published_us, pending } = place;
+        let sequence = place.sequence;
         if sequence < self.next_sequence {
             return Ok(None);
         }
@@ -342,7 +400,7 @@ impl EventSource {
         let node = subjects.node_of_event(subject).map(Arc::from);
         // Anybody may publish there: it is never an event.
         let payload = if *subject == *subjects.probe() { Bytes::new() } else { payload };
-        Ok(Some(SourceMessage { sequence, payload, published_us, pending, probe, node }))
+        Ok(Some(SourceMessage { place: Some(place), payload, probe, node }))
     }
 }
 
@@ -373,13 +431,6 @@ impl Drop for Reading {
             consumer.abort();
         }
     }
-}
-
-/// Where a message stands, and when it came.
-struct Place {
-    sequence: u64,
-    published_us: i64,
-    pending: u64,
 }
 
 fn microseconds(nanoseconds: i128) -> i64 {
