@@ -1,11 +1,16 @@
 //! Commands in sandboxes: starting, watching, ending.
 
-use api_types::{Detached, Exec, ExecReply, ExecRequest};
+use api_types::{
+    Detached, Exec, ExecReply, ExecRequest, OutputStream, ResizeRequest, SignalName, SignalRequest,
+    TerminalSize, Word as _,
+};
+use bytes::Bytes;
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::Client;
+use crate::download::Download;
 use crate::error::ClientError;
 use crate::exec_stream::{ExecStream, Origin};
 use crate::key::IdempotencyKey;
@@ -130,12 +135,48 @@ impl Client {
 
     /// Sends a signal to an exec's process group: its name with or without SIG, or its number.
     pub async fn signal_exec(&self, exec: &str, signal: &str) -> Result<(), ClientError> {
-        let body = match signal.parse::<i32>() {
-            Ok(number) => serde_json::json!({ "signal": number }),
-            Err(_) => serde_json::json!({ "signal": signal }),
-        };
+        let signal = signal.parse().map_or_else(|_| SignalName::Name(signal.to_owned()), SignalName::Number);
+        let body = SignalRequest { signal: Some(signal) };
         let request = self.request(Method::POST, self.url(&["execs", exec, "signal"])).json(&body);
         self.send(request).await.map(drop)
+    }
+
+    /// Gives the terminal of a running exec another size.
+    pub async fn resize_exec(&self, exec: &str, size: TerminalSize) -> Result<(), ClientError> {
+        let body = ResizeRequest { rows: Some(size.rows), cols: Some(size.cols) };
+        let request = self.request(Method::POST, self.url(&["execs", exec, "resize"])).json(&body);
+        self.send(request).await.map(drop)
+    }
+
+    /// Appends to the input of a running exec; with `close` the end of it follows. Answers when all was taken. Whoever types
+    /// attaches instead ([`Client::attach`]).
+    pub async fn write_stdin(
+        &self,
+        exec: &str,
+        input: impl Into<Bytes>,
+        close: bool,
+    ) -> Result<(), ClientError> {
+        let request = self.request(Method::POST, self.url(&["execs", exec, "stdin"])).body(input.into());
+        self.send(request.query(&[("close", close)])).await.map(drop)
+    }
+
+    /// One stream of an exec's output as it was written, from this byte on; with `follow` to its end.
+    pub async fn output(
+        &self,
+        exec: &str,
+        stream: OutputStream,
+        offset: u64,
+        follow: bool,
+    ) -> Result<Download, ClientError> {
+        let request = self.request(Method::GET, self.url(&["execs", exec, "output"]));
+        let request = request.query(&[("stream", stream.as_str())]).query(&[("offset", offset)]);
+        self.download(request.query(&[("follow", follow)])).await
+    }
+
+    /// An exec as a recording that asciinema plays: `asciicast-v3` or `asciicast-v2`.
+    pub async fn recording(&self, exec: &str, format: &str) -> Result<Download, ClientError> {
+        let request = self.request(Method::GET, self.url(&["execs", exec, "recording"]));
+        self.download(request.query(&[("format", format)])).await
     }
 
     /// Ends an exec, with all that it started.
@@ -150,9 +191,17 @@ impl Client {
         request: &ExecRequest,
     ) -> Result<T, ClientError> {
         let key = IdempotencyKey::new();
+        self.fetch_once(|| self.exec_request(sandbox, request, &key)).await
+    }
+
+    /// Sends a request that is the same one however often it is sent, and asks again where its answer is lost.
+    pub(crate) async fn fetch_once<T: DeserializeOwned>(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<T, ClientError> {
         let mut patience = Patience::new(self.patience());
         loop {
-            match self.fetch(self.exec_request(sandbox, request, &key)).await {
+            match self.fetch(request()).await {
                 Err(ClientError::Broken(error)) => {
                     if !patience.again().await {
                         return Err(ClientError::Broken(error));

@@ -1,29 +1,14 @@
 //! Files in a sandbox. Contents are streams: no file is held in memory.
 
+use api_types::{ChmodRequest, FileInfo, MoveRequest, WriteRequest};
 use bytes::Bytes;
 use futures::{Stream, TryStream};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use reqwest::{Body, Method, Response};
-use serde::Deserialize;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_RANGE, RANGE};
+use reqwest::{Body, Method};
 
 use crate::client::Client;
+use crate::download::Download;
 use crate::error::ClientError;
-
-/// A file or a folder in a sandbox.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub struct FileInfo {
-    /// Its name, as the sandbox says it: not to be trusted.
-    pub name: String,
-    /// Its path.
-    pub path: String,
-    /// Its size, in bytes. Files of /proc say that they are empty.
-    pub size: u64,
-    /// Its permissions, in octal: `0644`.
-    pub mode: String,
-    /// Whether it is a folder.
-    pub is_dir: bool,
-}
 
 /// What a written file shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,23 +19,15 @@ pub struct WriteOptions {
     pub length: Option<u64>,
 }
 
-/// The contents of a file, as they come.
-pub struct Download {
-    client: Client,
-    response: Response,
-}
-
-impl Download {
-    /// The next bytes; `None` at the end.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        self.response.chunk().await.map_err(|error| self.client.lost(error))
-    }
-
-    /// All of them, however many.
-    pub async fn bytes(self) -> Result<Bytes, ClientError> {
-        let Self { client, response } = self;
-        response.bytes().await.map_err(|error| client.lost(error))
-    }
+/// Which part of a file is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The first byte.
+    pub offset: u64,
+    /// How many bytes at most; to the end without it.
+    pub length: Option<u64>,
+    /// Of which version ([`Download::version`]). Where there is another one now, all of that is sent instead of a part.
+    pub version: Option<String>,
 }
 
 impl Client {
@@ -77,9 +54,77 @@ impl Client {
     /// # }
     /// ```
     pub async fn read_file(&self, sandbox: &str, path: &str) -> Result<Download, ClientError> {
+        self.read_file_part(sandbox, path, &ReadOptions::default()).await
+    }
+
+    /// Reads a part of a file. [`Download::offset`] says where it begins: a file without a size is always sent whole.
+    ///
+    /// ```no_run
+    /// # async fn example(client: client::Client) -> Result<(), client::ClientError> {
+    /// use client::ReadOptions;
+    ///
+    /// let last = ReadOptions { offset: 1 << 20, ..ReadOptions::default() };
+    /// let part = client.read_file_part("sb-1", "/workspace/log", &last).await?;
+    /// assert_eq!(part.offset(), 1 << 20);
+    /// println!("{} bytes after the first MiB", part.bytes().await?.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn read_file_part(
+        &self,
+        sandbox: &str,
+        path: &str,
+        options: &ReadOptions,
+    ) -> Result<Download, ClientError> {
         let url = self.url(&["sandboxes", sandbox, "files"]);
-        let response = self.send(self.request(Method::GET, url).query(&[("path", path)])).await?;
-        Ok(Download { client: self.clone(), response })
+        let mut request = self.request(Method::GET, url).query(&[("path", path)]);
+        if options.offset > 0 || options.length.is_some() {
+            let last = options.length.map(|length| options.offset.saturating_add(length).saturating_sub(1));
+            let last = last.map(|last| last.to_string()).unwrap_or_default();
+            request = request.header(RANGE, format!("bytes={}-{last}", options.offset));
+            if let Some(version) = &options.version {
+                request = request.header(IF_RANGE, version);
+            }
+        }
+        self.download(request).await
+    }
+
+    /// The paths that match a pattern such as `/workspace/**/*.py`, sorted.
+    pub async fn glob_files(&self, sandbox: &str, pattern: &str) -> Result<Vec<String>, ClientError> {
+        let url = self.url(&["sandboxes", sandbox, "files", "glob"]);
+        self.fetch(self.request(Method::GET, url).query(&[("pattern", pattern)])).await
+    }
+
+    /// Deletes a file, or a folder that is empty; with `recursive` a folder with all that is in it.
+    pub async fn delete_file(&self, sandbox: &str, path: &str, recursive: bool) -> Result<(), ClientError> {
+        let request = self.request(Method::DELETE, self.url(&["sandboxes", sandbox, "files"]));
+        let recursive = if recursive { "true" } else { "false" };
+        self.send(request.query(&[("path", path), ("recursive", recursive)])).await.map(drop)
+    }
+
+    /// Moves or renames a file or a folder.
+    pub async fn move_file(&self, sandbox: &str, from: &str, to: &str) -> Result<(), ClientError> {
+        let body = MoveRequest { old_path: Some(from.to_owned()), new_path: Some(to.to_owned()) };
+        let url = self.url(&["sandboxes", sandbox, "files", "move"]);
+        self.send(self.request(Method::POST, url).json(&body)).await.map(drop)
+    }
+
+    /// Changes permissions: in octal (`0755`), or as `chmod` takes them (`u+x`).
+    pub async fn change_mode(&self, sandbox: &str, path: &str, mode: &str) -> Result<(), ClientError> {
+        let body = ChmodRequest { path: Some(path.to_owned()), mode: Some(mode.to_owned()) };
+        let url = self.url(&["sandboxes", sandbox, "files", "chmod"]);
+        self.send(self.request(Method::POST, url).json(&body)).await.map(drop)
+    }
+
+    /// Writes a text file with one JSON request. For bytes and for large files use [`Client::upload_file`].
+    pub async fn write_text(&self, sandbox: &str, path: &str, text: &str) -> Result<(), ClientError> {
+        let body = WriteRequest {
+            path: Some(path.to_owned()),
+            content: Some(text.into()),
+            ..WriteRequest::default()
+        };
+        let url = self.url(&["sandboxes", sandbox, "files"]);
+        self.send(self.request(Method::POST, url).json(&body)).await.map(drop)
     }
 
     /// Writes a file that is in memory. It is there when all of it is; folders on the way are made.

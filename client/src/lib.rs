@@ -30,42 +30,48 @@
 //!
 //! **Newer servers.** Fields and types of events that this crate does not know are passed over, and words that it does not
 //! know are kept ([`Open`]). Raw requests
-//! ([`Client::request`], [`Client::fetch`] with `serde_json::Value`) reach all of the API.
+//! ([`Client::request`], [`Client::fetch`] with `serde_json::Value`) reach what a newer server has and this crate does not.
 //!
 //! Requests are sent with `Prefer: handling=strict`: a field that the server does not know is an error, never left out in
 //! silence.
 
 mod attachment;
+mod audit;
 mod client;
+mod download;
 mod error;
 mod events;
 mod exec_stream;
 mod execs;
 mod files;
 mod frames;
+mod history;
 mod key;
 mod lines;
 mod offsets;
 mod patience;
 mod record;
 mod sandboxes;
+mod server;
 mod sse;
+mod templates;
 mod tls;
+mod viewers;
+mod webhooks;
 mod websocket;
 
-pub use api_types::{
-    AskedToEnd, EndCause, EndRecord, ErrorBody, ErrorCode, Exec, ExecLinks, ExecOutcome, ExecReply,
-    ExecRequest, ExecState, Network, Open, OutputStream, Sandbox, SandboxState, SpawnRequest, TerminalSize,
-    Tty, Word,
-};
+pub use api_types::*;
 pub use attachment::{AttachRequest, AttachUpdate, Attachment};
+pub use audit::AuditQuery;
 pub use client::{Client, ClientBuilder};
+pub use download::Download;
 pub use error::{BuildError, Cause, ClientError, Refusal};
 pub use events::{EventBody, EventStream, EventUpdate, EventsQuery, FeedEvent};
 pub use exec_stream::{ExecStream, ExecUpdate};
 pub use execs::ExecsQuery;
-pub use files::{Download, FileInfo, WriteOptions};
+pub use files::{ReadOptions, WriteOptions};
 pub use frames::AttachInput;
+pub use history::{Replay, ReplayQuery};
 pub use key::IdempotencyKey;
 pub use lines::{LineSplitter, LineTooLong};
 pub use offsets::Offsets;

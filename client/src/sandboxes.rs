@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api_types::{ExtendRequest, Sandbox, SandboxState, SpawnRequest};
+use api_types::{Admission, ExtendRequest, Pruned, Sandbox, SandboxState, SandboxStats, SpawnRequest};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 
@@ -46,18 +46,8 @@ impl Client {
         key: &IdempotencyKey,
         request: &SpawnRequest,
     ) -> Result<Sandbox, ClientError> {
-        let mut patience = Patience::new(self.patience());
-        let mut sandbox: Sandbox = loop {
-            let post = self.request_once(key, Method::POST, self.url(&["sandboxes"])).json(request);
-            match self.fetch(post).await {
-                Err(error @ ClientError::Broken(_)) => {
-                    if !patience.again().await {
-                        return Err(error);
-                    }
-                }
-                outcome => break outcome?,
-            }
-        };
+        let post = || self.request_once(key, Method::POST, self.url(&["sandboxes"])).json(request);
+        let mut sandbox: Sandbox = self.fetch_once(post).await?;
         // A server does not let a request wait for ever: it answers before a slow pull is over.
         loop {
             if sandbox.state == SandboxState::Error {
@@ -133,6 +123,27 @@ impl Client {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Whether a spawn would be let in. Makes nothing.
+    pub async fn admission(&self, request: &SpawnRequest) -> Result<Admission, ClientError> {
+        let url = self.url(&["sandboxes", "admission"]);
+        self.fetch(self.request(Method::POST, url).json(request)).await
+    }
+
+    /// What a sandbox uses right now.
+    pub async fn sandbox_stats(&self, id: &str) -> Result<SandboxStats, ClientError> {
+        self.get(&["sandboxes", id, "stats"]).await
+    }
+
+    /// Removes the tenant's sandboxes whose deadline has passed, and says how many. They go by themselves too.
+    pub async fn prune(&self) -> Result<Pruned, ClientError> {
+        self.fetch(self.request(Method::DELETE, self.url(&["sandboxes"]))).await
+    }
+
+    /// Erases what a sandbox wrote and read, for ever: destroys the key that it is kept under.
+    pub async fn erase(&self, id: &str) -> Result<(), ClientError> {
+        self.send(self.request(Method::POST, self.url(&["sandboxes", id, "erase"]))).await.map(drop)
     }
 
     /// Gives a sandbox another time to live, counted from now, as a Go duration (`30m`).
