@@ -15,13 +15,16 @@ pub struct AuditQuery {
     /// Whose: for operators only, who get everybody's without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Who did it, as events name it (`key:ID`).
+    /// Who did it, as events name it: `client:KEY/USER`, `executor:NODE`, `reaper`; `client:*` is all clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
     /// On behalf of which user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// A type of event (`exec.exited`) or a category (`exec.*`).
+    /// About sandboxes with this label: `NAME=VALUE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Types of events (`exec.exited`) and categories (`sandbox.*`), separated by commas.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub of_type: Option<String>,
     /// About which sandbox.

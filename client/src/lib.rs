@@ -35,6 +35,11 @@
 //! Requests are sent with `Prefer: handling=strict`: a field that the server does not know is an error, never left out in
 //! silence.
 
+/// The examples of the README are compiled, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod attachment;
 mod audit;
 mod client;

@@ -45,8 +45,8 @@ impl Style {
     /// The state of a sandbox.
     pub fn state(self, state: &str) -> String {
         match state {
-            "running" | "idle" => self.paint("32", state),
-            "creating" | "paused" => self.paint("33", state),
+            "running" => self.paint("32", state),
+            "creating" => self.paint("33", state),
             "expired" | "error" => self.paint("31", state),
             _ => state.to_owned(),
         }

@@ -46,6 +46,7 @@ pub fn details(kind: &str, data: &Value) -> String {
                 format!("after {}", fields.duration("duration_us")),
             ]
         }
+        "exec.output_closed" => vec![fields.text("exec"), fields.text("reason")],
         "exec.timed_out" => vec![fields.text("exec"), format!("after {}", fields.duration("duration_us"))],
         "exec.killed" => vec![fields.text("exec"), format!("signal {}", fields.text("signal"))],
         "exec.attached" => {

@@ -10,7 +10,7 @@ use super::kill::is_exec;
 use super::session;
 use super::signals::Signals;
 use crate::output::{self, Format, plain};
-use client::{Client, EventUpdate, EventsQuery, FeedEvent, Method};
+use client::{Client, EventUpdate, EventsQuery, FeedEvent};
 
 /// Show what happened to a sandbox, or what a command has written.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,11 +47,7 @@ async fn show(api: &Client, format: Format, args: &LogsArgs) -> Result<(), VerbE
     if args.follow {
         return follow(api, format, &args.id, args.lines).await;
     }
-    let mut request = api.request(Method::GET, api.url(&["sandboxes", &args.id, "logs"]));
-    if let Some(lines) = args.lines {
-        request = request.query(&[("lines", lines)]);
-    }
-    let lines: Vec<String> = api.fetch(request).await?;
+    let lines = api.logs(&args.id, args.lines).await?;
     match format {
         Format::Json => output::print_json(&lines),
         Format::Table => {
@@ -64,10 +60,7 @@ async fn show(api: &Client, format: Format, args: &LogsArgs) -> Result<(), VerbE
 /// What is there, and then what comes: both from the record, so nothing falls between the two.
 async fn follow(api: &Client, format: Format, sandbox: &str, lines: Option<u32>) -> Result<(), VerbError> {
     // Says that there is no such sandbox; the record of one that is not there is empty.
-    let known: Vec<String> = {
-        let url = api.url(&["sandboxes", sandbox, "logs"]);
-        api.fetch(api.request(Method::GET, url).query(&[("lines", 1)])).await?
-    };
+    let known = api.logs(sandbox, Some(1)).await?;
     let mut query =
         EventsQuery { after: Some(0), sandbox: Some(sandbox.to_owned()), ..EventsQuery::default() };
     let api = api.with_patience(RECONNECT);

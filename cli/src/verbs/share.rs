@@ -34,11 +34,10 @@ pub async fn share(api: &Client, format: Format, args: ShareArgs) -> Result<Exit
         make(api, format, args).await?;
     } else {
         for link in &args.revoke {
-            let url = api.url(&["execs", &args.id, "viewers", link]);
-            let answer: Value = api.fetch(api.request(Method::DELETE, url)).await?;
+            api.revoke_viewer(&args.id, link).await?;
             match format {
                 Format::Table => output::print(&format!("{}\n", output::plain(link))),
-                Format::Json => output::print_json_line(&json!({"id": link, "status": answer["status"]})),
+                Format::Json => output::print_json_line(&json!({"id": link, "status": "revoked"})),
             }
             .map_err(VerbError::output)?;
         }

@@ -92,7 +92,7 @@ pub async fn template(api: &Client, format: Format, args: TemplateArgs) -> Resul
 async fn delete(api: &Client, format: Format, names: &[String]) -> Result<ExitCode, VerbError> {
     let mut failed = false;
     for name in names {
-        match api.send(api.request(Method::DELETE, api.url(&["templates", name]))).await {
+        match api.delete_template(name).await {
             Ok(_) => match format {
                 Format::Table => output::print(&format!("{}\n", output::plain(name))),
                 Format::Json => output::print_json_line(&json!({"name": name, "status": "deleted"})),

@@ -159,10 +159,10 @@ fn body(args: &CreateArgs) -> Value {
 
 async fn delete(api: &Client, format: Format, args: IdsArgs) -> Result<ExitCode, VerbError> {
     for id in &args.ids {
-        let answer: Value = api.fetch(api.request(Method::DELETE, api.url(&["webhooks", id]))).await?;
+        api.delete_webhook(id).await?;
         match format {
             Format::Table => output::print(&format!("{}\n", output::plain(id))),
-            Format::Json => output::print_json_line(&json!({"id": id, "status": answer["status"]})),
+            Format::Json => output::print_json_line(&json!({"id": id, "status": "deleted"})),
         }
         .map_err(VerbError::output)?;
     }

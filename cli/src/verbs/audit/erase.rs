@@ -1,10 +1,10 @@
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::json;
 
 use crate::output::{self, Format};
 use crate::verbs::error::VerbError;
-use client::{Client, Method};
+use client::Client;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct EraseArgs {
@@ -14,10 +14,9 @@ pub struct EraseArgs {
 }
 
 pub async fn erase(api: &Client, format: Format, args: EraseArgs) -> Result<ExitCode, VerbError> {
-    let url = api.url(&["sandboxes", &args.id, "erase"]);
-    let answer: Value = api.fetch(api.request(Method::POST, url)).await?;
+    api.erase(&args.id).await?;
     match format {
-        Format::Json => output::print_json(&answer),
+        Format::Json => output::print_json(&json!({"status": "erased"})),
         Format::Table => output::print(&format!("{}\n", output::plain(&args.id))),
     }
     .map_err(VerbError::output)?;

@@ -8,7 +8,7 @@ use audit::{
 
 use crate::output::{self, Format, plain};
 use crate::verbs::error::VerbError;
-use client::{Client, Method};
+use client::Client;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct VerifyArgs {
@@ -63,14 +63,7 @@ async fn server_report(api: &Client, args: &VerifyArgs) -> Result<Report, VerbEr
                 .to_owned(),
         ));
     }
-    let mut url = api.url(&["audit", "verify"]);
-    if let Some(tenant) = &args.tenant {
-        url.query_pairs_mut().append_pair("tenant", tenant);
-    }
-    if args.quick {
-        url.query_pairs_mut().append_pair("quick", "true");
-    }
-    Ok(api.fetch(api.request(Method::GET, url)).await?)
+    Ok(api.verify(args.tenant.as_deref(), args.quick).await?)
 }
 
 async fn offline_report(args: &VerifyArgs) -> Result<Report, VerbError> {

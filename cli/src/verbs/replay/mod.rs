@@ -19,7 +19,7 @@ use super::signals::Signals;
 use super::stdin::read_stdin;
 use super::terminal::{self, RawMode};
 use crate::output::{LiveOutput, Style, plain};
-use client::{Client, ClientError, Exec, ExecsQuery, LineSplitter, Method, Response, TerminalSize};
+use client::{Client, Exec, ExecsQuery, LineSplitter, TerminalSize};
 
 /// Between the end of one exec and the start of the next, at most.
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -115,16 +115,11 @@ async fn chosen(api: &Client, args: &ReplayArgs) -> Result<Vec<Exec>, VerbError>
     Ok(execs)
 }
 
-async fn recording(api: &Client, exec: &Exec, form: &str) -> Result<Response, ClientError> {
-    let url = api.url(&["execs", &exec.id, "recording"]);
-    api.send(api.request(Method::GET, url).query(&[("format", form)])).await
-}
-
 async fn save(api: &Client, exec: &Exec, form: &str, path: &std::path::Path) -> Result<(), VerbError> {
     let cannot = || VerbError::local(format!("cannot write {}", path.display()));
-    let mut response = recording(api, exec, form).await?;
+    let mut response = api.recording(&exec.id, form).await?;
     let mut file = tokio::fs::File::create(path).await.map_err(cannot())?;
-    while let Some(bytes) = response.chunk().await.map_err(|error| api.lost(error))? {
+    while let Some(bytes) = response.chunk().await? {
         file.write_all(&bytes).await.map_err(cannot())?;
     }
     file.flush().await.map_err(cannot())
@@ -155,7 +150,7 @@ fn heading(exec: &Exec) -> String {
 }
 
 async fn play(api: &Client, exec: &Exec, player: &mut Player<'_>) -> Result<Played, VerbError> {
-    let mut response = recording(api, exec, "asciicast-v3").await?;
+    let mut response = api.recording(&exec.id, "asciicast-v3").await?;
     let mut lines = LineSplitter::default();
     let mut reader = Reader::default();
     let mut before = Duration::ZERO;
@@ -180,7 +175,7 @@ async fn play(api: &Client, exec: &Exec, player: &mut Player<'_>) -> Result<Play
                 What::Resized(_) | What::Marker(_) | What::Exited(_) | What::Other => {}
             }
         }
-        match response.chunk().await.map_err(|error| api.lost(error))? {
+        match response.chunk().await? {
             Some(bytes) => lines.push(&bytes),
             None => return Ok(Played::On),
         }
