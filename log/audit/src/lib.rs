@@ -37,6 +37,7 @@ pub use keys::{AuditKey, AuditKeyError, AuditPublicKey, PublicKeys};
 pub use link::link;
 pub use listing::{AuditPage, AuditQuery, list};
 pub use merkle::ProofStep;
+pub use refold::refold_kinds;
 pub use report::{CheckpointCounts, Fault, Finding, Refolded, Report};
 pub use restored::key_changed;
 pub use source::{ChainItem, ChainSource, StoreSource};

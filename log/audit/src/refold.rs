@@ -33,8 +33,9 @@ pub(super) async fn refold(
     refold_kinds(store, floor, &Registry::default(), counts).await
 }
 
-/// The same of these kinds.
-async fn refold_kinds(
+/// Makes all rows of these kinds again, and says which is the first that is something else. What began at or below `floor` may have lost
+/// its beginning, and is only counted.
+pub async fn refold_kinds(
     store: &dyn EventStore,
     floor: Position,
     registry: &Registry,

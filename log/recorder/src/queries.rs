@@ -63,3 +63,7 @@ async fn answer(store: &dyn EventStore, query: Query) -> Result<Answer, StoreErr
         .map(|sandbox| SandboxRecord { live_execs: execs.remove(&sandbox.id).unwrap_or_default(), sandbox });
     Ok(Answer::Sandboxes(records.collect()))
 }
+
+#[cfg(test)]
+#[path = "queries_tests.rs"]
+mod tests;

@@ -7,14 +7,14 @@ use events::{
 };
 use futures::TryStreamExt;
 use record::{AuditFilter, Encoding, EventQuery, FoundEvent, RowQuery, StoreError, StoredBody, signed};
-use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Row, Type};
 
 use super::keys::Kept;
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces};
+use super::statement::{Statement, Value};
 
 /// How many ids one query looks up. Fixed, so that its prepared statement is reused.
-pub(super) const ID_CHUNKS: [usize; 3] = [512, 32, 1];
+pub(super) const ID_CHUNKS: [usize; 7] = [512, 128, 32, 8, 4, 2, 1];
 
 pub(super) fn position(value: i64) -> Position {
     Position(u64::try_from(value).unwrap_or_default())
@@ -43,14 +43,11 @@ where
     /// See [`record::EventStore::events`].
     pub(super) async fn find_events(&self, wanted: &EventQuery) -> Result<Vec<FoundEvent>, StoreError> {
         let failed = failed::<DB>("read events");
-        let sql = events_sql(wanted);
-        let query =
-            sqlx::query::<DB>(AssertSqlSafe(sql)).bind(signed(wanted.after.0)).bind(i64::from(wanted.limit));
         let mut found: Vec<FoundEvent> = Vec::new();
         let mut bodies = Vec::new();
         let mut floor = None;
         {
-            let mut rows = bind_query(query, wanted).fetch(&self.readers);
+            let mut rows = events_sql(wanted).query::<DB>().fetch(&self.readers);
             while let Some(row) = rows.try_next().await.map_err(&failed)? {
                 let at = position(row.try_get(0).map_err(&failed)?);
                 let header: &[u8] = row.try_get(1).map_err(&failed)?;
@@ -201,46 +198,54 @@ where
     }
 }
 
-/// The third bound of the first tells Postgres which partitions it need not look into.
-fn events_sql(wanted: &EventQuery) -> String {
-    let EventQuery { filter, up_to, backwards, bodies, .. } = wanted;
+/// The statement of a query.
+pub(super) fn events_sql(wanted: &EventQuery) -> Statement<'_> {
+    let EventQuery { filter, after, up_to, backwards, bodies, limit, .. } = wanted;
     let floor = "(SELECT floor FROM retention WHERE class = 'lifecycle')";
-    let mut sql = format!("SELECT e.position, e.header, e.body_length, {floor}");
-    sql.push_str(if *bodies { ", e.sandbox, b.encoding, b.body" } else { "" });
-    sql.push_str(" FROM events e");
-    if *bodies {
-        sql.push_str(" LEFT JOIN bodies b ON b.position = e.position AND b.position > $1");
+    // The second bound tells Postgres which partitions it need not look into.
+    let (columns, join) = if *bodies {
+        (
+            ", e.sandbox, b.encoding, b.body",
+            " LEFT JOIN bodies b ON b.position = e.position AND b.position > $1",
+        )
+    } else {
+        ("", "")
+    };
+    let mut statement = Statement {
+        sql: format!(
+            "SELECT e.position, e.header, e.body_length, {floor}{columns} FROM events e{join} WHERE e.position > $1"
+        ),
+        values: vec![Value::Number(signed(after.0)), Value::Number(i64::from(*limit))],
+    };
+    if let Some(up_to) = up_to {
+        statement.and("e.position <=", Value::Number(signed(up_to.0)));
     }
-    sql.push_str(" WHERE e.position > $1");
-    // What one sandbox or exec is about is found by that, and never by whose it is: of that there is more.
-    let narrow = filter.exec.is_some() || filter.sandbox.is_some();
-    let of_tenant = if narrow { "(e.tenant || '') =" } else { "e.tenant =" };
-    let mut next = 3;
-    for (condition, is_wanted) in [
-        ("e.position <=", up_to.is_some()),
-        ("e.exec =", filter.exec.is_some()),
-        ("e.sandbox =", filter.sandbox.is_some()),
-        (of_tenant, filter.tenant.is_some()),
-        ("e.time >=", filter.from.is_some()),
-        ("e.time <", filter.to.is_some()),
-    ] {
-        if is_wanted {
-            sql.push_str(&format!(" AND {condition} ${next}"));
-            next += 1;
+    if let Some(exec) = &filter.exec {
+        statement.and("e.exec =", Value::Bytes(exec.as_bytes()));
+    }
+    if let Some(sandbox) = &filter.sandbox {
+        statement.and("e.sandbox =", Value::Bytes(sandbox.as_bytes()));
+    }
+    if let Some(tenant) = &filter.tenant {
+        // What is about one sandbox or exec is found by that, and never by whose it is: of that there is more.
+        let narrow = filter.exec.is_some() || filter.sandbox.is_some();
+        let condition = if narrow { "(e.tenant || '') =" } else { "e.tenant =" };
+        statement.and(condition, Value::Text(tenant.as_str()));
+    }
+    for (condition, time) in [("e.time >=", filter.from), ("e.time <", filter.to)] {
+        if let Some(time) = time {
+            statement.and(condition, Value::Number(time.timestamp_micros()));
         }
     }
     if let Some(types) = kept_apart(filter) {
         // As the index says it, so that it is found.
-        sql.push_str(&format!(" AND e.type {types}"));
+        statement.sql.push_str(&format!(" AND e.type {types}"));
     } else if !filter.types.is_empty() {
-        sql.push_str(&format!(" AND e.type IN ({})", placeholders(next, filter.types.len())));
+        statement.and_one_of("e.type", filter.types.iter().map(|name| Value::Text(name)));
     }
-    sql.push_str(if *backwards {
-        " ORDER BY e.position DESC LIMIT $2"
-    } else {
-        " ORDER BY e.position LIMIT $2"
-    });
-    sql
+    let order = if *backwards { "e.position DESC" } else { "e.position" };
+    statement.sql.push_str(&format!(" ORDER BY {order} LIMIT $2"));
+    statement
 }
 
 /// The types that have an index of their own, where exactly those are wanted.
@@ -252,41 +257,6 @@ fn kept_apart(filter: &AuditFilter) -> Option<&'static str> {
         ["access.granted", "access.revoked"] => Some("IN ('access.granted', 'access.revoked')"),
         _ => None,
     }
-}
-
-/// Binds what is wanted, in the order in which [`events_sql`] names it.
-fn bind_query<'q, DB>(
-    mut query: Query<'q, DB, DB::Arguments>,
-    wanted: &'q EventQuery,
-) -> Query<'q, DB, DB::Arguments>
-where
-    DB: Dialect,
-    for<'v> i64: Encode<'v, DB> + Type<DB>,
-    for<'v> &'v [u8]: Encode<'v, DB> + Type<DB>,
-    for<'v> &'v str: Encode<'v, DB> + Type<DB>,
-{
-    let filter = &wanted.filter;
-    if let Some(up_to) = wanted.up_to {
-        query = query.bind(signed(up_to.0));
-    }
-    if let Some(exec) = &filter.exec {
-        query = query.bind(&exec.as_bytes()[..]);
-    }
-    if let Some(sandbox) = &filter.sandbox {
-        query = query.bind(&sandbox.as_bytes()[..]);
-    }
-    if let Some(tenant) = &filter.tenant {
-        query = query.bind(tenant.as_str());
-    }
-    for time in [filter.from, filter.to].into_iter().flatten() {
-        query = query.bind(time.timestamp_micros());
-    }
-    if kept_apart(filter).is_none() {
-        for name in &filter.types {
-            query = query.bind(name.as_str());
-        }
-    }
-    query
 }
 
 pub(super) fn placeholders(first: usize, count: usize) -> String {

@@ -10,12 +10,15 @@ mod keys;
 mod migrations;
 mod open;
 mod output;
+#[cfg(test)]
+mod plans;
 mod postgres;
 mod reads;
 mod retention;
 mod rows;
 mod sql;
 mod sqlite;
+mod statement;
 pub mod upkeep;
 
 pub use open::{OpenError, StoreOptions, open_store, open_store_with};

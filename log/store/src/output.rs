@@ -2,10 +2,11 @@
 
 use events::{Aggregate, ExecId, ExecState, Gone, Key, OutputStream, Position, SandboxId};
 use record::{OutputChunk, Protection, RowQuery, StoreError, signed};
-use sqlx::{ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
+use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
 
 use super::events::{position, stored};
 use super::keys::Kept;
+use super::rows::hint;
 use super::sql::{Dialect, SqlStore, damaged, failed, stream_code};
 
 /// The greatest number of pieces that one read of output returns.
@@ -126,14 +127,11 @@ where
             return Ok(Protection::None);
         };
         // Whatever came after the key was made is sealed under it.
-        let open = sqlx::query::<DB>(
-            "SELECT 1 FROM aggregates x JOIN bodies b ON b.exec = x.id
-             WHERE x.kind = 'exec' AND x.parent = $1 AND b.byte_offset IS NOT NULL AND b.encoding < 2 LIMIT 1",
-        )
-        .bind(&sandbox.as_bytes()[..])
-        .fetch_optional(&self.readers)
-        .await
-        .map_err(failed::<DB>("look for output that is not sealed"))?;
+        let open = sqlx::query::<DB>(AssertSqlSafe(open_output_sql(DB::HINTS)))
+            .bind(&sandbox.as_bytes()[..])
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(failed::<DB>("look for output that is not sealed"))?;
         Ok(match (key.sealed, open) {
             (None, _) => Protection::Erased,
             (Some(_), Some(_)) => Protection::Partial,
@@ -175,6 +173,15 @@ where
             |state: String| serde_json::from_str(&state).map_err(|error| damaged("read an exec", error));
         state.map(read).transpose()
     }
+}
+
+/// Some output of a sandbox's execs that is under no key.
+pub(super) fn open_output_sql(hints: bool) -> String {
+    let hint = hint("aggregates_of_parent", hints);
+    format!(
+        "SELECT 1 FROM aggregates x {hint} JOIN bodies b ON b.exec = x.id
+         WHERE x.kind = 'exec' AND x.parent = $1 AND b.byte_offset IS NOT NULL AND b.encoding < 2 LIMIT 1"
+    )
 }
 
 /// The first bytes of a stream that are there after an offset.

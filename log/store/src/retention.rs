@@ -2,19 +2,24 @@
 
 use events::{EventId, Position, RetentionClass};
 use record::{Floor, StoreError};
-use sqlx::{ColumnIndex, Decode, Executor, IntoArguments, Row, Type};
+use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Executor, IntoArguments, Row, Type};
 
+use super::rows::hint;
 use super::sql::{Dialect, SqlStore, class_name, damaged, failed};
 
 /// Where the first event of the oldest thing is that still lives.
-const FIRST_LIVE: &str = "
-SELECT min(first) FROM (
-    SELECT (SELECT min(e.position) FROM events e WHERE e.sandbox = s.id) AS first
-    FROM aggregates s WHERE s.kind = 'sandbox' AND s.ended = 0
-    UNION ALL
-    SELECT (SELECT min(e.position) FROM events e WHERE e.exec = x.id) AS first
-    FROM aggregates x WHERE x.kind = 'exec' AND x.ended = 0
-) AS firsts";
+pub(super) fn first_live_sql(hints: bool) -> String {
+    let hint = hint("aggregates_live", hints);
+    format!(
+        "SELECT min(first) FROM (
+             SELECT (SELECT min(e.position) FROM events e WHERE e.sandbox = s.id) AS first
+             FROM aggregates s {hint} WHERE s.kind = 'sandbox' AND s.ended = 0
+             UNION ALL
+             SELECT (SELECT min(e.position) FROM events e WHERE e.exec = x.id) AS first
+             FROM aggregates x {hint} WHERE x.kind = 'exec' AND x.ended = 0
+         ) AS firsts"
+    )
+}
 
 impl<DB> SqlStore<DB>
 where
@@ -56,7 +61,10 @@ where
 
     pub(super) async fn first_of_the_living(&self) -> Result<Option<Position>, StoreError> {
         let failed = failed::<DB>("find the oldest live sandbox");
-        let row = sqlx::query::<DB>(FIRST_LIVE).fetch_one(&self.readers).await.map_err(&failed)?;
+        let row = sqlx::query::<DB>(AssertSqlSafe(first_live_sql(DB::HINTS)))
+            .fetch_one(&self.readers)
+            .await
+            .map_err(&failed)?;
         let first: Option<i64> = row.try_get(0).map_err(&failed)?;
         Ok(first.map(|first| Position(first.unsigned_abs())))
     }

@@ -6,49 +6,44 @@ use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, 
 
 use super::events::{ID_CHUNKS, position};
 use super::sql::{Dialect, SqlStore, failed, pieces};
+use super::statement::{Statement, Value};
 
-/// A value of a condition.
-enum Value<'q> {
-    Text(&'q str),
-    Bytes(&'q [u8]),
-    Number(i64),
-}
-
-/// A statement that grows, with its values.
-struct Statement<'q> {
-    sql: String,
-    values: Vec<Value<'q>>,
-}
-
-impl<'q> Statement<'q> {
-    /// Adds a value, and gives its placeholder.
-    fn value(&mut self, value: Value<'q>) -> String {
-        self.values.push(value);
-        format!("${}", self.values.len())
-    }
-
-    fn and(&mut self, condition: &str, value: Value<'q>) {
-        let placeholder = self.value(value);
-        self.sql.push_str(&format!(" AND {condition} {placeholder}"));
-    }
-
-    fn and_one_of(&mut self, column: &str, keys: &'q [Key]) {
-        let keys: Vec<String> = keys.iter().map(|key| self.value(Value::Bytes(key.as_bytes()))).collect();
-        self.sql.push_str(&format!(" AND {column} IN ({})", keys.join(",")));
+/// The index that answers a query.
+fn index(query: &RowQuery, keys: bool, parents: bool) -> Option<&'static str> {
+    let newest = matches!(query.order, Order::Newest(_));
+    if keys {
+        None
+    } else if parents && query.ended == Some(false) && !newest {
+        Some("aggregates_live")
+    } else if parents {
+        Some("aggregates_of_parent")
+    } else if query.place.is_some() && query.ended == Some(false) {
+        Some("aggregates_at_place")
+    } else if query.tenant.is_some() {
+        Some("aggregates_of_tenant")
+    } else {
+        None
     }
 }
 
-/// The statement of a query that names at most these keys and parents.
-fn rows_sql<'q>(query: &'q RowQuery, keys: Option<&'q [Key]>, parents: Option<&'q [Key]>) -> Statement<'q> {
+/// The statement of a query that names at most these keys and parents. With `hints` it says which index it is answered by.
+pub(super) fn rows_sql<'q>(
+    query: &'q RowQuery,
+    keys: Option<&'q [Key]>,
+    parents: Option<&'q [Key]>,
+    hints: bool,
+) -> Statement<'q> {
+    let index = index(query, keys.is_some(), parents.is_some());
+    let hint = index.map(|index| hint(index, hints)).unwrap_or_default();
     let mut wanted = Statement {
-        sql: String::from("SELECT id, state FROM aggregates WHERE kind = $1 AND state IS NOT NULL"),
+        sql: format!("SELECT id, state FROM aggregates {hint} WHERE kind = $1 AND state IS NOT NULL"),
         values: vec![Value::Text(query.kind)],
     };
     if let Some(keys) = keys {
-        wanted.and_one_of("id", keys);
+        wanted.and_one_of("id", keys.iter().map(Value::from));
     }
     if let Some(parents) = parents {
-        wanted.and_one_of("parent", parents);
+        wanted.and_one_of("parent", parents.iter().map(Value::from));
     }
     if let Some(tenant) = &query.tenant {
         wanted.and("tenant =", Value::Text(tenant.as_str()));
@@ -95,6 +90,20 @@ fn rows_sql<'q>(query: &'q RowQuery, keys: Option<&'q [Key]>, parents: Option<&'
     wanted
 }
 
+/// All of a kind that have not ended, with the head.
+pub(super) fn live_sql(hints: bool) -> String {
+    let hint = hint("aggregates_live", hints);
+    format!(
+        "SELECT h.position, a.id, a.state FROM head h
+         LEFT JOIN aggregates a {hint} ON a.kind = $1 AND a.ended = 0 ORDER BY a.id"
+    )
+}
+
+/// Says by which index a table is looked into, where that must be said.
+pub(super) fn hint(index: &str, hints: bool) -> String {
+    if hints { format!("INDEXED BY {index}") } else { String::new() }
+}
+
 impl<DB> SqlStore<DB>
 where
     DB: Dialect,
@@ -115,30 +124,24 @@ where
         let mut found = Vec::new();
         if let Some(keys) = &query.keys {
             for piece in pieces(keys.len(), &ID_CHUNKS) {
-                found
-                    .extend(self.fetch(rows_sql(query, Some(&keys[piece]), query.parents.as_deref())).await?);
+                found.extend(
+                    self.fetch(rows_sql(query, Some(&keys[piece]), query.parents.as_deref(), DB::HINTS))
+                        .await?,
+                );
             }
         } else if let Some(parents) = &query.parents {
             for piece in pieces(parents.len(), &ID_CHUNKS) {
-                found.extend(self.fetch(rows_sql(query, None, Some(&parents[piece]))).await?);
+                found.extend(self.fetch(rows_sql(query, None, Some(&parents[piece]), DB::HINTS)).await?);
             }
         } else {
-            found = self.fetch(rows_sql(query, None, None)).await?;
+            found = self.fetch(rows_sql(query, None, None, DB::HINTS)).await?;
         }
         Ok(found)
     }
 
     async fn fetch(&self, wanted: Statement<'_>) -> Result<Vec<StoredRow>, StoreError> {
         let failed = failed::<DB>("read what is known of things");
-        let mut query = sqlx::query::<DB>(AssertSqlSafe(wanted.sql));
-        for value in wanted.values {
-            query = match value {
-                Value::Text(text) => query.bind(text),
-                Value::Bytes(bytes) => query.bind(bytes),
-                Value::Number(number) => query.bind(number),
-            };
-        }
-        let rows = query.fetch_all(&self.readers).await.map_err(&failed)?;
+        let rows = wanted.query::<DB>().fetch_all(&self.readers).await.map_err(&failed)?;
         let read = |row: &DB::Row| {
             let (id, state): (&[u8], Option<&str>) = (row.try_get(0)?, row.try_get(1)?);
             Ok(StoredRow { key: Key::from_bytes(id), state: state.map(str::to_owned) })
@@ -153,14 +156,11 @@ where
     ) -> Result<(Position, Vec<StoredRow>), StoreError> {
         let failed = failed::<DB>("read what is known of all that lives");
         // One statement sees one snapshot: the head belongs to the rows.
-        let rows = sqlx::query::<DB>(
-            "SELECT h.position, a.id, a.state FROM head h
-             LEFT JOIN aggregates a ON a.kind = $1 AND a.ended = 0 ORDER BY a.id",
-        )
-        .bind(kind)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(&failed)?;
+        let rows = sqlx::query::<DB>(AssertSqlSafe(live_sql(DB::HINTS)))
+            .bind(kind)
+            .fetch_all(&self.readers)
+            .await
+            .map_err(&failed)?;
         let mut head = Position::ZERO;
         let mut live = Vec::with_capacity(rows.len());
         for row in &rows {

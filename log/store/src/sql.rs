@@ -12,6 +12,9 @@ use super::OpenError;
 /// What a database must bring beside the common reads.
 #[async_trait::async_trait]
 pub(super) trait Dialect: Database {
+    /// Whether statements tell it by which index they are answered: it keeps no statistics, and would guess.
+    const HINTS: bool;
+
     /// What a process remembers of its database.
     type Memory: Default + Send + Sync;
 

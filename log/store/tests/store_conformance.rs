@@ -17,6 +17,10 @@ mod kept;
 mod scenario;
 #[allow(dead_code, reason = "each suite uses a part of it")]
 mod support;
+#[path = "store_conformance/toy.rs"]
+mod toy;
+#[path = "store_conformance/upgrade.rs"]
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -61,6 +65,19 @@ impl Subject {
             sqlx::raw_sql(sql).execute(&mut connection).await?;
         }
         Ok(())
+    }
+
+    /// The one number that a statement gives.
+    async fn number(&self, sql: &str) -> i64 {
+        use sqlx::Connection;
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.is_sqlite() {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        }
     }
 
     fn is_sqlite(&self) -> bool {
@@ -135,6 +152,8 @@ conformance! {
     evidence::a_key_that_the_one_before_vouches_for_is_trusted,
     evidence::what_stands_beside_the_events_is_compared_or_named,
     evidence::a_page_of_the_audit_log_goes_on_where_it_ended,
+    toy::a_new_kind_of_thing_is_recorded_listed_checked_and_seen_as_it_was,
+    upgrade::a_database_of_before_comes_along_whole,
 }
 
 #[tokio::test]

@@ -112,6 +112,8 @@ async fn drop_partition(connection: &mut PgConnection, floor: Position) -> Resul
 
 #[async_trait]
 impl Dialect for Postgres {
+    const HINTS: bool = false;
+
     type Memory = Memory;
 
     async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError> {

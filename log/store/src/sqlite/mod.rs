@@ -67,6 +67,8 @@ pub(super) async fn open(
 
 #[async_trait]
 impl Dialect for Sqlite {
+    const HINTS: bool = true;
+
     type Memory = Memory;
 
     async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError> {

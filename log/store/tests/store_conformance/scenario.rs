@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeZone, Utc};
 use events::*;
 use record::*;
-use recorder::{Encoder, Incoming, Known, Numberer, Sealing};
+use recorder::{Draft, Encoder, Incoming, Known, Numberer, Sealing};
 use secrets::MasterKey;
 
 pub fn sandbox_id(n: u8) -> SandboxId {
@@ -161,6 +161,11 @@ impl Recorder {
         Self { links, ..Self::after(store.head().await.unwrap().position) }
     }
 
+    /// One that keeps these kinds of things.
+    pub fn keeping(registry: Registry) -> Self {
+        Self { numberer: Numberer::with(&Head::default(), registry), ..Self::default() }
+    }
+
     /// One that seals bodies.
     pub fn sealing(master_key: &MasterKey) -> Self {
         let sealing = Sealing { enabled: true, master_key: Some(master_key.clone()) };
@@ -176,6 +181,19 @@ impl Recorder {
     }
 
     pub fn batch(&mut self, events: Vec<Event>) -> AppendBatch {
+        let draft = self.draft(events);
+        assert_eq!(draft.dropped, []);
+        draft.batch
+    }
+
+    /// Why events are not recorded, of which none is.
+    pub fn dropped(&mut self, events: Vec<Event>) -> Vec<DropReason> {
+        let draft = self.draft(events);
+        assert_eq!(draft.batch.events, []);
+        draft.dropped.into_iter().map(|(_, reason)| reason).collect()
+    }
+
+    fn draft(&mut self, events: Vec<Event>) -> Draft {
         let incoming: Vec<Incoming> = events
             .into_iter()
             .map(|event| Incoming { frame: event.to_frame().unwrap(), event, node: None, offered: false })
@@ -186,9 +204,7 @@ impl Recorder {
         self.numberer.learn(missing, Known { links, ..Known::default() });
         self.sequence += 1;
         let mark = StreamMark { incarnation: "one".to_owned(), sequence: self.sequence };
-        let draft = self.numberer.draft(incoming, &HashSet::new(), mark, &mut self.encoder).unwrap();
-        assert_eq!(draft.dropped, []);
-        draft.batch
+        self.numberer.draft(incoming, &HashSet::new(), mark, &mut self.encoder).unwrap()
     }
 }
 
