@@ -62,10 +62,8 @@ async fn record(store: &dyn EventStore, events: Vec<Event>) {
 
 async fn page(store: &dyn EventStore, node: &str, after: Option<SandboxId>) -> Vec<SandboxRecord> {
     let query = Query::LiveOnNode { node: node.parse().unwrap(), after };
-    match answer(store, query).await.unwrap() {
-        Answer::Sandboxes(records) => records,
-        other => panic!("{other:?}"),
-    }
+    let Answer::Sandboxes(records) = answer(store, query).await.unwrap() else { panic!("no sandboxes") };
+    records
 }
 
 #[tokio::test]
