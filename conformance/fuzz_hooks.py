@@ -28,6 +28,8 @@ schemathesis.openapi.format("sandbox-path", PATHS)
 schemathesis.openapi.format("sandbox-glob", PATHS.map(lambda path: path.replace("{", "").replace("[", "") + "*"))
 schemathesis.openapi.format("event-types", st.lists(st.sampled_from(TYPES), min_size=1, max_size=5).map(",".join))
 schemathesis.openapi.format("provider", st.sampled_from(["", "bubblewrap"]))
+# One that nobody serves is waited for.
+schemathesis.openapi.format("pool", st.just(""))
 schemathesis.openapi.format("template", st.sampled_from(["fuzzed"]))
 schemathesis.openapi.format("runtime", st.just(""))
 schemathesis.openapi.format("byte-range", st.just("bytes=0-"))

@@ -19,6 +19,9 @@ pub struct Provider {
     pub latency_ms: u64,
     /// When a node last told of it.
     pub last_checked: DateTime<Utc>,
+    /// The pools of executors that have it: a spawn may name one.
+    #[serde(default)]
+    pub pools: BTreeSet<String>,
     /// What it can do.
     pub capabilities: BTreeSet<String>,
     /// What is wrong with it: for operators where there are several tenants.

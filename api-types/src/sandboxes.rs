@@ -59,6 +59,9 @@ pub struct Sandbox {
     pub state: Open<SandboxState>,
     /// The box-maker.
     pub provider: String,
+    /// The pool of executors that it is for.
+    #[serde(default)]
+    pub pool: String,
     /// The image, as it was asked for.
     pub image: String,
     /// The memory limit, in MiB.
@@ -107,6 +110,9 @@ pub struct SpawnRequest {
     /// The box-maker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
+    /// Which executors of that provider; those of the pool that is called as the provider when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// The memory limit, in MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,

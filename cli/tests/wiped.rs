@@ -70,7 +70,7 @@ async fn what_was_recorded_of_a_stream_that_is_lost_purges_nothing_of_the_one_af
         cause: None,
         request_id: None,
         traceparent: None,
-        data: NodeJoined { node, providers: Vec::new(), capacity: 1 }.into(),
+        data: NodeJoined { node, providers: Vec::new(), pools: Vec::new(), capacity: 1 }.into(),
     };
     log.publish(&[joined]).await.unwrap();
     let mark = StreamMark { incarnation: "the one before".to_owned(), sequence: 1 };

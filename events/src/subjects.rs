@@ -5,7 +5,7 @@
 //! `PREFIX.evt.@.NODE.TENANT.SANDBOX.CATEGORY`: no tenant has that name, and a server can tell who may say it), `PREFIX.feed`,
 //! `PREFIX.recorded`, `PREFIX.progress`, `PREFIX.offer.NODE`, `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
 
-use crate::{EventId, NodeId, ProviderName, SandboxId, TenantId};
+use crate::{EventId, NodeId, PoolName, SandboxId, TenantId};
 
 /// The names of one deployment.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ impl Subjects {
     }
 
     /// Commands that any executor of a pool may take.
-    pub fn spawn(&self, pool: &ProviderName) -> String {
+    pub fn spawn(&self, pool: &PoolName) -> String {
         format!("{}.cmd.spawn.{pool}", self.prefix)
     }
 

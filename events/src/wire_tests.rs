@@ -41,6 +41,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         image: "alpine:latest".to_owned(),
         memory_mib: 512,
         cpu_millis: 1000,
+        pool: None,
         pids_limit: 256,
         network: Network::None,
         read_only_root: false,
@@ -158,7 +159,12 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         event(FileModeChanged { path: text(), mode: 0o755 }),
         event(TemplateSaved { template }),
         event(TemplateDeleted { name: "py".to_owned() }),
-        event(NodeJoined { node: node.clone(), providers: vec!["docker".parse().unwrap()], capacity: 10 }),
+        event(NodeJoined {
+            node: node.clone(),
+            providers: vec!["docker".parse().unwrap()],
+            pools: vec!["fast".parse().unwrap()],
+            capacity: 10,
+        }),
         event(NodeDraining { node }),
         event(AccessGranted { exec, expires_at: at(), viewer: Some("vl-1".parse().unwrap()) }),
         event(AccessDenied {

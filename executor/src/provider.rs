@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent::client::Connector;
 use async_trait::async_trait;
-use events::{FailureCode, ProviderName, SandboxId, SandboxSpec, TenantId};
+use events::{FailureCode, PoolName, ProviderName, SandboxId, SandboxSpec, TenantId};
 use serde::Serialize;
 
 use crate::shortage::is_shortage;
@@ -38,7 +38,7 @@ pub type Source = Box<dyn StdError + Send + Sync>;
 ///   but which one wins is open: do not create an id after it was destroyed.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
-    /// The name of the provider and of its pool.
+    /// Its name: that of its kind. What it is for is said by its pool.
     fn name(&self) -> &ProviderName;
 
     /// What it can do.
@@ -72,6 +72,22 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Whether boxes could be made right now.
     async fn health(&self) -> Result<Health, HealthError>;
+}
+
+/// A provider of this node, and the executors that it is one of.
+#[derive(Clone)]
+pub struct Pooled {
+    /// The pool whose commands are carried out with it.
+    pub pool: PoolName,
+    /// Who carries them out.
+    pub provider: Arc<dyn Provider>,
+}
+
+impl From<Arc<dyn Provider>> for Pooled {
+    /// In the pool that is called as the provider.
+    fn from(provider: Arc<dyn Provider>) -> Self {
+        Self { pool: PoolName::from(provider.name()), provider }
+    }
 }
 
 /// What to make.

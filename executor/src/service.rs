@@ -13,7 +13,7 @@ use transport::{Heartbeat, LinkServer, Log, Machine, ProviderHealth};
 
 use crate::hosted::Registry;
 use crate::neighbours::Neighbours;
-use crate::provider::Provider;
+use crate::provider::{Pooled, Provider};
 use crate::pulse::Pulse;
 use crate::reconcile::{self, Waiting};
 use crate::recorded::Recorded;
@@ -59,7 +59,7 @@ impl Executor {
     pub fn new(
         config: ExecutorConfig,
         log: Log,
-        providers: Vec<Arc<dyn Provider>>,
+        providers: Vec<Pooled>,
         clock: Arc<dyn Clock>,
         shutdown: CancellationToken,
     ) -> Self {
@@ -98,7 +98,7 @@ impl Executor {
         tokio::spawn(link::serve(Arc::clone(shared), server, self.tasks.clone()));
         let waiting = Arc::new(Waiting::default());
         // Boxes of a former process run meanwhile.
-        let kept_up = futures::future::join_all(shared.providers.iter().map(|provider| provider.upkeep()));
+        let kept_up = futures::future::join_all(shared.providers.iter().map(|it| it.provider.upkeep()));
         if tokio::time::timeout(UPKEEP_AT_START, kept_up).await.is_err() {
             tracing::warn!("what must hold beside sandboxes was not looked at in time; it is tried again");
         }
@@ -115,7 +115,8 @@ impl Executor {
         shared.joined.cancel();
         self.announce(NodeJoined {
             node: shared.config.node.clone(),
-            providers: shared.providers.iter().map(|provider| provider.name().clone()).collect(),
+            providers: shared.providers.iter().map(|it| it.provider.name().clone()).collect(),
+            pools: shared.providers.iter().map(|it| it.pool.clone()).collect(),
             capacity: shared.config.capacity,
         })
         .await;
@@ -125,9 +126,9 @@ impl Executor {
         consumers.spawn(heartbeats(Arc::clone(shared)));
         consumers.spawn(overdue::watch(Arc::clone(shared)));
         consumers.spawn(node_commands(Arc::clone(shared), self.tasks.clone()));
-        for provider in &shared.providers {
-            consumers.spawn(upkeep(Arc::clone(provider)));
-            consumers.spawn(pool_commands(Arc::clone(shared), Arc::clone(provider), self.tasks.clone()));
+        for pooled in &shared.providers {
+            consumers.spawn(upkeep(Arc::clone(&pooled.provider)));
+            consumers.spawn(pool_commands(Arc::clone(shared), pooled.clone(), self.tasks.clone()));
         }
         let again = async {
             loop {
@@ -199,8 +200,8 @@ async fn node_commands(shared: Arc<Shared>, tasks: TaskTracker) {
 
 /// Commands that any executor of the pool may take: this one does while it has room, one at a time, so that what it
 /// cannot start yet is left for others.
-async fn pool_commands(shared: Arc<Shared>, provider: Arc<dyn Provider>, tasks: TaskTracker) {
-    let mut consumer = shared.log.pool_commands(provider.name());
+async fn pool_commands(shared: Arc<Shared>, Pooled { pool, provider }: Pooled, tasks: TaskTracker) {
+    let mut consumer = shared.log.pool_commands(&pool);
     loop {
         shared.registry.room(shared.config.capacity as usize).await;
         if shared.low_disk(&*provider).await.is_some() {
@@ -275,7 +276,7 @@ fn machine() -> Option<Machine> {
 async fn health(shared: &Shared, warned: &mut HashSet<String>) -> Vec<ProviderHealth> {
     let boxes = shared.registry.all();
     let mut all = Vec::new();
-    for provider in &shared.providers {
+    for Pooled { pool, provider } in &shared.providers {
         let began = Instant::now();
         let outcome = tokio::time::timeout(Duration::from_secs(5), provider.health()).await;
         let low = shared.low_disk(&**provider).await;
@@ -297,6 +298,7 @@ async fn health(shared: &Shared, warned: &mut HashSet<String>) -> Vec<ProviderHe
         let count = boxes.iter().filter(|hosted| hosted.provider.name() == provider.name()).count();
         all.push(ProviderHealth {
             name: provider.name().clone(),
+            pool: Some(pool.clone()),
             healthy,
             latency_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             error,

@@ -11,7 +11,7 @@ use transport::Log;
 
 use crate::hosted::Registry;
 use crate::neighbours::Neighbours;
-use crate::provider::Provider;
+use crate::provider::{Pooled, Provider};
 use crate::pulse::Pulse;
 use crate::recorded::Recorded;
 use crate::turns::{BoxWork, Starts};
@@ -39,7 +39,7 @@ pub struct ExecutorConfig {
 pub struct Shared {
     pub config: ExecutorConfig,
     pub log: Log,
-    pub providers: Vec<Arc<dyn Provider>>,
+    pub providers: Vec<Pooled>,
     pub clock: Arc<dyn Clock>,
     /// What is masked everywhere.
     pub redaction: Redaction,
@@ -70,6 +70,7 @@ impl Shared {
     }
 
     pub fn provider(&self, name: &ProviderName) -> Option<Arc<dyn Provider>> {
-        self.providers.iter().find(|provider| provider.name() == name).map(Arc::clone)
+        let mut all = self.providers.iter().map(|it| &it.provider);
+        all.find(|provider| provider.name() == name).map(Arc::clone)
     }
 }

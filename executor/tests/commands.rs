@@ -246,7 +246,7 @@ async fn a_sandbox_whose_command_comes_again_begins_to_run_once() {
     let (spec, expires_at) = (requested.spec.clone(), requested.expires_at);
     let again =
         Command::CreateSandbox { spec: spec.clone(), env: SecretMap::default(), expires_at, term: None };
-    world.log.send(Destination::Pool(&spec.provider), &world.envelope(sandbox, again)).await.unwrap();
+    world.log.send(Destination::Pool(&spec.pool()), &world.envelope(sandbox, again)).await.unwrap();
     world.start_executor();
     let exec = world.start_exec(sandbox, "echo alive").await;
     assert_eq!(world.output(exec).await.0, b"alive\n");
@@ -288,7 +288,7 @@ async fn a_time_to_live_counts_from_when_it_runs_and_waiting_has_an_end() {
             expires_at,
             term: Some(term),
         };
-        world.log.send(Destination::Pool(&spec.provider), &world.envelope(sandbox, create)).await.unwrap();
+        world.log.send(Destination::Pool(&spec.pool()), &world.envelope(sandbox, create)).await.unwrap();
         sandbox
     };
     let now = SystemClock.now();

@@ -1,8 +1,8 @@
 //! Names that become parts of subjects: none may reach into another's.
 
 use events::{
-    Actor, ApiKeyId, ChainHash, CommandId, EventId, ExecId, NodeId, ProviderName, RequestId, SandboxId,
-    Subjects, TenantId, WebhookId,
+    Actor, ApiKeyId, ChainHash, CommandId, EventId, ExecId, NodeId, PoolName, RequestId, SandboxId, Subjects,
+    TenantId, WebhookId,
 };
 use secrets::WebhookSecret;
 
@@ -19,7 +19,7 @@ pub fn subjects(input: &[u8]) {
         token(&subjects.link(&node), 3, text);
         token(&subjects.heartbeat(&node), 3, text);
     }
-    if let Ok(provider) = text.parse::<ProviderName>() {
+    if let Ok(provider) = text.parse::<PoolName>() {
         token(&subjects.spawn(&provider), 4, text);
     }
     if let Ok(sandbox) = text.parse::<SandboxId>() {
@@ -44,7 +44,7 @@ pub fn subjects(input: &[u8]) {
     }
 }
 
-fn pool() -> ProviderName {
+fn pool() -> PoolName {
     match "docker".parse() {
         Ok(name) => name,
         Err(error) => panic!("{error}"),

@@ -76,7 +76,7 @@ impl Reaper {
     /// Sends the command of a request once more, in case it was never sent.
     async fn send_again(&self, state: &SandboxState) -> bool {
         let Some(command) = again(state, self.clock.now()) else { return true };
-        match self.log.send(Destination::Pool(&state.spec.provider), &command).await {
+        match self.log.send(Destination::Pool(&state.spec.pool()), &command).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(error = %error, sandbox.id = %state.id, "cannot send a request again; trying again");
@@ -97,10 +97,11 @@ impl Reaper {
             }
             return;
         }
+        let pool = state.spec.pool();
         let destination = match state.node() {
             Some(node) => Destination::Node(node),
             // It had no node when this was asked, and has ended since.
-            None => Destination::Pool(&state.spec.provider),
+            None => Destination::Pool(&pool),
         };
         if let Err(error) = self.log.send(destination, command).await {
             tracing::warn!(error = %error, sandbox.id = %command.sandbox, "cannot ask for an end; trying again");

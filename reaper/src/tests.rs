@@ -16,6 +16,7 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
             image: "alpine:latest".to_owned(),
             memory_mib: 64,
             cpu_millis: 1000,
+            pool: None,
             pids_limit: 64,
             network: Network::None,
             read_only_root: false,

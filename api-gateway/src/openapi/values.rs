@@ -211,6 +211,7 @@ pub(super) fn field(kind: &str, name: &str, config: &GatewayConfig) -> Option<Li
         ("SpawnRequest", "template") => {
             Limit::text(save::MAX_NAME, "^[A-Za-z0-9._-]*$").formatted("template")
         }
+        ("SpawnRequest", "pool") => Limit::text(plan::MAX_PROVIDER, "^[A-Za-z0-9_-]*$").formatted("pool"),
         ("SpawnRequest", "runtime") => {
             Limit::text(plan::MAX_RUNTIME, "^[A-Za-z0-9._-]*$").formatted("runtime")
         }

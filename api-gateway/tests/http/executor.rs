@@ -7,8 +7,8 @@ use bytes::Bytes;
 use events::{
     Actor, Clock, Command, CommandEnvelope, Event, EventData, EventId, ExecEnded, ExecExited, ExecFailed,
     ExecId, ExecOutcomeUnknown, ExecOutput, ExecSpec, ExecStarted, ExecTimedOut, FailureCode, NodeId,
-    OutputStream, SandboxDestroyed, SandboxFailed, SandboxRunning, SandboxStarting, SandboxTtlExtended,
-    SystemClock,
+    OutputStream, PoolName, SandboxDestroyed, SandboxFailed, SandboxRunning, SandboxStarting,
+    SandboxTtlExtended, SystemClock,
 };
 use feed::View;
 use tokio::task::JoinHandle;
@@ -38,7 +38,7 @@ impl Executor {
     pub async fn start(log: &Log, view: &View) -> Self {
         let script = Script { log: log.clone(), node: "node-1".parse().unwrap() };
         let docker = "docker".parse().unwrap();
-        let mut spawns = log.pool_commands(&docker);
+        let mut spawns = log.pool_commands(&PoolName::from(&docker));
         let mut commands = log.node_commands(&script.node);
         let mut link = LinkServer::listen(log, &script.node).await.unwrap();
         let (spawner, runner, starter, beater) = (script.clone(), script.clone(), script.clone(), script);
@@ -70,7 +70,7 @@ impl Executor {
                 }
             }),
         ];
-        while !view.pool_is_served(&docker) {
+        while !view.pool_is_served(&docker, &PoolName::from(&docker)) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Self(tasks)
@@ -82,6 +82,7 @@ impl Script {
         loop {
             let health = ProviderHealth {
                 name: "docker".parse().unwrap(),
+                pool: None,
                 healthy: true,
                 latency_ms: 1,
                 error: None,

@@ -105,6 +105,7 @@ async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
             image: "alpine:latest".to_owned(),
             memory_mib: 512,
             cpu_millis: 1000,
+            pool: None,
             pids_limit: 256,
             network: events::Network::None,
             read_only_root: false,

@@ -1,11 +1,10 @@
 //! The box-makers of this node.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
-use events::{ErrorChain, ProviderName};
-use executor::provider::Provider;
+use events::{ErrorChain, PoolName, ProviderName};
+use executor::provider::Pooled;
 use executor::providers::registry::{SetupError, Site};
 
 use super::agent_program;
@@ -14,14 +13,14 @@ use crate::installation::{self, Installation};
 
 /// The box-makers that are on, the preferred first.
 pub struct Providers {
-    pub all: Vec<Arc<dyn Provider>>,
+    pub all: Vec<Pooled>,
 }
 
 impl Providers {
     /// Those that the configuration turns on, or that are found.
     pub async fn find(config: &Config, installation: &Installation) -> anyhow::Result<Self> {
         let agent_path = agent_program::find(config).await?;
-        let mut all: Vec<Arc<dyn Provider>> = Vec::new();
+        let mut all: Vec<Pooled> = Vec::new();
         for (name, settings) in config.providers.all() {
             if !settings.enabled().unwrap_or_else(|| settings.is_here()) {
                 continue;
@@ -37,13 +36,18 @@ impl Providers {
                 SetupError::Setting { .. } => anyhow!("providers.{name}.{error}"),
                 SetupError::Failed(source) => anyhow!("cannot use {name}: {}", ErrorChain(&*source)),
             })?;
-            all.push(provider);
+            let pool = settings.pool().cloned().unwrap_or_else(|| PoolName::from(provider.name()));
+            if let Some(other) = all.iter().find(|other| other.pool == pool) {
+                // Its commands would be carried out with whichever comes first.
+                bail!("providers.{name}.pool: {pool} is that of {} too", other.provider.name());
+            }
+            all.push(Pooled { pool, provider });
         }
         if all.is_empty() {
             bail!("no provider is on: start a Docker engine, or install bubblewrap and run scripts/setup");
         }
         if let Some(name) = &config.providers.default
-            && let Some(index) = all.iter().position(|provider| provider.name().as_str() == name)
+            && let Some(index) = all.iter().position(|it| it.provider.name().as_str() == name)
         {
             all.swap(0, index);
         }
@@ -52,16 +56,16 @@ impl Providers {
 
     /// Their names.
     pub fn names(&self) -> BTreeSet<ProviderName> {
-        self.all.iter().map(|provider| provider.name().clone()).collect()
+        self.all.iter().map(|it| it.provider.name().clone()).collect()
     }
 
     /// Their names, for the log.
     pub fn list(&self) -> String {
-        self.all.iter().map(|provider| provider.name().as_str()).collect::<Vec<_>>().join(", ")
+        self.all.iter().map(|it| it.provider.name().as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// The preferred one.
     pub fn first(&self) -> Option<ProviderName> {
-        self.all.first().map(|provider| provider.name().clone())
+        self.all.first().map(|it| it.provider.name().clone())
     }
 }

@@ -30,9 +30,9 @@ pub use exec::{
 pub use file::{FileDeleted, FileEvent, FileModeChanged, FileMoved, FileRead, FileWritten};
 pub use node::{NodeDraining, NodeEvent, NodeJoined};
 pub use sandbox::{
-    CapabilitySet, DestroyReason, FailureCode, Network, ProviderName, SandboxDestroyed, SandboxDestroying,
-    SandboxEvent, SandboxFailed, SandboxPulling, SandboxRequested, SandboxRunning, SandboxSpec,
-    SandboxStarting, SandboxTtlExtended, Term,
+    CapabilitySet, DestroyReason, FailureCode, Network, PoolName, ProviderName, SandboxDestroyed,
+    SandboxDestroying, SandboxEvent, SandboxFailed, SandboxPulling, SandboxRequested, SandboxRunning,
+    SandboxSpec, SandboxStarting, SandboxTtlExtended, Term,
 };
 pub use template::{SealedVariable, Template, TemplateDeleted, TemplateEvent, TemplateSaved};
 pub use webhook::{

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ProviderName;
+use super::{PoolName, ProviderName};
 use crate::NodeId;
 
 words! {
@@ -20,6 +20,9 @@ pub struct NodeJoined {
     pub node: NodeId,
     /// The box-makers it has.
     pub providers: Vec<ProviderName>,
+    /// The pool that each of them serves, in the same order; absent in older events, where it is called as the provider.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<PoolName>,
     /// How many sandboxes it takes.
     pub capacity: u32,
 }

@@ -25,44 +25,67 @@ words! {
     }
 }
 
-/// A kind of box-maker, and the pool of executors that have it: `docker`, `bubblewrap`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct ProviderName(String);
+/// A name as it stands in subjects and configurations: at most 32 letters, digits, `-` and `_`.
+macro_rules! short_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
 
-impl ProviderName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = crate::IdError;
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                if is_short_name(&text) { Ok(Self(text)) } else { Err(crate::IdError::Name { kind: $kind, max: 32 }) }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = crate::IdError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl TryFrom<String> for ProviderName {
-    type Error = crate::IdError;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let valid = !text.is_empty()
-            && text.len() <= 32
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        if valid { Ok(Self(text)) } else { Err(crate::IdError::Name { kind: "a provider", max: 32 }) }
-    }
+fn is_short_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !text.is_empty() && text.len() <= 32 && text.bytes().all(fits)
 }
 
-impl std::str::FromStr for ProviderName {
-    type Err = crate::IdError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::try_from(text.to_owned())
-    }
+short_name! {
+    /// A kind of box-maker: `docker`, `bubblewrap`.
+    ProviderName, "a provider"
 }
 
-impl From<ProviderName> for String {
-    fn from(name: ProviderName) -> Self {
-        name.0
-    }
+short_name! {
+    /// Some executors that have the same provider and take the same sandboxes. One that is named nowhere is called as its provider.
+    PoolName, "a pool"
 }
 
-impl std::fmt::Display for ProviderName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+impl From<&ProviderName> for PoolName {
+    fn from(provider: &ProviderName) -> Self {
+        Self(provider.0.clone())
     }
 }
 
@@ -91,8 +114,11 @@ pub enum CapabilitySet {
 /// What was asked for. Values of environment variables are secrets and are not part of it; their names are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxSpec {
-    /// The box-maker, which is also the pool.
+    /// The box-maker.
     pub provider: ProviderName,
+    /// Which executors of that provider it is for; absent: those of the pool that is called as the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
     /// The image, as the client named it.
     pub image: String,
     /// The memory limit, in MiB.
@@ -304,6 +330,11 @@ pub struct SandboxDestroying {
 }
 
 impl SandboxSpec {
+    /// Which executors it is for.
+    pub fn pool(&self) -> PoolName {
+        self.pool.clone().unwrap_or_else(|| PoolName::from(&self.provider))
+    }
+
     /// The CPU limit as the API writes it, in whole CPUs, rounded up.
     pub fn vcpus(&self) -> u32 {
         self.cpu_millis.div_ceil(1000)

@@ -42,7 +42,7 @@ pub(crate) async fn destroy(
     let providers = match &hosted {
         Some(hosted) => vec![Arc::clone(&hosted.provider)],
         // Not ours as far as we know: a box that an earlier life left behind may be anybody's.
-        None => shared.providers.clone(),
+        None => shared.providers.iter().map(|it| Arc::clone(&it.provider)).collect(),
     };
     let turn = shared.boxes.removal(&context.tenant).await;
     for provider in providers {

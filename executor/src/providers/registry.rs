@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use events::NodeId;
+use events::{NodeId, PoolName};
 use policy::ImagePolicy;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,9 @@ pub struct Site {
 pub trait Settings: std::fmt::Debug + Send + Sync {
     /// Whether it is on; nothing where that is found out by [`is_here`](Self::is_here).
     fn enabled(&self) -> Option<bool>;
+
+    /// The pool that it serves on this node; nothing where that is called as the kind.
+    fn pool(&self) -> Option<&PoolName>;
 
     /// Whether this machine has what it takes. Quick, and asks nobody.
     fn is_here(&self) -> bool;

@@ -24,7 +24,7 @@ use transport::SandboxRecord;
 
 use crate::context::Context;
 use crate::hosted::Round;
-use crate::provider::{BoxHandle, Provider};
+use crate::provider::{BoxHandle, Pooled, Provider};
 use crate::shared::Shared;
 
 use agents::Silence;
@@ -94,7 +94,7 @@ pub async fn reconcile(shared: &Arc<Shared>, waiting: &Arc<Waiting>) -> Result<(
 /// All boxes that there are, and the providers that do not say.
 async fn list(shared: &Shared) -> (HashMap<SandboxId, Found>, Vec<ProviderName>) {
     let (mut boxes, mut unlisted) = (HashMap::new(), Vec::new());
-    for provider in &shared.providers {
+    for Pooled { provider, .. } in &shared.providers {
         match tokio::time::timeout(LIST, provider.list()).await {
             Ok(Ok(list)) => {
                 boxes.extend(list.into_iter().map(|handle| (handle.id, (Arc::clone(provider), handle))));

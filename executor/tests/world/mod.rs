@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use events::*;
-use executor::provider::Provider;
+use executor::provider::{Pooled, Provider};
 use executor::providers::docker::{DockerConfig, DockerProvider};
 use executor::{Executor, ExecutorConfig};
 use feed::*;
@@ -32,6 +32,7 @@ pub struct World {
     pub feed: Feed,
     pub node: NodeId,
     pub provider: Arc<dyn Provider>,
+    pub pool: PoolName,
     pub executor: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     _dir: tempfile::TempDir,
     _nats: Nats,
@@ -90,7 +91,8 @@ impl World {
         let feed = Feed::start(&log, store).await.unwrap();
         let node: NodeId = "node-1".parse().unwrap();
         let provider = provider(dir.path(), port);
-        let mut world = Self { log, feed, node, provider, executor: None, _dir: dir, _nats: nats };
+        let pool = "a-pool".parse().unwrap();
+        let mut world = Self { log, feed, node, provider, pool, executor: None, _dir: dir, _nats: nats };
         world.start_executor();
         world
     }
@@ -109,7 +111,7 @@ impl World {
         let executor = Executor::new(
             config,
             self.log.clone(),
-            vec![Arc::clone(&self.provider)],
+            vec![Pooled { pool: self.pool.clone(), provider: Arc::clone(&self.provider) }],
             Arc::new(SystemClock),
             stop.clone(),
         );
@@ -150,6 +152,7 @@ impl World {
             image: image.to_owned(),
             memory_mib: 128,
             cpu_millis: 1000,
+            pool: Some(self.pool.clone()),
             pids_limit: 64,
             network: Network::None,
             read_only_root: false,
@@ -186,7 +189,7 @@ impl World {
         self.log.publish(&[event]).await.unwrap();
         let command = self
             .envelope(sandbox, Command::CreateSandbox { spec: spec.clone(), env, expires_at, term: None });
-        self.log.send(Destination::Pool(&spec.provider), &command).await.unwrap();
+        self.log.send(Destination::Pool(&spec.pool()), &command).await.unwrap();
         sandbox
     }
 

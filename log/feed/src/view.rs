@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use events::{
-    Aggregate, Category, Key, NodeId, ProviderName, Registry, SandboxId, SandboxPhase, SandboxState,
-    Template, TemplateState, TenantId, WebhookId, WebhookState,
+    Aggregate, Category, Key, NodeId, PoolName, ProviderName, Registry, SandboxId, SandboxPhase,
+    SandboxState, Template, TemplateState, TenantId, WebhookId, WebhookState,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -172,29 +172,35 @@ impl View {
             .collect()
     }
 
-    /// Whether some executor of the pool lives and takes new sandboxes.
-    pub fn pool_is_served(&self, pool: &ProviderName) -> bool {
+    /// Whether some executor of this provider and pool lives and takes new sandboxes.
+    pub fn pool_is_served(&self, provider: &ProviderName, pool: &PoolName) -> bool {
         self.inner.nodes.iter().any(|entry| {
             let (heartbeat, at) = entry.value();
             at.elapsed() < NODE_SILENCE
                 && !heartbeat.draining
-                && heartbeat.providers.iter().any(|provider| provider.name == *pool)
+                && heartbeat.providers.iter().any(|it| it.name == *provider && it.pool() == *pool)
         })
     }
 
     /// How many sandboxes of the pool could begin right now: places of executors that live and take new ones, without those
     /// that are taken, and without those that are spoken for by sandboxes that wait.
-    pub fn places(&self, pool: &ProviderName) -> usize {
+    pub fn places(&self, provider: &ProviderName, pool: &PoolName) -> usize {
         let live = self.live_sandboxes();
         let waiting = live
             .iter()
-            .filter(|state| matches!(state.phase, SandboxPhase::Requested) && state.spec.provider == *pool)
+            .filter(|state| {
+                matches!(state.phase, SandboxPhase::Requested)
+                    && state.spec.provider == *provider
+                    && state.spec.pool() == *pool
+            })
             .count();
         let free: usize = self
             .nodes()
             .iter()
             .filter(|node| !node.heartbeat.draining)
-            .filter(|node| node.heartbeat.providers.iter().any(|provider| provider.name == *pool))
+            .filter(|node| {
+                node.heartbeat.providers.iter().any(|it| it.name == *provider && it.pool() == *pool)
+            })
             .map(|node| {
                 let heartbeat = &node.heartbeat;
                 // The log is ahead of a heartbeat, and does not know of boxes that are about to go.

@@ -64,6 +64,7 @@ fn merge(
             provider.healthy |= report.healthy;
             provider.latency_ms = provider.latency_ms.min(report.latency_ms);
             provider.last_checked = provider.last_checked.max(checked);
+            provider.pools.insert(report.pool().to_string());
             provider.capabilities.extend(report.capabilities.iter().cloned());
             provider.runtime_count += report.boxes;
             let warnings = report.warnings.iter().filter(|warning| warning.len() <= LONGEST_WARNING);
@@ -92,6 +93,7 @@ fn nobody(name: &ProviderName, default: &ProviderName, now: DateTime<Utc>) -> Pr
         default: name == default,
         latency_ms: 0,
         last_checked: now,
+        pools: BTreeSet::new(),
         capabilities: BTreeSet::new(),
         error: None,
         warnings: BTreeSet::new(),
@@ -113,6 +115,7 @@ mod tests {
                 node: name.parse().unwrap(),
                 providers: vec![ProviderHealth {
                     name: "docker".parse().unwrap(),
+                    pool: (name == "b").then(|| "fast".parse().unwrap()),
                     healthy,
                     latency_ms,
                     error: (!healthy).then(|| "the daemon does not answer".to_owned()),
@@ -144,6 +147,7 @@ mod tests {
         let docker = &all[1];
         assert_eq!((docker.latency_ms, docker.runtime_count, &docker.error), (3, 4, &None));
         assert_eq!(docker.capabilities.len(), 2);
+        assert_eq!(docker.pools.iter().collect::<Vec<_>>(), ["docker", "fast"]);
         assert_eq!(docker.warnings.iter().map(String::as_str).collect::<Vec<_>>(), ["of a", "of b", "old"]);
         assert_eq!(docker.last_checked, now - Duration::from_secs(1));
     }

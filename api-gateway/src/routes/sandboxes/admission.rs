@@ -33,8 +33,8 @@ pub(crate) async fn admission(
     let plan = plan(body.value, None, caller.user.as_deref(), limits)?;
     check_image(&caller.tenant, &plan.spec.image, limits)?;
     let full = gateway.shares().fullness(gateway.view(), &caller.tenant, &plan.spec);
-    let served = gateway.view().pool_is_served(&plan.spec.provider);
-    let places = gateway.view().places(&plan.spec.provider);
+    let served = gateway.view().pool_is_served(&plan.spec.provider, &plan.spec.pool());
+    let places = gateway.view().places(&plan.spec.provider, &plan.spec.pool());
     let reason: Open<AdmissionReason> = if check_ttl(plan.ttl, limits).is_err() {
         AdmissionReason::MaxTtl.into()
     } else if let Some(refusal) = gateway

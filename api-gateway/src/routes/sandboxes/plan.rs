@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api_types::SpawnRequest;
-use events::{CapabilitySet, Network, ProviderName, SandboxSpec, SecretMap, Template, TenantId};
+use events::{CapabilitySet, Network, PoolName, ProviderName, SandboxSpec, SecretMap, Template, TenantId};
 use policy::ImageName;
 use spelling::{format_go_duration, parse_go_duration};
 
@@ -80,6 +80,7 @@ pub fn plan(
     };
     let spec = SandboxSpec {
         provider: provider(filled(request.provider).or(template.provider), limits)?,
+        pool: pool(filled(request.pool))?,
         image: image(filled(Some(template.image)).or(filled(request.image)), limits)?,
         memory_mib: within(
             "memory_mb",
@@ -154,6 +155,11 @@ fn provider(name: Option<String>, limits: &SandboxLimits) -> Result<ProviderName
         // What cannot be a provider's name is the name of none.
         Some(name) => name.parse().map_err(|_| no_provider(&name)),
     }
+}
+
+/// Nothing where it is the one that is called as the provider.
+fn pool(name: Option<String>) -> Result<Option<PoolName>, PlanError> {
+    name.map(|name| name.parse().map_err(|error| wrong(format!("pool: {error}")))).transpose()
 }
 
 /// There is no such provider.
@@ -383,10 +389,16 @@ mod tests {
             r#"{"capabilities":"all"}"#,
             r#"{"runtime":"a b"}"#,
             r#"{"pids_limit":1}"#,
+            r#"{"pool":"a b"}"#,
+            r#"{"pool":5}"#,
             r#"{"env":{"A=B":"c"}}"#,
         ] {
             assert_eq!(planned(json).unwrap_err().code(), ErrorCode::BadRequest, "{json}");
         }
+        let spec = |json| planned(json).unwrap().spec;
+        assert_eq!(spec(r#"{"pool":""}"#).pool().as_str(), "docker");
+        let fast = spec(r#"{"pool":"fast","provider":"bubblewrap"}"#);
+        assert_eq!((fast.provider.as_str(), fast.pool().as_str()), ("bubblewrap", "fast"));
         assert_eq!(planned(r#"{"provider":"no such"}"#).unwrap_err().code(), ErrorCode::NotFound);
     }
 

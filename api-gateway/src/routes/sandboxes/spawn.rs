@@ -9,8 +9,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::SubsecRound;
 use events::{
-    Command, CommandId, EventId, ProviderName, SandboxId, SandboxPhase, SandboxRequested, SandboxSpec,
-    SandboxState, SecretMap, Term,
+    Command, CommandId, EventId, PoolName, ProviderName, SandboxId, SandboxPhase, SandboxRequested,
+    SandboxSpec, SandboxState, SecretMap, Term,
 };
 use transport::{Destination, Machine};
 
@@ -108,7 +108,7 @@ pub(crate) async fn run(
         let waited = wait(gateway, id).await;
         return repeat(gateway, waited.as_deref().unwrap_or(&state));
     }
-    await_provider(gateway, &plan.spec.provider).await?;
+    await_pool(gateway, &plan.spec.provider, &plan.spec.pool()).await?;
     if let Some(reason) = disk_low_of(gateway.view(), &plan.spec.provider) {
         return Err(ApiError::not_now(format!("{}: {}", reason.code, reason.message)));
     }
@@ -146,10 +146,10 @@ pub(crate) async fn run(
 /// How long a spawn waits for an executor to appear: about as long as one takes to be replaced.
 const PROVIDER_PATIENCE: Duration = Duration::from_secs(5);
 
-async fn await_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiError> {
+async fn await_pool(gateway: &Gateway, provider: &ProviderName, pool: &PoolName) -> Result<(), ApiError> {
     let asked = Instant::now();
     loop {
-        let checked = check_provider(gateway, provider);
+        let checked = check_pool(gateway, provider, pool);
         let known = gateway.config().sandboxes.known_providers.contains(provider);
         if checked.is_ok() || !known || asked.elapsed() >= PROVIDER_PATIENCE {
             return checked;
@@ -158,9 +158,14 @@ async fn await_provider(gateway: &Gateway, provider: &ProviderName) -> Result<()
     }
 }
 
-fn check_provider(gateway: &Gateway, provider: &ProviderName) -> Result<(), ApiError> {
-    if gateway.view().pool_is_served(provider) {
+fn check_pool(gateway: &Gateway, provider: &ProviderName, pool: &PoolName) -> Result<(), ApiError> {
+    if gateway.view().pool_is_served(provider, pool) {
         return Ok(());
+    }
+    let of_provider = gateway.view().pool_is_served(provider, &PoolName::from(provider));
+    if of_provider || *pool != PoolName::from(provider) {
+        let message = format!("no executor of the pool {pool} with provider {provider} takes sandboxes");
+        return Err(ApiError::unavailable(message));
     }
     if gateway.config().sandboxes.known_providers.contains(provider) {
         return Err(ApiError::unavailable(format!("no executor with provider {provider} takes sandboxes")));
@@ -228,10 +233,10 @@ async fn publish_request(
     let requested = SandboxRequested { spec: spec.clone(), expires_at, lifetime_ends_at, term: Some(term) };
     let redaction = gateway.redaction().with_secrets(env.of(&spec.secret_names));
     gateway.publish_redacted(&caller, Some(id), event, now, requested, &redaction).await?;
-    let provider = spec.provider.clone();
+    let pool = spec.pool();
     let create = Command::CreateSandbox { spec, env, expires_at, term: Some(term) };
     // If this process ends here, the reaper notices, and sends the same.
-    gateway.send(Destination::Pool(&provider), &caller, id, CommandId::of_create(id), create).await?;
+    gateway.send(Destination::Pool(&pool), &caller, id, CommandId::of_create(id), create).await?;
     tokio::spawn(async move {
         // Until the log counts it.
         gateway.view().wait(id, |_| true, COUNTED_IN).await;
@@ -252,9 +257,9 @@ async fn send_create(
     state: &SandboxState,
     env: SecretMap,
 ) -> Result<(), ApiError> {
-    let (spec, provider) = (state.spec.clone(), state.spec.provider.clone());
+    let (spec, pool) = (state.spec.clone(), state.spec.pool());
     let create = Command::CreateSandbox { spec, env, expires_at: state.expires_at, term: state.term };
-    gateway.send(Destination::Pool(&provider), caller, state.id, CommandId::of_create(state.id), create).await
+    gateway.send(Destination::Pool(&pool), caller, state.id, CommandId::of_create(state.id), create).await
 }
 
 async fn known(gateway: &Gateway, id: SandboxId) -> Result<Option<Arc<SandboxState>>, ApiError> {

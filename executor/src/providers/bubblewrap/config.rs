@@ -10,7 +10,7 @@ pub const BOX_USER: u32 = 1_990_000_000;
 /// What boxes are made of.
 #[derive(Debug, Clone)]
 pub struct BubblewrapConfig {
-    /// The name of the provider and of its pool.
+    /// The name of the provider.
     pub name: ProviderName,
     /// Holds a directory per box. No other installation may use it.
     pub data_dir: PathBuf,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use events::PoolName;
 use serde::{Deserialize, Serialize};
 
 use super::{BubblewrapConfig, BubblewrapProvider, BubblewrapSetupError, RootfsSource};
@@ -15,6 +16,8 @@ use crate::providers::registry::{self, SetupError, Site};
 pub struct Settings {
     /// None: on where `bwrap` and a root file system are.
     pub enabled: Option<bool>,
+    /// The pool that it serves; none: the one that is called as the provider.
+    pub pool: Option<PoolName>,
     /// The tar archive of the root file system that every image name stands for.
     pub rootfs: PathBuf,
     /// The image names that it has.
@@ -27,6 +30,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             enabled: None,
+            pool: None,
             rootfs: "/var/cache/stacyvm/base.tar".into(),
             images: ["alpine:latest", "python:3.12", "stacyvm/base:local"].map(str::to_owned).to_vec(),
             host_network: false,
@@ -37,6 +41,10 @@ impl Default for Settings {
 impl registry::Settings for Settings {
     fn enabled(&self) -> Option<bool> {
         self.enabled
+    }
+
+    fn pool(&self) -> Option<&PoolName> {
+        self.pool.as_ref()
     }
 
     fn is_here(&self) -> bool {

@@ -10,7 +10,7 @@ use super::{Name, NetworkException};
 /// How to reach an engine and what boxes are made of.
 #[derive(Debug, Clone)]
 pub struct DockerConfig {
-    /// The name of the provider and of its pool.
+    /// The name of the provider.
     pub name: ProviderName,
     /// The engine's unix socket.
     pub socket: PathBuf,

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 
-use events::ErrorChain;
+use events::{ErrorChain, PoolName};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::{DockerConfig, DockerProvider, Name, NetworkException, PullPolicy};
@@ -22,6 +22,8 @@ const MOST_SERVERS: usize = 3;
 pub struct Settings {
     /// None: on where the engine's socket is.
     pub enabled: Option<bool>,
+    /// The pool that it serves; none: the one that is called as the provider.
+    pub pool: Option<PoolName>,
     /// The engine's unix socket.
     pub socket: String,
     /// The runtimes that a sandbox may name, first the one of those that name none; empty: the engine's own.
@@ -48,6 +50,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             enabled: None,
+            pool: None,
             socket: "/var/run/docker.sock".to_owned(),
             runtimes: Vec::new(),
             seccomp_profile: "default".to_owned(),
@@ -71,6 +74,10 @@ impl Settings {
 impl registry::Settings for Settings {
     fn enabled(&self) -> Option<bool> {
         self.enabled
+    }
+
+    fn pool(&self) -> Option<&PoolName> {
+        self.pool.as_ref()
     }
 
     fn is_here(&self) -> bool {

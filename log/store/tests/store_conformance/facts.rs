@@ -167,7 +167,10 @@ pub async fn filters_select_exactly(subject: &Subject) {
         event(Some(1), requested(None)),
         event(Some(1), running()),
         event(Some(2), requested(None)),
-        event(None, NodeJoined { node: "n".parse().unwrap(), providers: vec![], capacity: 1 }),
+        event(
+            None,
+            NodeJoined { node: "n".parse().unwrap(), providers: vec![], pools: Vec::new(), capacity: 1 },
+        ),
     ];
     events.extend(short_exec(1, b"one"));
     events.extend(short_exec(2, b"two"));

@@ -47,6 +47,7 @@ pub fn requested(owner: Option<&str>) -> SandboxRequested {
             image: "alpine:latest".to_owned(),
             memory_mib: 512,
             cpu_millis: 1000,
+            pool: None,
             pids_limit: 256,
             network: Network::None,
             read_only_root: false,

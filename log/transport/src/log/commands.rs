@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{self, AckKind, ErrorCode};
-use events::{CommandEnvelope, NodeId, ProviderName, without_values};
+use events::{CommandEnvelope, NodeId, PoolName, without_values};
 use futures::StreamExt;
 
 use super::Log;
@@ -52,7 +52,7 @@ pub struct Delivery {
 
 impl Log {
     /// The commands that any executor of the pool may take.
-    pub fn pool_commands(&self, pool: &ProviderName) -> CommandConsumer {
+    pub fn pool_commands(&self, pool: &PoolName) -> CommandConsumer {
         CommandConsumer::new(self, format!("spawn-{pool}"), self.subjects().spawn(pool), ACK_WAIT)
     }
 

@@ -1,6 +1,6 @@
 //! Signs of life of executors, on core NATS: worth nothing a few seconds later, so never stored.
 
-use events::{NodeId, ProviderName};
+use events::{NodeId, PoolName, ProviderName};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,9 @@ pub struct Machine {
 pub struct ProviderHealth {
     /// Which one.
     pub name: ProviderName,
+    /// The pool that it serves; not said by older nodes, where it is called as the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PoolName>,
     /// Whether it works.
     pub healthy: bool,
     /// How long its last check took, in milliseconds.
@@ -52,6 +55,13 @@ pub struct ProviderHealth {
     /// What an operator should know: old versions with known holes, limits that do not take effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+impl ProviderHealth {
+    /// The pool that it serves.
+    pub fn pool(&self) -> PoolName {
+        self.pool.clone().unwrap_or_else(|| PoolName::from(&self.name))
+    }
 }
 
 /// The signs of life of all nodes.

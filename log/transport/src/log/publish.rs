@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use bytes::Bytes;
-use events::{CommandEnvelope, DecodeError, Event, Frame, NodeId, ProviderName, encode_batch};
+use events::{CommandEnvelope, DecodeError, Event, Frame, NodeId, PoolName, encode_batch};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -33,7 +33,7 @@ pub(super) const AGAIN: &str = "Stacyvm-Again";
 #[derive(Debug, Clone, Copy)]
 pub enum Destination<'a> {
     /// Whichever executor of the pool has room.
-    Pool(&'a ProviderName),
+    Pool(&'a PoolName),
     /// The executor that has the sandbox.
     Node(&'a NodeId),
 }
