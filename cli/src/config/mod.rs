@@ -18,9 +18,9 @@ use anyhow::bail;
 
 pub use flags::ServerArgs;
 
-#[cfg(test)]
-pub use schema::TenantImagesConfig;
 pub use schema::{AuthConfig, Config};
+#[cfg(test)]
+pub use schema::{KeyConfig, TenantImagesConfig};
 use tree::{Node, Origin, Problem};
 pub use values::GoDuration;
 

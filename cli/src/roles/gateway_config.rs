@@ -138,10 +138,33 @@ fn parse_hash(text: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::KeyConfig;
 
     #[test]
     fn a_limit_of_nothing_is_an_error_that_names_its_key() {
         let error = limit(GoDuration(Duration::ZERO), "server.stalled_client_limit").unwrap_err();
         assert!(error.to_string().starts_with("server.stalled_client_limit:"), "{error}");
+    }
+
+    #[test]
+    fn a_key_has_one_role() {
+        let auth = |admin, read_only| AuthConfig {
+            enabled: None,
+            api_key: None,
+            admin_api_key: None,
+            keys: vec![KeyConfig {
+                id: "k1".to_owned(),
+                tenant: "red".to_owned(),
+                sha256: "ab".repeat(32),
+                admin,
+                read_only,
+            }],
+        };
+        let role = |admin, read_only| keys(&auth(admin, read_only)).map(|keys| keys[0].role);
+        assert_eq!(role(false, false).unwrap(), Role::Member);
+        assert_eq!(role(false, true).unwrap(), Role::Reader);
+        assert_eq!(role(true, false).unwrap(), Role::DeploymentAdmin);
+        let both = role(true, true).unwrap_err().to_string();
+        assert!(both.contains("\"k1\" is either admin or read_only"), "{both}");
     }
 }
