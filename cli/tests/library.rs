@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use client::{
-    AttachInput, AttachRequest, AttachUpdate, Client, ClientError, Destroyed, EventStream, EventUpdate,
-    EventsQuery, ExecRequest, ExecStream, ExecUpdate, ExecsQuery, FeedEvent, Offsets, OutputStream,
-    SandboxState, SpawnRequest, TerminalSize, WriteOptions,
+    AdmissionReason, AttachInput, AttachRequest, AttachUpdate, AuditQuery, Client, ClientError,
+    DestroyReason, Destroyed, EventCategory, EventStream, EventUpdate, EventsQuery, ExecRequest, ExecStream,
+    ExecUpdate, ExecsQuery, FeedEvent, Offsets, OutputStream, ProbeAnswer, ReadOptions, ReplayQuery,
+    SandboxState, SpawnRequest, TemplateRequest, TerminalSize, WebhookRequest, WebhookState, WorkerState,
+    WriteOptions,
 };
 use support::serve::Serve;
 
@@ -175,6 +177,15 @@ async fn files_and_refusals_are_typed() {
     assert_eq!(names, ["data"]);
     let read = client.read_file(&sandbox, "/tmp/a b/data").await.unwrap().bytes().await.unwrap();
     assert!(read == contents);
+    let middle = ReadOptions { offset: 1_000_000, length: Some(70_000), version: None };
+    let part = client.read_file_part(&sandbox, "/tmp/a b/data", &middle).await.unwrap();
+    let version = part.version().map(str::to_owned);
+    assert_eq!((part.offset(), version.is_some()), (1_000_000, true));
+    assert!(part.bytes().await.unwrap() == contents[1_000_000..1_070_000]);
+    client.write_file(&sandbox, "/tmp/a b/data", "another file").await.unwrap();
+    let rest = ReadOptions { offset: 3, length: None, version };
+    let whole = client.read_file_part(&sandbox, "/tmp/a b/data", &rest).await.unwrap();
+    assert_eq!((whole.offset(), whole.bytes().await.unwrap().as_ref()), (0, &b"another file"[..]));
     client.write_file(&sandbox, "note", "hello").await.unwrap();
     let reply = client.run(&sandbox, &ExecRequest::argv(["cat", "/workspace/note"])).await.unwrap();
     assert_eq!((reply.stdout.as_str(), reply.exit_code), ("hello", 0));
@@ -195,6 +206,54 @@ async fn files_and_refusals_are_typed() {
     client.signal_exec(&exec, "KILL").await.unwrap();
     assert_eq!(read_to_end(&mut stream.unwrap()).await, Some(137));
     assert!(client.signal_exec(&exec, "9").await.unwrap_err().is_conflict());
+}
+
+#[tokio::test]
+async fn what_the_server_says_of_itself_and_keeps_is_read() {
+    let serve = Serve::start().await;
+    let client = library(&serve);
+    let sandbox = spawned(&client).await;
+    assert_eq!(client.health().await.unwrap().status, ProbeAnswer::Ok);
+    assert_eq!(client.live().await.unwrap().status, ProbeAnswer::Alive);
+    assert_eq!(client.ready().await.unwrap().status, ProbeAnswer::Ready);
+    assert_eq!(client.metrics().await.unwrap().sandboxes_live, 1);
+    assert!(client.prometheus().await.unwrap().contains("stacyvm_"));
+    let diagnostics = client.diagnostics().await.unwrap();
+    assert_eq!(diagnostics.workers.unwrap().items[0].status, WorkerState::Online);
+    assert!(client.providers().await.unwrap().iter().any(|provider| provider.name == "docker"));
+    assert_eq!(client.provider("docker").await.unwrap().sandbox_count, 1);
+    assert_eq!(client.quota_usage("ada").await.unwrap().active_sandboxes, 0);
+    let admission = client.admission(&SpawnRequest::image("alpine:latest")).await.unwrap();
+    assert_eq!((admission.allowed, admission.reason), (true, AdmissionReason::None.into()));
+
+    let request = TemplateRequest {
+        name: Some("small".to_owned()),
+        image: Some("alpine:latest".to_owned()),
+        env: Some([("A", "1")].into_iter().collect()),
+        ..TemplateRequest::default()
+    };
+    let template = client.save_template(&request).await.unwrap();
+    assert_eq!((template.env["A"].as_str(), template.version), ("1", 1));
+    assert_eq!(client.templates().await.unwrap(), [template]);
+    client.delete_template("small").await.unwrap();
+
+    let request = WebhookRequest { url: Some("https://a.example/".to_owned()), ..WebhookRequest::default() };
+    let webhook = client.create_webhook(&request).await.unwrap();
+    assert_eq!((&webhook.state, webhook.secret.is_some()), (&WebhookState::Active.into(), true));
+    client.delete_webhook(&webhook.id).await.unwrap();
+
+    client.run(&sandbox, &ExecRequest::shell("echo hello")).await.unwrap();
+    let timeline = client.timeline(&sandbox, None, None).await.unwrap();
+    assert_eq!(timeline.entries[0].category, EventCategory::Sandbox);
+    assert!(timeline.entries.iter().any(|entry| entry.category == EventCategory::Exec));
+    let page = client.audit(&AuditQuery { sandbox: Some(sandbox.clone()), ..AuditQuery::default() }).await;
+    assert_eq!(page.unwrap().events[0].r#type, "sandbox.requested");
+    let query = ReplayQuery { speed: Some("max".to_owned()), ..ReplayQuery::default() };
+    let mut replay = client.replay(&sandbox, &query).await.unwrap();
+    assert!(tokio::time::timeout(PATIENCE, replay.next()).await.unwrap().unwrap().is_some());
+    client.destroy(&sandbox).await.unwrap();
+    let ended = client.timeline(&sandbox, None, None).await.unwrap();
+    assert_eq!(ended.reason, Some(DestroyReason::User.into()));
 }
 
 async fn read_to_end(stream: &mut ExecStream) -> Option<i32> {
