@@ -73,9 +73,9 @@ pub async fn reaper(config: Config) -> anyhow::Result<()> {
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config, "reaper")).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
-    let (_feed, view) = stop::unless_stopped(&stop, follow(&log, store)).await?;
+    let feed = stop::unless_stopped(&stop, follow_feed(&log, store)).await?;
     tracing::info!("reaper ready");
-    Reaper::new(log, view, clock(), stop).run().await;
+    Reaper::new(log, &feed, clock(), stop).run().await;
     Ok(())
 }
 
@@ -248,16 +248,24 @@ pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Res
 /// The feed and the live view over it. NATS or the database may go away and come back while we start: waited for, like
 /// one that starts beside us.
 pub async fn follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {
-    let followed = (|| try_follow(log, Arc::clone(&store))).retry(BESIDE_US);
-    followed
-        .notify(|error, _| tracing::info!(error = %format!("{error:#}"), "waiting to follow the log"))
-        .await
+    let started = async || {
+        let feed = Feed::start(log, Arc::clone(&store)).await.context("cannot follow the log")?;
+        let view = View::start(log, &feed).await.context("cannot load the live view")?;
+        anyhow::Ok((feed, view))
+    };
+    let followed = (|| started()).retry(BESIDE_US);
+    followed.notify(still_waiting).await
 }
 
-async fn try_follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {
-    let feed = Feed::start(log, store).await.context("cannot follow the log")?;
-    let view = View::start(log, &feed).await.context("cannot load the live view")?;
-    Ok((feed, view))
+/// The feed alone.
+pub async fn follow_feed(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<Feed> {
+    let started = async || Feed::start(log, Arc::clone(&store)).await.context("cannot follow the log");
+    let followed = (|| started()).retry(BESIDE_US);
+    followed.notify(still_waiting).await
+}
+
+fn still_waiting(error: &anyhow::Error, _: Duration) {
+    tracing::info!(error = %format!("{error:#}"), "waiting to follow the log");
 }
 
 /// The socket of the gateway.

@@ -48,7 +48,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         })
     };
     let (feed, view) = stop::unless_stopped(&stop, roles::follow(&log, store.clone())).await?;
-    let reaper = Reaper::new(log.clone(), view.clone(), roles::clock(), stop.clone());
+    let reaper = Reaper::new(log.clone(), &feed, roles::clock(), stop.clone());
     // Whoever waits for an exec is answered before the executor lets go of it.
     let executor_stop = CancellationToken::new();
     let serving = async {

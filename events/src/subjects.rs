@@ -3,7 +3,8 @@
 //! Everything lives under one prefix, so that several deployments (and tests) can share a server:
 //! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY` (and, where an executor says it,
 //! `PREFIX.evt.@.NODE.TENANT.SANDBOX.CATEGORY`: no tenant has that name, and a server can tell who may say it), `PREFIX.feed`,
-//! `PREFIX.recorded`, `PREFIX.progress`, `PREFIX.offer.NODE`, `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`.
+//! `PREFIX.recorded`, `PREFIX.progress`, `PREFIX.offer.NODE`, `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`,
+//! `PREFIX.cursor.NAME`.
 
 use crate::{EventId, NodeId, PoolName, SandboxId, TenantId};
 
@@ -143,6 +144,21 @@ impl Subjects {
     /// How far execs are recorded, said by the recorder.
     pub fn progress(&self) -> String {
         format!("{}.progress", self.prefix)
+    }
+
+    /// The stream of cursors.
+    pub fn cursors_stream(&self) -> String {
+        format!("{}-CURSORS", self.prefix.to_uppercase())
+    }
+
+    /// All cursors.
+    pub fn cursors(&self) -> String {
+        format!("{}.cursor.*", self.prefix)
+    }
+
+    /// How far whoever acts under this name is.
+    pub fn cursor(&self, name: &str) -> String {
+        format!("{}.cursor.{name}", self.prefix)
     }
 
     /// The stream of leases.

@@ -1,7 +1,15 @@
-use chrono::{TimeDelta, TimeZone};
-use events::{DestroyReason, ManualClock, Network, NodeId, SandboxId, SandboxPhase, SandboxSpec, TenantId};
+use std::time::Duration;
 
-use super::*;
+use chrono::{DateTime, TimeDelta, TimeZone, Utc};
+use events::{
+    Actor, Command, CommandEnvelope, CommandId, DestroyReason, Event, EventData, EventId, ManualClock,
+    Network, NodeId, SandboxDestroyed, SandboxId, SandboxPhase, SandboxSpec, SandboxState,
+    SandboxTtlExtended, TenantId,
+};
+use reactor::{Next, Turns};
+
+use crate::asking::{again, never_ran};
+use crate::watched::{Ask, Done, Watched};
 
 fn at(seconds: i64) -> DateTime<Utc> {
     Utc.timestamp_opt(1_750_000_000 + seconds, 0).single().unwrap()
@@ -46,16 +54,74 @@ fn reason(command: &CommandEnvelope) -> DestroyReason {
     *reason
 }
 
-/// Looks at one sandbox.
-fn look(deadlines: &mut Deadlines, state: &SandboxState, clock: &ManualClock) -> Option<CommandEnvelope> {
-    let mut commands = deadlines.due(&[Arc::new(state.clone())], clock);
-    assert!(commands.len() <= 1);
-    commands.pop()
+/// A sandbox that is watched under a clock that stands still until it is told otherwise.
+struct Watching {
+    watched: Option<Watched>,
+    turns: Turns,
+    clock: ManualClock,
+}
+
+impl Watching {
+    fn from(state: SandboxState, now: DateTime<Utc>) -> Self {
+        let watched = (!state.is_terminal()).then(|| Watched::new(state));
+        Self { watched, turns: Turns::default(), clock: ManualClock::new(now) }
+    }
+
+    fn decide(&mut self) -> Next<Ask> {
+        let mut turn = self.turns.turn(&self.clock);
+        self.watched.as_mut().map_or(Next::Rest, |watched| watched.decide(&mut turn))
+    }
+
+    /// What is asked for now; `None`: nothing.
+    fn ask(&mut self) -> Option<Ask> {
+        match self.decide() {
+            Next::Act(ask) => Some(ask),
+            Next::Wait(_) | Next::Rest => None,
+        }
+    }
+
+    fn command(&mut self) -> Option<CommandEnvelope> {
+        match self.ask()? {
+            Ask::End(command, ..) | Ask::Again(command, _) => Some(*command),
+            Ask::NeverRan(..) => panic!("it is said of a running one that it never ran"),
+        }
+    }
+
+    /// Asks, and notes that it did.
+    fn do_it(&mut self) -> Ask {
+        let ask = self.ask().unwrap();
+        let done = match &ask {
+            Ask::End(_, _, asked) | Ask::NeverRan(_, asked) => Done::End(*asked),
+            Ask::Again(..) => Done::Again,
+        };
+        self.watched.as_mut().unwrap().done(done);
+        ask
+    }
+
+    fn apply(&mut self, data: impl Into<EventData>) {
+        let watched = self.watched.take().unwrap();
+        let event = Event {
+            id: EventId::new(),
+            tenant: TenantId::default_tenant(),
+            sandbox: Some(watched.state().id),
+            time: at(0),
+            actor: Actor::Reaper,
+            cause: None,
+            request_id: None,
+            traceparent: None,
+            data: data.into(),
+        };
+        self.watched = watched.apply(&event);
+    }
+
+    fn advance(&self, seconds: i64) {
+        self.clock.advance(TimeDelta::seconds(seconds));
+    }
 }
 
 /// What somebody who looks for the first time finds due at a moment.
 fn due(state: &SandboxState, now: DateTime<Utc>) -> Option<CommandEnvelope> {
-    look(&mut Deadlines::default(), state, &ManualClock::new(now))
+    Watching::from(state.clone(), now).command()
 }
 
 #[test]
@@ -87,36 +153,45 @@ fn all_reapers_ask_with_one_id_until_they_ask_again() {
 }
 
 #[test]
+fn what_was_asked_for_is_asked_for_again_only_after_a_while() {
+    let mut watching = Watching::from(running(at(60)), at(60));
+    let Ask::End(first, ..) = watching.do_it() else { panic!("it is to be ended") };
+    assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(5)));
+    watching.advance(3);
+    assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(2)));
+    watching.advance(2);
+    let Ask::End(second, ..) = watching.do_it() else { panic!("it is still there") };
+    assert_ne!(first.id, second.id);
+    assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(5)));
+    watching.apply(SandboxDestroyed { reason: DestroyReason::Ttl });
+    assert_eq!(watching.decide(), Next::Rest, "what is gone is forgotten");
+}
+
+#[test]
 fn a_clock_that_is_set_ends_nothing_early_and_keeps_nothing_late() {
     for jump in [TimeDelta::hours(2), TimeDelta::hours(-2)] {
-        let clock = ManualClock::new(at(0));
-        let mut deadlines = Deadlines::default();
-        let state = running(at(1200));
-        assert!(look(&mut deadlines, &state, &clock).is_none());
-        clock.jump(jump);
-        assert!(look(&mut deadlines, &state, &clock).is_none());
-        clock.advance(TimeDelta::seconds(1199));
-        assert!(look(&mut deadlines, &state, &clock).is_none());
-        clock.advance(TimeDelta::seconds(1));
-        assert_eq!(reason(&look(&mut deadlines, &state, &clock).unwrap()), DestroyReason::Ttl);
-        // What is gone is forgotten.
-        assert!(deadlines.due(&[], &clock).is_empty());
-        assert!(deadlines.0.is_empty());
+        let mut watching = Watching::from(running(at(1200)), at(0));
+        assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(1200)));
+        watching.clock.jump(jump);
+        assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(1200)));
+        watching.advance(1199);
+        assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(1)));
+        watching.advance(1);
+        assert_eq!(reason(&watching.command().unwrap()), DestroyReason::Ttl);
     }
 }
 
 #[test]
 fn an_extension_counts_from_when_it_is_seen() {
-    let clock = ManualClock::new(at(0));
-    let mut deadlines = Deadlines::default();
-    assert!(look(&mut deadlines, &running(at(60)), &clock).is_none());
-    clock.advance(TimeDelta::seconds(50));
-    let extended = running(at(110));
-    assert!(look(&mut deadlines, &extended, &clock).is_none());
-    clock.advance(TimeDelta::seconds(59));
-    assert!(look(&mut deadlines, &extended, &clock).is_none());
-    clock.advance(TimeDelta::seconds(1));
-    assert!(look(&mut deadlines, &extended, &clock).is_some());
+    let mut watching = Watching::from(running(at(60)), at(0));
+    assert!(watching.ask().is_none());
+    watching.advance(50);
+    watching.apply(SandboxTtlExtended { expires_at: at(110) });
+    assert!(watching.ask().is_none());
+    watching.advance(59);
+    assert!(watching.ask().is_none());
+    watching.advance(1);
+    assert!(watching.ask().is_some());
 }
 
 #[test]
@@ -133,25 +208,35 @@ fn requested() -> SandboxState {
 
 #[test]
 fn a_request_that_nobody_takes_is_sent_again_once() {
-    let clock = ManualClock::new(at(0));
-    let mut requests = Requests::default();
-    let (state, taken) = (Arc::new(requested()), Arc::new(running(at(300))));
-    let waiting = |requests: &mut Requests, state: &Arc<SandboxState>, clock: &ManualClock| {
-        requests.waiting(&[Arc::clone(state)], clock).len()
-    };
-    assert_eq!(waiting(&mut requests, &state, &clock), 0);
-    clock.advance(TimeDelta::seconds(4));
-    assert_eq!(waiting(&mut requests, &state, &clock), 0);
-    clock.advance(TimeDelta::seconds(1));
+    let mut watching = Watching::from(requested(), at(0));
+    assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(5)));
+    watching.advance(4);
+    assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(1)));
+    watching.advance(1);
     // Until it could be sent.
-    assert_eq!(waiting(&mut requests, &state, &clock), 1);
-    assert_eq!(waiting(&mut requests, &state, &clock), 1);
-    requests.sent(state.id);
-    clock.advance(TimeDelta::seconds(60));
-    assert_eq!(waiting(&mut requests, &state, &clock), 0);
-    // Nothing is kept of one that was taken.
-    assert_eq!(waiting(&mut requests, &taken, &clock), 0);
-    assert!(requests.0.is_empty());
+    assert!(matches!(watching.ask(), Some(Ask::Again(..))));
+    assert!(matches!(watching.do_it(), Ask::Again(..)));
+    assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(295)));
+    watching.advance(294);
+    assert!(watching.ask().is_none());
+    watching.advance(1);
+    assert!(matches!(watching.do_it(), Ask::NeverRan(..)), "nobody could be asked to end it");
+    // What is on its way to its end is not asked for again.
+    let Ask::End(..) = Watching::from(running(at(5)), at(5)).do_it() else { panic!("somebody has it") };
+}
+
+#[test]
+fn a_request_that_cannot_be_sent_again_waits_for_its_deadline() {
+    let mut state = requested();
+    state.spec.env_names.push("A".to_owned());
+    let mut watching = Watching::from(state, at(100));
+    assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(5)));
+    watching.advance(5);
+    for _ in 0..2 {
+        assert_eq!(watching.decide(), Next::Wait(Duration::from_secs(195)), "nobody knows whether it waits");
+    }
+    watching.advance(195);
+    assert!(matches!(watching.ask(), Some(Ask::NeverRan(..))));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use policy::AddressPolicy;
 use tokio_util::sync::CancellationToken;
 use transport::Log;
 
-use super::{clock, connect, master_key, open_store};
+use super::{clock, connect, follow_feed, master_key, open_store};
 use crate::config::Config;
 use crate::stop;
 
@@ -17,7 +17,7 @@ pub async fn webhooks(config: Config) -> anyhow::Result<()> {
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config, "webhooks")).await?;
     let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
-    let feed = Feed::start(&log, store).await.context("cannot follow the log")?;
+    let feed = stop::unless_stopped(&stop, follow_feed(&log, store)).await?;
     tracing::info!("webhooks ready");
     run_webhooks(&config, &log, &feed, stop).await
 }

@@ -11,7 +11,8 @@ mod view;
 mod webhooks;
 
 pub use feed::{
-    After, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded, RecorderTrouble, Topic,
+    After, EventReader, Feed, FeedError, FeedReader, LogReader, OutputItem, OutputReader, Recorded,
+    RecorderTrouble, Topic,
 };
 pub use held::Held;
 pub use links::{Link, Links};

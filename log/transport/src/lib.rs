@@ -18,9 +18,9 @@ pub use link::{
     LinkServer, LinkStream, LinkValue, SandboxStats, Taken,
 };
 pub use log::{
-    CommandConsumer, ConnectError, ConsumeError, Delivery, Destination, EventSource, ExecProgress, Heartbeat,
-    Heartbeats, Lease, ListenError, Log, Machine, NatsAccess, NatsConfig, PendingPublish, ProbeError,
-    ProbeFailure, ProgressNews, ProviderHealth, PublishError, SourceError, SourceMessage, StreamPlace,
-    TransportTrouble,
+    CommandConsumer, ConnectError, ConsumeError, CursorError, Delivery, Destination, EventSource,
+    ExecProgress, Heartbeat, Heartbeats, Lease, ListenError, Log, Machine, NatsAccess, NatsConfig,
+    PendingPublish, ProbeError, ProbeFailure, ProgressNews, ProviderHealth, PublishError, SourceError,
+    SourceMessage, StoredCursor, StreamPlace, TransportTrouble,
 };
 pub use query::{Answer, Asker, Query, QueryError, QueryRequests, SANDBOXES_A_PAGE, SandboxRecord};

@@ -5,6 +5,7 @@
 //! behind loses nothing: it reads on from the store until it has caught up. So what is shown live is what is recorded,
 //! and a slow reader costs a bounded amount of memory.
 
+mod event_reader;
 mod log_reader;
 mod output;
 mod reader;
@@ -18,6 +19,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use event_reader::EventReader;
 pub use log_reader::LogReader;
 pub use output::{OutputItem, OutputReader};
 pub use reader::{After, FeedError, FeedReader};
@@ -184,6 +186,11 @@ impl Feed {
     /// A reader of stored bytes: of what matches, after a position.
     pub fn log_reader(&self, filter: EventFilter, bodies: bool, after: Position) -> LogReader {
         LogReader::new(self.clone(), filter, bodies, after)
+    }
+
+    /// A reader of the events of these types (of all, if none is named), after a position.
+    pub fn event_reader(&self, types: &[&'static str], after: Position) -> EventReader {
+        EventReader::new(self.clone(), types, after)
     }
 
     /// A reader of the output of one exec, from these byte offsets on, and then of its end.
