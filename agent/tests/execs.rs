@@ -286,7 +286,7 @@ async fn a_dropped_connection_goes_on_at_its_offset() {
         match connection.next().await.unwrap().unwrap() {
             ExecEvent::Output { bytes, .. } => received.extend_from_slice(&bytes),
             ExecEvent::Exited(outcome) => break outcome,
-            ExecEvent::Superseded => panic!("superseded"),
+            other => panic!("{other:?}"),
         }
         if received.len() / 1_000_000 > drops {
             drops += 1;

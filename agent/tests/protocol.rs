@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use agent::client::{CallError, Client, ExecEvent};
 use agent::protocol::{
-    AttachRefusal, ExecEnd, ExecId, ExecOutcome, ExecRefusal, FilePart, FrameError, FrameReader, FrameWriter,
-    Hello, Input, KillCause, Left, MAX_FRAME, Message, PROTOCOL_VERSION, Reply, Request, StartExec, Started,
-    Stream, TerminalSize, decode, encode,
+    AttachRefusal, ClosedOutput, ExecEnd, ExecId, ExecOutcome, ExecRefusal, FilePart, FrameError,
+    FrameReader, FrameWriter, Hello, Input, KillCause, Left, MAX_FRAME, Message, OutputEnd, PROTOCOL_VERSION,
+    Reply, Request, StartExec, Started, Stream, TerminalSize, WriterId, decode, encode,
 };
 use bytes::{Bytes, BytesMut};
 
@@ -31,7 +31,7 @@ fn the_wire_form_is_frozen() {
     assert_eq!(PROTOCOL_VERSION, 2);
     let mut hello = BytesMut::new();
     Hello::ours().encode(PROTOCOL_VERSION, &mut hello).unwrap();
-    assert_eq!(shown(&hello), "0000000573766d4102 00000003010203".replace(' ', ""));
+    assert_eq!(shown(&hello), "0000000573766d4102 0000000301020f".replace(' ', ""));
     assert_eq!(hex(&Request::Ping), "0000000100");
     let start = StartExec {
         env: vec![("A".to_owned(), "b".to_owned())],
@@ -44,11 +44,22 @@ fn the_wire_form_is_frozen() {
         stderr_offset: 2,
         ..StartExec::new(ID, ["ls", "-l"])
     };
-    let expected = "00000031043031323334353637383961626364656602026c73022d6c0101410162 01012f 010175 011850 010180cab5ee01 01 01 02 00";
+    let expected = "00000032043031323334353637383961626364656602026c73022d6c0101410162 01012f 010175 011850 010180cab5ee01 01 01 02 00 00";
     assert_eq!(hex(&Request::StartExec(start.clone())), expected.replace(' ', ""));
     let secret = StartExec { secret_names: vec!["A".to_owned()], ..start };
-    let expected = expected.replace("00000031", "00000033").replace(" 02 00", " 02 010141");
+    let expected = expected.replace("00000032", "00000034").replace(" 02 00 00", " 02 010141 00");
     assert_eq!(hex(&Request::StartExec(secret)), expected.replace(' ', ""));
+    let lingers = StartExec { linger: Some(Duration::from_millis(100)), ..StartExec::new(ID, ["ls"]) };
+    let expected =
+        "00000023043031323334353637383961626364656601026c73 00 00 00 00 00 00 00 00 00 01 00 80c2d72f";
+    assert_eq!(hex(&Request::StartExec(lingers)), expected.replace(' ', ""));
+    let close = Request::CloseOutput { exec_id: ID, reason: OutputEnd::TooMany };
+    assert_eq!(hex(&close), "00000012183031323334353637383961626364656602");
+    let input = Request::OpenInput { exec_id: ID, writer: WriterId(ID.0) };
+    let id = "30313233343536373839616263646566";
+    assert_eq!(hex(&input), format!("0000002119{id}{id}"));
+    let closed = ClosedOutput { reason: OutputEnd::Sandbox, stdout_len: 300, stderr_len: 0 };
+    assert_eq!(hex(&Reply::OutputClosed(closed)), "00000005 12 04 ac02 00".replace(' ', ""));
     let secrets = Request::Secrets { exec_id: None, names: vec!["A".to_owned()] };
     assert_eq!(hex(&secrets), "00000005 17 00 010141".replace(' ', ""));
     let from = FilePart::From { offset: 1, limit: Some(300) };

@@ -420,6 +420,8 @@ pub(super) fn unexpected<E>(operation: &'static str, reply: &Reply) -> CallError
         Reply::Listed { .. } => "Listed",
         Reply::Connected => "Connected",
         Reply::Secrets(_) => "Secrets",
+        Reply::ExitedOpen(_) => "ExitedOpen",
+        Reply::OutputClosed(_) => "OutputClosed",
     };
     CallError::Violation { operation, detail: format!("{kind} out of place") }
 }

@@ -10,7 +10,8 @@ use super::CallError;
 use super::bounds::{Place, is_possible};
 use super::connect::{Call, Reader, SendError, Writer, bounded, reply, unexpected};
 use crate::protocol::{
-    AttachRefusal, ExecOutcome, Input, MAX_CHUNK, Refusal, Reply, STDIN_WINDOW, Started, Stream, TerminalSize,
+    AttachRefusal, ClosedOutput, ExecOutcome, Input, MAX_CHUNK, Refusal, Reply, STDIN_WINDOW, Started,
+    Stream, TerminalSize,
 };
 
 /// Attached to an exec. Dropping it leaves the exec running, its output kept by the agent.
@@ -42,6 +43,7 @@ impl ExecConnection {
             offsets,
             stdin: Arc::clone(&stdin),
             over: false,
+            open: false,
             _place: call.place,
         };
         let sending = Sending { writer: call.writer, stdin_sent: started.stdin_offset, broken: false };
@@ -68,6 +70,10 @@ pub enum ExecEvent {
     Output { stream: Stream, offset: u64, bytes: Bytes },
     /// The last event; both streams are complete.
     Exited(ExecOutcome),
+    /// It has ended, and something that it left running holds its output open: more output may follow, and `OutputClosed` does.
+    ExitedOpen(ExecOutcome),
+    /// The last event after `ExitedOpen`; both streams are complete.
+    OutputClosed(ClosedOutput),
     /// Somebody else attached; the last event.
     Superseded,
 }
@@ -79,6 +85,8 @@ pub struct ExecReader {
     offsets: [u64; 2],
     stdin: Arc<StdinWindow>,
     over: bool,
+    /// It has ended with its output open.
+    open: bool,
     _place: Place,
 }
 
@@ -116,7 +124,7 @@ impl ExecReader {
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
-                Reply::Exited(outcome) => {
+                Reply::Exited(outcome) if !self.open => {
                     if !is_possible(&outcome) {
                         return Err(self.violation("an end that no process has".to_owned()));
                     }
@@ -126,6 +134,25 @@ impl ExecReader {
                     self.over = true;
                     self.stdin.close();
                     return Ok(Some(ExecEvent::Exited(outcome)));
+                }
+                Reply::ExitedOpen(outcome) if !self.open => {
+                    if !is_possible(&outcome) {
+                        return Err(self.violation("an end that no process has".to_owned()));
+                    }
+                    // Whoever attaches later may be further on already.
+                    if outcome.stdout_len > self.offsets[0] || outcome.stderr_len > self.offsets[1] {
+                        return Err(self.violation("exit before the end of output".to_owned()));
+                    }
+                    self.open = true;
+                    self.stdin.close();
+                    return Ok(Some(ExecEvent::ExitedOpen(outcome)));
+                }
+                Reply::OutputClosed(closed) if self.open => {
+                    if [closed.stdout_len, closed.stderr_len] != self.offsets {
+                        return Err(self.violation("closed before the end of output".to_owned()));
+                    }
+                    self.over = true;
+                    return Ok(Some(ExecEvent::OutputClosed(closed)));
                 }
                 Reply::Superseded => {
                     self.over = true;

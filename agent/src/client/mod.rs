@@ -12,6 +12,7 @@ mod connections;
 mod error;
 mod exec;
 mod files;
+mod input;
 mod tunnel;
 
 pub use bounds::{PROMPT, STALL, TURN, WORK};
@@ -20,6 +21,7 @@ pub use connections::{Connections, Share};
 pub use error::CallError;
 pub use exec::{ExecConnection, ExecEvent, ExecReader, ExecWriter};
 pub use files::{FileDownload, FileUpload, Listed, Listing, WriteFile};
+pub use input::{InputConnection, InputEvent};
 pub use tunnel::Tunnel;
 
 use std::convert::Infallible;
@@ -30,8 +32,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::protocol::{
-    Attach, AttachRefusal, ExecId, ExecRefusal, ExecSummary, Hello, Reply, Request, StartExec, StartRefusal,
-    Stats, TerminalSize, TunnelRefusal,
+    Attach, AttachRefusal, ExecId, ExecRefusal, ExecSummary, Hello, OutputEnd, Reply, Request, StartExec,
+    StartRefusal, Stats, TerminalSize, TunnelRefusal, WriterId,
 };
 use bounds::Kind;
 use connect::{Acquaintance, Call};
@@ -180,6 +182,25 @@ impl Client {
             offset = next;
         }
         Ok(())
+    }
+
+    /// Closes the output of an exec that has ended with it open; the news of it comes as [`ExecEvent::OutputClosed`].
+    pub async fn close_output(
+        &self,
+        exec_id: ExecId,
+        reason: OutputEnd,
+    ) -> Result<(), CallError<ExecRefusal>> {
+        self.call("close output", &Request::CloseOutput { exec_id, reason }).await?.done().await
+    }
+
+    /// Opens a stream of input to an exec, or the same one again after it broke.
+    pub async fn open_input(
+        &self,
+        exec_id: ExecId,
+        writer: WriterId,
+    ) -> Result<InputConnection, CallError<ExecRefusal>> {
+        let call = self.long_call("open input", &Request::OpenInput { exec_id, writer }).await?;
+        InputConnection::begin(call).await
     }
 
     pub async fn close_stdin(&self, exec_id: ExecId) -> Result<(), CallError<ExecRefusal>> {

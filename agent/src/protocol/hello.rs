@@ -45,12 +45,21 @@ impl Features {
     pub const SECRETS: Self = Self(1 << 0);
     /// A file is read from its end.
     pub const READ_END: Self = Self(1 << 1);
+    /// The output of an exec can stay open for what it leaves running: the `linger` of a [`StartExec`](super::StartExec).
+    pub const OPEN_OUTPUT: Self = Self(1 << 2);
+    /// Input is a stream that can be taken up again: [`OpenInput`](super::Request::OpenInput).
+    pub const INPUT_STREAM: Self = Self(1 << 3);
 
     /// By the names that an operator reads.
-    const NAMES: [(Self, &'static str); 2] = [(Self::SECRETS, "secrets"), (Self::READ_END, "read_end")];
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::SECRETS, "secrets"),
+        (Self::READ_END, "read_end"),
+        (Self::OPEN_OUTPUT, "open_output"),
+        (Self::INPUT_STREAM, "input_stream"),
+    ];
 
     /// What this build can do.
-    pub const OURS: Self = Self::SECRETS.and(Self::READ_END);
+    pub const OURS: Self = Self::SECRETS.and(Self::READ_END).and(Self::OPEN_OUTPUT).and(Self::INPUT_STREAM);
     /// What agents of version 1 can do, which do not say.
     const OF_VERSION_1: Self = Self::SECRETS.and(Self::READ_END);
 

@@ -109,6 +109,10 @@ pub struct StartExec {
     pub stderr_offset: u64,
     /// Which variables of `env` are secrets. [`Secrets`](Request::Secrets) gives their values back as long as the exec is not spent.
     pub secret_names: Vec<String>,
+    /// The exec ends this long after its main process at the latest ([`MAX_LINGER`](super::MAX_LINGER) at most), whatever that has
+    /// left running. What is written from then on is output of this exec too: see [`Reply::ExitedOpen`]. Absent: the end waits until
+    /// all are quiet, and what is written after it is thrown away.
+    pub linger: Option<Duration>,
 }
 
 impl StartExec {
@@ -125,6 +129,7 @@ impl StartExec {
             stdout_offset: 0,
             stderr_offset: 0,
             secret_names: Vec::new(),
+            linger: None,
         }
     }
 }
@@ -229,6 +234,18 @@ pub enum Request {
         exec_id: Option<ExecId>,
         names: Vec<String>,
     },
+    /// Closes the output of an exec that has ended with it open. What holds it open goes on, and what it writes is thrown away.
+    CloseOutput {
+        exec_id: ExecId,
+        reason: OutputEnd,
+    },
+    /// Input of one writer, for as long as the connection lasts: the caller sends `Stdin`\*, `CloseStdin`. Each `StdinTaken` tells how many
+    /// bytes of this writer were taken so far, the first one before it has sent any: a writer whose connection broke opens another one
+    /// and goes on from there. The newest connection of a writer cuts off the one before.
+    OpenInput {
+        exec_id: ExecId,
+        writer: WriterId,
+    },
 }
 
 /// What of a file is read.
@@ -247,14 +264,19 @@ impl Request {
     /// What an agent must be able to do for this. Whoever has not said so is not asked.
     pub fn needs(&self) -> Features {
         match self {
-            Self::StartExec(start) if !start.secret_names.is_empty() => Features::SECRETS,
+            Self::StartExec(start) => {
+                let secrets = if start.secret_names.is_empty() { Features::NONE } else { Features::SECRETS };
+                let open = if start.linger.is_none() { Features::NONE } else { Features::OPEN_OUTPUT };
+                secrets.and(open)
+            }
+            Self::CloseOutput { .. } => Features::OPEN_OUTPUT,
+            Self::OpenInput { .. } => Features::INPUT_STREAM,
             Self::Secrets { .. } => Features::SECRETS,
             Self::ReadFile { part: FilePart::Last { .. }, .. } => Features::READ_END,
             Self::Ping
             | Self::Stats
             | Self::SetDeadline { .. }
             | Self::Shutdown { .. }
-            | Self::StartExec(_)
             | Self::AttachExec(_)
             | Self::SignalExec { .. }
             | Self::WriteStdin { .. }
@@ -343,6 +365,36 @@ pub enum Reply {
     },
     Connected,
     Secrets(SecretValues),
+    /// `Exited`, where something that it has left running holds its output open. More `Output` follows, and in the end `OutputClosed`.
+    ExitedOpen(ExecOutcome),
+    /// Nothing more comes after `ExitedOpen`.
+    OutputClosed(ClosedOutput),
+}
+
+/// Names somebody who writes to an exec's stdin; chosen by the caller, unique among the writers of the exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WriterId(pub [u8; 16]);
+
+/// Why the output of an exec that had ended is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputEnd {
+    /// Nobody holds it open any more.
+    Eof,
+    /// A client closed it.
+    Request,
+    /// More execs have left theirs open than are kept, and this was the oldest.
+    TooMany,
+    /// Whoever reads it wants no more of it.
+    Limit,
+    /// The sandbox ends.
+    Sandbox,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosedOutput {
+    pub reason: OutputEnd,
+    pub stdout_len: u64,
+    pub stderr_len: u64,
 }
 
 /// Values that no message shows when it is printed.
@@ -539,7 +591,7 @@ payload!(Request, version_1::Request:
     Self::KillExec { .. }, Self::ListExecs, Self::ReadFile { .. }, Self::WriteFile { .. }, Self::List { .. },
     Self::Stat { .. }, Self::Delete { .. }, Self::Move { .. }, Self::Chmod { .. }, Self::Glob { .. },
     Self::Mkdir { .. }, Self::OpenTcp { .. }, Self::SetEnvironment { .. },
-    Self::Secrets { .. },
+    Self::Secrets { .. }, Self::CloseOutput { .. }, Self::OpenInput { .. },
 );
 
 payload!(Input:
@@ -551,5 +603,5 @@ payload!(Reply, version_1::Reply:
     Self::Output { stream: _, offset: _, bytes } => bytes, Self::Chunk { bytes } => bytes;
     Self::Done, Self::Refused(_), Self::Stats(_), Self::Started(_), Self::StdinTaken { .. }, Self::Exited(_),
     Self::Superseded, Self::Execs(_), Self::File(_), Self::Written { .. }, Self::Entries(_), Self::Paths(_),
-    Self::Listed { .. }, Self::Connected, Self::Secrets(_),
+    Self::Listed { .. }, Self::Connected, Self::Secrets(_), Self::ExitedOpen(_), Self::OutputClosed(_),
 );

@@ -29,9 +29,11 @@
 //!
 //! | request | replies |
 //! |---|---|
-//! | `Ping`, `SetDeadline`, `Shutdown`, `SignalExec`, `WriteStdin`, `CloseStdin`, `ResizeExec`, `KillExec`, `SetEnvironment`, `Delete`, `Move`, `Chmod`, `Mkdir` | `Done` |
+//! | `Ping`, `SetDeadline`, `Shutdown`, `SignalExec`, `WriteStdin`, `CloseStdin`, `ResizeExec`, `KillExec`, `CloseOutput`, `SetEnvironment`, `Delete`, `Move`, `Chmod`, `Mkdir` | `Done` |
 //! | `Stats` | `Stats` |
 //! | `StartExec`, `AttachExec` | `Started`, then `Output`\*, then `Exited` or `Superseded` |
+//! | the same, of an exec with a `linger` | where its output stays open, `ExitedOpen`, `Output`\*, `OutputClosed` for `Exited` |
+//! | `OpenInput` | `StdinTaken`; the caller sends `Stdin`\*, `CloseStdin`; `StdinTaken`\*, and `Done` for `CloseStdin` |
 //! | `ListExecs` | `Execs`\*, `Done` |
 //! | `Secrets` | `Secrets` |
 //! | `ReadFile` | `File`, `Chunk`\*, `Done` |
@@ -55,7 +57,14 @@
 //! `Exited` comes after all output. When the main process has ended but something it left behind
 //! holds a stream open, the agent waits until the stream closes or has been quiet for 1 s, at most
 //! 10 s; later output of such leftovers is read and discarded, so that they do not block or die of
-//! it. Ended execs are remembered: unacked output until it is acked, the outcome for the last 4,096.
+//! it.
+//!
+//! An exec that was started with a `linger` ends sooner: so long after the main process at the latest. If something holds its
+//! output open by then, `ExitedOpen` is said, and what comes is kept and sent as before, until all have closed it, a caller
+//! closes it, the sandbox ends, or [`MAX_OPEN_OUTPUTS`] execs have left theirs open after it. Then `OutputClosed` says why, and
+//! what is still written is thrown away.
+//!
+//! Ended execs are remembered: unacked output until it is acked, the outcome for the last 4,096.
 //!
 //! Stdin is counted in bytes too. The agent takes what it has room for and says so with
 //! [`Reply::StdinTaken`]; the caller has at most [`STDIN_WINDOW`] bytes outstanding. A `WriteStdin`
@@ -69,6 +78,8 @@
 //! `/etc/hosts`, is written in place on `Commit`. Parent directories are created. Only regular files are
 //! opened, and opening one never waits.
 
+use std::time::Duration;
+
 mod frame;
 mod hello;
 mod message;
@@ -78,8 +89,9 @@ mod version_1;
 pub use frame::{FrameError, FrameReader, FrameWriter, decode, decode_as, encode, encode_as};
 pub use hello::{Features, Greeting, Hello, Offer, Versions};
 pub use message::{
-    Attach, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, FilePart, Input, KillCause, Left, Message,
-    Reply, Request, SecretValues, StartExec, Started, Stats, StatsSource, Stream, TerminalSize,
+    Attach, ClosedOutput, Entry, ExecEnd, ExecId, ExecOutcome, ExecSummary, FilePart, Input, KillCause, Left,
+    Message, OutputEnd, Reply, Request, SecretValues, StartExec, Started, Stats, StatsSource, Stream,
+    TerminalSize, WriterId,
 };
 pub use refusal::{
     AttachRefusal, ExecRefusal, FileErrorKind, FileRefusal, Refusal, StartErrorKind, StartRefusal,
@@ -99,6 +111,12 @@ pub const MAX_CHUNK: usize = 256 * 1024;
 
 /// Stdin bytes a caller may have outstanding on one attach stream.
 pub const STDIN_WINDOW: u64 = 256 * 1024;
+
+/// Execs of one sandbox whose output may be open after their end.
+pub const MAX_OPEN_OUTPUTS: usize = 32;
+
+/// Longest time that the end of an exec waits for what it has left running.
+pub const MAX_LINGER: Duration = Duration::from_secs(10);
 
 /// Longest path accepted, in bytes (`PATH_MAX`).
 pub const MAX_PATH: usize = 4096;

@@ -252,6 +252,7 @@ impl TryFrom<message::Request> for Request {
             Ours::OpenTcp { port } => Self::OpenTcp { port },
             Ours::SetEnvironment { env } => Self::SetEnvironment { env },
             Ours::Secrets { exec_id, names } => Self::Secrets { exec_id, names },
+            Ours::CloseOutput { .. } | Ours::OpenInput { .. } => return Err(FrameError::Malformed(UNKNOWN)),
             Ours::StartExec(mut start) => {
                 let secret_names = std::mem::take(&mut start.secret_names);
                 let start = start.into();
@@ -286,6 +287,7 @@ impl StartExec {
             stdout_offset,
             stderr_offset,
             secret_names,
+            linger: None,
         }
     }
 }
@@ -304,6 +306,7 @@ impl From<message::StartExec> for StartExec {
             stdout_offset,
             stderr_offset,
             secret_names: _,
+            linger: _,
         } = start;
         Self { exec_id, argv, env, cwd, user, tty, timeout, stdin, stdout_offset, stderr_offset }
     }
@@ -353,11 +356,15 @@ impl TryFrom<message::Reply> for Reply {
             Ours::Chunk { bytes } => Self::Chunk { bytes },
             Ours::Written { size } => Self::Written { size },
             Ours::Listed { truncated } => Self::Listed { truncated },
-            Ours::Exited(outcome) => Self::Exited(outcome.into()),
+            // Such a caller asks for no more after an end.
+            Ours::Exited(outcome) | Ours::ExitedOpen(outcome) => Self::Exited(outcome.into()),
+            Ours::OutputClosed(_) => return Err(FrameError::Malformed(UNKNOWN)),
             Ours::Execs(execs) => Self::Execs(execs.into_iter().map(Into::into).collect()),
         })
     }
 }
+
+const UNKNOWN: &str = "version 1 has no such message";
 
 /// Before it was said how a process left, it was killed.
 const UNSAID: Left = Left::Signal(9);

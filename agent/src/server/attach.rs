@@ -1,7 +1,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use agent::protocol::{AttachRefusal, ExecOutcome, FrameError, Input, Refusal, Reply, Started, Stream};
+use agent::protocol::{AttachRefusal, FrameError, Input, Refusal, Reply, Started, Stream};
 use rustix::process::Signal;
 
 use super::exec::{Exec, Next};
@@ -74,7 +74,13 @@ async fn serve_spent(
         Started { pid: summary.pid, age: summary.age, stdin_offset: summary.stdin_offset, fresh: false };
     writer.send(&Reply::Started(started)).await?;
     if let Some(outcome) = summary.outcome {
-        writer.send(&Reply::Exited(outcome)).await?;
+        match spent.closed() {
+            None => writer.send(&Reply::Exited(outcome)).await?,
+            Some(closed) => {
+                writer.send(&Reply::ExitedOpen(outcome)).await?;
+                writer.send(&Reply::OutputClosed(closed)).await?;
+            }
+        }
     }
     writer.flush().await?;
     while reader.receive::<Input>().await?.is_some() {}
@@ -95,7 +101,7 @@ async fn talk(
 ) -> Result<(), FrameError> {
     let mut first = Stream::Stdout;
     let mut stdin_told = exec.stdin.accepted();
-    let mut end_told: Option<ExecOutcome> = None;
+    let (mut end_told, mut close_told) = (false, false);
     loop {
         let changed = exec.changed();
         let (taken, accepted) = (exec.stdin.taken(), exec.stdin.accepted());
@@ -103,7 +109,7 @@ async fn talk(
             stdin_told = taken;
             writer.send(&Reply::StdinTaken { offset: taken }).await?;
         }
-        match exec.next(generation, &mut cursors, first) {
+        match exec.next(generation, &mut cursors, first, end_told) {
             Next::Output { stream, offset, bytes } => {
                 // Neither stream waits for the other to be quiet.
                 first = match stream {
@@ -113,13 +119,22 @@ async fn talk(
                 writer.send(&Reply::Output { stream, offset, bytes }).await?;
                 exec.notify_sent();
             }
-            Next::Exited(outcome) if end_told.is_none() => {
-                end_told = Some(outcome);
-                writer.send(&Reply::Exited(outcome)).await?;
+            Next::Exited { outcome, open } => {
+                end_told = true;
+                let end = if open { Reply::ExitedOpen(outcome) } else { Reply::Exited(outcome) };
+                writer.send(&end).await?;
+                writer.flush().await?;
+                if !open {
+                    exec.set_heard();
+                }
+            }
+            Next::Closed(closed) if !close_told => {
+                close_told = true;
+                writer.send(&Reply::OutputClosed(closed)).await?;
                 writer.flush().await?;
                 exec.set_heard();
             }
-            Next::Exited(_) | Next::Nothing => {
+            Next::Closed(_) | Next::Nothing => {
                 writer.flush().await?;
                 changed.await;
             }

@@ -3,7 +3,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use agent::protocol::{
-    AttachRefusal, ExecEnd, ExecId, ExecOutcome, ExecSummary, KillCause, Left, MAX_CHUNK, Stream,
+    AttachRefusal, ClosedOutput, ExecEnd, ExecId, ExecOutcome, ExecSummary, KillCause, Left, MAX_CHUNK,
+    OutputEnd, Stream,
 };
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -35,8 +36,12 @@ pub struct Exec {
     /// Something for the readers of output: bytes were acked or sent.
     room: Notify,
     exited: Notify,
-    /// Whether the outcome reached a caller.
+    /// Somebody closed the output that it had left open.
+    closing: Notify,
+    /// Whether the last word about it reached a caller.
     heard: Cell<bool>,
+    /// How long its end waits for what it left running, where that is read on from then on. Otherwise it is thrown away.
+    pub linger: Option<Duration>,
     /// For whoever takes it over and masks them.
     secrets: RefCell<Vec<String>>,
 }
@@ -52,6 +57,10 @@ struct State {
     killed: Option<KillCause>,
     exit: Option<Exit>,
     outcome: Option<ExecOutcome>,
+    /// It has ended, and its output is still read.
+    open: bool,
+    /// Why it is not any more.
+    closed: Option<OutputEnd>,
 }
 
 #[derive(Clone, Copy)]
@@ -70,7 +79,12 @@ pub enum Next {
         offset: u64,
         bytes: Bytes,
     },
-    Exited(ExecOutcome),
+    Exited {
+        outcome: ExecOutcome,
+        /// More output follows, or followed.
+        open: bool,
+    },
+    Closed(ClosedOutput),
     Nothing,
     Superseded,
     /// The spool file could not be read: the connection ends, the bytes stay for another try.
@@ -97,11 +111,15 @@ impl Exec {
                 killed: None,
                 exit: None,
                 outcome: None,
+                open: false,
+                closed: None,
             }),
             changed: Notify::new(),
             room: Notify::new(),
             exited: Notify::new(),
+            closing: Notify::new(),
             heard: Cell::new(false),
+            linger: None,
             secrets: RefCell::default(),
         }
     }
@@ -143,8 +161,8 @@ impl Exec {
         self.changed.notify_waiters();
     }
 
-    /// The next word for the caller of `generation`, who has everything below `cursors`.
-    pub fn next(&self, generation: u64, cursors: &mut [u64; 2], first: Stream) -> Next {
+    /// The next word for the caller of `generation`, who has everything below `cursors` and knows of the end if `end_told`.
+    pub fn next(&self, generation: u64, cursors: &mut [u64; 2], first: Stream, end_told: bool) -> Next {
         let mut state = self.state.borrow_mut();
         if state.generation != generation {
             return Next::Superseded;
@@ -158,7 +176,16 @@ impl Exec {
             let spool = &state.spools[index];
             // Acks beyond what was sent are the caller's own loss.
             let offset = cursors[index].max(spool.base());
-            match spool.read(offset, MAX_CHUNK) {
+            // What was written after the end comes after the news of it.
+            let most = match state.outcome.filter(|_| !end_told) {
+                Some(outcome) => length_of(&outcome, stream).saturating_sub(offset),
+                None => u64::MAX,
+            };
+            let most = usize::try_from(most).unwrap_or(usize::MAX).min(MAX_CHUNK);
+            if most == 0 {
+                continue;
+            }
+            match spool.read(offset, most) {
                 Ok(Some(bytes)) => {
                     cursors[index] = offset + bytes.len() as u64;
                     state.sent[index] = cursors[index];
@@ -168,7 +195,16 @@ impl Exec {
                 Err(_) => return Next::Unreadable,
             }
         }
-        state.outcome.map_or(Next::Nothing, Next::Exited)
+        match (state.outcome, state.closed) {
+            (Some(outcome), closed) if !end_told => {
+                Next::Exited { outcome, open: state.open || closed.is_some() }
+            }
+            (Some(_), Some(reason)) => {
+                let [stdout_len, stderr_len] = [state.spools[0].end(), state.spools[1].end()];
+                Next::Closed(ClosedOutput { reason, stdout_len, stderr_len })
+            }
+            (Some(_) | None, _) => Next::Nothing,
+        }
     }
 
     /// After a chunk went out.
@@ -262,10 +298,11 @@ impl Exec {
         self.state.borrow_mut().killed.get_or_insert(cause);
     }
 
-    /// All output was read: the outcome is final.
-    pub fn finish(&self) {
+    /// The outcome is final. All output was read, or it is `open`: something holds it, and what that writes still belongs to the exec.
+    pub fn finish(&self, open: bool) {
         let mut state = self.state.borrow_mut();
         let Some(exit) = state.exit else { return };
+        state.open = open;
         state.outcome = Some(ExecOutcome {
             end: exit.end,
             stdout_len: state.spools[0].end(),
@@ -279,6 +316,39 @@ impl Exec {
         self.changed.notify_waiters();
     }
 
+    /// Closes the output that was open; the first reason counts. False where it was not open.
+    pub fn close_output(&self, reason: OutputEnd) -> bool {
+        let mut state = self.state.borrow_mut();
+        if !std::mem::replace(&mut state.open, false) {
+            return false;
+        }
+        state.closed = Some(reason);
+        drop(state);
+        self.closing.notify_waiters();
+        self.changed.notify_waiters();
+        true
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.state.borrow().open
+    }
+
+    /// Why the output was closed that had been open.
+    pub fn closed(&self) -> Option<OutputEnd> {
+        self.state.borrow().closed
+    }
+
+    /// Waits until somebody closes the output that is open.
+    pub async fn output_closed(&self) {
+        loop {
+            let closing = self.closing.notified();
+            if !self.is_open() {
+                return;
+            }
+            closing.await;
+        }
+    }
+
     pub fn is_finished(&self) -> bool {
         self.state.borrow().outcome.is_some()
     }
@@ -286,7 +356,7 @@ impl Exec {
     /// Ended, and nothing left that somebody might still want to read.
     pub fn is_spent(&self) -> bool {
         let state = self.state.borrow();
-        state.outcome.is_some() && state.spools.iter().all(Spool::is_empty)
+        state.outcome.is_some() && !state.open && state.spools.iter().all(Spool::is_empty)
     }
 
     pub fn keep_secrets(&self, values: Vec<String>) {
@@ -326,6 +396,13 @@ pub fn left(status: i32) -> Left {
         Left::Signal(libc::WTERMSIG(status))
     } else {
         Left::Code(libc::WEXITSTATUS(status))
+    }
+}
+
+fn length_of(outcome: &ExecOutcome, stream: Stream) -> u64 {
+    match stream {
+        Stream::Stdout => outcome.stdout_len,
+        Stream::Stderr => outcome.stderr_len,
     }
 }
 

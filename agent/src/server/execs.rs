@@ -3,7 +3,9 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use agent::protocol::{ExecId, ExecRefusal, ExecSummary, KillCause};
+use agent::protocol::{
+    ClosedOutput, ExecId, ExecRefusal, ExecSummary, KillCause, MAX_OPEN_OUTPUTS, OutputEnd,
+};
 
 use super::clock;
 use super::exec::{Exec, left};
@@ -36,6 +38,8 @@ struct Table {
     spent: HashMap<ExecId, Spent>,
     /// The remembered ones, oldest first.
     order: VecDeque<ExecId>,
+    /// Those that have ended with their output open, the oldest first.
+    open: VecDeque<Rc<Exec>>,
 }
 
 /// What is remembered of an exec when nothing is left to read of it.
@@ -44,11 +48,18 @@ pub struct Spent {
     /// Its age is filled in when asked.
     summary: ExecSummary,
     began: Duration,
+    /// Why its output was closed, where that was open after its end.
+    closed: Option<OutputEnd>,
 }
 
 impl Spent {
     pub fn summary(&self) -> ExecSummary {
         ExecSummary { age: clock::since(self.began), ..self.summary }
+    }
+
+    pub fn closed(&self) -> Option<ClosedOutput> {
+        let [stdout_len, stderr_len] = self.summary.produced;
+        self.closed.map(|reason| ClosedOutput { reason, stdout_len, stderr_len })
     }
 }
 
@@ -104,13 +115,31 @@ impl Execs {
         if table.held.remove(&exec.id).is_none() {
             return;
         }
-        table.spent.insert(exec.id, Spent { summary: exec.summary(), began: exec.began });
+        table
+            .spent
+            .insert(exec.id, Spent { summary: exec.summary(), began: exec.began, closed: exec.closed() });
         table.order.push_back(exec.id);
         while table.order.len() > REMEMBERED {
             if let Some(oldest) = table.order.pop_front() {
                 table.spent.remove(&oldest);
             }
         }
+    }
+
+    /// One more has ended with its output open. Where that makes too many, the oldest is closed.
+    pub fn note_open(&self, exec: &Rc<Exec>) {
+        let mut table = self.table.borrow_mut();
+        table.open.push_back(Rc::clone(exec));
+        let oldest = if table.open.len() > MAX_OPEN_OUTPUTS { table.open.pop_front() } else { None };
+        drop(table);
+        if let Some(oldest) = oldest {
+            oldest.close_output(OutputEnd::TooMany);
+        }
+    }
+
+    /// The output is closed of an exec that had left it open.
+    pub fn note_closed(&self, exec: &Rc<Exec>) {
+        self.table.borrow_mut().open.retain(|open| !Rc::ptr_eq(open, exec));
     }
 
     pub fn summaries(&self) -> Vec<ExecSummary> {

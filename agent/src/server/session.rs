@@ -2,8 +2,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agent::protocol::{
-    Attach, AttachRefusal, ExecRefusal, FrameError, FrameReader, FrameWriter, Hello, KillCause,
-    PROTOCOL_VERSION, Refusal, Reply, Request, SecretValues, StartExec, StartRefusal,
+    Attach, AttachRefusal, ExecId, ExecRefusal, FrameError, FrameReader, FrameWriter, Hello, Input,
+    KillCause, PROTOCOL_VERSION, Refusal, Reply, Request, SecretValues, StartExec, StartRefusal, WriterId,
 };
 use rustix::process::Signal;
 use tokio::net::UnixStream;
@@ -73,6 +73,14 @@ async fn answer(
             agent.complete_environment(&mut start.env);
             return start_exec(agent, &start, secrets, &mut reader, &mut writer).await;
         }
+        Request::OpenInput { exec_id, writer: id } => {
+            return input(agent, exec_id, id, &mut reader, &mut writer).await;
+        }
+        Request::CloseOutput { exec_id, reason } => done(match agent.execs.find(exec_id) {
+            Some(Known::Held(exec)) if exec.close_output(reason) => Ok(()),
+            Some(Known::Held(_) | Known::Spent(_)) => Err(ExecRefusal::Ended),
+            None => Err(ExecRefusal::UnknownExec(exec_id)),
+        }),
         Request::Secrets { exec_id: Some(exec_id), names: _ } => match agent.execs.find(exec_id) {
             Some(Known::Held(exec)) => Reply::Secrets(SecretValues(exec.secrets())),
             Some(Known::Spent(_)) => Reply::Refused(ExecRefusal::Ended.into()),
@@ -205,6 +213,57 @@ async fn start_exec(
     // A fresh exec has no output yet; whatever offset the caller hoped to go on at means nothing.
     let offsets = if fresh { [0; 2] } else { offsets };
     attach::serve(agent, known, offsets, fresh, reader, writer).await
+}
+
+/// Takes what one writer sends, until it closes the connection. A process that does not read makes it wait.
+async fn input(
+    agent: &Agent,
+    exec_id: ExecId,
+    id: WriterId,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<(), FrameError> {
+    let exec = match agent.execs.live(exec_id) {
+        Ok(exec) => exec,
+        Err(refusal) => {
+            writer.send(&Reply::Refused(refusal.into())).await?;
+            return writer.flush().await;
+        }
+    };
+    let (opening, taken) = exec.stdin.open(id);
+    writer.send(&Reply::StdinTaken { offset: taken }).await?;
+    writer.flush().await?;
+    while let Some(input) = reader.receive::<Input>().await? {
+        let reply = match input {
+            Input::Stdin { bytes } if bytes.is_empty() => continue,
+            Input::Stdin { bytes } => match exec.stdin.write_as(opening, bytes).await {
+                Ok(Some(offset)) => {
+                    exec.notify_changed();
+                    Reply::StdinTaken { offset }
+                }
+                Ok(None) => return Ok(()),
+                Err(refusal) => Reply::Refused(refusal.into()),
+            },
+            Input::CloseStdin => {
+                exec.stdin.close();
+                Reply::Done
+            }
+            Input::Ack { .. }
+            | Input::Resize { .. }
+            | Input::Signal { .. }
+            | Input::Chunk { .. }
+            | Input::Commit => return Err(FrameError::Malformed("no input")),
+        };
+        writer.send(&reply).await?;
+        // Of many pieces that have come at once the last is acknowledged for all.
+        if !reader.has_next() {
+            writer.flush().await?;
+        }
+        if let Reply::Refused(_) = reply {
+            return writer.flush().await;
+        }
+    }
+    Ok(())
 }
 
 async fn attach_exec(

@@ -3,12 +3,15 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::watch::Watched;
-use agent::protocol::{ExecRefusal, STDIN_WINDOW};
+use agent::protocol::{ExecRefusal, STDIN_WINDOW, WriterId};
 use bytes::{Buf, Bytes};
 use tokio::sync::Notify;
 
 /// Ends input on a terminal in its usual mode, as ^D does.
 const END_OF_TRANSMISSION: &[u8] = &[4];
+
+/// Writers of one exec that are remembered. One that was forgotten, because so many others came after it, cannot go on.
+const WRITERS: usize = 256;
 
 /// Bytes on their way to a process's stdin.
 pub struct Stdin {
@@ -28,6 +31,25 @@ struct State {
     closing: bool,
     /// Nothing reads any more; what still comes is dropped, as a process that has closed its stdin would.
     ended: bool,
+    /// Who writes, the one that came last at the end.
+    writers: VecDeque<Writer>,
+    /// Counts openings.
+    openings: u64,
+}
+
+struct Writer {
+    id: WriterId,
+    /// Which opening of it is the newest; only that one has a say.
+    opening: u64,
+    /// Bytes of it that were queued.
+    taken: u64,
+}
+
+/// One connection of a writer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    id: WriterId,
+    number: u64,
 }
 
 /// Where stdin goes.
@@ -38,7 +60,15 @@ pub enum Sink {
 
 impl Stdin {
     pub fn new(open: bool) -> Self {
-        let state = State { queue: VecDeque::new(), accepted: 0, taken: 0, closing: !open, ended: !open };
+        let state = State {
+            queue: VecDeque::new(),
+            accepted: 0,
+            taken: 0,
+            closing: !open,
+            ended: !open,
+            writers: VecDeque::new(),
+            openings: 0,
+        };
         Self { state: RefCell::new(state), filled: Notify::new(), drained: Notify::new() }
     }
 
@@ -92,6 +122,48 @@ impl Stdin {
                     state.queue.push_back(bytes);
                     self.filled.notify_one();
                     return Ok(());
+                }
+            }
+            drained.await;
+        }
+    }
+
+    /// A writer comes, or comes again: then the connection that it had before has no say any more. Tells how much of it was taken.
+    pub fn open(&self, id: WriterId) -> (Opening, u64) {
+        let mut state = self.state.borrow_mut();
+        state.openings += 1;
+        let number = state.openings;
+        let known = state.writers.iter().position(|writer| writer.id == id);
+        let taken = known.and_then(|at| state.writers.remove(at)).map_or(0, |writer| writer.taken);
+        state.writers.push_back(Writer { id, opening: number, taken });
+        if state.writers.len() > WRITERS {
+            state.writers.pop_front();
+        }
+        drop(state);
+        self.drained.notify_waiters();
+        (Opening { id, number }, taken)
+    }
+
+    /// Waits for room and queues bytes of a writer. Tells how much of it was taken; nothing where a newer connection of it has come.
+    pub async fn write_as(&self, opening: Opening, bytes: Bytes) -> Result<Option<u64>, ExecRefusal> {
+        loop {
+            let drained = self.drained.notified();
+            {
+                let mut state = self.state.borrow_mut();
+                let State { queue, accepted, taken, closing, writers, .. } = &mut *state;
+                let writer = writers.iter_mut().find(|writer| writer.id == opening.id);
+                let Some(writer) = writer.filter(|writer| writer.opening == opening.number) else {
+                    return Ok(None);
+                };
+                if *closing {
+                    return Err(ExecRefusal::StdinClosed);
+                }
+                if *accepted - *taken < STDIN_WINDOW {
+                    *accepted += bytes.len() as u64;
+                    writer.taken += bytes.len() as u64;
+                    queue.push_back(bytes);
+                    self.filled.notify_one();
+                    return Ok(Some(writer.taken));
                 }
             }
             drained.await;

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use agent::protocol::{MAX_CHUNK, StartErrorKind, StartExec, StartRefusal, Stream};
+use agent::protocol::{MAX_CHUNK, MAX_LINGER, OutputEnd, StartErrorKind, StartExec, StartRefusal, Stream};
 use futures::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,7 +17,8 @@ use super::spool::Limits;
 use super::stdin::Stdin;
 use super::{Agent, kill};
 
-/// After the main process ended: how long a stream that something still holds open must be quiet.
+/// After the main process of an exec ended that was started without a word about that: how long a stream that something still
+/// holds open must be quiet.
 const QUIET: Duration = Duration::from_secs(1);
 /// And how long to wait for that at most.
 const LINGER: Duration = Duration::from_secs(10);
@@ -46,6 +47,7 @@ pub fn start(
         Ok(Spawned { pid, mark, stdin, outputs, terminal }) => {
             let mut exec = Exec::new(start.exec_id, pid, limits, Stdin::new(stdin.is_some()), terminal);
             (exec.began, exec.mark, exec.oom_kills) = (began, mark, oom_kills);
+            exec.linger = start.linger.map(|linger| linger.min(MAX_LINGER));
             let exec = Rc::new(exec);
             agent.execs.insert(&exec);
             if let Some(sink) = stdin {
@@ -64,7 +66,7 @@ pub fn start(
             exec.push_output(stream, message.as_bytes(), &agent.options.run_dir);
             let reaped = Reaped { pid: 0, status: code << 8, cpu_time: Duration::ZERO, max_rss_bytes: 0 };
             exec.set_exit(&reaped, false);
-            exec.finish();
+            exec.finish(false);
             Ok(exec)
         }
         Err(SpawnError::Refused(refusal)) => Err(refusal),
@@ -112,28 +114,70 @@ async fn supervise(
     {
         eprintln!("stacyvm-agent: the processes of an exec could not all be ended");
     }
-    exec.finish();
+    let open: Vec<_> =
+        outputs.iter().zip(leftovers).filter(|(_, leftover)| *leftover).map(|(output, _)| output).collect();
+    let stays_open = exec.linger.is_some() && !open.is_empty();
+    exec.finish(stays_open);
+    if stays_open {
+        agent.execs.note_open(&exec);
+        tokio::select! {
+            _ = join_all(open.iter().map(|(stream, output)| keep(&agent, &exec, *stream, output))) => {
+                let ending = agent.ending.is_requested();
+                exec.close_output(if ending { OutputEnd::Sandbox } else { OutputEnd::Eof });
+            }
+            () = exec.output_closed() => {}
+        }
+        agent.execs.note_closed(&exec);
+    }
     agent.execs.retire_if_spent(&exec);
     drop(exec);
-    let open = outputs.iter().zip(leftovers).filter(|(_, leftover)| *leftover);
-    join_all(open.map(|((_, output), _)| discard(&agent, output))).await;
+    join_all(open.iter().map(|(_, output)| discard(&agent, output))).await;
+}
+
+/// Moves what is written after the end of an exec into its spool, until nobody holds the stream any more.
+async fn keep(agent: &Agent, exec: &Exec, stream: Stream, output: &Output) {
+    loop {
+        exec.wait_for_room(stream).await;
+        readable(output).await;
+        match read_some(agent, exec, (stream, output), MAX_CHUNK) {
+            Ok(0) => return,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // A terminal whose last process has gone.
+            Err(_) => return,
+        }
+    }
+}
+
+fn read_some(
+    agent: &Agent,
+    exec: &Exec,
+    (stream, output): (Stream, &Output),
+    most: usize,
+) -> io::Result<usize> {
+    agent.with_scratch(|scratch| {
+        let count = try_read(output, &mut scratch[..most])?;
+        exec.push_output(stream, &scratch[..count], &agent.options.run_dir);
+        Ok(count)
+    })
 }
 
 /// Moves a stream's output into the spool until it ends. True if it was left open: the main process has
 /// ended, and who still holds the stream has been quiet.
 async fn pump(agent: &Agent, exec: &Exec, stream: Stream, output: &Output) -> bool {
+    let (quiet, longest) = exec.linger.map_or((QUIET, LINGER), |linger| (linger, linger));
     // Set when time is up: what is in the pipe by then was written in time.
     let mut left = None;
     loop {
         exec.wait_for_room(stream).await;
         if let Some(exited_at) = exec.exited_at() {
-            let over_at = exited_at + LINGER;
+            let over_at = exited_at + longest;
             if Instant::now() >= over_at {
                 if *left.get_or_insert_with(|| pending_bytes(output)) == 0 {
                     return true;
                 }
             } else {
-                let quiet_at = Instant::now() + QUIET;
+                let quiet_at = Instant::now() + quiet;
                 if timeout_at(quiet_at.min(over_at), readable(output)).await.is_err() {
                     if quiet_at < over_at {
                         return true;
@@ -148,12 +192,7 @@ async fn pump(agent: &Agent, exec: &Exec, stream: Stream, output: &Output) -> bo
             }
         }
         let most = left.unwrap_or(usize::MAX).min(MAX_CHUNK);
-        let read = agent.with_scratch(|scratch| {
-            let count = try_read(output, &mut scratch[..most])?;
-            exec.push_output(stream, &scratch[..count], &agent.options.run_dir);
-            Ok::<_, io::Error>(count)
-        });
-        match read {
+        match read_some(agent, exec, (stream, output), most) {
             Ok(0) => return false,
             Ok(count) => left = left.map(|left: usize| left - count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -131,7 +131,9 @@ pub async fn collect(mut connection: ExecConnection) -> Output {
                 let [stdout, stderr] = streams;
                 return Output { stdout, stderr, outcome };
             }
-            ExecEvent::Superseded => panic!("superseded"),
+            other @ (ExecEvent::Superseded | ExecEvent::ExitedOpen(_) | ExecEvent::OutputClosed(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
     panic!("no outcome");
