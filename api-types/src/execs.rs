@@ -41,6 +41,33 @@ words! {
     }
 }
 
+words! {
+    /// Why the output of an exec was closed that had ended with it open.
+    OutputCloseReason {
+        /// Whatever held it open has closed it or has ended.
+        Eof => "eof",
+        /// A client closed it. What holds it open goes on, and what it writes is thrown away.
+        Request => "request",
+        /// More execs of the sandbox had left their output open than are kept, and this was the oldest of them.
+        TooMany => "too_many",
+        /// The limit of the exec's output was reached.
+        Limit => "limit",
+        /// The sandbox ended.
+        Sandbox => "sandbox",
+    }
+}
+
+/// How the output of an exec was closed after its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OutputClosed {
+    /// Why.
+    #[cfg_attr(feature = "openapi", schema(value_type = OutputCloseReason))]
+    pub reason: Open<OutputCloseReason>,
+    /// When.
+    pub at: DateTime<Utc>,
+}
+
 /// The size of a terminal, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -97,6 +124,13 @@ pub struct Exec {
     /// `true`: the memory of the sandbox was used up, and the kernel ended it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oom: bool,
+    /// `true`: it has ended, and something that it left running holds its output open. What that writes is recorded as output of this
+    /// exec, until it is closed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_open: bool,
+    /// How the output was closed of one that had ended with it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_closed: Option<OutputClosed>,
     /// Why it did not run, or why nobody can say how it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -239,6 +273,10 @@ pub struct ExecRequest {
     /// When to end it, as a Go duration (`30s`). A sync exec has a default, a stream has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<String>,
+    /// How long its end waits for what it left running in the background to close its output, as a Go duration of 0s to 10s; the server
+    /// has a default. What is written after that is recorded as its output, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linger: Option<String>,
     /// Whether to answer with NDJSON while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,

@@ -38,7 +38,7 @@ pub use error::{ErrorBody, ErrorCode};
 pub use events::EventRecord;
 pub use execs::{
     AskedToEnd, Detached, EndCause, Exec, ExecLinks, ExecList, ExecReply, ExecRequest, ExecState,
-    TerminalSize, Tty,
+    OutputCloseReason, OutputClosed, TerminalSize, Tty,
 };
 pub use files::{ChmodRequest, FileInfo, MoveRequest, WriteRequest};
 pub use health::{

@@ -123,6 +123,9 @@ pub struct EndRecord {
     /// `true`: the memory of the sandbox was used up, and the kernel ended it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oom: bool,
+    /// `true`: something that it left running holds its output open. What that writes is recorded as output of the exec, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_open: bool,
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorBody>,
@@ -142,6 +145,7 @@ impl EndRecord {
             stderr_bytes: 0,
             truncated_bytes: 0,
             oom: false,
+            output_open: false,
             error: None,
         }
     }

@@ -301,6 +301,7 @@ pub async fn run_executor(
         node: installation::node_id(config)?,
         capacity: config.node.capacity,
         max_output_bytes: config.node.max_output.0,
+        linger: config.node.linger.0,
         redaction: redaction(config)?,
         record_input: config.audit.record_input,
         disk: disk_floor(config, [config.data_dir()]),

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use events::{
-    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, ExecFailed, ExecId, FailureCode,
-    NodeId, RequestId, SandboxId, SandboxState, TenantId,
+    Actor, Clock, CommandEnvelope, CommandId, Event, EventData, EventId, ExecEnd, ExecFailed, ExecId,
+    ExecOutputClosed, ExecState, FailureCode, NodeId, OutputCloseReason, RequestId, SandboxId, SandboxState,
+    TenantId,
 };
 use secrets::Redaction;
 use transport::LinkRequest;
@@ -96,6 +97,22 @@ impl Context {
     pub fn never_began(&self, exec: ExecId, code: FailureCode, message: &str) -> Event {
         let failed = ExecFailed { exec, code, message: message.to_owned(), request_digest: None };
         self.event_with_id(EventId::derived(&["exec.never_began", &exec.to_string()]), failed)
+    }
+
+    /// Nothing more comes of an exec that had ended with its output open: its sandbox has gone. Told twice it is one event.
+    pub fn output_gone(&self, exec: &ExecState) -> Event {
+        let closed = ExecOutputClosed {
+            exec: exec.id,
+            reason: OutputCloseReason::Sandbox,
+            stdout_bytes: exec.stdout_bytes,
+            stderr_bytes: exec.stderr_bytes,
+            truncated_bytes: exec
+                .end
+                .as_ref()
+                .and_then(ExecEnd::ended)
+                .map_or(0, |ended| ended.truncated_bytes),
+        };
+        self.event_with_id(EventId::derived(&["exec.output_gone", &exec.id.to_string()]), closed)
     }
 
     fn event_with_id(&self, id: EventId, data: impl Into<EventData>) -> Event {

@@ -31,6 +31,8 @@ pub struct Hosted {
     /// Execs about which more is published than their pump does: what clients send to them. The stream of events keeps all of it in
     /// order, so the pump may not go past it.
     in_order: DashSet<ExecId>,
+    /// Those of them that have ended, by the record, and whose output is open.
+    pub open: DashSet<ExecId>,
     /// What is masked for those that have secrets of their own.
     pub maskings: DashMap<ExecId, Redaction>,
     /// The pumps, so that a destroy can wait for their last events.
@@ -67,6 +69,7 @@ impl Hosted {
             redaction,
             execs: DashSet::new(),
             in_order: DashSet::new(),
+            open: DashSet::new(),
             maskings: DashMap::new(),
             pumps: TaskTracker::new(),
             closing: AtomicBool::new(false),
@@ -119,6 +122,7 @@ impl Hosted {
         self.in_order.remove(&exec);
         self.maskings.remove(&exec);
         self.kills.remove(&exec);
+        self.open.remove(&exec);
         self.execs.remove(&exec);
     }
 

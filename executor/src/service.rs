@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use agent::client::Connections;
 use events::{Actor, Clock, ErrorChain, Event, EventId, NodeDraining, NodeJoined, TenantId};
 use secrets::Redaction;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{Heartbeat, LinkServer, Log, Machine, ProviderHealth};
@@ -36,6 +37,8 @@ const TROUBLE_PERIOD: Duration = Duration::from_secs(2);
 /// How often providers look after what must hold beside their boxes, and how long the start waits for them.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(3);
 const UPKEEP_AT_START: Duration = Duration::from_secs(10);
+/// The most connections for input that are kept while nobody types.
+const MOST_INPUTS: usize = 256;
 /// How often an executor shows that it lives, and how often at most.
 const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 const HEARTBEAT_PAUSE: Duration = Duration::from_millis(50);
@@ -70,6 +73,7 @@ impl Executor {
             shared: Arc::new(Shared {
                 redaction: Redaction::from(&config.redaction),
                 connections: Connections::new(config.agent_connections),
+                inputs: Arc::new(Semaphore::new((config.agent_connections / 8).clamp(1, MOST_INPUTS))),
                 config,
                 log,
                 providers,

@@ -1,11 +1,13 @@
 //! What all parts of the executor share: who it is, what it works with, and what it knows right now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::client::Connections;
 use events::{Clock, NodeId, ProviderName};
 use policy::{DiskFloor, LowDisk};
 use secrets::{Redaction, RedactionRules};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use transport::Log;
 
@@ -25,6 +27,9 @@ pub struct ExecutorConfig {
     pub capacity: u32,
     /// Past how many bytes the output of one exec is cut off, with a marker.
     pub max_output_bytes: u64,
+    /// How long the end of an exec waits for what it left running to close its output, where the exec does not say. Then it ends, and
+    /// what still comes is recorded as its output until it is closed. 10 s at most.
+    pub linger: Duration,
     /// What is masked in all that it publishes.
     pub redaction: RedactionRules,
     /// Whether what clients send to stdin is recorded.
@@ -53,6 +58,8 @@ pub struct Shared {
     pub boxes: Arc<BoxWork>,
     /// Starting processes.
     pub starts: Starts,
+    /// Connections for input that are kept while nothing comes over them.
+    pub inputs: Arc<Semaphore>,
     pub pulse: Pulse,
     pub shutdown: CancellationToken,
     /// Set when it knows what is on this node. What is asked of it before waits for that.

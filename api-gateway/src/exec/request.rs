@@ -86,7 +86,7 @@ pub fn runnable(request: ExecRequest, limits: &ExecLimits) -> Result<Runnable, A
             user: checked_text(request.user, "user", MAX_USER)?,
             tty: None,
             stdin: false,
-            linger_ms: None,
+            linger_ms: linger_ms(request.linger.as_deref())?,
             timeout_ms: timeout_ms(request.timeout.as_deref(), limits)?,
             // With the tenant it is known what to fill in.
             env_hmac: BTreeMap::new(),
@@ -155,6 +155,21 @@ fn timeout_ms(text: Option<&str>, limits: &ExecLimits) -> Result<Option<u64>, Ap
     }
     // Below a millisecond there is nothing to time.
     Ok(Some(u64::try_from(timeout.max(Duration::from_millis(1)).as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// How long the end waits at most, in milliseconds, for what it left running.
+const MAX_LINGER_MS: u64 = 10_000;
+
+fn linger_ms(text: Option<&str>) -> Result<Option<u64>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let linger =
+        parse_go_duration(text).map_err(|error| ApiError::bad_request(format!("linger: {error}")))?;
+    match u64::try_from(linger.as_millis()) {
+        Ok(linger) if linger <= MAX_LINGER_MS => Ok(Some(linger)),
+        Ok(_) | Err(_) => Err(ApiError::bad_request("linger must be 0s to 10s")),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api_types::{AskedToEnd, Exec, ExecLinks, TerminalSize};
+use api_types::{AskedToEnd, Exec, ExecLinks, OutputCloseReason, OutputClosed, TerminalSize};
 use events::{Asked, EndCause, ExecEnd, ExecState};
 use spelling::format_go_duration;
 
@@ -49,12 +49,28 @@ pub fn shown(state: &ExecState) -> Exec {
         duration: ended.map(|ended| format_go_duration(Duration::from_micros(ended.duration_us))),
         stdout_bytes: state.stdout_bytes,
         stderr_bytes: state.stderr_bytes,
-        truncated_bytes: ended.map_or(0, |ended| ended.truncated_bytes),
+        truncated_bytes: match &state.output_closed {
+            Some(closed) => closed.truncated_bytes,
+            None => ended.map_or(0, |ended| ended.truncated_bytes),
+        },
         oom: ended.is_some_and(|ended| ended.oom),
+        output_open: state.output_open,
+        output_closed: state.output_closed.as_ref().map(output_closed),
         message,
         asked: state.asked.as_ref().map(asked_to_end),
         links: ExecLinks::of(state.id),
     }
+}
+
+fn output_closed(closed: &events::OutputClosed) -> OutputClosed {
+    let reason = match closed.reason {
+        events::OutputCloseReason::Eof => OutputCloseReason::Eof,
+        events::OutputCloseReason::Request => OutputCloseReason::Request,
+        events::OutputCloseReason::TooMany => OutputCloseReason::TooMany,
+        events::OutputCloseReason::Limit => OutputCloseReason::Limit,
+        events::OutputCloseReason::Sandbox => OutputCloseReason::Sandbox,
+    };
+    OutputClosed { reason: reason.into(), at: closed.at }
 }
 
 fn asked_to_end(asked: &Asked) -> AskedToEnd {

@@ -233,7 +233,7 @@ pub(super) fn field(kind: &str, name: &str, config: &GatewayConfig) -> Option<Li
         ("ExecRequest", "mode") => Limit::words(&["", "shell", "argv"]),
         ("ExecRequest", "workdir") => Limit::text(exec::MAX_WORKDIR - 1, NO_NUL),
         ("ExecRequest", "user") => Limit::text(exec::MAX_USER - 1, NO_NUL),
-        ("ExecRequest", "timeout") => optional_duration(),
+        ("ExecRequest", "timeout" | "linger") => optional_duration(),
         ("ExecRequest" | "ResizeRequest", "rows" | "cols") => Limit::whole(1, u16::MAX.into()),
         ("SignalRequest", "signal") => {
             let names: Vec<&str> = SIGNALS.iter().map(|(name, _)| *name).collect();

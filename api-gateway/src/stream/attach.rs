@@ -119,7 +119,9 @@ enum Stage {
     Greeted,
     /// That what follows is live.
     Live,
-    /// How it ended.
+    /// How it ended. What it left running still writes.
+    Ended,
+    /// That nothing more comes.
     Over,
 }
 
@@ -133,7 +135,7 @@ impl<S: Source> Speaker for Output<S> {
                 }
             }
             Stage::Over => return Word::Done,
-            Stage::Greeted | Stage::Live => {}
+            Stage::Greeted | Stage::Live | Stage::Ended => {}
         }
         loop {
             if self.stage == Stage::Greeted && self.is_caught_up() {
@@ -222,7 +224,7 @@ impl<S: Source> Output<S> {
             OutputItem::Resized(size) => {
                 Some(AttachControl::Resized { rows: size.rows, cols: size.cols }.frame())
             }
-            OutputItem::Ended(ref end) => {
+            OutputItem::Ended { ref end, open } => {
                 let ended = end.ended().copied();
                 let gap = ended.and_then(|ended| {
                     self.gap(OutputStream::Stdout, ended.stdout_bytes, None)
@@ -234,8 +236,14 @@ impl<S: Source> Output<S> {
                     self.held = Some(item);
                     return before;
                 }
-                self.stage = Stage::Over;
+                self.stage = if open { Stage::Ended } else { Stage::Over };
                 Some(exit(record::end(self.exec, end, self.next[0], self.next[1])))
+            }
+            OutputItem::Closed(closed) => {
+                self.stage = Stage::Over;
+                let [stdout_offset, stderr_offset] = self.next;
+                let reason = closed.reason;
+                Some(AttachControl::OutputClosed { reason, stdout_offset, stderr_offset }.frame())
             }
         }
     }
@@ -243,7 +251,7 @@ impl<S: Source> Output<S> {
     /// How many bytes may go into one frame: none that are written live with those that are not.
     fn room(&self, stream: OutputStream, offset: u64) -> usize {
         let before = self.scrollback[index(stream)].saturating_sub(offset);
-        if self.stage == Stage::Live || before == 0 {
+        if matches!(self.stage, Stage::Live | Stage::Ended) || before == 0 {
             return GATHER_BYTES;
         }
         usize::try_from(before).unwrap_or(GATHER_BYTES).min(GATHER_BYTES)
@@ -255,7 +263,7 @@ impl<S: Source> Output<S> {
             self.held = self.ready().await;
             let Some(OutputItem::Output { stream: other, offset, bytes, .. }) = &self.held else { break };
             let is_past =
-                self.stage != Stage::Live && offset + bytes.len() as u64 > self.scrollback[index(*other)];
+                self.stage == Stage::Greeted && offset + bytes.len() as u64 > self.scrollback[index(*other)];
             if is_past || !frame.takes(*other, *offset, bytes.len(), GATHER_BYTES) {
                 break;
             }

@@ -5,7 +5,7 @@
 
 use api_types::{EndRecord, Exec, Open, SignalName};
 use bytes::{BufMut, Bytes, BytesMut};
-use events::{Gone, OutputStream, TerminalSize};
+use events::{Gone, OutputCloseReason, OutputStream, TerminalSize};
 use serde::{Deserialize, Serialize};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -125,6 +125,15 @@ pub enum AttachControl<'a> {
         /// `erased` or `expired`, where the record says so.
         #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<Gone>,
+    },
+    /// Nothing more comes of an exec that had ended with its output open.
+    OutputClosed {
+        /// Why.
+        reason: OutputCloseReason,
+        /// Where stdout ends.
+        stdout_offset: u64,
+        /// Where stderr ends.
+        stderr_offset: u64,
     },
     /// Something that the client wanted was not done.
     Error {

@@ -56,7 +56,7 @@ fn piece(stream: OutputStream, offset: u64, bytes: &[u8]) -> OutputItem {
 
 fn ended() -> OutputItem {
     let message = "its sandbox is gone".to_owned();
-    OutputItem::Ended(ExecEnd::OutcomeUnknown { message, at: DateTime::UNIX_EPOCH })
+    OutputItem::Ended { end: ExecEnd::OutcomeUnknown { message, at: DateTime::UNIX_EPOCH }, open: false }
 }
 
 /// A frame, as a client reads it.

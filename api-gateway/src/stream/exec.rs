@@ -145,8 +145,8 @@ impl ExecRecords {
                 self.waiting.extend(splitter.finish().map(|chunk| ExecRecord::Output(stream, chunk)));
                 self.waiting.pop()
             }
-            OutputItem::Started | OutputItem::Resized(_) => None,
-            OutputItem::Ended(end) => {
+            OutputItem::Started | OutputItem::Resized(_) | OutputItem::Closed(_) => None,
+            OutputItem::Ended { end, .. } => {
                 let (stdout, stderr) = self.offsets();
                 self.finish(record::end(self.exec, &end, stdout, stderr));
                 None

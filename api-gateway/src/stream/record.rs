@@ -78,6 +78,7 @@ pub fn end(exec: ExecId, end: &ExecEnd, stdout_bytes: u64, stderr_bytes: u64) ->
         record.duration = Some(format_go_duration(Duration::from_micros(ended.duration_us)));
         record.truncated_bytes = ended.truncated_bytes;
         record.oom = ended.oom;
+        record.output_open = ended.output_open;
     }
     match end {
         ExecEnd::Exited { signal, .. } => record.signal = *signal,

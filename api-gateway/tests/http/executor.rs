@@ -351,6 +351,7 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
         | LinkOp::Input { .. }
         | LinkOp::Resize { .. }
         | LinkOp::Kill { .. }
+        | LinkOp::CloseOutput { .. }
         // Carried out before.
         | LinkOp::StartExec { .. } => {
             Err(LinkFault::new(FaultCode::Unsupported, "not in the script"))

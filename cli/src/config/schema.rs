@@ -71,6 +71,8 @@ pub struct NodeConfig {
     pub capacity: u32,
     /// Past how much the output of one exec is cut off, with a marker.
     pub max_output: Bytes,
+    /// How long the end of an exec waits for what it left running to close its output: 0 to 10 s.
+    pub linger: GoDuration,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -347,7 +349,12 @@ impl Default for Config {
                 slow_reader_limit: GoDuration(Duration::from_secs(30)),
                 stalled_client_limit: GoDuration(Duration::from_secs(30)),
             },
-            node: NodeConfig { id: None, capacity: 200, max_output: Bytes(4 << 30) },
+            node: NodeConfig {
+                id: None,
+                capacity: 200,
+                max_output: Bytes(4 << 30),
+                linger: GoDuration(Duration::from_millis(100)),
+            },
             nats: NatsConfig {
                 url: None,
                 user: None,
@@ -473,6 +480,9 @@ impl Config {
         self.limits.limits(None)?;
         if self.node.capacity == 0 {
             bail!("node.capacity: must be at least 1");
+        }
+        if self.node.linger.0 > Duration::from_secs(10) {
+            bail!("node.linger: must be at most 10s");
         }
         if self.webhooks.timeout.0.is_zero() || self.webhooks.concurrency == 0 {
             bail!("webhooks.timeout: it and webhooks.concurrency must be more than zero");

@@ -77,6 +77,7 @@ fn values_that_no_type_can_refuse_are_refused_with_their_place() {
             "stacyvm.yaml:2:3: logging.level: \"loud\" is none of off, error, warn, info, debug, trace",
         ),
         ("node:\n  capacity: 0\n", "stacyvm.yaml:2:3: node.capacity: must be at least 1"),
+        ("node:\n  linger: 11s\n", "stacyvm.yaml:2:3: node.linger: must be at most 10s"),
         (
             "database:\n  driver: oracle\n",
             "stacyvm.yaml:2:3: database.driver: \"oracle\" is neither sqlite nor postgres",

@@ -15,6 +15,7 @@ mod hunger;
 mod images;
 mod kernel;
 mod leavings;
+mod leftovers;
 mod name_server;
 mod names;
 mod nats;

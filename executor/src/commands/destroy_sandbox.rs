@@ -66,7 +66,8 @@ pub(crate) async fn destroy(
     Ok(())
 }
 
-/// Tells the end of execs that were asked for and will not begin. A command that still comes finds the sandbox gone.
+/// Tells the end of execs that were asked for and will not begin (a command that still comes finds the sandbox gone), and of output
+/// that is open by the record. If its close is on its way there already, the record drops this one.
 async fn end_pending(shared: &Shared, context: &Context) -> Result<(), Outcome> {
     let record = match shared.log.sandbox_record(context.sandbox).await {
         Ok(record) => record,
@@ -77,7 +78,13 @@ async fn end_pending(shared: &Shared, context: &Context) -> Result<(), Outcome> 
         }
     };
     let live = record.into_iter().filter(|record| record.sandbox.tenant == context.tenant);
-    for exec in live.flat_map(|record| record.live_execs).filter(|exec| exec.pending) {
+    for exec in live.flat_map(|record| record.live_execs) {
+        if exec.output_open {
+            tell(shared, &[context.output_gone(&exec)]).await?;
+        }
+        if !exec.pending {
+            continue;
+        }
         let message = "the sandbox was destroyed before the command began";
         tell(shared, &[context.never_began(exec.id, FailureCode::SandboxGone, message)]).await?;
     }

@@ -87,7 +87,8 @@ fn spec(line: &str, time_left: Duration) -> ExecSpec {
 /// Waits for the end. `None`: the record knows of none, which the next delivery of the command looks into.
 async fn end_of(shared: &Shared, hosted: &Hosted, exec: ExecId) -> Result<Option<ExecEnd>, Outcome> {
     let retry = || Outcome::Retry(Duration::from_secs(1));
-    while hosted.execs.contains(&exec) && !hosted.is_closing() {
+    // What a line leaves running does not hold up the next one.
+    while hosted.execs.contains(&exec) && !hosted.open.contains(&exec) && !hosted.is_closing() {
         tokio::time::sleep(LOOK).await;
     }
     if hosted.is_closing() {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::client::{CallError, ExecConnection};
-use agent::protocol::{self, AttachRefusal, StartErrorKind, StartExec, StartRefusal};
+use agent::protocol::{self, AttachRefusal, Features, StartErrorKind, StartExec, StartRefusal};
 use events::{ExecFailed, ExecId, ExecSpec, ExecStarted, FailureCode, SecretMap};
 use tokio::sync::oneshot;
 
@@ -122,7 +122,7 @@ async fn begin(
         return Err(Outcome::Retry(Duration::from_secs(5)));
     }
     let connection = tokio::select! {
-        connection = shared.starts.in_turn(&hosted.tenant, hosted.id, connect(&hosted, exec, spec, env)) => connection,
+        connection = shared.starts.in_turn(&hosted.tenant, hosted.id, connect(shared, &hosted, exec, spec, env)) => connection,
         () = hosted.gone() => {
             hosted.execs.remove(&exec);
             let exec = (exec, spec.request_digest.clone());
@@ -155,12 +155,17 @@ async fn begin(
 }
 
 async fn connect(
+    shared: &Shared,
     hosted: &Hosted,
     exec: ExecId,
     spec: &ExecSpec,
     env: &SecretMap,
 ) -> Result<ExecConnection, CallError<StartRefusal>> {
+    let linger = spec.linger_ms.map_or(shared.config.linger, Duration::from_millis);
+    // An agent that cannot keep the output open waits for those who hold it, as long as it always has.
+    let keeps_open = hosted.agent.hello().await.is_ok_and(|hello| hello.features.has(Features::OPEN_OUTPUT));
     let start = StartExec {
+        linger: keeps_open.then_some(linger),
         env: env.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         cwd: spec.cwd.clone(),
         user: spec.user.clone(),

@@ -50,7 +50,7 @@ pub struct Outbox {
     /// The newest event, while more may come to it.
     growing: Option<Growing>,
     first: Option<Event>,
-    /// Nothing follows: no reason to wait for more.
+    /// Somebody waits for what was added last: no reason to wait for more.
     last: bool,
     offered: Option<Offered>,
     under_way: VecDeque<Message>,
@@ -142,6 +142,7 @@ impl Outbox {
         if let Err(error) = self.close() {
             tracing::error!(error = %error, "output cannot be encoded");
         }
+        self.last = false;
         let Some(first) = self.first.take() else { return };
         let batch = self.gathered.split().freeze();
         if may_offer

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::client::{CallError, ExecConnection, ExecEvent, ExecReader, ExecWriter};
-use agent::protocol::{self, Attach, AttachRefusal, ExecOutcome, KillCause, Left, Stream};
+use agent::protocol::{
+    self, Attach, AttachRefusal, ClosedOutput, ExecOutcome, KillCause, Left, OutputEnd, Stream,
+};
 use bytes::Bytes;
 use events::{
     Asked, EndCause, Event, EventData, ExecEnded, ExecExited, ExecId, ExecKilled, ExecOutcomeUnknown,
-    ExecOutput, ExecStarted, ExecTimedOut, OutputStream,
+    ExecOutput, ExecOutputClosed, ExecStarted, ExecTimedOut, OutputCloseReason, OutputStream,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -58,8 +60,8 @@ pub struct Exec {
 pub enum Resume {
     /// At the start, with the news of it; `durable` hears when that news is safe.
     Started { started: Box<ExecStarted>, durable: oneshot::Sender<()> },
-    /// In the middle: so much is recorded, and from there the agent tells.
-    Recorded { recorded: Offsets, read: Offsets },
+    /// In the middle: so much is recorded, and from there the agent tells. With its end `ended`, its output was open.
+    Recorded { recorded: Offsets, read: Offsets, ended: bool },
 }
 
 enum Ending {
@@ -86,8 +88,12 @@ struct Pump {
     durable: Option<oneshot::Sender<()>>,
     /// What the agent was told to forget.
     released: Offsets,
-    /// The end has been gathered; there is nothing more to read.
+    /// The end has been gathered, or is recorded. Where it left the output open there is more to read.
+    ended: bool,
+    /// All has been gathered; there is nothing more to read.
     over: bool,
+    /// The agent was asked to close the output: no more of it is recorded.
+    closing: bool,
     /// When more was last recorded, and how often it was asked in vain since.
     moved: (Instant, u32),
 }
@@ -96,12 +102,15 @@ impl Exec {
     /// Pumps until the end of the exec is recorded.
     pub async fn pump(self, connection: ExecConnection, resume: Resume) {
         let (id, hosted) = (self.id, Arc::clone(&self.hosted));
-        let (gathered, read, started, durable) = match resume {
-            Resume::Started { started, durable } => ([0, 0], [0, 0], Some(started), Some(durable)),
-            Resume::Recorded { recorded, read } => (recorded, read, None, None),
+        let (gathered, read, ended) = match &resume {
+            Resume::Started { .. } => ([0, 0], [0, 0], false),
+            Resume::Recorded { recorded, read, ended } => (*recorded, *read, *ended),
         };
-        let known =
-            ExecProgress { stdout_bytes: gathered[0], stderr_bytes: gathered[1], ..ExecProgress::default() };
+        let (started, durable) = match resume {
+            Resume::Started { started, durable } => (Some(started), Some(durable)),
+            Resume::Recorded { .. } => (None, None),
+        };
+        let known = ExecProgress { stdout_bytes: gathered[0], stderr_bytes: gathered[1], ended, over: false };
         let known = started.is_none().then_some(known);
         let following = self.recorded.follow((&hosted.tenant, id), known);
         let started = started.map(|started| self.context.event_once("started", *started));
@@ -114,7 +123,9 @@ impl Exec {
             started,
             durable,
             released: read,
+            ended,
             over: false,
+            closing: false,
             moved: (Instant::now(), 0),
             exec: self,
         };
@@ -171,8 +182,11 @@ impl Pump {
                 self.is_durable();
             }
             self.release(progress, writer).await;
-            if progress.is_some_and(|progress| progress.ended) {
+            if progress.is_some_and(|progress| progress.over) {
                 return Ending::Over;
+            }
+            if self.ended && !self.over && progress.is_some_and(|progress| progress.ended) {
+                self.exec.hosted.open.insert(self.exec.id);
             }
             let may_read = !self.over && self.outbox.has_room() && self.following.window_is_open();
             let due = self.masking.due();
@@ -199,9 +213,15 @@ impl Pump {
                 event = reading => match event {
                     Ok(Some(ExecEvent::Output { stream, bytes, .. })) => self.output(stream, bytes),
                     Ok(Some(ExecEvent::Exited(outcome))) => {
-                        self.ended(&outcome);
+                        self.ended(&outcome, false);
                         waits = false;
                     }
+                    Ok(Some(ExecEvent::ExitedOpen(outcome))) => {
+                        self.ended(&outcome, true);
+                        self.close_at_limit();
+                        waits = false;
+                    }
+                    Ok(Some(ExecEvent::OutputClosed(closed))) => self.output_closed(closed),
                     Ok(Some(ExecEvent::Superseded)) => {
                         tracing::info!(exec.id = %self.exec.id, "another executor took this exec over");
                         return Ending::Over;
@@ -219,7 +239,7 @@ impl Pump {
     async fn send_if_due(&mut self) {
         let [stdout_bytes, stderr_bytes] = self.gathered;
         // How the record stands when all that was gathered is in it.
-        let recorded = ExecProgress { stdout_bytes, stderr_bytes, ended: self.over, over: self.over };
+        let recorded = ExecProgress { stdout_bytes, stderr_bytes, ended: self.ended, over: self.over };
         let may_offer = !self.exec.hosted.is_kept_in_order(self.exec.id);
         self.outbox.send_if_due(recorded, may_offer).await;
     }
@@ -233,7 +253,8 @@ impl Pump {
 
     /// Whether something was published that is not recorded yet.
     fn awaits_record(&self) -> bool {
-        self.over || self.started.is_some() || self.unrecorded() > 0
+        let progress = self.following.progress().unwrap_or_default();
+        self.over || self.started.is_some() || self.unrecorded() > 0 || (self.ended && !progress.ended)
     }
 
     fn unrecorded(&self) -> u64 {
@@ -274,6 +295,7 @@ impl Pump {
         self.gathered = self.exec_progress();
         self.read = self.gathered.map(|offset| offset.saturating_sub(self.masking.lookbehind()));
         self.masking = Masking::new(&self.exec.context.redaction, self.read, self.gathered);
+        self.ended = self.following.progress().is_some_and(|progress| progress.ended);
         self.over = false;
         self.following.count(0);
         if let Some(event) = self.started.clone() {
@@ -296,7 +318,7 @@ impl Pump {
     /// Lets the agent forget what is recorded, and what is past the limit and thrown away.
     async fn release(&mut self, progress: Option<ExecProgress>, writer: Option<&ExecWriter>) {
         let recorded = self.exec_progress();
-        let ended = progress.is_some_and(|progress| progress.ended);
+        let over = progress.is_some_and(|progress| progress.over);
         if progress.is_some() {
             self.started = None;
         }
@@ -308,8 +330,7 @@ impl Pump {
             let told = self.read[index] - self.masking.held(stream);
             let safe = if recorded[index] >= self.gathered[index] { told } else { recorded[index] };
             // Who takes over must see so much again.
-            let offset =
-                if ended { self.read[index] } else { safe.saturating_sub(self.masking.lookbehind()) };
+            let offset = if over { self.read[index] } else { safe.saturating_sub(self.masking.lookbehind()) };
             if offset > self.released[index] {
                 self.released[index] = offset;
                 tokio::select! {
@@ -333,6 +354,23 @@ impl Pump {
         self.read[stream.index()] += bytes.len() as u64;
         let told = self.masking.push(stream, bytes, Instant::now());
         self.gather(stream, told);
+        self.close_at_limit();
+    }
+
+    /// Nobody waits for an exec that has ended: what it left running is not read for ever to be thrown away.
+    fn close_at_limit(&mut self) {
+        let is_full = self.gathered[0] + self.gathered[1] >= self.exec.max_output_bytes;
+        if !self.ended || self.over || !is_full || std::mem::replace(&mut self.closing, true) {
+            return;
+        }
+        let (hosted, id) = (Arc::clone(&self.exec.hosted), self.exec.id);
+        tokio::spawn(async move {
+            let asked = hosted.agent.close_output(id.as_bytes().to_owned().into(), OutputEnd::Limit).await;
+            if let Err(error) = asked {
+                // What still comes is thrown away here, as before the end of an exec.
+                tracing::debug!(error = %error, exec.id = %id, "output past the limit was not closed");
+            }
+        });
     }
 
     /// Tells what was held back for long enough.
@@ -383,7 +421,11 @@ impl Pump {
         }
     }
 
-    fn ended(&mut self, outcome: &ExecOutcome) {
+    fn ended(&mut self, outcome: &ExecOutcome, output_open: bool) {
+        if std::mem::replace(&mut self.ended, true) {
+            // Told by whoever attached before: only its output was still open.
+            return;
+        }
         self.tell_held();
         let exec = self.exec.id;
         let recorded = self.gathered[0] + self.gathered[1];
@@ -393,7 +435,7 @@ impl Pump {
             truncated_bytes: outcome.stdout_len.saturating_add(outcome.stderr_len).saturating_sub(recorded),
             duration_us: u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX),
             oom: matches!(outcome.end, protocol::ExecEnd::OutOfMemory { .. }),
-            output_open: false,
+            output_open,
         };
         let data: EventData = match outcome.end {
             protocol::ExecEnd::Exited { code } => {
@@ -424,7 +466,32 @@ impl Pump {
                 ExecExited { exec, code, signal: None, asked: Some(self.asked(cause)), ended }.into()
             }
         };
-        self.tell_end(data);
+        self.tell_end(data, !output_open);
+    }
+
+    fn output_closed(&mut self, closed: ClosedOutput) {
+        let reason = match closed.reason {
+            OutputEnd::Eof if self.exec.hosted.is_closing() => OutputCloseReason::Sandbox,
+            OutputEnd::Eof => OutputCloseReason::Eof,
+            OutputEnd::Request => OutputCloseReason::Request,
+            OutputEnd::TooMany => OutputCloseReason::TooMany,
+            OutputEnd::Limit => OutputCloseReason::Limit,
+            OutputEnd::Sandbox => OutputCloseReason::Sandbox,
+        };
+        self.tell_closed(reason, closed.stdout_len.saturating_add(closed.stderr_len));
+    }
+
+    /// Says that nothing more comes after an end that left the output open, of which so many bytes were written.
+    fn tell_closed(&mut self, reason: OutputCloseReason, written: u64) {
+        self.tell_held();
+        let closed = ExecOutputClosed {
+            exec: self.exec.id,
+            reason,
+            stdout_bytes: self.gathered[0],
+            stderr_bytes: self.gathered[1],
+            truncated_bytes: written.saturating_sub(self.gathered[0] + self.gathered[1]),
+        };
+        self.tell_end(closed.into(), true);
     }
 
     /// Who or what asked it to end.
@@ -438,17 +505,20 @@ impl Pump {
 
     /// Says that nobody knows how it ended: its agent is gone, with whatever it had not said.
     fn unknown(&mut self) {
-        if !self.over {
+        if !self.over && self.ended {
+            self.tell_closed(OutputCloseReason::Sandbox, self.read[0] + self.read[1]);
+        } else if !self.over {
             self.tell_held();
             let message = "the sandbox went away while the command ran".to_owned();
-            self.tell_end(ExecOutcomeUnknown { exec: self.exec.id, message }.into());
+            self.ended = true;
+            self.tell_end(ExecOutcomeUnknown { exec: self.exec.id, message }.into(), true);
         }
     }
 
-    fn tell_end(&mut self, data: EventData) {
+    fn tell_end(&mut self, data: EventData, over: bool) {
         let event = self.exec.context.event(data);
         self.moved = (Instant::now(), 0);
-        self.over = true;
+        self.over = over;
         self.add(event, true);
     }
 

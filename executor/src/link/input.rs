@@ -1,12 +1,14 @@
 use std::time::Duration;
 
 use agent::client::CallError;
-use agent::protocol::{self, ExecRefusal};
+use agent::protocol::{self, ExecRefusal, Features, Hello, OutputEnd};
 use bytes::Bytes;
 use events::{EventData, ExecId, ExecResized, ExecSignaled, TerminalSize};
+use tokio::time::Instant;
 use transport::{FaultCode, LinkFault, LinkIncoming, LinkValue};
 
 use super::recording::Recording;
+use super::typing::Typing;
 use super::{Answer, crowded, unanswered, unrecordable};
 use crate::context::Context;
 use crate::exec::SIGTERM;
@@ -18,25 +20,28 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How often the gateway hears of input that the process does not take. Below what it takes for a broken link.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-fn agent_id(exec: ExecId) -> protocol::ExecId {
+pub(super) fn agent_id(exec: ExecId) -> protocol::ExecId {
     exec.as_bytes().to_owned().into()
 }
 
-/// Bytes for stdin, until the gateway says that they were all. Each piece is the agent's before the next is taken.
+/// Bytes for stdin, until the gateway says that they were all.
 pub(super) async fn stream(
+    shared: &Shared,
     hosted: &Hosted,
     exec: ExecId,
     close: bool,
     mut recording: Option<Recording>,
     incoming: &mut LinkIncoming,
 ) -> Answer {
-    let broken = |error: transport::LinkError| LinkFault::new(FaultCode::Internal, error.to_string());
     incoming.accept(LinkValue::Done).await.map_err(broken)?;
-    while let Some(bytes) = incoming.read().await.map_err(broken)? {
-        if let Some(recording) = &mut recording {
-            recording.take(&bytes).await?;
+    let is_stream = |hello: Hello| hello.features.has(Features::INPUT_STREAM);
+    if hosted.agent.hello().await.is_ok_and(is_stream) {
+        pass_on(shared, hosted, exec, &mut recording, incoming).await?;
+    } else {
+        while let Some(bytes) = incoming.read().await.map_err(broken)? {
+            record(&mut recording, &bytes).await?;
+            write(hosted, exec, bytes, incoming).await?;
         }
-        write(hosted, exec, bytes, incoming).await?;
     }
     if let Some(recording) = recording {
         recording.finish().await?;
@@ -47,7 +52,59 @@ pub(super) async fn stream(
     Ok(LinkValue::Done)
 }
 
-/// Waits until the agent has taken a piece, however long the process lets it wait, as long as the agent itself answers.
+fn broken(error: transport::LinkError) -> LinkFault {
+    LinkFault::new(FaultCode::Internal, error.to_string())
+}
+
+async fn record(recording: &mut Option<Recording>, bytes: &Bytes) -> Result<(), LinkFault> {
+    match recording {
+        Some(recording) => recording.take(bytes).await,
+        None => Ok(()),
+    }
+}
+
+/// Passes bytes on as they come, and returns when the agent has taken all of them. A process that does not read makes the gateway wait, for
+/// as long as the agent itself answers.
+async fn pass_on(
+    shared: &Shared,
+    hosted: &Hosted,
+    exec: ExecId,
+    recording: &mut Option<Recording>,
+    incoming: &mut LinkIncoming,
+) -> Result<(), LinkFault> {
+    let mut typing = Typing::new(hosted, exec, &shared.inputs);
+    let mut alive_at = Instant::now() + KEEP_ALIVE;
+    let mut is_all = false;
+    while !(is_all && typing.is_settled()) {
+        let waits = !typing.is_settled();
+        let rests_at = typing.rests_at();
+        tokio::select! {
+            read = incoming.read(), if !is_all && typing.has_room() => match read.map_err(broken)? {
+                Some(bytes) => {
+                    record(recording, &bytes).await?;
+                    typing.push(bytes).await.map_err(|error| fault(hosted, error))?;
+                    if !waits {
+                        alive_at = Instant::now() + KEEP_ALIVE;
+                    }
+                }
+                None => is_all = true,
+            },
+            settled = typing.settle() => settled.map_err(|error| fault(hosted, error))?,
+            () = tokio::time::sleep_until(rests_at.unwrap_or(alive_at)), if rests_at.is_some() => typing.rest(),
+            () = tokio::time::sleep_until(alive_at), if waits => {
+                alive_at = Instant::now() + KEEP_ALIVE;
+                // A gateway that is gone is noticed by the next read.
+                let _ = incoming.keep_alive().await;
+                hosted.agent.urgently().ping().await.map_err(|error| {
+                    unanswered(hosted, &error, "input was not passed on: its agent does not answer")
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// For an agent that takes no streams: a connection for each piece. Waits until it has taken it, however long the process lets it wait, as long as the agent itself answers.
 async fn write(
     hosted: &Hosted,
     exec: ExecId,
@@ -112,6 +169,11 @@ pub(super) async fn kill(shared: &Shared, context: &Context, hosted: &Hosted, ex
     tell(shared, context, hosted, exec, ExecSignaled { exec, signal: SIGTERM, kill: true }).await?;
     hosted.note_kill(exec, &context.actor);
     answer(hosted, hosted.agent.kill_exec(agent_id(exec), GRACE).await)
+}
+
+/// No more of what an exec left running is recorded. The record says so when the agent has said where it stands.
+pub(super) async fn close_output(hosted: &Hosted, exec: ExecId) -> Answer {
+    answer(hosted, hosted.agent.close_output(agent_id(exec), OutputEnd::Request).await)
 }
 
 fn answer(hosted: &Hosted, outcome: Result<(), CallError<ExecRefusal>>) -> Answer {

@@ -4,6 +4,7 @@ mod files;
 mod input;
 mod recording;
 mod start;
+mod typing;
 
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ async fn carry_out(
         LinkOp::Stats => stats(hosted).await,
         LinkOp::Input { exec, close } => {
             let recording = Recording::start(shared, &context, hosted, *exec);
-            input::stream(hosted, *exec, *close, recording, incoming).await
+            input::stream(shared, hosted, *exec, *close, recording, incoming).await
         }
         LinkOp::Signal { exec, signal } => input::signal(shared, &context, hosted, *exec, *signal).await,
         LinkOp::Resize { exec, size } => input::resize(shared, &context, hosted, *exec, *size).await,
@@ -101,6 +102,7 @@ async fn carry_out(
             files::adjust_mode(shared, &context, hosted, path, change).await
         }
         LinkOp::Kill { exec } => input::kill(shared, &context, hosted, *exec).await,
+        LinkOp::CloseOutput { exec } => input::close_output(hosted, *exec).await,
         // Taken apart before: it takes turns with others of its kind, and no place of those that are served at once.
         LinkOp::StartExec { .. } => Err(LinkFault::new(FaultCode::Internal, "a start is no call")),
     }

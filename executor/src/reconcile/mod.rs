@@ -189,6 +189,7 @@ async fn runs(shared: &Shared, state: &SandboxState, handle: &BoxHandle) -> Resu
     Ok(shared.log.publish(&[context.event_once("running", running)]).await?)
 }
 
+/// Of one that has ended only its output was open.
 async fn unknown(
     shared: &Shared,
     state: &SandboxState,
@@ -196,6 +197,10 @@ async fn unknown(
     message: &str,
 ) -> Result<(), ReconcileError> {
     let context = Context::of_sandbox(state, &shared.config.node, &shared.clock);
-    let event = context.event(ExecOutcomeUnknown { exec: exec.id, message: message.to_owned() });
+    let event = if exec.end.is_some() {
+        context.output_gone(exec)
+    } else {
+        context.event(ExecOutcomeUnknown { exec: exec.id, message: message.to_owned() })
+    };
     Ok(shared.log.publish(&[event]).await?)
 }

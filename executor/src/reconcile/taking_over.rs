@@ -164,7 +164,9 @@ async fn resume(
                     max_output_bytes: shared.config.max_output_bytes.min(recorded_limit(&read, &recorded)),
                     shutdown: shared.shutdown.clone(),
                 };
-                hosted.pumps.spawn(pumped.pump(connection, Resume::Recorded { recorded, read }));
+                hosted.pumps.spawn(
+                    pumped.pump(connection, Resume::Recorded { recorded, read, ended: exec.end.is_some() }),
+                );
                 return Ok(());
             }
             Err(CallError::Refused(AttachRefusal::Released { stream, retained_from })) => {

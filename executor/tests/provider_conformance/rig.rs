@@ -283,6 +283,7 @@ pub async fn run_exec(handle: &BoxHandle, start: StartExec) -> Ran {
                 };
             }
             Some(ExecEvent::Superseded) => panic!("somebody else took the command's output"),
+            Some(ExecEvent::ExitedOpen(_) | ExecEvent::OutputClosed(_)) => panic!("nobody asked for that"),
             None => panic!("the output ended without an outcome"),
         }
     }

@@ -98,11 +98,16 @@ impl World {
     }
 
     pub fn start_executor(&mut self) {
+        self.start_executor_with(1 << 30);
+    }
+
+    pub fn start_executor_with(&mut self, max_output_bytes: u64) {
         let stop = CancellationToken::new();
         let config = ExecutorConfig {
             node: self.node.clone(),
             capacity: 100,
-            max_output_bytes: 1 << 30,
+            max_output_bytes,
+            linger: Duration::from_millis(100),
             redaction: secrets::RedactionRules::default(),
             record_input: false,
             disk: policy::DiskFloor::default(),
@@ -241,7 +246,8 @@ impl World {
                 OutputItem::Output { bytes, .. } => stdout.extend_from_slice(&bytes),
                 OutputItem::Gone { .. } => panic!("output is gone"),
                 OutputItem::Started | OutputItem::Resized(_) => {}
-                OutputItem::Ended(end) => return (stdout, end),
+                OutputItem::Ended { end, .. } => return (stdout, end),
+                OutputItem::Closed(_) => panic!("closed before its end"),
             }
         }
     }

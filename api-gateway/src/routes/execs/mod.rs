@@ -70,7 +70,7 @@ pub(crate) async fn begins(output: &mut OutputReader) -> Result<bool, ApiError> 
     loop {
         match output.next().await.map_err(ApiError::unavailable)? {
             Some(OutputItem::Started) => return Ok(true),
-            Some(OutputItem::Ended(_)) | None => return Ok(false),
+            Some(OutputItem::Ended { .. } | OutputItem::Closed(_)) | None => return Ok(false),
             Some(OutputItem::Output { .. } | OutputItem::Gone { .. } | OutputItem::Resized(_)) => {}
         }
     }

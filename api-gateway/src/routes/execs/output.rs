@@ -127,9 +127,7 @@ pub(crate) async fn output(
     let wanted = query.read(range::read(&headers))?;
     let state = find(&gateway, &caller, id).await?;
     let mut response = match wanted.stream {
-        Some(stream) if !wanted.follow || state.end.is_some() => {
-            part(&gateway, &state, stream, &wanted).await?
-        }
+        Some(stream) if !wanted.follow || state.is_over() => part(&gateway, &state, stream, &wanted).await?,
         stream => {
             // The other stream is of no interest, from wherever it would begin.
             let skip = i64::MAX.unsigned_abs();
@@ -173,7 +171,7 @@ async fn part(
     headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
     headers.insert("x-next-offset", range.end.into());
     if wanted.range.is_some() {
-        let all = if state.end.is_some() { total.to_string() } else { "*".to_owned() };
+        let all = if state.is_over() { total.to_string() } else { "*".to_owned() };
         range::partial(&mut response, &range, &all);
     }
     Ok(response)
@@ -230,7 +228,7 @@ fn recorded(
     })
 }
 
-/// One stream or both, as they are in the record; with `follow` to the end of the exec, else to the present.
+/// One stream or both, as they are in the record; with `follow` until no more comes of the exec, else to the present.
 fn live(
     gateway: Gateway,
     reader: OutputReader,
@@ -259,9 +257,11 @@ fn live(
                     OutputItem::Output { .. }
                     | OutputItem::Gone { .. }
                     | OutputItem::Started
-                    | OutputItem::Resized(_),
+                    | OutputItem::Resized(_)
+                    // What it left running still writes.
+                    | OutputItem::Ended { open: true, .. },
                 ) => {}
-                Some(OutputItem::Ended(_)) | None => return Ok(None),
+                Some(OutputItem::Ended { open: false, .. } | OutputItem::Closed(_)) | None => return Ok(None),
             }
         }
     })

@@ -200,8 +200,8 @@ async fn collect(gateway: &Gateway, started: Started, limit: usize) -> Result<Co
             Some(OutputItem::Gone { next_offset, why, .. }) => {
                 return Err(CollectError::Gone(StoreError::Gone { why, next_offset }));
             }
-            Some(OutputItem::Started | OutputItem::Resized(_)) => {}
-            Some(OutputItem::Ended(end)) => return Ok(Collected { stdout, stderr, end }),
+            Some(OutputItem::Started | OutputItem::Resized(_) | OutputItem::Closed(_)) => {}
+            Some(OutputItem::Ended { end, .. }) => return Ok(Collected { stdout, stderr, end }),
             None => return Err(feed::FeedError::Disconnected.into()),
         }
         next = output.next().await?;

@@ -2,7 +2,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use events::{EventData, ExecEnd, ExecEvent, ExecId, ExecState, Gone, OutputStream, Position, TerminalSize};
+use events::{
+    EventData, ExecEnd, ExecEvent, ExecId, ExecState, Gone, OutputClosed, OutputStream, Position,
+    TerminalSize,
+};
 use record::StoreError;
 
 use super::{After, Feed, FeedError, FeedReader, Topic};
@@ -36,8 +39,15 @@ pub enum OutputItem {
     Started,
     /// Its terminal has another size from here on.
     Resized(TerminalSize),
-    /// It is over; nothing follows.
-    Ended(ExecEnd),
+    /// It has ended. Nothing follows, unless something that it left running holds its output open.
+    Ended {
+        /// How.
+        end: ExecEnd,
+        /// Whether its output was open then: more follows, and [`Closed`](Self::Closed) in the end.
+        open: bool,
+    },
+    /// Nothing more comes of an exec that had ended with its output open; nothing follows.
+    Closed(OutputClosed),
 }
 
 /// Reads the output of one exec from byte offsets on: recorded, then live, at one seam.
@@ -49,6 +59,8 @@ pub struct OutputReader {
     state: Option<ExecState>,
     /// What is about to be given: holes, and at most one item that is none, at the end.
     ready: VecDeque<OutputItem>,
+    /// The end was given.
+    ended: bool,
     done: bool,
 }
 
@@ -68,13 +80,22 @@ impl OutputReader {
         };
         let reader = feed.subscribe(Topic::Exec(exec), After::Position(after));
         drop(probe);
-        Ok(Self { reader, exec, stdout, stderr, state, ready: VecDeque::new(), done: false })
+        Ok(Self { reader, exec, stdout, stderr, state, ready: VecDeque::new(), ended: false, done: false })
     }
 
     /// A reader of an exec that is about to be started, from its first event on.
     pub fn fresh(feed: &Feed, exec: ExecId) -> Self {
         let reader = feed.subscribe(Topic::Exec(exec), After::Now);
-        Self { reader, exec, stdout: 0, stderr: 0, state: None, ready: VecDeque::new(), done: false }
+        Self {
+            reader,
+            exec,
+            stdout: 0,
+            stderr: 0,
+            state: None,
+            ready: VecDeque::new(),
+            ended: false,
+            done: false,
+        }
     }
 
     /// What the record says about the exec; nothing before its first event.
@@ -112,8 +133,7 @@ impl OutputReader {
             if complete || self.done {
                 return Ok(self.ready.pop_front());
             }
-            if let Some(end) = self.ended_before() {
-                self.end(end);
+            if self.give_end_before() {
                 continue;
             }
             if let Some(recorded) = self.reader.next_recorded().await? {
@@ -127,18 +147,37 @@ impl OutputReader {
         }
     }
 
-    /// The end of an exec that had ended before we came and whose output has all been given. Its terminal event may
-    /// stand before the position that we began at.
-    fn ended_before(&self) -> Option<ExecEnd> {
-        let state = self.state.as_ref()?;
-        let all = self.stdout >= state.stdout_bytes && self.stderr >= state.stderr_bytes;
-        if all { state.end.clone() } else { None }
+    /// Gives the end of an exec that had ended before we came and whose output up to there has all been given, and then, once the rest
+    /// has been given too, how its output was closed. The events that say so may stand before the position that we began at.
+    fn give_end_before(&mut self) -> bool {
+        let Some(state) = &self.state else { return false };
+        let Some(end) = &state.end else { return false };
+        let was_open = state.output_open || state.output_closed.is_some();
+        let lengths = match end.ended().filter(|_| was_open && !self.ended) {
+            Some(ended) => [ended.stdout_bytes, ended.stderr_bytes],
+            None => [state.stdout_bytes, state.stderr_bytes],
+        };
+        if self.stdout < lengths[0] || self.stderr < lengths[1] {
+            return false;
+        }
+        if !self.ended {
+            let end = end.clone();
+            self.end(end, was_open);
+            return true;
+        }
+        match state.output_closed.clone() {
+            Some(closed) => {
+                self.close(closed);
+                true
+            }
+            None => false,
+        }
     }
 
-    /// All of an ended exec is recorded: asks the store whether what has not come yet is still to come. True: some of it is
+    /// All of an exec that is over is recorded: asks the store whether what has not come yet is still to come. True: some of it is
     /// not there any more.
     async fn find_hole(&mut self) -> Result<bool, FeedError> {
-        let Some(state) = self.state.as_ref().filter(|state| state.end.is_some()) else {
+        let Some(state) = self.state.as_ref().filter(|state| state.is_over()) else {
             return Ok(false);
         };
         let lengths =
@@ -182,9 +221,15 @@ impl OutputReader {
         self.ready.push_back(OutputItem::Gone { stream, offset: from, next_offset, why });
     }
 
-    fn end(&mut self, end: ExecEnd) {
+    fn end(&mut self, end: ExecEnd, open: bool) {
+        self.ended = true;
+        self.done = !open;
+        self.ready.push_back(OutputItem::Ended { end, open });
+    }
+
+    fn close(&mut self, closed: OutputClosed) {
         self.done = true;
-        self.ready.push_back(OutputItem::Ended(end));
+        self.ready.push_back(OutputItem::Closed(closed));
     }
 
     fn take(&mut self, event: &events::Event) {
@@ -226,19 +271,36 @@ impl OutputReader {
             self.ready.push_back(OutputItem::Resized(resized.size));
         }
         let Some(state) = &self.state else { return };
-        // Only a terminal event of this exec itself ends it here; see `ended_before` for the rest.
+        if event.data.exec() != Some(self.exec) {
+            return;
+        }
+        // Only the events that say so end it here, and close it; see `give_end_before` for the rest.
         if let Some(end) = state.end.clone()
-            && event.data.exec() == Some(self.exec)
+            && !self.ended
             && event.data.ends_exec()
         {
-            let recorded =
-                [(OutputStream::Stdout, state.stdout_bytes), (OutputStream::Stderr, state.stderr_bytes)];
-            for (stream, bytes) in recorded {
-                if *self.seen(stream) < bytes {
-                    self.gone(stream, bytes, Gone::Expired);
-                }
+            let was_open = state.output_open || state.output_closed.is_some();
+            let lengths = match end.ended().filter(|_| was_open) {
+                Some(ended) => [ended.stdout_bytes, ended.stderr_bytes],
+                None => [state.stdout_bytes, state.stderr_bytes],
+            };
+            self.give_up_to(lengths);
+            self.end(end, was_open);
+        } else if let EventData::Exec(ExecEvent::OutputClosed(data)) = &event.data
+            && let Some(closed) = state.output_closed.clone()
+            && !self.done
+        {
+            self.give_up_to([data.stdout_bytes, data.stderr_bytes]);
+            self.close(closed);
+        }
+    }
+
+    /// Gives up on what has not come of that which stands before an end.
+    fn give_up_to(&mut self, lengths: [u64; 2]) {
+        for (stream, bytes) in [OutputStream::Stdout, OutputStream::Stderr].into_iter().zip(lengths) {
+            if *self.seen(stream) < bytes {
+                self.gone(stream, bytes, Gone::Expired);
             }
-            self.end(end);
         }
     }
 }

@@ -148,6 +148,11 @@ pub enum LinkOp {
         /// Which bytes.
         range: ByteRange,
     },
+    /// Closes the output of an exec that has ended with it open.
+    CloseOutput {
+        /// Which exec.
+        exec: ExecId,
+    },
     /// Starts an exec that somebody waits for. Whoever does not wait sends a command, which outlives both ends.
     StartExec {
         /// What its events name as their cause.
@@ -203,6 +208,7 @@ impl LinkOp {
             | Self::Signal { .. }
             | Self::Resize { .. }
             | Self::Kill { .. }
+            | Self::CloseOutput { .. }
             | Self::StartExec { .. } => false,
         }
     }

@@ -111,7 +111,7 @@ impl LinkIncoming {
         self.open()?.write(bytes).await
     }
 
-    /// The next bytes; `None` when all have come.
+    /// The next bytes; `None` when all have come. Cancel safe.
     pub async fn read(&mut self) -> Result<Option<Bytes>, LinkError> {
         let duplex = self.open()?;
         if let Some(bytes) = duplex.read().await? {

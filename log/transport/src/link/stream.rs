@@ -70,16 +70,18 @@ impl Duplex {
         Ok(())
     }
 
-    /// The next bytes, or `None` when something else came: see [`Self::last`].
+    /// The next bytes, or `None` when something else came: see [`Self::last`]. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<Option<Bytes>, LinkError> {
         loop {
-            if let Some(piece) = self.pending.pop_front() {
-                self.consumed += piece.len() as u64;
+            if let Some(piece) = self.pending.front() {
+                let consumed = self.consumed + piece.len() as u64;
                 // Half a window at a time: enough to keep the sender going, few messages.
-                if self.received - self.consumed <= WINDOW / 2 {
-                    self.say(&LinkFrame::Credit { offset: self.consumed }).await?;
+                if self.received - consumed <= WINDOW / 2 {
+                    self.say(&LinkFrame::Credit { offset: consumed }).await?;
                 }
-                return Ok(Some(piece));
+                // Taken only now: whoever stops waiting for the message above has not been given it.
+                self.consumed = consumed;
+                return Ok(self.pending.pop_front());
             }
             if self.last.is_some() {
                 return Ok(None);
