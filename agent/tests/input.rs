@@ -34,11 +34,8 @@ async fn keys_come_in_order_over_one_connection() {
     }
     input.close_stdin().await.unwrap();
     let mut last = 0;
-    loop {
-        match input.next().await.unwrap() {
-            InputEvent::Taken(offset) => last = offset,
-            InputEvent::Closed => break,
-        }
+    while let InputEvent::Taken(offset) = input.next().await.unwrap() {
+        last = offset;
     }
     assert_eq!(last, text.len() as u64);
     assert_eq!(collect(exec).await.stdout(), text);

@@ -93,14 +93,14 @@ impl Working {
     fn act(&mut self) -> Errand {
         match self.decide() {
             Next::Act(errand) => errand,
-            other => panic!("it does nothing: {other:?}"),
+            other @ (Next::Wait(_) | Next::Rest) => panic!("it does nothing: {other:?}"),
         }
     }
 
     fn wait(&mut self) -> Duration {
         match self.decide() {
             Next::Wait(length) => length,
-            other => panic!("it does not wait: {other:?}"),
+            other @ (Next::Act(_) | Next::Rest) => panic!("it does not wait: {other:?}"),
         }
     }
 

@@ -34,7 +34,7 @@ pub enum Key {
 
 /// Something to be done, of which delivery.
 pub enum Effect {
-    Errand(TenantId, EventId, Errand),
+    Errand(TenantId, EventId, Box<Errand>),
     Ping(Box<Ping>),
 }
 
@@ -212,7 +212,7 @@ impl Reactor for Desk {
                 let Some(courier) = self.couriers.get_mut(id) else { return Next::Rest };
                 match courier.decide(turn) {
                     Next::Act(errand) => {
-                        Next::Act(Effect::Errand(courier.tenant().clone(), courier.epoch(), errand))
+                        Next::Act(Effect::Errand(courier.tenant().clone(), courier.epoch(), Box::new(errand)))
                     }
                     Next::Wait(length) => Next::Wait(length),
                     Next::Rest => Next::Rest,
@@ -230,7 +230,7 @@ impl Reactor for Desk {
         Box::pin(async move {
             match effect {
                 Effect::Errand(tenant, epoch, errand) => {
-                    Ok(Outcome::Report(epoch, errands.run(tenant, errand).await?))
+                    Ok(Outcome::Report(epoch, errands.run(tenant, *errand).await?))
                 }
                 Effect::Ping(ping) => {
                     errands.ping(*ping).await;
@@ -269,7 +269,7 @@ impl Reactor for Desk {
     fn farewell(&mut self) -> Vec<(Key, Effect)> {
         let couriers = self.couriers.iter();
         let words = couriers.filter_map(|(id, courier)| {
-            let errand = Errand::Say(courier.last_words()?.into());
+            let errand = Box::new(Errand::Say(courier.last_words()?.into()));
             Some((Key::Webhook(*id), Effect::Errand(courier.tenant().clone(), courier.epoch(), errand)))
         });
         words.collect()
