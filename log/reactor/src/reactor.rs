@@ -58,8 +58,9 @@ pub trait Reactor: Send + 'static {
         false
     }
 
-    /// Reads the state, from wherever the reactor was given to read it. `cursor` is where work stands, for one that keeps a cursor; `None` the first time, and when the
-    /// transport has lost it.
+    /// Reads the state, from wherever the reactor was given to read it. `cursor` is where work stands, for one that keeps a cursor;
+    /// `None` the first time, and when the transport has lost it: then nothing that is still to do may lie before what is
+    /// returned.
     async fn load(&mut self, cursor: Option<Position>) -> Result<Loaded<Self::Key>, StoreError>;
 
     /// Takes in an event, and says whom it may concern. Events that the state knows already may come again.
