@@ -51,7 +51,7 @@ fn the_wire_form_is_frozen() {
     assert_eq!(hex(&Request::StartExec(secret)), expected.replace(' ', ""));
     let lingers = StartExec { linger: Some(Duration::from_millis(100)), ..StartExec::new(ID, ["ls"]) };
     let expected =
-        "00000023043031323334353637383961626364656601026c73 00 00 00 00 00 00 00 00 00 01 00 80c2d72f";
+        "00000024043031323334353637383961626364656601026c73 00 00 00 00 00 00 00 00 00 01 00 80c2d72f";
     assert_eq!(hex(&Request::StartExec(lingers)), expected.replace(' ', ""));
     let close = Request::CloseOutput { exec_id: ID, reason: OutputEnd::TooMany };
     assert_eq!(hex(&close), "00000012183031323334353637383961626364656602");

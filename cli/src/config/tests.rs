@@ -172,6 +172,7 @@ fn every_key_has_its_variable() {
             "1.2.3.4,::1",
             "a:1=b",
             "https://a.example",
+            "7s",
         ];
         let found = values.iter().find_map(|value| {
             let config = load("", &[(&name, value)]).ok()?;

@@ -35,22 +35,16 @@ where
         stderr_offset: u64,
     ) -> Result<Option<Position>, StoreError> {
         let failed = failed::<DB>("find output");
-        let mut first: Option<Position> = None;
-        for (stream, offset) in [(OutputStream::Stdout, stdout_offset), (OutputStream::Stderr, stderr_offset)]
-        {
-            let row = sqlx::query::<DB>(OUTPUT_START)
-                .bind(&exec.as_bytes()[..])
-                .bind(stream_code(stream))
-                .bind(signed(offset))
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(&failed)?;
-            if let Some(row) = row {
-                let found = position(row.try_get(0).map_err(&failed)?);
-                first = Some(first.map_or(found, |first| first.min(found)));
-            }
-        }
-        Ok(first)
+        // Both streams in one statement: what is recorded between two of them would be missed in the first, and not in the second.
+        let row = sqlx::query::<DB>(OUTPUT_START)
+            .bind(&exec.as_bytes()[..])
+            .bind(signed(stdout_offset))
+            .bind(signed(stderr_offset))
+            .fetch_one(&self.readers)
+            .await
+            .map_err(&failed)?;
+        let first: Option<i64> = row.try_get(0).map_err(&failed)?;
+        Ok(first.map(position))
     }
 
     /// See [`record::EventStore::output`].
@@ -190,15 +184,29 @@ SELECT byte_offset FROM bodies WHERE exec = $1 AND stream = $2 AND byte_offset >
 
 /// The first event of a stream that ends after an offset: either the last that begins at or before it, or the one after
 /// that.
+/// 1 is stdout, 2 is stderr: see `stream_code`.
 const OUTPUT_START: &str = "
-SELECT position FROM bodies
-WHERE exec = $1 AND stream = $2
-  AND byte_offset >= COALESCE((
-      SELECT byte_offset FROM bodies
-      WHERE exec = $1 AND stream = $2 AND byte_offset <= $3
-      ORDER BY byte_offset DESC LIMIT 1), 0)
-  AND byte_offset + length > $3
-ORDER BY byte_offset LIMIT 1";
+SELECT min(position) FROM (
+    SELECT position FROM (
+        SELECT position FROM bodies
+        WHERE exec = $1 AND stream = 1
+          AND byte_offset >= COALESCE((
+              SELECT byte_offset FROM bodies
+              WHERE exec = $1 AND stream = 1 AND byte_offset <= $2
+              ORDER BY byte_offset DESC LIMIT 1), 0)
+          AND byte_offset + length > $2
+        ORDER BY byte_offset LIMIT 1) AS stdout
+    UNION ALL
+    SELECT position FROM (
+        SELECT position FROM bodies
+        WHERE exec = $1 AND stream = 2
+          AND byte_offset >= COALESCE((
+              SELECT byte_offset FROM bodies
+              WHERE exec = $1 AND stream = 2 AND byte_offset <= $3
+              ORDER BY byte_offset DESC LIMIT 1), 0)
+          AND byte_offset + length > $3
+        ORDER BY byte_offset LIMIT 1) AS stderr
+) AS found";
 
 const OUTPUT: &str = "
 SELECT position, byte_offset, length, encoding, body FROM bodies
