@@ -55,6 +55,26 @@ where
         offset: u64,
         max_bytes: usize,
     ) -> Result<Vec<OutputChunk>, StoreError> {
+        let kept = self.kept_output(exec, stream, offset, max_bytes).await?;
+        if !kept.is_empty() {
+            return Ok(kept);
+        }
+        let Some(state) = self.recorded_exec(exec).await?.filter(|state| offset < state.recorded(stream))
+        else {
+            return Ok(kept);
+        };
+        // Recorded between the two looks, or gone.
+        let kept = self.kept_output(exec, stream, offset, max_bytes).await?;
+        if kept.is_empty() { Err(self.gone(&state, stream, offset).await?) } else { Ok(kept) }
+    }
+
+    async fn kept_output(
+        &self,
+        exec: ExecId,
+        stream: OutputStream,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<OutputChunk>, StoreError> {
         let failed = failed::<DB>("read output");
         // Output has no holes and no overlaps, so the offsets alone say which events hold the wanted bytes.
         let end = offset.saturating_add(max_bytes.max(1) as u64);
@@ -105,12 +125,6 @@ where
                 return Err(gone);
             }
             break;
-        }
-        if chunks.is_empty()
-            && let Some(state) = self.recorded_exec(exec).await?
-            && offset < state.recorded(stream)
-        {
-            return Err(self.gone(&state, stream, offset).await?);
         }
         Ok(chunks)
     }
