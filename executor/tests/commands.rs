@@ -25,8 +25,8 @@ async fn a_sandbox_lives_from_its_request_to_its_end() {
     assert_eq!(end.exit_code(), Some(4));
 
     let running = world.start_exec(sandbox, "echo begun; sleep 600").await;
-    world.until(sandbox, "exec.exited").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut reader = world.feed.exec_output(running, 0, 0).await.unwrap();
+    while !matches!(reader.next().await.unwrap(), Some(OutputItem::Output { .. })) {}
     let destroy = world.envelope(sandbox, Command::DestroySandbox { reason: DestroyReason::User });
     world.log.send(Destination::Node(&world.node), &destroy).await.unwrap();
     let all = world.until(sandbox, "sandbox.destroyed").await;

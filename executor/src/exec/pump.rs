@@ -240,7 +240,9 @@ impl Pump {
         let [stdout_bytes, stderr_bytes] = self.gathered;
         // How the record stands when all that was gathered is in it.
         let recorded = ExecProgress { stdout_bytes, stderr_bytes, ended: self.ended, over: self.over };
-        let may_offer = !self.exec.hosted.is_kept_in_order(self.exec.id);
+        // The end of an exec must not overtake what is said of its sandbox, which ends it: that goes through the stream.
+        let hosted = &self.exec.hosted;
+        let may_offer = !hosted.is_kept_in_order(self.exec.id) && !hosted.is_closing();
         self.outbox.send_if_due(recorded, may_offer).await;
     }
 
