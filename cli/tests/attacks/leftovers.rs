@@ -28,7 +28,7 @@ async fn what_writes_for_ever_is_closed_at_the_limit() {
 /// Of many that leave something behind only the newest stay open, whoever is the oldest hears why, and nothing is left of them when the
 /// sandbox goes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_thousands_that_leave_children_a_few_stay_open() {
+async fn of_many_that_leave_children_a_few_stay_open() {
     let serve = Serve::with_provider("bubblewrap").await;
     let sandbox = serve.api.spawn(json!({"image": "alpine:latest", "memory_mb": 256})).await;
     // As many as the sandbox has room for, one after the other and side by side.
