@@ -40,3 +40,22 @@ impl Health {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
+
+/// What the metrics of all reactors are called.
+pub(crate) const LAG: &str = "stacyvm_reactor_lag_events";
+pub(crate) const FAILING: &str = "stacyvm_reactor_entities_failing";
+pub(crate) const EFFECTS: &str = "stacyvm_reactor_effects_total";
+/// What becomes of an effect.
+pub(crate) const OUTCOMES: [&str; 3] = ["done", "failed", "dropped"];
+
+/// Says what the metrics are, and gives them their first values: they are there from the first scrape on.
+pub(crate) fn describe(name: &'static str) {
+    metrics::describe_gauge!(LAG, "Recorded events that a reactor has not looked at");
+    metrics::describe_gauge!(FAILING, "Entities of a reactor whose last effect failed and is tried again");
+    metrics::describe_counter!(EFFECTS, "Effects of a reactor, by what became of them");
+    metrics::gauge!(LAG, "reactor" => name).set(0.0);
+    metrics::gauge!(FAILING, "reactor" => name).set(0.0);
+    for outcome in OUTCOMES {
+        metrics::counter!(EFFECTS, "reactor" => name, "outcome" => outcome).increment(0);
+    }
+}

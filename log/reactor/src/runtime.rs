@@ -7,6 +7,7 @@ use events::Clock;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::health::describe;
 use crate::tenure::{Over, Tenure};
 use crate::{Health, Outside, Reactor};
 
@@ -36,11 +37,14 @@ impl<R: Reactor> Runtime<R> {
     /// Works whenever no other replica does, until it is told to stop.
     pub async fn run(mut self) {
         let name = self.reactor.name();
+        describe(name);
         loop {
             let mut lease = tokio::select! {
                 () = self.stop.cancelled() => return,
                 lease = self.outside.take_lease(name, self.reactor.term()) => lease,
             };
+            // Once more: the process may have begun to collect metrics only meanwhile.
+            describe(name);
             tracing::info!(reactor = name, "it is ours to do");
             self.health.update(|status| status.holds = true);
             let mut tenure = Tenure::new(&mut self.reactor, &*self.outside, &*self.clock, &self.health);

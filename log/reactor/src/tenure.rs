@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::effect_runner::EffectRunner;
 use crate::entities::{Ended, Entities};
+use crate::health::{EFFECTS, FAILING, LAG};
 use crate::{CursorError, Failure, Health, Limits, Next, Outside, Reactor, StoredCursor, Touched, Turn};
 
 /// How often it is said how it goes, and a cursor kept.
@@ -250,8 +251,7 @@ impl<'a, R: Reactor> Tenure<'a, R> {
             Ended::Failed | Ended::FailedForGood => "failed",
             Ended::Dropped => "dropped",
         };
-        metrics::counter!("stacyvm_reactor_effects_total", "reactor" => self.name, "outcome" => label)
-            .increment(1);
+        metrics::counter!(EFFECTS, "reactor" => self.name, "outcome" => label).increment(1);
         self.entities.ended(key, how, self.clock.since_boot(), fastrand::f64());
     }
 
@@ -287,9 +287,8 @@ impl<'a, R: Reactor> Tenure<'a, R> {
             status.in_flight = entities.in_flight();
             status.failing = entities.failing();
         });
-        metrics::gauge!("stacyvm_reactor_lag_events", "reactor" => self.name).set(lag as f64);
-        metrics::gauge!("stacyvm_reactor_entities_failing", "reactor" => self.name)
-            .set(entities.failing() as f64);
+        metrics::gauge!(LAG, "reactor" => self.name).set(lag as f64);
+        metrics::gauge!(FAILING, "reactor" => self.name).set(entities.failing() as f64);
     }
 
     /// Keeps the cursor, if everything up to a later position is done.
