@@ -37,12 +37,20 @@ fn end_boxes(dir: &Path) {
         return;
     }
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
-        let line = String::from_utf8_lossy(&line);
-        let pid = entry.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid
-            && boxes.iter().any(|name| line.contains(&format!("--hostname\0{name}\0")))
-        {
+        let Some(pid) = entry.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw) else {
+            continue;
+        };
+        let read = |name: &str| {
+            let bytes = std::fs::read(entry.path().join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let (line, groups) = (read("cmdline"), read("cgroup"));
+        // Bubblewrap itself by its arguments; what runs in the box, which outlives it, by its control groups.
+        let is_of_a_box = boxes.iter().any(|name| {
+            line.contains(&format!("--hostname\0{name}\0"))
+                || groups.lines().any(|group| group.split('/').any(|part| part == name))
+        });
+        if is_of_a_box {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
