@@ -94,6 +94,10 @@ def together(path, method, body, case):
             body["image"] = IMAGE
         if body.get("provider"):
             body["provider"] = "bubblewrap"
+        # More than the machine has is refused, and how much that is no schema knows.
+        for name, most in (("vcpus", 1), ("memory_mb", 512)):
+            if isinstance(body.get(name), (int, float)) and body[name] > most:
+                body[name] = most
         if body.get("runtime"):
             body["runtime"] = ""
         if body.get("template"):

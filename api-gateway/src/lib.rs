@@ -38,6 +38,7 @@ pub use auth::{ApiKey, Role};
 pub use config::{AuditLimits, ExecLimits, GatewayConfig, SandboxLimits, WebhookLimits};
 pub use gateway::Gateway;
 pub use limits::{Limits, RateBy, RateLimit, TenantLimits};
+pub use metrics::collect_metrics;
 pub use origin::{Origin, OriginError};
 pub use router::openapi_document;
 pub use server::serve;

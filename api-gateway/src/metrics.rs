@@ -93,6 +93,12 @@ fn describe() {
     );
 }
 
+/// Begins to collect the metrics of this process. A gateway does so itself; whoever runs other parts beside it calls this before
+/// they begin to measure.
+pub fn collect_metrics() {
+    Metrics::install();
+}
+
 /// The recorder of this process. Several gateways in one process share it.
 #[derive(Clone)]
 pub struct Metrics(PrometheusHandle);

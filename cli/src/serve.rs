@@ -16,6 +16,7 @@ use crate::stop;
 /// Runs until SIGINT or SIGTERM. Sandboxes live on.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     roles::begin(&config)?;
+    api_gateway::collect_metrics();
     let installation = Installation::open(&config)?;
     let stop = stop::on_signal()?;
     // Taken first: a port that is in use is the most common mistake, and nothing has been started yet.
