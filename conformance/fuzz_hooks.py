@@ -95,7 +95,7 @@ def together(path, method, body, case):
         if body.get("provider"):
             body["provider"] = "bubblewrap"
         # More than the machine has is refused, and how much that is no schema knows.
-        for name, most in (("vcpus", 1), ("memory_mb", 512)):
+        for name, most in (("vcpus", 1), ("cpu_cores", 1), ("memory_mb", 512)):
             if isinstance(body.get(name), (int, float)) and body[name] > most:
                 body[name] = most
         if body.get("runtime"):
