@@ -40,10 +40,10 @@ impl Appending {
     }
 }
 
-/// Waits for the end of what is being appended. Cancel safe.
+/// Waits for the end of what is being appended; then nothing is any more. Cancel safe.
 pub(super) async fn ended(appending: &mut Option<Appending>) -> Result<Appended, JoinError> {
-    match appending {
-        Some(appending) => (&mut appending.task).await,
-        None => std::future::pending().await,
-    }
+    let Some(under_way) = appending else { return std::future::pending().await };
+    let appended = (&mut under_way.task).await;
+    *appending = None;
+    appended
 }

@@ -301,7 +301,6 @@ impl<T: Transport> Recorder<T> {
                     biased;
                     () = self.stop.cancelled() => return Ok(()),
                     appended = ended(&mut work.appending), if work.appending.is_some() => {
-                        work.appending = None;
                         self.committed(appended?).await?;
                         self.note_waiting(&gathered);
                     }
@@ -338,9 +337,7 @@ impl<T: Transport> Recorder<T> {
                 work.read = gathered.mark.clone();
                 let drafted = self.draft(work, gathered).await;
                 if work.appending.is_some() {
-                    let appended = ended(&mut work.appending).await;
-                    work.appending = None;
-                    self.committed(appended?).await?;
+                    self.committed(ended(&mut work.appending).await?).await?;
                 }
                 if let Some(drafted) = drafted? {
                     work.appending = Some(Appending::start(&self.store, drafted));
