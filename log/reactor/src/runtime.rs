@@ -26,6 +26,8 @@ pub struct Runtime<R> {
 impl<R: Reactor> Runtime<R> {
     /// A runtime for this reactor. It does nothing until it runs.
     pub fn new(reactor: R, outside: impl Outside, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+        // Not when it first runs: whoever serves the metrics may be asked for them before that.
+        describe(reactor.name());
         Self { reactor, outside: Arc::new(outside), clock, stop, health: Health::default() }
     }
 
@@ -37,14 +39,11 @@ impl<R: Reactor> Runtime<R> {
     /// Works whenever no other replica does, until it is told to stop.
     pub async fn run(mut self) {
         let name = self.reactor.name();
-        describe(name);
         loop {
             let mut lease = tokio::select! {
                 () = self.stop.cancelled() => return,
                 lease = self.outside.take_lease(name, self.reactor.term()) => lease,
             };
-            // Once more: the process may have begun to collect metrics only meanwhile.
-            describe(name);
             tracing::info!(reactor = name, "it is ours to do");
             self.health.update(|status| status.holds = true);
             let mut tenure = Tenure::new(&mut self.reactor, &*self.outside, &*self.clock, &self.health);
