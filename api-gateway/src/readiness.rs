@@ -22,6 +22,7 @@ const LEG: Duration = Duration::from_millis(1_200);
 const SILENCE: Duration = Duration::from_millis(3_500);
 /// How long nothing can be recorded before who waits for the record is told.
 const HOPELESS: Duration = Duration::from_millis(500);
+const HOPELESS_FOR_BEGUN: Duration = Duration::from_secs(30);
 /// For how long the recorder may say that it cannot write before requests are refused: a database changes its place now and
 /// then.
 const TROUBLE: Duration = Duration::from_millis(1_500);
@@ -92,13 +93,23 @@ impl Readiness {
 
     /// Waits until nothing can be recorded and that does not pass at once: what is not recorded by then need not be waited for.
     pub async fn hopeless(&self) {
+        self.refused_for(HOPELESS).await;
+    }
+
+    /// The same for what is recorded to have begun: its end is worth more patience.
+    pub async fn hopeless_for_begun(&self) {
+        self.refused_for(HOPELESS_FOR_BEGUN).await;
+    }
+
+    /// Waits until nothing could be recorded for so long without a break.
+    async fn refused_for(&self, patience: Duration) {
         let mut since: Option<Instant> = None;
         loop {
             tokio::time::sleep(HOPELESS / 6).await;
             match (self.refusal(), since) {
                 (None, _) => since = None,
                 (Some(_), None) => since = Some(Instant::now()),
-                (Some(_), Some(at)) if at.elapsed() >= HOPELESS => return,
+                (Some(_), Some(at)) if at.elapsed() >= patience => return,
                 (Some(_), Some(_)) => {}
             }
         }

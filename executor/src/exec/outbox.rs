@@ -26,12 +26,16 @@ const FULL: usize = 480 << 10;
 const WINDOW: usize = 6;
 /// How long the transport may be known to take nothing before it is tried all the same.
 const WRITABLE: Duration = Duration::from_secs(5);
+/// How often the recorder is shown the oldest message while the transport takes nothing.
+const OFFER_AGAIN: Duration = Duration::from_millis(250);
 /// How long to wait before sending again.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 struct Message {
     first: Event,
     batch: Bytes,
+    /// How far the exec is recorded when this is.
+    recorded: ExecProgress,
     pending: BoxFuture<'static, Result<(), PublishError>>,
 }
 
@@ -52,6 +56,8 @@ pub struct Outbox {
     first: Option<Event>,
     /// Somebody waits for what was added last: no reason to wait for more.
     last: bool,
+    /// Nobody else publishes anything about this exec that has to stay before it.
+    may_offer: bool,
     offered: Option<Offered>,
     under_way: VecDeque<Message>,
     /// When to send again, and why that is needed. Kept here so that a cancelled wait loses neither.
@@ -67,6 +73,7 @@ impl Outbox {
             growing: None,
             first: None,
             last: false,
+            may_offer: false,
             offered: None,
             under_way: VecDeque::new(),
             retry_at: None,
@@ -83,13 +90,17 @@ impl Outbox {
         self.offered.is_some() || !self.under_way.is_empty()
     }
 
-    /// Hears how far the exec is recorded. `true`: that was all that was under way.
+    /// Hears how far the exec is recorded. `true`: something is that was under way, and needs no other proof that it is safe.
     pub fn note(&mut self, progress: ExecProgress) -> bool {
-        let covered = self.offered.as_ref().is_some_and(|offered| progress.covers(&offered.recorded));
-        if covered {
-            self.offered = None;
+        let before = self.under_way.len();
+        let offered = self.offered.take_if(|offered| progress.covers(&offered.recorded)).is_some();
+        while self.under_way.front().is_some_and(|message| progress.covers(&message.recorded)) {
+            self.under_way.pop_front();
         }
-        covered
+        if self.under_way.is_empty() {
+            self.retry_at = None;
+        }
+        offered || self.under_way.len() < before
     }
 
     /// Adds an event.
@@ -127,6 +138,7 @@ impl Outbox {
     /// Sends what is gathered, if now is the time for it. With it all that was added is sent: then the exec is recorded as far as
     /// `recorded` says. `may_offer`: nobody else publishes anything about this exec that has to stay before it.
     pub async fn send_if_due(&mut self, recorded: ExecProgress, may_offer: bool) {
+        self.may_offer = may_offer;
         let full = !self.has_room() || self.last;
         if self.offered.is_some() {
             if !full || self.first.is_none() && self.growing.is_none() {
@@ -153,7 +165,7 @@ impl Outbox {
             return;
         }
         let pending = start(&self.log, &first, batch.clone()).await;
-        self.under_way.push_back(Message { first, batch, pending });
+        self.under_way.push_back(Message { first, batch, recorded, pending });
     }
 
     /// Sends what was offered through the stream.
@@ -161,12 +173,13 @@ impl Outbox {
         let Some(Offered { first, batch, .. }) = &self.offered else { return };
         // Sent twice if this is cancelled here: the recorder takes it once.
         let pending = start(&self.log, first, batch.clone()).await;
-        if let Some(Offered { first, batch, .. }) = self.offered.take() {
-            self.under_way.push_back(Message { first, batch, pending });
+        if let Some(Offered { first, batch, recorded, .. }) = self.offered.take() {
+            self.under_way.push_back(Message { first, batch, recorded, pending });
         }
     }
 
-    /// Waits until the oldest message is durable, however long that takes. Cancel safe.
+    /// Waits until the oldest message is durable, however long that takes. Cancel safe. That it is recorded is heard by
+    /// [`Self::note`].
     pub async fn durable(&mut self) {
         loop {
             if let Some(offered) = &self.offered {
@@ -176,8 +189,7 @@ impl Outbox {
             }
             if let Some(at) = self.retry_at {
                 tokio::time::sleep_until(at).await;
-                // As long as the transport is known to take nothing, sending again only makes more of it.
-                self.log.until_writable(WRITABLE).await;
+                self.until_worth_sending(at + WRITABLE).await;
                 self.send_again().await;
                 self.retry_at = None;
             }
@@ -195,6 +207,19 @@ impl Outbox {
                     self.failure = Some(error);
                 }
             }
+        }
+    }
+
+    /// As long as the transport is known to take nothing, sending again only makes more of it. The recorder may be well all the
+    /// same, and what it records needs no transport.
+    async fn until_worth_sending(&mut self, end: Instant) {
+        while self.log.refusal().is_some() && Instant::now() < end {
+            if self.may_offer
+                && let Some(oldest) = self.under_way.front()
+            {
+                let _ = self.log.offer_events(&oldest.batch).await;
+            }
+            self.log.until_writable(OFFER_AGAIN).await;
         }
     }
 

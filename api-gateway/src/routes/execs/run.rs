@@ -186,6 +186,8 @@ async fn collect(gateway: &Gateway, started: Started, limit: usize) -> Result<Co
     if let Some(asked) = asked {
         asked.settle();
     }
+    let hopeless = gateway.readiness().hopeless_for_begun();
+    tokio::pin!(hopeless);
     loop {
         match next {
             Some(OutputItem::Output { stream, bytes, .. }) => {
@@ -204,7 +206,11 @@ async fn collect(gateway: &Gateway, started: Started, limit: usize) -> Result<Co
             Some(OutputItem::Ended { end, .. }) => return Ok(Collected { stdout, stderr, end }),
             None => return Err(feed::FeedError::Disconnected.into()),
         }
-        next = output.next().await?;
+        next = tokio::select! {
+            biased;
+            next = output.next() => next?,
+            () = &mut hopeless => return Err(CollectError::Unrecorded),
+        };
     }
 }
 
