@@ -4,6 +4,8 @@
 //! nothing of NATS, of databases, of HTTP, of sandbox providers or of the agent, and depends on no other crate of the workspace.
 
 mod aggregate;
+#[cfg(test)]
+mod any_event;
 mod chain_hash;
 mod clock;
 mod error_chain;

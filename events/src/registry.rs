@@ -123,6 +123,12 @@ impl Slot {
         self.0.apply(event);
     }
 
+    /// Which one it is; `None` if there is none.
+    #[cfg(test)]
+    fn key(&self) -> Option<Key> {
+        self.0.key()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.fields().is_none()
@@ -154,6 +160,8 @@ trait Held: fmt::Debug + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn judge(&self, event: &Event) -> Result<usize, DropReason>;
     fn apply(&mut self, event: &Event);
+    #[cfg(test)]
+    fn key(&self) -> Option<Key>;
     fn fields(&self) -> Option<Fields>;
     fn write(&self) -> serde_json::Result<Option<String>>;
     fn is_written_as(&self, state: &str) -> bool;
@@ -165,11 +173,20 @@ impl<A: Aggregate> Held for Option<A> {
     }
 
     fn judge(&self, event: &Event) -> Result<usize, DropReason> {
+        // Nothing changes hands, whatever its kind: what another tenant says of it would change nothing, and would be there for good.
+        if self.as_ref().is_some_and(|state| state.fields().tenant != event.tenant) {
+            return Err(DropReason::Contradiction);
+        }
         A::judge(self.as_ref(), event)
     }
 
     fn apply(&mut self, event: &Event) {
         *self = A::apply(self.take(), event);
+    }
+
+    #[cfg(test)]
+    fn key(&self) -> Option<Key> {
+        self.as_ref().map(A::key)
     }
 
     fn fields(&self) -> Option<Fields> {
@@ -190,3 +207,7 @@ impl<A: Aggregate> Held for Option<A> {
         serde_json::from_str::<A>(state).is_ok_and(|read| self.as_ref() == Some(&read))
     }
 }
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

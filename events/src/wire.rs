@@ -217,4 +217,4 @@ pub fn decode_batch(mut batch: Bytes, recorded: bool) -> Result<Vec<Frame>, Deco
 
 #[cfg(test)]
 #[path = "wire_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -11,4 +11,6 @@ pub use template::TemplateState;
 pub use webhook::{WebhookFailure, WebhookPhase, WebhookState};
 
 #[cfg(test)]
+mod judged_tests;
+#[cfg(test)]
 mod tests;

@@ -4,15 +4,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::*;
 
-fn at(seconds: i64) -> DateTime<Utc> {
+pub(super) fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_750_000_000 + seconds, 0).unwrap()
 }
 
-fn client() -> Actor {
+pub(super) fn client() -> Actor {
     Actor::Client { key: Some("k1".parse().unwrap()), user: None }
 }
 
-fn told(seconds: i64, actor: Actor, data: impl Into<EventData>) -> Event {
+pub(super) fn told(seconds: i64, actor: Actor, data: impl Into<EventData>) -> Event {
     Event {
         id: EventId::new(),
         tenant: TenantId::default_tenant(),
@@ -26,7 +26,7 @@ fn told(seconds: i64, actor: Actor, data: impl Into<EventData>) -> Event {
     }
 }
 
-fn executor() -> Actor {
+pub(super) fn executor() -> Actor {
     Actor::Executor("node-1".parse().unwrap())
 }
 
@@ -35,7 +35,7 @@ fn term() -> Term {
     Term { ttl_ms: 120_000, lifetime_ms: 600_000, start_by: at(60) }
 }
 
-fn requested(term: Option<Term>) -> Event {
+pub(super) fn requested(term: Option<Term>) -> Event {
     let spec = serde_json::from_value(serde_json::json!({
         "provider": "docker", "image": "a", "memory_mib": 1, "cpu_millis": 1, "pids_limit": 1
     }));
@@ -46,7 +46,7 @@ fn requested(term: Option<Term>) -> Event {
     told(0, client(), SandboxRequested { spec: spec.unwrap(), expires_at, lifetime_ends_at, term })
 }
 
-fn running(seconds: i64, term: Option<Term>) -> Event {
+pub(super) fn running(seconds: i64, term: Option<Term>) -> Event {
     let ends = term.map(|term| term.ends(at(seconds)));
     let running = SandboxRunning {
         node: "node-1".parse().unwrap(),
@@ -63,7 +63,7 @@ fn sandbox(events: &[Event]) -> SandboxState {
     events.iter().fold(None, SandboxState::apply).unwrap()
 }
 
-fn destroyed(seconds: i64, reason: DestroyReason) -> Event {
+pub(super) fn destroyed(seconds: i64, reason: DestroyReason) -> Event {
     told(seconds, executor(), SandboxDestroyed { reason })
 }
 
@@ -112,9 +112,9 @@ fn what_was_asked_to_go_has_not_vanished() {
     assert_eq!((ending.reason, ending.by, ending.since), (DestroyReason::User, client(), at(60)));
 }
 
-const EXEC: ExecId = ExecId::from_bytes([2; 16]);
+pub(super) const EXEC: ExecId = ExecId::from_bytes([2; 16]);
 
-fn started() -> Event {
+pub(super) fn started() -> Event {
     let spec = serde_json::from_value(serde_json::json!({ "argv": ["true"] })).unwrap();
     told(0, client(), ExecStarted { exec: EXEC, spec, env_names: Vec::new(), pid: 7 })
 }
@@ -127,7 +127,7 @@ fn asked(cause: EndCause, by: Option<Actor>) -> Option<Asked> {
     Some(Asked { cause, by, signal: 15 })
 }
 
-fn exited(code: i32, asked: Option<Asked>) -> Event {
+pub(super) fn exited(code: i32, asked: Option<Asked>) -> Event {
     told(9, client(), ExecExited { exec: EXEC, code, signal: None, asked, ended: ExecEnded::default() })
 }
 
@@ -140,16 +140,16 @@ fn one_that_left_by_itself_after_it_was_asked_to_has_its_own_exit_code() {
     assert_eq!(state.asked, asked(EndCause::Request, Some(client())));
 }
 
-fn output(offset: u64, bytes: &'static [u8]) -> Event {
+pub(super) fn output(offset: u64, bytes: &'static [u8]) -> Event {
     told(10, client(), ExecOutput::new(EXEC, OutputStream::Stdout, offset, bytes))
 }
 
-fn left_open() -> Event {
+pub(super) fn left_open() -> Event {
     let ended = ExecEnded { stdout_bytes: 2, output_open: true, ..ExecEnded::default() };
     told(9, client(), ExecExited { exec: EXEC, code: 3, signal: None, asked: None, ended })
 }
 
-fn closed() -> Event {
+pub(super) fn closed() -> Event {
     let reason = OutputCloseReason::Sandbox;
     let closed =
         ExecOutputClosed { exec: EXEC, reason, stdout_bytes: 5, stderr_bytes: 0, truncated_bytes: 7 };
