@@ -10,7 +10,7 @@ use events::{
     SandboxId, SandboxPhase, SandboxState, TenantId,
 };
 use feed::{Feed, View};
-use record::EventStore;
+use record::{EventStore, Record};
 use secrets::Redaction;
 use spelling::format_go_duration;
 use tokio::time::Instant;
@@ -41,7 +41,7 @@ struct Inner {
     config: GatewayConfig,
     keys: KeyRing,
     log: Log,
-    store: Arc<dyn EventStore>,
+    record: Record,
     feed: Feed,
     view: View,
     link: LinkClient,
@@ -106,7 +106,7 @@ impl Gateway {
     pub fn new(
         config: GatewayConfig,
         log: Log,
-        store: Arc<dyn EventStore>,
+        record: Record,
         feed: Feed,
         view: View,
         link: LinkClient,
@@ -115,14 +115,14 @@ impl Gateway {
         let keys = KeyRing::new(config.keys.clone(), &config.master_key);
         let shares = Shares::new(config.limits.clone());
         let closing = CancellationToken::new();
-        let ports = (log.clone(), feed.clone(), Arc::clone(&store));
+        let ports = (log.clone(), feed.clone(), Arc::clone(&record.store));
         let readiness = Readiness::new(ports, config.disk.clone(), config.audit.max_lag, closing.clone());
         Self {
             inner: Arc::new(Inner {
                 config,
                 keys,
                 log,
-                store,
+                record,
                 feed,
                 view,
                 link,
@@ -151,7 +151,12 @@ impl Gateway {
     }
 
     pub(crate) fn store(&self) -> &dyn EventStore {
-        &*self.inner.store
+        &*self.inner.record.store
+    }
+
+    /// What execs wrote, keys and evidence beside it.
+    pub(crate) fn record(&self) -> &Record {
+        &self.inner.record
     }
 
     pub(crate) fn feed(&self) -> &Feed {

@@ -14,7 +14,7 @@ use executor::{Executor, ExecutorConfig};
 use feed::{Feed, View};
 use policy::DiskFloor;
 use reaper::Reaper;
-use record::EventStore;
+use record::Record;
 use recorder::{JetStreamTransport, RecorderConfig, RetentionPolicy, Sealing, SteadyClock};
 use secrets::{MasterKey, RedactionRules};
 use tokio_util::sync::CancellationToken;
@@ -47,8 +47,8 @@ pub async fn gateway(config: Config) -> anyhow::Result<()> {
     begin(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config, "gateway")).await?;
-    let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
-    let (feed, view) = stop::unless_stopped(&stop, follow(&log, store)).await?;
+    let record = stop::unless_stopped(&stop, open_store(&config, None)).await?;
+    let (feed, view) = stop::unless_stopped(&stop, follow(&log, record)).await?;
     let listener = listen(&config).await?;
     let providers =
         executor::providers::registry::KINDS.iter().filter_map(|name| name.parse().ok()).collect();
@@ -72,8 +72,8 @@ pub async fn reaper(config: Config) -> anyhow::Result<()> {
     begin(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config, "reaper")).await?;
-    let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
-    let feed = stop::unless_stopped(&stop, follow_feed(&log, store)).await?;
+    let record = stop::unless_stopped(&stop, open_store(&config, None)).await?;
+    let feed = stop::unless_stopped(&stop, follow_feed(&log, record)).await?;
     tracing::info!("reaper ready");
     Reaper::new(log, &feed, clock(), stop).run().await;
     Ok(())
@@ -84,10 +84,10 @@ pub async fn record(config: Config) -> anyhow::Result<()> {
     begin(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config, "recorder")).await?;
-    let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
+    let record = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     tracing::info!("recorder ready");
-    let checkpointer = audit::checkpointer(&config, &log, &store)?;
-    run_recorder(&log, store, recorder_config(&config)?, retention(&config), checkpointer, stop).await;
+    let checkpointer = audit::checkpointer(&config, &log, &record.store)?;
+    run_recorder(&log, record, recorder_config(&config)?, retention(&config), checkpointer, stop).await;
     Ok(())
 }
 
@@ -235,7 +235,7 @@ pub fn disk_floor(config: &Config, directories: impl IntoIterator<Item = PathBuf
 }
 
 /// The event store as configured, or in the data directory of `serve`.
-pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Arc<dyn EventStore>> {
+pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Result<Record> {
     let url = database_url(config, data_dir)?;
     let options = store::StoreOptions { master_key: store_key(config)? };
     // A database that starts beside us needs a moment.
@@ -247,9 +247,9 @@ pub async fn open_store(config: &Config, data_dir: Option<&Path>) -> anyhow::Res
 
 /// The feed and the live view over it. NATS or the database may go away and come back while we start: waited for, like
 /// one that starts beside us.
-pub async fn follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Feed, View)> {
+pub async fn follow(log: &Log, record: Record) -> anyhow::Result<(Feed, View)> {
     let started = async || {
-        let feed = Feed::start(log, Arc::clone(&store)).await.context("cannot follow the log")?;
+        let feed = Feed::start(log, record.clone()).await.context("cannot follow the log")?;
         let view = View::start(log, &feed).await.context("cannot load the live view")?;
         anyhow::Ok((feed, view))
     };
@@ -258,8 +258,8 @@ pub async fn follow(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<(Fe
 }
 
 /// The feed alone.
-pub async fn follow_feed(log: &Log, store: Arc<dyn EventStore>) -> anyhow::Result<Feed> {
-    let started = async || Feed::start(log, Arc::clone(&store)).await.context("cannot follow the log");
+pub async fn follow_feed(log: &Log, record: Record) -> anyhow::Result<Feed> {
+    let started = async || Feed::start(log, record.clone()).await.context("cannot follow the log");
     let followed = (|| started()).retry(BESIDE_US);
     followed.notify(still_waiting).await
 }
@@ -284,9 +284,9 @@ pub async fn serve_gateway(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     tracing::info!(listen = %listener.local_addr()?, keys = config.keys.len(), "gateway ready");
-    let store = Arc::clone(feed.store());
+    let record = feed.record().clone();
     let link = LinkClient::new(log);
-    let gateway = Gateway::new(config, log.clone(), store, feed.clone(), view.clone(), link, clock());
+    let gateway = Gateway::new(config, log.clone(), record, feed.clone(), view.clone(), link, clock());
     api_gateway::serve(listener, gateway, stop).await.context("the gateway failed")
 }
 
@@ -315,21 +315,21 @@ pub async fn run_executor(
 /// Records, signs checkpoints and answers queries until `stop`.
 pub async fn run_recorder(
     log: &Log,
-    store: Arc<dyn EventStore>,
+    record: Record,
     config: RecorderConfig,
     retention: RetentionPolicy,
     checkpointer: Checkpointer,
     stop: CancellationToken,
 ) {
-    let queries = recorder::serve_queries(log, Arc::clone(&store), stop.clone());
-    let retaining = recorder::retain(log.clone(), Arc::clone(&store), retention, clock(), stop.clone());
+    let queries = recorder::serve_queries(log, Arc::clone(&record.store), stop.clone());
+    let retaining = recorder::retain(log.clone(), record.clone(), retention, clock(), stop.clone());
     // It goes on until the last checkpoint is recorded.
     let recorder_stop = CancellationToken::new();
     let checkpoints = async {
         checkpointer.run(stop).await;
         recorder_stop.cancel();
     };
-    let recording = recorder::run_with(JetStreamTransport::new(log), store, config, recorder_stop.clone());
+    let recording = recorder::run_with(JetStreamTransport::new(log), record, config, recorder_stop.clone());
     let gathering = log.gather_leaders(recorder_stop.clone());
     tokio::join!(queries, retaining, checkpoints, recording, gathering);
 }

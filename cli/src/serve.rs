@@ -36,19 +36,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tokio::spawn(nats.guard().run(log.clone(), guard_stop.clone()));
     }
     let data_dir = installation.path("");
-    let store = stop::unless_stopped(&stop, roles::open_store(&config, Some(&data_dir))).await?;
+    let record = stop::unless_stopped(&stop, roles::open_store(&config, Some(&data_dir))).await?;
 
     // Stopped in this order: those who ask, those who do, and last the one who writes down.
     let recorder_stop = CancellationToken::new();
     let recorder = {
-        let (log, store, stop) = (recorder_log, store.clone(), recorder_stop.clone());
+        let (log, record, stop) = (recorder_log, record.clone(), recorder_stop.clone());
         let (recorder_config, retention) = (roles::recorder_config(&config)?, roles::retention(&config));
-        let checkpointer = roles::checkpointer(&config, &log, &store)?;
+        let checkpointer = roles::checkpointer(&config, &log, &record.store)?;
         tokio::spawn(async move {
-            roles::run_recorder(&log, store, recorder_config, retention, checkpointer, stop).await;
+            roles::run_recorder(&log, record, recorder_config, retention, checkpointer, stop).await;
         })
     };
-    let (feed, view) = stop::unless_stopped(&stop, roles::follow(&log, store.clone())).await?;
+    let (feed, view) = stop::unless_stopped(&stop, roles::follow(&log, record.clone())).await?;
     let reaper = Reaper::new(log.clone(), &feed, roles::clock(), stop.clone());
     // Whoever waits for an exec is answered before the executor lets go of it.
     let executor_stop = CancellationToken::new();
@@ -70,7 +70,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::warn!("the recorder did not finish; it goes on at the next start");
     }
     log.flush().await;
-    store.close().await;
+    record.close().await;
     guard_stop.cancel();
     if let Some(nats) = nats {
         tokio::task::spawn_blocking(move || nats.stop()).await.context("stopping nats-server")?;

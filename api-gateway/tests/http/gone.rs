@@ -57,7 +57,7 @@ async fn what_is_erased_is_gone_and_every_reader_is_told_so() {
     let erased = world.store.read(&filter, Position::ZERO, 10).await.unwrap();
     assert_eq!(erased.len(), 1);
     assert_eq!(erased[0].decode().unwrap().actor.to_string(), "client:key-of-red");
-    assert!(verify_store(&*world.store, &PublicKeys::default()).await.unwrap().ok);
+    assert!(verify_store(&world.store, &PublicKeys::default()).await.unwrap().ok);
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn expire(world: &World, up_to: Position) {
     while world.store.floors().await.unwrap().iter().all(|floor| floor.up_to < up_to) {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
-    while world.store.drop_some(RetentionClass::Output).await.unwrap() > 0 {}
+    while world.store.upkeep.drop_some(RetentionClass::Output).await.unwrap() > 0 {}
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn expired_output_is_a_hole_that_every_reader_sees() {
     let sandbox = world.sandbox().await;
     let exec = world.exec(&sandbox, "flood", 200).await["exec_id"].as_str().unwrap().to_owned();
     let chunks =
-        world.store.output(exec.parse().unwrap(), OutputStream::Stdout, 0, usize::MAX).await.unwrap();
+        world.store.output.read(exec.parse().unwrap(), OutputStream::Stdout, 0, usize::MAX).await.unwrap();
     let (first, last) = (&chunks[chunks.len() / 2], &chunks[chunks.len() - 1]);
     expire(&world, Position(first.position.0 - 1)).await;
     let output = |query: &str| world.ask(Method::GET, &format!("/execs/{exec}/output{query}")).send();
@@ -134,5 +134,5 @@ async fn expired_output_is_a_hole_that_every_reader_sees() {
     let seen = records(&world, &exec).await;
     assert_eq!((&seen[1], seen.len()), (&hole(400_000), 3));
     assert_eq!(seen[2]["stdout_bytes"], 400_000);
-    assert!(verify_store(&*world.store, &PublicKeys::default()).await.unwrap().ok);
+    assert!(verify_store(&world.store, &PublicKeys::default()).await.unwrap().ok);
 }

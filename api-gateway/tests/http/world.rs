@@ -7,7 +7,7 @@ use std::time::Duration;
 use api_gateway::{ApiKey, Gateway, GatewayConfig, Role};
 use events::SystemClock;
 use feed::{Feed, View};
-use record::EventStore;
+use record::Record;
 use recorder::{JetStreamTransport, RecorderConfig, Sealing};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrets::MasterKey;
@@ -27,7 +27,7 @@ pub const OPERATOR: &str = "key-of-operators";
 pub struct World {
     pub address: std::net::SocketAddr,
     pub stop: CancellationToken,
-    pub store: Arc<dyn EventStore>,
+    pub store: Record,
     pub log: Log,
     pub serving: Option<JoinHandle<std::io::Result<()>>>,
     client: reqwest::Client,

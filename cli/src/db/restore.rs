@@ -113,9 +113,9 @@ fn lost(statement: &RestoreStatement) -> String {
 
 /// The same statement for a database that other tools put back.
 pub(super) async fn restored(config: &Config, url: &str) -> anyhow::Result<()> {
-    let store = store::open_store(url).await.context("cannot open the database")?;
-    let head = store.head().await;
-    store.close().await;
+    let record = store::open_store(url).await.context("cannot open the database")?;
+    let head = record.head().await;
+    record.close().await;
     note(&lost(&state(config, head?.position, Position::ZERO)?));
     Ok(())
 }

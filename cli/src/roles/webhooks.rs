@@ -16,8 +16,8 @@ pub async fn webhooks(config: Config) -> anyhow::Result<()> {
     super::begin(&config)?;
     let stop = stop::on_signal()?;
     let log = stop::unless_stopped(&stop, connect(&config, "webhooks")).await?;
-    let store = stop::unless_stopped(&stop, open_store(&config, None)).await?;
-    let feed = stop::unless_stopped(&stop, follow_feed(&log, store)).await?;
+    let record = stop::unless_stopped(&stop, open_store(&config, None)).await?;
+    let feed = stop::unless_stopped(&stop, follow_feed(&log, record)).await?;
     tracing::info!("webhooks ready");
     run_webhooks(&config, &log, &feed, stop).await
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use record::EventStore;
+use record::Record;
 use sha2::{Digest, Sha256};
 
 use crate::plan::{Fault, Role, Shape, TENANTS};
@@ -64,7 +63,7 @@ impl Deployment {
         &self.path
     }
 
-    pub async fn store(&self) -> Arc<dyn EventStore> {
+    pub async fn store(&self) -> Record {
         store::open_store(&self.database).await.unwrap()
     }
 

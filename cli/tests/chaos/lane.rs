@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ::record::EventStore;
+use ::record::Record;
 use chrono::{DateTime, Utc};
 use events::{Clock, SystemClock};
 
@@ -31,7 +31,7 @@ pub struct Lane {
     deployment: Deployment,
     world: Arc<World>,
     watchers: Vec<Watcher>,
-    store: Arc<dyn EventStore>,
+    store: Record,
     kept: Vec<Vec<Option<Kept>>>,
     deadlines: Deadlines,
 }
@@ -113,7 +113,7 @@ impl Lane {
 
     /// The promises about the whole log.
     async fn look(&self) -> Result<(), Violation> {
-        record::check_chain(&*self.store).await?;
+        record::check_chain(&self.store).await?;
         let events = record::read_all(&*self.store).await?;
         record::check_ends(&events)?;
         record::check_ledger(&self.world.ledger.lock().unwrap(), &events)?;

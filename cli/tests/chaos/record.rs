@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use audit::{PublicKeys, verify_store};
 use events::{Event, EventData, ExecEvent, FileEvent, Position};
-use record::{EventFilter, EventStore};
+use record::{EventFilter, EventStore, Record};
 
 use crate::client::Violation;
 use crate::deeds::Ledger;
@@ -14,7 +14,7 @@ use crate::hold;
 const PAGE: u32 = 1_000;
 
 /// The hash chain holds, and positions have no holes.
-pub async fn check_chain(store: &dyn EventStore) -> Result<Position, Violation> {
+pub async fn check_chain(store: &Record) -> Result<Position, Violation> {
     let report = verify_store(store, &PublicKeys::default()).await.map_err(|error| error.to_string())?;
     match report.finding {
         None => Ok(report.last),

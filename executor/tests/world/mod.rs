@@ -86,7 +86,7 @@ impl World {
         let log = Log::connect(&NatsConfig::new(format!("nats://127.0.0.1:{port}"))).await.unwrap();
         let store =
             store::open_store(&format!("sqlite:{}", dir.path().join("events.db").display())).await.unwrap();
-        tokio::spawn(serve_queries_forever(log.clone(), store.clone()));
+        tokio::spawn(serve_queries_forever(log.clone(), store.store.clone()));
         tokio::spawn(recorder::run(JetStreamTransport::new(&log), store.clone(), CancellationToken::new()));
         let feed = Feed::start(&log, store).await.unwrap();
         let node: NodeId = "node-1".parse().unwrap();

@@ -2,7 +2,7 @@
 //! things were dropped. What of it nothing can be compared with is said.
 
 use events::{ChainPoint, LogTrimmed, Position, RetentionClass, TenantId};
-use record::{EventStore, Floor, StoreError};
+use record::{Floor, Record, StoreError};
 
 use super::report::{Fault, Finding};
 
@@ -54,11 +54,11 @@ pub(super) struct Read<'a> {
 }
 
 /// Compares it; the first thing that is wrong.
-pub(super) async fn compare(store: &dyn EventStore, read: &Read<'_>) -> Result<Option<Finding>, StoreError> {
+pub(super) async fn compare(store: &Record, read: &Read<'_>) -> Result<Option<Finding>, StoreError> {
     let found = |position: Position, fault: Fault, explanation: String| {
         Ok(Some(Finding { position, fault, explanation }))
     };
-    let after = store.read_chain(None, read.end, Position(i64::MAX as u64), 1).await?;
+    let after = store.evidence.read_chain(None, read.end, Position(i64::MAX as u64), 1).await?;
     if let Some(event) = after.first()
         && store.head().await?.position < event.position
     {
@@ -70,7 +70,7 @@ pub(super) async fn compare(store: &dyn EventStore, read: &Read<'_>) -> Result<O
     }
     for head in read.grown {
         let before = Position(head.position.0.saturating_sub(1));
-        let events = store.read_chain(None, before, head.position, 1).await?;
+        let events = store.evidence.read_chain(None, before, head.position, 1).await?;
         if !events.first().is_some_and(|event| event.tenant == head.tenant && event.hash == head.hash) {
             let explanation = format!("the head of the chain of {} is no event of it", head.tenant);
             return found(head.position, Fault::Head, explanation);
@@ -118,7 +118,7 @@ pub(super) async fn compare(store: &dyn EventStore, read: &Read<'_>) -> Result<O
 
 /// What of a store nothing can be compared with.
 pub(super) async fn uncompared(
-    store: &dyn EventStore,
+    store: &Record,
     tenant: Option<&TenantId>,
     sealed: bool,
     dropped_chains: u64,
@@ -140,7 +140,7 @@ pub(super) async fn uncompared(
             "the heads of {dropped_chains} chains in `chain_heads`: all of their events were dropped, if there were any"
         ));
     }
-    if sealed || store.has_data_keys().await? {
+    if sealed || store.keys.any().await? {
         lines.push(
             "that the keys in `data_keys` open what is sealed, and that those which are gone were destroyed by an erasure: keys are not compared"
                 .to_owned(),

@@ -11,7 +11,7 @@ use events::{Aggregate, Slot, TemplateState, WebhookState};
 use events::{
     Event, ExecId, ExecState, FoundBy, Frame, Key, Kind, Position, Registry, SandboxId, SandboxState,
 };
-use record::{AuditFilter, EventStore, RowQuery, StoreError, row_columns};
+use record::{AuditFilter, Record, RowQuery, StoreError, row_columns};
 
 use super::report::{Fault, Finding, Refolded};
 
@@ -26,7 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Makes all rows of all kinds again, and says which is the first that is something else.
 pub(super) async fn refold(
-    store: &dyn EventStore,
+    store: &Record,
     floor: Position,
     counts: &mut Refolded,
 ) -> Result<Option<Finding>, StoreError> {
@@ -36,7 +36,7 @@ pub(super) async fn refold(
 /// Makes all rows of these kinds again, and says which is the first that is something else. What began at or below `floor` may have lost
 /// its beginning, and is only counted.
 pub async fn refold_kinds(
-    store: &dyn EventStore,
+    store: &Record,
     floor: Position,
     registry: &Registry,
     counts: &mut Refolded,
@@ -69,13 +69,13 @@ fn count(counts: &mut Refolded, kind: &Kind, right: u64) {
 
 /// How many rows of a kind are right, or the first one that is not.
 async fn many(
-    store: &dyn EventStore,
+    store: &Record,
     floor: Position,
     kind: &Kind,
     counts: &mut Refolded,
 ) -> Result<Result<u64, Finding>, StoreError> {
     let (mut after, mut right) = (Key::from_bytes(&[]), 0);
-    while let Some(key) = store.next_key(kind, &after).await? {
+    while let Some(key) = store.evidence.next_key(kind, &after).await? {
         match one(store, kind, &key, floor).await? {
             Seen::Right => right += 1,
             Seen::Begun => counts.begun_before += 1,
@@ -94,14 +94,9 @@ enum Seen {
 }
 
 /// How a row and what the events make of it differ, if they do.
-async fn differs(
-    store: &dyn EventStore,
-    kind: &Kind,
-    key: &Key,
-    made: &Slot,
-) -> Result<Option<String>, StoreError> {
+async fn differs(store: &Record, kind: &Kind, key: &Key, made: &Slot) -> Result<Option<String>, StoreError> {
     let what = kind.name;
-    let row = store.whole_row(kind.name, key).await?;
+    let row = store.evidence.whole_row(kind.name, key).await?;
     Ok(match (row.as_ref().and_then(|row| Some((row, row.state.as_ref()?))), made.fields()) {
         (None, None) => None,
         (None, Some(_)) => Some(format!("the {what} {key} has events and is not shown")),
@@ -113,7 +108,7 @@ async fn differs(
     })
 }
 
-async fn one(store: &dyn EventStore, kind: &Kind, key: &Key, floor: Position) -> Result<Seen, StoreError> {
+async fn one(store: &Record, kind: &Kind, key: &Key, floor: Position) -> Result<Seen, StoreError> {
     let mut looks = 0;
     loop {
         let (mut made, mut last) = (kind.empty(), Position::ZERO);
@@ -149,7 +144,7 @@ fn filter(kind: &Kind, key: &Key) -> AuditFilter {
 }
 
 async fn walk(
-    store: &dyn EventStore,
+    store: &Record,
     filter: &AuditFilter,
     mut step: impl FnMut(Position, &Event) + Send,
 ) -> Result<(), StoreError> {
@@ -175,7 +170,7 @@ async fn walk(
 
 /// Looks at all things of a kind of which there are few at once, and again after a pause while something is wrong.
 async fn few(
-    store: &dyn EventStore,
+    store: &Record,
     floor: Position,
     kind: &Kind,
     counts: &mut Refolded,
@@ -199,7 +194,7 @@ async fn few(
 
 /// How many are right, and how many began before the log did.
 async fn look(
-    store: &dyn EventStore,
+    store: &Record,
     floor: Position,
     kind: &Kind,
 ) -> Result<Result<(u64, u64), Finding>, StoreError> {

@@ -52,7 +52,7 @@ async fn what_began_before_the_log_is_counted_once_however_often_it_is_looked_at
     .unwrap();
     let mut counts = Refolded { begun_before: 5, ..Refolded::default() };
     let mut pauses = 0;
-    let right = few(&*store, Position(7), &Kind::of::<TemplateState>(), &mut counts, async || {
+    let right = few(&store, Position(7), &Kind::of::<TemplateState>(), &mut counts, async || {
         pauses += 1;
         if pauses == 2 {
             show(&late).await;

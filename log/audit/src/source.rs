@@ -7,7 +7,7 @@ use bytes::Bytes;
 use events::{
     AuditEvent, ChainHash, ChainPoint, Event, EventData, Frame, Position, RetentionClass, TenantId,
 };
-use record::{AuditFilter, ChainedFrame, EventStore, Floor, StoreError};
+use record::{AuditFilter, ChainedFrame, Floor, Record, StoreError};
 
 use super::claim::{Claim, ClaimSource};
 use super::verify::VerifyError;
@@ -48,11 +48,11 @@ pub trait ChainSource: Send {
     /// Up to where it says that whole events were dropped.
     fn floor(&self) -> Position;
     /// The store that it is read from, where it is one, and the floors that it had before [`end`](Self::end) was known.
-    fn store(&self) -> Option<(&dyn EventStore, &[Floor])> {
+    fn store(&self) -> Option<(&Record, &[Floor])> {
         None
     }
     /// Whose read models are to be made again, if any are.
-    fn read_models(&self) -> Option<&dyn EventStore> {
+    fn read_models(&self) -> Option<&Record> {
         None
     }
 }
@@ -60,7 +60,7 @@ pub trait ChainSource: Send {
 /// A store as it is now.
 #[derive(Debug)]
 pub struct StoreSource<'s> {
-    store: &'s dyn EventStore,
+    store: &'s Record,
     tenant: Option<TenantId>,
     at: Position,
     end: Position,
@@ -73,7 +73,7 @@ pub struct StoreSource<'s> {
 
 impl<'s> StoreSource<'s> {
     /// Everything, or what one tenant may see.
-    pub async fn open(store: &'s dyn EventStore, tenant: Option<TenantId>) -> Result<Self, VerifyError> {
+    pub async fn open(store: &'s Record, tenant: Option<TenantId>) -> Result<Self, VerifyError> {
         // In this order: what a floor says, an event up to the end says too.
         let floors = store.floors().await?;
         let end = store.head().await?.position;
@@ -132,13 +132,14 @@ impl ChainSource for StoreSource<'_> {
     async fn next(&mut self) -> Result<Vec<ChainItem>, VerifyError> {
         while self.at < self.end {
             let up_to = Position(self.at.0.saturating_add(WINDOW).min(self.end.0));
-            let frames = match self.store.read_chain(self.tenant.as_ref(), self.at, up_to, PAGE).await {
-                Ok(frames) => frames,
-                Err(StoreError::Damaged { source, .. }) => {
-                    return Ok(vec![ChainItem::Damaged(format!("the event cannot be read: {source}"))]);
-                }
-                Err(error) => return Err(error.into()),
-            };
+            let frames =
+                match self.store.evidence.read_chain(self.tenant.as_ref(), self.at, up_to, PAGE).await {
+                    Ok(frames) => frames,
+                    Err(StoreError::Damaged { source, .. }) => {
+                        return Ok(vec![ChainItem::Damaged(format!("the event cannot be read: {source}"))]);
+                    }
+                    Err(error) => return Err(error.into()),
+                };
             self.at = frames.last().map_or(up_to, |last| last.position);
             if !frames.is_empty() {
                 return Ok(frames.into_iter().map(ChainItem::Event).collect());
@@ -154,7 +155,8 @@ impl ChainSource for StoreSource<'_> {
         let Some(before) = position.0.checked_sub(1) else {
             return Ok(None);
         };
-        let frames = self.store.read_chain(self.tenant.as_ref(), Position(before), position, 1).await?;
+        let frames =
+            self.store.evidence.read_chain(self.tenant.as_ref(), Position(before), position, 1).await?;
         Ok(frames.first().map(|frame| frame.hash))
     }
 
@@ -170,12 +172,12 @@ impl ChainSource for StoreSource<'_> {
         self.end
     }
 
-    fn store(&self) -> Option<(&dyn EventStore, &[Floor])> {
+    fn store(&self) -> Option<(&Record, &[Floor])> {
         Some((self.store, &self.floors))
     }
 
     /// Those of one tenant cannot be told from those of others without reading all of them.
-    fn read_models(&self) -> Option<&dyn EventStore> {
+    fn read_models(&self) -> Option<&Record> {
         (!self.quick && self.tenant.is_none()).then_some(self.store)
     }
 

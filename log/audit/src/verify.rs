@@ -9,7 +9,7 @@ use events::{
     AuditEvent, ChainHash, ChainPoint, DecodeError, Event, EventData, Frame, LogEvent, LogRestored, Position,
     RestoreStatement, SandboxEvent, SandboxId, TenantId,
 };
-use record::{ChainedFrame, EventStore, Floor, StoreError};
+use record::{ChainedFrame, Floor, Record, StoreError};
 
 use super::beside::{self, Read, Trims};
 use super::checkpoint_file::{CheckpointFileError, FileStatement};
@@ -71,7 +71,7 @@ pub async fn verify(
 }
 
 /// The same for all that a store has, without a file.
-pub async fn verify_store(store: &dyn EventStore, keys: &PublicKeys) -> Result<Report, VerifyError> {
+pub async fn verify_store(store: &Record, keys: &PublicKeys) -> Result<Report, VerifyError> {
     let mut source = StoreSource::open(store, None).await?;
     verify(&mut source, keys, std::iter::empty()).await
 }
@@ -533,7 +533,7 @@ impl Walk {
     }
 
     /// Compares what stands beside the events of a store.
-    async fn beside(&mut self, store: &dyn EventStore, floors: &[Floor], end: Position) -> Result<(), Stop> {
+    async fn beside(&mut self, store: &Record, floors: &[Floor], end: Position) -> Result<(), Stop> {
         if self.tenant.is_none() {
             let read = Read { end, trims: &self.trims, floors, grown: &self.grown };
             if let Some(finding) = beside::compare(store, &read).await.map_err(VerifyError::from)? {

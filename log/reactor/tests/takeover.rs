@@ -14,7 +14,7 @@ use events::{
 };
 use feed::{Feed, Recorded};
 use reactor::{Effecting, Failure, Loaded, LogOutside, Next, Reactor, Runtime, Touched, Turn};
-use record::{EventStore, StoreError};
+use record::{Record, StoreError};
 use recorder::JetStreamTransport;
 use tokio_util::sync::CancellationToken;
 use transport::{Log, NatsConfig};
@@ -58,7 +58,7 @@ impl World {
         connect(&self.url).await
     }
 
-    async fn store(&self) -> Arc<dyn EventStore> {
+    async fn store(&self) -> Record {
         open(&self.database()).await
     }
 
@@ -95,7 +95,7 @@ async fn connect(url: &str) -> Log {
     Log::connect(&NatsConfig::new(url)).await.unwrap()
 }
 
-async fn open(database: &str) -> Arc<dyn EventStore> {
+async fn open(database: &str) -> Record {
     store::open_store(database).await.unwrap()
 }
 

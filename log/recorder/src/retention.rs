@@ -7,7 +7,7 @@ use events::{
     Actor, AuditEvent, Clock, ErrorChain, Event, EventData, EventId, LogTrimmed, Position, RetentionClass,
     TenantId,
 };
-use record::{EventFilter, EventStore, Floor, StoreError};
+use record::{EventFilter, EventStore, Floor, Record, StoreError, Upkeep};
 use tokio_util::sync::CancellationToken;
 use transport::{Log, PublishError};
 
@@ -44,7 +44,7 @@ pub trait Tell: Send + Sync + 'static {
 /// The transport and the database, who have clocks of their own.
 struct Outside {
     log: Log,
-    store: Arc<dyn EventStore>,
+    database: Arc<dyn Upkeep>,
 }
 
 #[async_trait]
@@ -54,7 +54,7 @@ impl Tell for Outside {
     }
 
     async fn clocks(&self) -> Vec<(&'static str, DateTime<Utc>)> {
-        let (nats, database) = tokio::join!(self.log.clock(), self.store.clock());
+        let (nats, database) = tokio::join!(self.log.clock(), self.database.clock());
         let database = database.ok().flatten().map(|time| ("the database", time));
         nats.map(|time| ("NATS", time)).into_iter().chain(database).collect()
     }
@@ -65,13 +65,14 @@ impl Tell for Outside {
 /// that there are disagree on what time it is, nothing is dropped.
 pub async fn retain(
     log: Log,
-    store: Arc<dyn EventStore>,
+    record: Record,
     policy: RetentionPolicy,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) {
-    let outside = Outside { log, store: Arc::clone(&store) };
-    let retention = Retention { log: Box::new(outside), store, policy, clock };
+    let Record { store, upkeep, .. } = record;
+    let outside = Outside { log, database: Arc::clone(&upkeep) };
+    let retention = Retention { log: Box::new(outside), store, upkeep, policy, clock };
     loop {
         let pass = async {
             if let Err(error) = retention.pass().await {
@@ -101,8 +102,10 @@ pub enum RetainError {
 pub struct Retention {
     /// Where it is told.
     pub log: Box<dyn Tell>,
-    /// From where it is dropped.
+    /// What the log says of it.
     pub store: Arc<dyn EventStore>,
+    /// What drops it.
+    pub upkeep: Arc<dyn Upkeep>,
     /// What is old.
     pub policy: RetentionPolicy,
     /// What time it is.
@@ -120,7 +123,7 @@ impl Retention {
         for class in [RetentionClass::Output, RetentionClass::Lifecycle] {
             let mut dropped = 0;
             loop {
-                let rows = self.store.drop_some(class).await?;
+                let rows = self.upkeep.drop_some(class).await?;
                 if rows == 0 {
                     break;
                 }
@@ -183,7 +186,7 @@ impl Retention {
         };
         let mut up_to = self.store.position_at(oldest).await?.0.saturating_sub(1);
         if class == RetentionClass::Lifecycle
-            && let Some(first) = self.store.first_live().await?
+            && let Some(first) = self.upkeep.first_live().await?
         {
             // What lives keeps its history.
             up_to = up_to.min(first.0.saturating_sub(1));

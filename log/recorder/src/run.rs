@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use events::{Clock, ErrorChain, ExecState, Frame, Position, Registry, StreamMark, SystemClock};
 use futures::future::try_join_all;
-use record::{AppendBatch, AppendError, EventStore, Head, StoreError};
+use record::{AppendBatch, AppendError, EventStore, Head, Record, StoreError};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -80,8 +80,8 @@ pub trait Transport: Send + Sync + 'static {
 /// Records until `stop`. Never loses a message: what is not committed is read again. Whatever fails is tried again for
 /// as long as it takes, from the head that the store has. Two recorders may run at once: of each batch one wins, and
 /// what the other had is found to be recorded.
-pub async fn run<T: Transport>(transport: T, store: Arc<dyn EventStore>, stop: CancellationToken) {
-    run_with(transport, store, RecorderConfig::default(), stop).await;
+pub async fn run<T: Transport>(transport: T, record: Record, stop: CancellationToken) {
+    run_with(transport, record, RecorderConfig::default(), stop).await;
 }
 
 /// What a recorder is set to.
@@ -94,13 +94,13 @@ pub struct RecorderConfig {
 /// The same, with a configuration.
 pub async fn run_with<T: Transport>(
     transport: T,
-    store: Arc<dyn EventStore>,
+    record: Record,
     config: RecorderConfig,
     stop: CancellationToken,
 ) {
     let mut recorder = Recorder {
         transport: Arc::new(transport),
-        store,
+        record,
         config,
         stop,
         refusals: 0,
@@ -200,7 +200,7 @@ impl SessionError {
 
 struct Recorder<T: Transport> {
     transport: Arc<T>,
-    store: Arc<dyn EventStore>,
+    record: Record,
     config: RecorderConfig,
     stop: CancellationToken,
     /// How often in a row a healthy database refused one message.
@@ -245,14 +245,14 @@ struct Work<M> {
 impl<T: Transport> Recorder<T> {
     /// Records from the present head on until something fails, or until it is told to stop.
     async fn session(&mut self) -> Result<(), SessionError> {
-        let head = self.store.head().await?;
+        let head = self.record.head().await?;
         self.head = head.position;
         // Whoever committed this may have died, or lost the connection, before saying so.
         self.transport.announce_head(head.position, self.lag(0)).await;
         let messages = self.transport.messages(&head).await?;
         if let Some(first) = messages.gap() {
             // Asked again: another recorder may have gone on between the two questions.
-            let now = self.store.head().await?;
+            let now = self.record.head().await?;
             if is_overtaken(&head, &now) {
                 return Err(SessionError::Overtaken);
             }
@@ -275,7 +275,7 @@ impl<T: Transport> Recorder<T> {
         };
         self.caught_up = false;
         // As long as no sandbox has a key and none gets one, nobody needs to be asked.
-        self.keyed = self.config.sealing.enabled || self.store.has_data_keys().await?;
+        self.keyed = self.config.sealing.enabled || self.record.keys.any().await?;
         let outcome = self.work(&mut work).await;
         if work.appending.is_none() {
             return outcome;
@@ -340,7 +340,7 @@ impl<T: Transport> Recorder<T> {
                     self.committed(ended(&mut work.appending).await?).await?;
                 }
                 if let Some(drafted) = drafted? {
-                    work.appending = Some(Appending::start(&self.store, drafted));
+                    work.appending = Some(Appending::start(&self.record.store, drafted));
                 }
             }
             if let Some(error) = failed {
@@ -386,11 +386,11 @@ impl<T: Transport> Recorder<T> {
         let missing = work.numberer.missing(&events, self.wary == 0 && self.caught_up);
         let unknown_keys = if self.keyed { work.encoder.missing(&events) } else { Vec::new() };
         let (known, keys) =
-            tokio::try_join!(load(&*self.store, work.numberer.registry(), &missing), async {
+            tokio::try_join!(load(&*self.record, work.numberer.registry(), &missing), async {
                 if unknown_keys.is_empty() {
                     Ok(Vec::new())
                 } else {
-                    self.store.data_keys(&unknown_keys).await
+                    self.record.keys.of(&unknown_keys).await
                 }
             })?;
         work.numberer.learn(missing, known);
@@ -403,7 +403,7 @@ impl<T: Transport> Recorder<T> {
         };
         let mut recorded = HashSet::new();
         if !ids.is_empty() {
-            recorded.extend(self.store.known_ids(&ids).await?);
+            recorded.extend(self.record.known_ids(&ids).await?);
             // What is being appended may not be there yet.
             recorded.extend(work.appending.iter().flat_map(|appending| appending.ids.iter().copied()));
         }
@@ -486,7 +486,7 @@ impl<T: Transport> Recorder<T> {
         tracing::error!(error = %ErrorChain(&error), stream.sequence, "the database refuses a message: put aside");
         self.transport.bury(payload).await?;
         let empty = AppendBatch { after, stream, ..AppendBatch::default() };
-        self.store.append(&empty).await?;
+        self.record.append(&empty).await?;
         self.refusals = 0;
         // The numberer assumed that the events were recorded.
         Err(error.into())
@@ -505,7 +505,7 @@ impl<T: Transport> Recorder<T> {
 
     /// What is left undone is tried again when there is nothing else to do.
     async fn tidy(&self) {
-        if let Err(error) = self.store.tidy().await {
+        if let Err(error) = self.record.keys.sweep().await {
             tracing::warn!(error = %ErrorChain(&error), "destroyed keys are not swept away yet");
         }
     }

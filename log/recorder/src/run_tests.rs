@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use chrono::{TimeZone, Utc};
+use chrono::{DateTime, TimeZone, Utc};
 use tokio::sync::Notify;
 
 use super::*;
@@ -146,11 +146,7 @@ fn broken() -> StoreError {
 }
 
 #[async_trait]
-impl Layer for Flaky {
-    fn under(&self) -> &dyn EventStore {
-        &*self.store
-    }
-
+impl EventStore for Flaky {
     async fn head(&self) -> Result<Head, StoreError> {
         if self.fails && self.calls.fetch_add(1, Ordering::Relaxed) % 4 == 3 {
             return Err(broken());
@@ -184,6 +180,34 @@ impl Layer for Flaky {
             _ => self.store.append(batch).await,
         }
     }
+
+    async fn events(&self, query: &EventQuery) -> Result<Vec<FoundEvent>, StoreError> {
+        self.store.events(query).await
+    }
+
+    async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, StoreError> {
+        self.store.position_at(time).await
+    }
+
+    async fn chain_ends(&self, tenant: Option<&TenantId>) -> Result<(Position, Vec<ChainPoint>), StoreError> {
+        self.store.chain_ends(tenant).await
+    }
+
+    async fn rows(&self, query: &RowQuery) -> Result<Vec<StoredRow>, StoreError> {
+        self.store.rows(query).await
+    }
+
+    async fn live_rows(&self, kind: &'static str) -> Result<(Position, Vec<StoredRow>), StoreError> {
+        self.store.live_rows(kind).await
+    }
+
+    async fn known_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError> {
+        self.store.known_ids(ids).await
+    }
+
+    async fn floors(&self) -> Result<Vec<Floor>, StoreError> {
+        self.store.floors().await
+    }
 }
 
 fn event(data: impl Into<EventData>) -> Event {
@@ -215,7 +239,7 @@ fn output(exec: ExecId, offset: u64, bytes: &'static [u8]) -> Event {
 
 struct Setting {
     _directory: tempfile::TempDir,
-    store: Arc<dyn EventStore>,
+    store: Record,
     wire: Arc<Wire>,
     stop: CancellationToken,
 }
@@ -232,13 +256,14 @@ impl Setting {
         }
     }
 
-    fn recorder(&self, store: Arc<dyn EventStore>) -> JoinHandle<()> {
+    fn recorder(&self, store: Record) -> JoinHandle<()> {
         tokio::spawn(run(Arc::clone(&self.wire), store, self.stop.clone()))
     }
 
-    fn flaky(&self, fails: bool, refused: Option<EventId>) -> Arc<dyn EventStore> {
-        let (calls, cannot) = (AtomicU32::new(0), AtomicU32::new(0));
-        Arc::new(Layered(Flaky { store: Arc::clone(&self.store), calls, fails, refused, cannot }))
+    fn flaky(&self, fails: bool, refused: Option<EventId>, cannot: u32) -> Record {
+        let (calls, cannot) = (AtomicU32::new(0), AtomicU32::new(cannot));
+        let store = Arc::clone(&self.store.store);
+        Record { store: Arc::new(Flaky { store, calls, fails, refused, cannot }), ..self.store.clone() }
     }
 
     async fn until(&self, what: &str, holds: impl AsyncFn(&Self) -> bool) {
@@ -270,10 +295,10 @@ fn send_work(wire: &Wire) {
     }
 }
 
-async fn check_work(store: &dyn EventStore) {
+async fn check_work(store: &Record) {
     for n in 0..60 {
         let exec = ExecId::from_bytes([n; 16]);
-        let chunks = store.output(exec, OutputStream::Stdout, 0, 1000).await.unwrap();
+        let chunks = store.output.read(exec, OutputStream::Stdout, 0, 1000).await.unwrap();
         let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
         assert_eq!(bytes, b"hello world!");
     }
@@ -281,7 +306,7 @@ async fn check_work(store: &dyn EventStore) {
 }
 
 /// The log is whole, up to its end at a position.
-async fn verifies(store: &dyn EventStore, end: Position) {
+async fn verifies(store: &Record, end: Position) {
     let report = audit::verify_store(store, &Default::default()).await.unwrap();
     assert_eq!((report.finding, report.last), (None, end));
 }
@@ -289,10 +314,10 @@ async fn verifies(store: &dyn EventStore, end: Position) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_announced_is_what_is_recorded() {
     let setting = Setting::new().await;
-    let recorder = setting.recorder(Arc::clone(&setting.store));
+    let recorder = setting.recorder(setting.store.clone());
     send_work(&setting.wire);
     setting.until_recorded(240).await;
-    check_work(&*setting.store).await;
+    check_work(&setting.store).await;
     setting
         .until("the transport forgets", async |setting| *setting.wire.forgotten.lock().unwrap() == 240)
         .await;
@@ -307,7 +332,7 @@ async fn what_is_announced_is_what_is_recorded() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_fails_loses_and_doubles_nothing() {
     let setting = Setting::new().await;
-    let recorder = setting.recorder(setting.flaky(true, None));
+    let recorder = setting.recorder(setting.flaky(true, None, 0));
     for _ in 0..4 {
         send_work(&setting.wire);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -316,7 +341,7 @@ async fn a_store_that_fails_loses_and_doubles_nothing() {
     let execs = setting.store.live_execs().await.unwrap();
     assert_eq!(execs.len(), 60);
     // 60 times started, three pieces and four reads.
-    verifies(&*setting.store, Position(60 * 8)).await;
+    verifies(&setting.store, Position(60 * 8)).await;
     setting
         .until("the head is announced", async |setting| {
             *setting.wire.head.lock().unwrap() == Position(60 * 8)
@@ -329,15 +354,14 @@ async fn a_store_that_fails_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_recorders_write_one_log() {
     let setting = Setting::new().await;
-    let recorders =
-        [setting.recorder(Arc::clone(&setting.store)), setting.recorder(setting.flaky(true, None))];
+    let recorders = [setting.recorder(setting.store.clone()), setting.recorder(setting.flaky(true, None, 0))];
     send_work(&setting.wire);
     setting
         .until("all is recorded", async |setting| {
             setting.store.head().await.unwrap().position == Position(300)
         })
         .await;
-    check_work(&*setting.store).await;
+    check_work(&setting.store).await;
     setting.stop.cancel();
     for recorder in recorders {
         recorder.await.unwrap();
@@ -354,7 +378,7 @@ async fn what_cannot_be_read_is_put_aside_and_the_rest_is_recorded() {
     setting.wire.send(Bytes::from_static(b"garbage"));
     setting.wire.send(mixed.clone());
     setting.wire.send_events(&[read("/d")]);
-    let recorder = setting.recorder(Arc::clone(&setting.store));
+    let recorder = setting.recorder(setting.store.clone());
     setting.until_recorded(3).await;
     assert_eq!(setting.store.head().await.unwrap().position, Position(3));
     assert_eq!(*setting.wire.dead.lock().unwrap(), [Bytes::from_static(b"garbage"), mixed]);
@@ -369,7 +393,7 @@ async fn a_message_that_the_database_refuses_does_not_hold_up_the_others() {
     setting.wire.send_events(&[read("/a")]);
     setting.wire.send_events(std::slice::from_ref(&bad));
     setting.wire.send_events(&[read("/b")]);
-    let recorder = setting.recorder(setting.flaky(false, Some(bad.id)));
+    let recorder = setting.recorder(setting.flaky(false, Some(bad.id), 0));
     setting.until_recorded(3).await;
     assert_eq!(setting.store.head().await.unwrap().position, Position(2));
     assert_eq!(setting.wire.dead.lock().unwrap().len(), 1);
@@ -382,10 +406,7 @@ async fn a_message_that_the_database_refuses_does_not_hold_up_the_others() {
 async fn a_store_that_cannot_now_puts_nothing_aside() {
     let setting = Setting::new().await;
     setting.wire.send_events(&[read("/a")]);
-    let (calls, cannot) = (AtomicU32::new(0), AtomicU32::new(9));
-    let store =
-        Layered(Flaky { store: Arc::clone(&setting.store), calls, fails: false, refused: None, cannot });
-    let recorder = setting.recorder(Arc::new(store));
+    let recorder = setting.recorder(setting.flaky(false, None, 9));
     setting.until_recorded(1).await;
     assert_eq!(setting.store.head().await.unwrap().position, Position(1));
     assert!(setting.wire.dead.lock().unwrap().is_empty());
@@ -412,7 +433,7 @@ async fn an_id_that_two_facts_share_does_not_hold_up_the_others() {
         },
     });
     clash.id = first.id;
-    let recorder = setting.recorder(Arc::clone(&setting.store));
+    let recorder = setting.recorder(setting.store.clone());
     setting.wire.send_events(&[first]);
     setting.until_recorded(1).await;
     setting.wire.send_events(&[clash]);
@@ -427,12 +448,12 @@ async fn an_id_that_two_facts_share_does_not_hold_up_the_others() {
 async fn an_exec_starts_once_also_after_the_recorder_forgot_it() {
     let setting = Setting::new().await;
     let exec = ExecId::from_bytes([9; 16]);
-    let first = setting.recorder(Arc::clone(&setting.store));
+    let first = setting.recorder(setting.store.clone());
     setting.wire.send_events(&[started(exec), output(exec, 0, b"hello ")]);
     setting.until_recorded(1).await;
     first.abort();
     // A recorder with nothing in memory takes the start for new; the store does not.
-    let second = setting.recorder(Arc::clone(&setting.store));
+    let second = setting.recorder(setting.store.clone());
     setting.wire.send_events(&[started(exec), output(exec, 0, b"hello world"), read("/a")]);
     setting.until_recorded(2).await;
     setting.stop.cancel();
@@ -440,7 +461,7 @@ async fn an_exec_starts_once_also_after_the_recorder_forgot_it() {
     let state = setting.store.exec(exec).await.unwrap().unwrap();
     assert_eq!(state.stdout_bytes, 11);
     // The start, two pieces and the read.
-    verifies(&*setting.store, Position(4)).await;
+    verifies(&setting.store, Position(4)).await;
 }
 
 /// A sandbox that runs on node 1.
@@ -477,7 +498,7 @@ fn exited(exec: ExecId, stdout_bytes: u64) -> Event {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_offered_is_recorded_once_whatever_comes_through_the_stream_later() {
     let setting = Setting::new().await;
-    let recorder = setting.recorder(Arc::clone(&setting.store));
+    let recorder = setting.recorder(setting.store.clone());
     setting.wire.send_events(&running());
     setting.until_recorded(1).await;
     let exec = ExecId::from_bytes([9; 16]);
@@ -499,20 +520,20 @@ async fn what_is_offered_is_recorded_once_whatever_comes_through_the_stream_late
     setting.wire.send_events(&whole);
     setting.until_recorded(2).await;
     recorder.abort();
-    let second = setting.recorder(Arc::clone(&setting.store));
+    let second = setting.recorder(setting.store.clone());
     setting.wire.send_events(&whole);
     setting.wire.send_events(&[read("/a")]);
     setting.until_recorded(4).await;
     setting.stop.cancel();
     second.await.unwrap();
-    verifies(&*setting.store, Position(7)).await;
+    verifies(&setting.store, Position(7)).await;
     assert!(setting.wire.dead.lock().unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_an_offer_only_what_fits_is_recorded_and_nothing_is_put_aside() {
     let setting = Setting::new().await;
-    let recorder = setting.recorder(Arc::clone(&setting.store));
+    let recorder = setting.recorder(setting.store.clone());
     let exec = ExecId::from_bytes([9; 16]);
     // Of a sandbox that nobody knows; output without its start; no events at all.
     setting.wire.offer_events(&[started(exec)]);
@@ -525,7 +546,7 @@ async fn of_an_offer_only_what_fits_is_recorded_and_nothing_is_put_aside() {
     setting.until_recorded(2).await;
     setting.stop.cancel();
     recorder.await.unwrap();
-    verifies(&*setting.store, Position(5)).await;
+    verifies(&setting.store, Position(5)).await;
     assert!(setting.wire.dead.lock().unwrap().is_empty());
 }
 
@@ -541,11 +562,11 @@ async fn what_comes_again_in_the_next_batch_is_recorded_once() {
             setting.wire.send_events(messages[before]);
         }
     }
-    let recorder = setting.recorder(Arc::clone(&setting.store));
+    let recorder = setting.recorder(setting.store.clone());
     setting.until_recorded(45).await;
     setting.stop.cancel();
     recorder.await.unwrap();
-    verifies(&*setting.store, Position(3_000)).await;
+    verifies(&setting.store, Position(3_000)).await;
 }
 
 #[test]

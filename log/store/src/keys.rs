@@ -81,7 +81,7 @@ where
             .collect()
     }
 
-    /// See [`record::EventStore::data_keys`].
+    /// See [`record::DataKeys::of`].
     pub(super) async fn find_data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
         let failed = failed::<DB>("read keys");
         let mut keys = Vec::new();

@@ -1,7 +1,6 @@
 use std::path::Path;
-use std::sync::Arc;
 
-use record::EventStore;
+use record::Record;
 use secrets::MasterKey;
 
 use super::{postgres, sqlite};
@@ -39,7 +38,7 @@ impl OpenError {
 ///
 /// `sqlite:PATH` names a file (its directories are made); `postgres://USER:PASSWORD@HOST:PORT/DATABASE` a database that
 /// exists.
-pub async fn open_store(url: &str) -> Result<Arc<dyn EventStore>, OpenError> {
+pub async fn open_store(url: &str) -> Result<Record, OpenError> {
     open_store_with(url, &StoreOptions::default()).await
 }
 
@@ -51,7 +50,7 @@ pub struct StoreOptions {
 }
 
 /// The same, with options.
-pub async fn open_store_with(url: &str, options: &StoreOptions) -> Result<Arc<dyn EventStore>, OpenError> {
+pub async fn open_store_with(url: &str, options: &StoreOptions) -> Result<Record, OpenError> {
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         if path.is_empty() || path == ":memory:" {

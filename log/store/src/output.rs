@@ -27,7 +27,7 @@ where
     for<'q> Option<i16>: Decode<'q, DB>,
     usize: ColumnIndex<DB::Row>,
 {
-    /// See [`record::EventStore::output_start`].
+    /// See [`record::OutputBytes::start`].
     pub(super) async fn find_output_start(
         &self,
         exec: ExecId,
@@ -47,7 +47,7 @@ where
         Ok(first.map(position))
     }
 
-    /// See [`record::EventStore::output`].
+    /// See [`record::OutputBytes::read`].
     pub(super) async fn read_output(
         &self,
         exec: ExecId,
@@ -129,7 +129,7 @@ where
         Ok(chunks)
     }
 
-    /// See [`record::EventStore::protection`].
+    /// See [`record::DataKeys::protection`].
     pub(super) async fn find_protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError> {
         let Some(key) = self.find_data_keys(&[sandbox]).await?.pop() else {
             return Ok(Protection::None);

@@ -7,8 +7,9 @@ use events::{
     TenantId,
 };
 use record::{
-    AppendBatch, AppendError, ChainedFrame, DataKey, EventQuery, EventStore, Floor, FoundEvent, Head,
-    OutputChunk, Protection, RowQuery, StoreError, StoredRow, WholeRow,
+    AppendBatch, AppendError, ChainedFrame, DataKey, DataKeys, EventQuery, EventStore, Evidence, Floor,
+    FoundEvent, Head, OutputBytes, OutputChunk, Protection, RowQuery, StoreError, StoredRow, Upkeep,
+    WholeRow,
 };
 use sqlx::{ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
 
@@ -49,10 +50,6 @@ where
         })
     }
 
-    async fn clock(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
-        DB::clock(self).await
-    }
-
     async fn append(&self, batch: &AppendBatch) -> Result<(), AppendError> {
         DB::append(self, batch).await
     }
@@ -65,37 +62,8 @@ where
         self.find_position(time).await
     }
 
-    async fn read_chain(
-        &self,
-        tenant: Option<&TenantId>,
-        after: Position,
-        up_to: Position,
-        limit: u32,
-    ) -> Result<Vec<ChainedFrame>, StoreError> {
-        chain::read_chain(self, tenant, (after, up_to), limit).await
-    }
-
     async fn chain_ends(&self, tenant: Option<&TenantId>) -> Result<(Position, Vec<ChainPoint>), StoreError> {
         chain::chain_ends(self, tenant).await
-    }
-
-    async fn output_start(
-        &self,
-        exec: ExecId,
-        stdout_offset: u64,
-        stderr_offset: u64,
-    ) -> Result<Option<Position>, StoreError> {
-        self.find_output_start(exec, stdout_offset, stderr_offset).await
-    }
-
-    async fn output(
-        &self,
-        exec: ExecId,
-        stream: OutputStream,
-        offset: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<OutputChunk>, StoreError> {
-        self.read_output(exec, stream, offset, max_bytes).await
     }
 
     async fn rows(&self, query: &RowQuery) -> Result<Vec<StoredRow>, StoreError> {
@@ -106,23 +74,72 @@ where
         self.find_live(kind).await
     }
 
-    async fn whole_row(&self, kind: &'static str, key: &Key) -> Result<Option<WholeRow>, StoreError> {
-        self.find_whole(kind, key).await
-    }
-
-    async fn next_key(&self, kind: &Kind, after: &Key) -> Result<Option<Key>, StoreError> {
-        self.find_next(kind, after).await
-    }
-
     async fn known_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError> {
         self.find_ids(ids).await
     }
 
-    async fn data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
+    async fn floors(&self) -> Result<Vec<Floor>, StoreError> {
+        self.risen_floors().await
+    }
+}
+
+#[async_trait::async_trait]
+impl<DB> OutputBytes for SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    async fn start(
+        &self,
+        exec: ExecId,
+        stdout_offset: u64,
+        stderr_offset: u64,
+    ) -> Result<Option<Position>, StoreError> {
+        self.find_output_start(exec, stdout_offset, stderr_offset).await
+    }
+
+    async fn read(
+        &self,
+        exec: ExecId,
+        stream: OutputStream,
+        offset: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<OutputChunk>, StoreError> {
+        self.read_output(exec, stream, offset, max_bytes).await
+    }
+}
+
+#[async_trait::async_trait]
+impl<DB> DataKeys for SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    async fn of(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
         self.find_data_keys(sandboxes).await
     }
 
-    async fn has_data_keys(&self) -> Result<bool, StoreError> {
+    async fn any(&self) -> Result<bool, StoreError> {
         let row = sqlx::query::<DB>("SELECT 1 FROM data_keys LIMIT 1").fetch_optional(&self.readers).await;
         Ok(row.map_err(failed::<DB>("read keys"))?.is_some())
     }
@@ -131,8 +148,64 @@ where
         self.find_protection(sandbox).await
     }
 
-    async fn floors(&self) -> Result<Vec<Floor>, StoreError> {
-        self.risen_floors().await
+    async fn sweep(&self) -> Result<(), StoreError> {
+        DB::sweep(self).await
+    }
+}
+
+#[async_trait::async_trait]
+impl<DB> Evidence for SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    async fn read_chain(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Position,
+        up_to: Position,
+        limit: u32,
+    ) -> Result<Vec<ChainedFrame>, StoreError> {
+        chain::read_chain(self, tenant, (after, up_to), limit).await
+    }
+
+    async fn whole_row(&self, kind: &'static str, key: &Key) -> Result<Option<WholeRow>, StoreError> {
+        self.find_whole(kind, key).await
+    }
+
+    async fn next_key(&self, kind: &Kind, after: &Key) -> Result<Option<Key>, StoreError> {
+        self.find_next(kind, after).await
+    }
+}
+
+#[async_trait::async_trait]
+impl<DB> Upkeep for SqlStore<DB>
+where
+    DB: Dialect,
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    DB::Arguments: IntoArguments<DB>,
+    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
+    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
+    for<'q> Option<&'q str>: Decode<'q, DB>,
+    for<'q> Option<i64>: Decode<'q, DB>,
+    for<'q> Option<i16>: Decode<'q, DB>,
+    usize: ColumnIndex<DB::Row>,
+{
+    async fn clock(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        DB::clock(self).await
     }
 
     async fn first_live(&self) -> Result<Option<Position>, StoreError> {
@@ -145,10 +218,6 @@ where
             Some(floor) => DB::drop_some(self, class, floor.up_to).await,
             None => Ok(0),
         }
-    }
-
-    async fn tidy(&self) -> Result<(), StoreError> {
-        DB::tidy(self).await
     }
 
     async fn close(&self) {

@@ -174,7 +174,7 @@ where
         Ok((head, live))
     }
 
-    /// See [`record::EventStore::whole_row`].
+    /// See [`record::Evidence::whole_row`].
     pub(super) async fn find_whole(
         &self,
         kind: &'static str,
@@ -204,7 +204,7 @@ where
         Ok(Some(WholeRow { columns, state: text(10)? }))
     }
 
-    /// See [`record::EventStore::next_key`].
+    /// See [`record::Evidence::next_key`].
     pub(super) async fn find_next(&self, kind: &Kind, after: &Key) -> Result<Option<Key>, StoreError> {
         let failed = failed::<DB>("look for the next thing");
         let row =

@@ -21,15 +21,15 @@ pub(super) trait Dialect: Database {
     /// Adds a batch in one transaction.
     async fn append(store: &SqlStore<Self>, batch: &AppendBatch) -> Result<(), AppendError>;
 
-    /// Does what was put off; see [`EventStore::tidy`](super::EventStore::tidy).
-    async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError>;
+    /// Does what was put off; see [`record::DataKeys::sweep`].
+    async fn sweep(store: &SqlStore<Self>) -> Result<(), StoreError>;
 
-    /// What time the database says it is; see [`EventStore::clock`](super::EventStore::clock).
+    /// What time the database says it is; see [`record::Upkeep::clock`].
     async fn clock(_store: &SqlStore<Self>) -> Result<Option<DateTime<Utc>>, StoreError> {
         Ok(None)
     }
 
-    /// Drops some of what is at or below a floor; see [`EventStore::drop_some`](super::EventStore::drop_some).
+    /// Drops some of what is at or below a floor; see [`record::Upkeep::drop_some`].
     async fn drop_some(
         store: &SqlStore<Self>,
         class: RetentionClass,

@@ -22,10 +22,8 @@ mod toy;
 #[path = "store_conformance/upgrade.rs"]
 mod upgrade;
 
-use std::sync::Arc;
-
 use events::Position;
-use record::EventStore;
+use record::Record;
 use secrets::MasterKey;
 use store::{StoreOptions, open_store, open_store_with};
 
@@ -35,11 +33,11 @@ pub struct Subject {
 }
 
 impl Subject {
-    async fn open(&self) -> Arc<dyn EventStore> {
+    async fn open(&self) -> Record {
         open_store(&self.url).await.unwrap()
     }
 
-    async fn open_with(&self, master_key: &MasterKey) -> Arc<dyn EventStore> {
+    async fn open_with(&self, master_key: &MasterKey) -> Record {
         let options = StoreOptions { master_key: Some(master_key.clone()) };
         open_store_with(&self.url, &options).await.unwrap()
     }
@@ -186,5 +184,5 @@ async fn a_crashed_postgres_has_everything_that_was_acknowledged() {
         assert!(tries < 100, "{error:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert_eq!(scenario::verify(&*store).await.unwrap(), second.end());
+    assert_eq!(scenario::verify(&store).await.unwrap(), second.end());
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use events::Position;
-use record::{AppendBatch, AppendError, EventStore, StoreError};
+use record::{AppendBatch, AppendError, Record, StoreError};
 use scenario::{Recorder, event, exec_id, exited, output, short_exec, started};
 use store::{OpenError, open_store};
 use support::{Postgres, Tmpfs};
@@ -50,7 +50,7 @@ fn assert_state(error: &AppendError) {
     assert!(matches!(error, AppendError::Store(StoreError::Unavailable { .. })), "{error:?}");
 }
 
-async fn until_appended(store: &dyn EventStore, batch: &AppendBatch) {
+async fn until_appended(store: &Record, batch: &AppendBatch) {
     let mut tries = 0;
     while let Err(error) = store.append(batch).await {
         assert_state(&error);
@@ -100,7 +100,7 @@ async fn a_full_disk_is_recovered_from_without_a_restart() {
     assert_eq!(failed, 3, "the disk did not fill");
     std::fs::remove_file(&ballast).unwrap();
     store.append(&filled).await.unwrap();
-    assert_eq!(scenario::verify(&*store).await.unwrap(), filled.end());
+    assert_eq!(scenario::verify(&store).await.unwrap(), filled.end());
     store.close().await;
 }
 
@@ -166,7 +166,7 @@ async fn an_append_that_is_given_up_does_not_hold_up_the_next() {
     }
     let next = log.batch(short_exec(2, b"next"));
     store.append(&next).await.unwrap();
-    assert_eq!(scenario::verify(&*store).await.unwrap(), next.end());
+    assert_eq!(scenario::verify(&store).await.unwrap(), next.end());
     assert!(store.exec(exec_id(2)).await.unwrap().is_some());
 }
 
@@ -183,7 +183,7 @@ async fn a_disk_that_was_read_only_is_written_again() {
         Ok(store) => {
             assert_state(&store.append(&next).await.unwrap_err());
             disk.remount("rw");
-            until_appended(&*store, &next).await;
+            until_appended(&store, &next).await;
             store.close().await;
         }
         Err(error) => {
@@ -196,7 +196,7 @@ async fn a_disk_that_was_read_only_is_written_again() {
     if store.head().await.unwrap().position == Position(3) {
         store.append(&next).await.unwrap();
     }
-    assert_eq!(scenario::verify(&*store).await.unwrap(), next.end());
+    assert_eq!(scenario::verify(&store).await.unwrap(), next.end());
     store.close().await;
 }
 
@@ -214,7 +214,7 @@ async fn a_postgres_that_could_not_for_a_while_is_written_again() {
     assert_state(&store.append(&batch).await.unwrap_err());
     assert!(store.head().await.unwrap_err().is_retryable());
     postgres.start_again();
-    until_appended(&*store, &batch).await;
+    until_appended(&store, &batch).await;
 
     // As a primary that became a standby refuses; the session would stay so for good.
     let batch = log.batch(short_exec(3, b"while it is read-only"));
@@ -225,10 +225,10 @@ async fn a_postgres_that_could_not_for_a_while_is_written_again() {
         assert_state(&store.append(&batch).await.unwrap_err());
     }
     postgres.query("ALTER DATABASE away SET default_transaction_read_only = off");
-    until_appended(&*store, &batch).await;
+    until_appended(&store, &batch).await;
 
     let last = log.batch(short_exec(4, b"after"));
     postgres.query(end_sessions);
-    until_appended(&*store, &last).await;
-    assert_eq!(scenario::verify(&*store).await.unwrap(), last.end());
+    until_appended(&store, &last).await;
+    assert_eq!(scenario::verify(&store).await.unwrap(), last.end());
 }

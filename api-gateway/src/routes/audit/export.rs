@@ -242,7 +242,8 @@ impl Chained {
         }
         self.part = Part::Events;
         let up_to = Position(self.at.0.saturating_add(WINDOW).min(self.head.0));
-        let frames = self.gateway.store().read_chain(self.tenant.as_ref(), self.at, up_to, PAGE).await?;
+        let frames =
+            self.gateway.record().evidence.read_chain(self.tenant.as_ref(), self.at, up_to, PAGE).await?;
         self.at = frames.last().map_or(up_to, |frame| frame.position);
         for frame in &frames {
             write_line(&ExportLine::Event(EventLine::new(frame, self.bodies)), out);

@@ -110,6 +110,6 @@ async fn run(
         Some(path) if path.exists() => Box::new(read_statements(path)?),
         Some(_) | None => Box::new(std::iter::empty()),
     };
-    let mut source = StoreSource::open(gateway.store(), tenant).await?.quick(quick);
+    let mut source = StoreSource::open(gateway.record(), tenant).await?.quick(quick);
     check(&mut source, &keys, file).await
 }

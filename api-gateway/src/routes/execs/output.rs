@@ -197,7 +197,7 @@ async fn first_page(
     offset: u64,
     max_bytes: usize,
 ) -> Result<Vec<OutputChunk>, ApiError> {
-    gateway.store().output(exec, stream, offset, max_bytes).await.map_err(ApiError::store)
+    gateway.record().output.read(exec, stream, offset, max_bytes).await.map_err(ApiError::store)
 }
 
 fn recorded(
@@ -215,8 +215,12 @@ fn recorded(
         if page.is_empty() {
             // A hole further on breaks the connection, so that nobody takes it for the end.
             let wanted = left.min(PAGE_BYTES);
-            let chunks =
-                gateway.store().output(exec, stream, range.start, wanted).await.map_err(io::Error::other)?;
+            let chunks = gateway
+                .record()
+                .output
+                .read(exec, stream, range.start, wanted)
+                .await
+                .map_err(io::Error::other)?;
             page.extend(chunks);
         }
         let Some(mut chunk) = page.pop_front() else {

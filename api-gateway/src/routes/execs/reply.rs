@@ -96,8 +96,9 @@ pub fn stream(
                 let left = usize::try_from(length - read).unwrap_or(usize::MAX);
                 // What is not there any more breaks the connection, so that nobody takes it for a whole reply.
                 let chunks = gateway
-                    .store()
-                    .output(exec, stream, read, left.min(PAGE))
+                    .record()
+                    .output
+                    .read(exec, stream, read, left.min(PAGE))
                     .await
                     .map_err(io::Error::other)?;
                 if chunks.is_empty() && read < length {

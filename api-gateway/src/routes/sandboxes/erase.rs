@@ -34,7 +34,7 @@ pub(crate) async fn erase(
 ) -> Result<Json<Reply>, ApiError> {
     // The read model: also of what was destroyed.
     gateway.recorded_sandbox(&caller, id).await?;
-    match gateway.store().protection(id).await.map_err(ApiError::store)? {
+    match gateway.record().keys.protection(id).await.map_err(ApiError::store)? {
         Protection::Erased => return Ok(done("erased")),
         Protection::Sealed => {}
         Protection::None => {

@@ -21,7 +21,7 @@ pub async fn record(url: &str, work: &Workload) -> anyhow::Result<Duration> {
     let transport = FromMemory { messages: Arc::new(work.messages.clone()), heads };
     let stop = CancellationToken::new();
     let began = Instant::now();
-    let running = tokio::spawn(recorder::run(transport, Arc::clone(&store), stop.clone()));
+    let running = tokio::spawn(recorder::run(transport, store.clone(), stop.clone()));
     let end = work.events as u64;
     while let Some(head) = seen.recv().await {
         if head.0 >= end {

@@ -95,13 +95,13 @@ async fn offline_report(args: &VerifyArgs) -> Result<Report, VerbError> {
     {
         return Err(VerbError::Failed(format!("there is no database {path}")));
     }
-    let store = store::open_store(&url).await.map_err(failed)?;
+    let record = store::open_store(&url).await.map_err(failed)?;
     let report = async {
-        let mut source = StoreSource::open(&*store, None).await?.quick(args.quick);
+        let mut source = StoreSource::open(&record, None).await?.quick(args.quick);
         audit::verify(&mut source, &keys, lines).await
     };
     let report = report.await.map_err(failed);
-    store.close().await;
+    record.close().await;
     report
 }
 

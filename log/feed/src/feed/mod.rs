@@ -25,7 +25,7 @@ pub use output::{OutputItem, OutputReader};
 pub use reader::{After, FeedError, FeedReader};
 
 use events::{Event, ExecId, Frame, Position, SandboxId};
-use record::{EventFilter, EventStore, StoreError};
+use record::{EventFilter, EventStore, Record, StoreError};
 use transport::{Announcement, Log, ProbeFailure, RecorderLag};
 
 /// How many events a reader may be behind before it reads from the store.
@@ -100,7 +100,7 @@ pub struct Feed {
 }
 
 struct Inner {
-    store: Arc<dyn EventStore>,
+    record: Record,
     head: AtomicU64,
     /// When the recorder was last heard.
     heard: Mutex<Instant>,
@@ -114,14 +114,14 @@ struct Inner {
 
 impl Feed {
     /// Follows the log from its present end on.
-    pub async fn start(log: &Log, store: Arc<dyn EventStore>) -> Result<Self, FeedError> {
+    pub async fn start(log: &Log, record: Record) -> Result<Self, FeedError> {
         // Listening comes before the head is read, so that nothing falls between the two.
         let mut announcements = log.announcements().await.map_err(|_| FeedError::Disconnected)?;
-        let head = store.head().await?.position;
+        let head = record.head().await?.position;
         let stop = CancellationToken::new();
         let feed = Self {
             inner: Arc::new(Inner {
-                store,
+                record,
                 head: AtomicU64::new(head.0),
                 heard: Mutex::new(Instant::now()),
                 lag: Mutex::new(RecorderLag::default()),
@@ -175,7 +175,12 @@ impl Feed {
 
     /// The store that holes are filled from.
     pub fn store(&self) -> &Arc<dyn EventStore> {
-        &self.inner.store
+        &self.inner.record.store
+    }
+
+    /// All that is recorded, as bytes and as evidence too.
+    pub fn record(&self) -> &Record {
+        &self.inner.record
     }
 
     /// A reader of one topic.
@@ -251,7 +256,7 @@ impl Inner {
                 return;
             }
             let limit = u32::try_from(goal.0 - head.0).unwrap_or(PAGE).min(PAGE);
-            match self.store.read(&EventFilter::default(), head, limit).await {
+            match self.record.read(&EventFilter::default(), head, limit).await {
                 Ok(frames) if frames.is_empty() => {
                     tracing::warn!(head = %head, goal = %goal, "announced events are not in the store");
                     return;

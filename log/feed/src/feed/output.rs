@@ -72,7 +72,7 @@ impl OutputReader {
         // In this order: an exec that began in between has no output yet for the first, and then its beginning is still
         // to come for a reader that begins at the head. The other way round the reader could begin at output of an exec
         // whose state says that it has not begun, and nobody would ever hear that it has.
-        let start = feed.store().output_start(exec, stdout, stderr).await?;
+        let start = feed.record().output.start(exec, stdout, stderr).await?;
         let state = feed.store().exec(exec).await?;
         let after = match start {
             Some(position) => Position(position.0.saturating_sub(1)),
@@ -187,7 +187,7 @@ impl OutputReader {
             if from >= recorded {
                 continue;
             }
-            match self.reader.store().output(self.exec, stream, from, 1).await {
+            match self.reader.record().output.read(self.exec, stream, from, 1).await {
                 Err(StoreError::Gone { why, next_offset }) => {
                     self.gone(stream, next_offset.max(from + 1), why);
                     return Ok(true);

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use events::Position;
-use record::{EventStore, StoreError};
+use record::{Record, StoreError};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -61,9 +61,9 @@ impl FeedReader {
         self.cursor
     }
 
-    /// The store behind it.
-    pub(super) fn store(&self) -> &Arc<dyn EventStore> {
-        self.feed.store()
+    /// The record behind it.
+    pub(super) fn record(&self) -> &Record {
+        self.feed.record()
     }
 
     /// The next event, as soon as there is one.

@@ -1,14 +1,13 @@
 mod append;
 
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use events::{Position, RetentionClass};
-use record::{AppendBatch, AppendError, EventStore, StoreError, signed};
+use record::{AppendBatch, AppendError, Record, StoreError, signed};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, Postgres};
 
@@ -24,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// A connection that was used this recently is used again without asking whether it still works.
 const TRUSTED_IDLE: Duration = Duration::from_millis(200);
 
-pub(super) async fn open(url: &str, store_options: &StoreOptions) -> Result<Arc<dyn EventStore>, OpenError> {
+pub(super) async fn open(url: &str, store_options: &StoreOptions) -> Result<Record, OpenError> {
     // The source of a parse error would repeat the URL, which may hold a password.
     let options = PgConnectOptions::from_str(url)
         .map_err(|_| OpenError::Url("postgres".to_owned()))?
@@ -49,7 +48,7 @@ pub(super) async fn open(url: &str, store_options: &StoreOptions) -> Result<Arc<
     let writer = pool(1).await.map_err(|error| OpenError::Connect(error.into()))?;
     migrations::postgres().run(&writer).await.map_err(not_migrated::<Postgres>)?;
     let readers = pool(READERS).await.map_err(|error| OpenError::Connect(error.into()))?;
-    Ok(Arc::new(SqlStore {
+    Ok(Record::of(SqlStore {
         writer,
         readers,
         memory: Memory::default(),
@@ -132,7 +131,7 @@ impl Dialect for Postgres {
     }
 
     /// The old version of a row that was changed stays in the table until somebody sweeps.
-    async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError> {
+    async fn sweep(store: &SqlStore<Self>) -> Result<(), StoreError> {
         if !store.memory.unswept.swap(false, Ordering::Relaxed) {
             return Ok(());
         }

@@ -1,13 +1,12 @@
 mod append;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use events::{Position, RetentionClass};
-use record::{AppendBatch, AppendError, EventStore, StoreError, signed};
+use record::{AppendBatch, AppendError, Record, StoreError, signed};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Row, Sqlite};
 
@@ -19,10 +18,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
 /// How many rows are dropped at once; output is in pieces of up to 64 KiB.
 const DROPPED_ROWS: u32 = 256;
-pub(super) async fn open(
-    path: &Path,
-    store_options: &StoreOptions,
-) -> Result<Arc<dyn EventStore>, OpenError> {
+pub(super) async fn open(path: &Path, store_options: &StoreOptions) -> Result<Record, OpenError> {
     if let Some(directory) = path.parent()
         && !directory.as_os_str().is_empty()
     {
@@ -57,7 +53,7 @@ pub(super) async fn open(
         .connect_with(options.create_if_missing(false).read_only(true))
         .await
         .map_err(|error| OpenError::Connect(error.into()))?;
-    Ok(Arc::new(SqlStore {
+    Ok(Record::of(SqlStore {
         writer,
         readers,
         memory: Memory::default(),
@@ -80,7 +76,7 @@ impl Dialect for Sqlite {
     }
 
     /// The write-ahead log has what was there before, until it is begun anew.
-    async fn tidy(store: &SqlStore<Self>) -> Result<(), StoreError> {
+    async fn sweep(store: &SqlStore<Self>) -> Result<(), StoreError> {
         if !store.memory.unswept.swap(false, Ordering::Relaxed) {
             return Ok(());
         }

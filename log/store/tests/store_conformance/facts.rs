@@ -1,7 +1,5 @@
 //! The facts, one function each.
 
-use std::sync::Arc;
-
 use audit::Fault;
 use chrono::{DateTime, Utc};
 use events::*;
@@ -14,12 +12,12 @@ use super::scenario::*;
 pub async fn an_empty_store_is_at_zero(subject: &Subject) {
     let store = subject.open().await;
     assert_eq!(store.head().await.unwrap(), Head::default());
-    assert_eq!(read_all(&*store).await, []);
+    assert_eq!(read_all(&store).await, []);
     assert_eq!(store.live_sandboxes().await.unwrap(), (Position::ZERO, vec![]));
     assert_eq!(store.chain_head(&tenant("default")).await.unwrap(), ChainHash::GENESIS);
-    assert_eq!(store.output_start(exec_id(1), 0, 0).await.unwrap(), None);
+    assert_eq!(store.output.start(exec_id(1), 0, 0).await.unwrap(), None);
     assert_eq!(store.known_ids(&[]).await.unwrap(), []);
-    assert_eq!(verify(&*store).await.unwrap(), Position::ZERO);
+    assert_eq!(verify(&store).await.unwrap(), Position::ZERO);
 }
 
 pub async fn positions_are_dense_and_bytes_exact(subject: &Subject) {
@@ -30,7 +28,7 @@ pub async fn positions_are_dense_and_bytes_exact(subject: &Subject) {
     let second = log.batch(short_exec(2, b"x"));
     store.append(&first).await.unwrap();
     store.append(&second).await.unwrap();
-    let read = read_all(&*store).await;
+    let read = read_all(&store).await;
     assert_eq!(read, frames(&[&first, &second]));
     let positions: Vec<u64> = read.iter().map(|frame| frame.position.0).collect();
     assert_eq!(positions, [1, 2, 3, 4, 5, 6]);
@@ -50,11 +48,11 @@ pub async fn an_append_after_another_position_conflicts_and_leaves_no_trace(subj
     let mut ahead = log.batch(short_exec(2, b"b"));
     ahead.after = Position(17);
     assert!(matches!(store.append(&ahead).await, Err(AppendError::Conflict)));
-    assert_eq!(read_all(&*store).await, frames(&[&first]));
+    assert_eq!(read_all(&store).await, frames(&[&first]));
     assert_eq!(store.head().await.unwrap().stream_sequence, 1);
     assert_eq!(store.sandbox(sandbox_id(1)).await.unwrap(), None);
     assert_eq!(store.exec(exec_id(9)).await.unwrap(), None);
-    assert_eq!(verify(&*store).await.unwrap(), Position(3));
+    assert_eq!(verify(&store).await.unwrap(), Position(3));
 }
 
 pub async fn one_of_two_concurrent_appends_wins(subject: &Subject) {
@@ -76,14 +74,14 @@ pub async fn one_of_two_concurrent_appends_wins(subject: &Subject) {
         assert!(outcomes.iter().any(|outcome| matches!(outcome, Err(AppendError::Conflict))), "{outcomes:?}");
         assert_eq!(stores[0].head().await.unwrap().position, batch.end());
     }
-    assert_eq!(read_all(&*stores[1]).await.len(), 60);
+    assert_eq!(read_all(&stores[1]).await.len(), 60);
 }
 
 fn append(
-    store: &Arc<dyn EventStore>,
+    store: &Record,
     batch: AppendBatch,
 ) -> impl Future<Output = Result<(), AppendError>> + Send + 'static {
-    let store = Arc::clone(store);
+    let store = store.clone();
     async move { store.append(&batch).await }
 }
 
@@ -117,7 +115,7 @@ pub async fn a_batch_without_events_moves_only_the_mark(subject: &Subject) {
     store.append(&log.batch(vec![])).await.unwrap();
     let head = store.head().await.unwrap();
     assert_eq!((head.position, head.stream_sequence), (Position(3), 2));
-    assert_eq!(read_all(&*store).await.len(), 3);
+    assert_eq!(read_all(&store).await.len(), 3);
 }
 
 pub async fn output_is_read_from_any_offset(subject: &Subject) {
@@ -135,7 +133,7 @@ pub async fn output_is_read_from_any_offset(subject: &Subject) {
     events.push(event(Some(1), output(1, OutputStream::Stderr, 0, stderr.clone())));
     store.append(&log.batch(events)).await.unwrap();
     for start in 0..=1001u64 {
-        let chunks = store.output(exec_id(1), OutputStream::Stdout, start, 10_000).await.unwrap();
+        let chunks = store.output.read(exec_id(1), OutputStream::Stdout, start, 10_000).await.unwrap();
         let mut next = start;
         let mut bytes = Vec::new();
         for chunk in &chunks {
@@ -146,18 +144,18 @@ pub async fn output_is_read_from_any_offset(subject: &Subject) {
         }
         assert_eq!(bytes, stdout.get(start as usize..).unwrap_or_default());
         let first = chunks.first().map(|chunk| chunk.position);
-        assert_eq!(store.output_start(exec_id(1), start, 7).await.unwrap(), first);
+        assert_eq!(store.output.start(exec_id(1), start, 7).await.unwrap(), first);
     }
-    let some = store.output(exec_id(1), OutputStream::Stdout, 2, 302).await.unwrap();
+    let some = store.output.read(exec_id(1), OutputStream::Stdout, 2, 302).await.unwrap();
     let bytes: Vec<u8> = some.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
     assert_eq!(bytes, stdout[2..304]);
-    assert_eq!(store.output(exec_id(1), OutputStream::Stdout, u64::MAX, 5).await.unwrap(), []);
-    let errors = store.output(exec_id(1), OutputStream::Stderr, 3, 100).await.unwrap();
+    assert_eq!(store.output.read(exec_id(1), OutputStream::Stdout, u64::MAX, 5).await.unwrap(), []);
+    let errors = store.output.read(exec_id(1), OutputStream::Stderr, 3, 100).await.unwrap();
     assert_eq!(errors[0].bytes, stderr[3..]);
     // Stderr came last: only it has something to give once stdout is read.
-    assert_eq!(store.output_start(exec_id(1), 1000, 6).await.unwrap(), Some(errors[0].position));
-    assert_eq!(store.output_start(exec_id(1), 1000, 7).await.unwrap(), None);
-    assert_eq!(store.output_start(exec_id(3), 0, 0).await.unwrap(), None);
+    assert_eq!(store.output.start(exec_id(1), 1000, 6).await.unwrap(), Some(errors[0].position));
+    assert_eq!(store.output.start(exec_id(1), 1000, 7).await.unwrap(), None);
+    assert_eq!(store.output.start(exec_id(3), 0, 0).await.unwrap(), None);
 }
 
 pub async fn filters_select_exactly(subject: &Subject) {
@@ -238,7 +236,7 @@ pub async fn events_cannot_be_changed_or_deleted(subject: &Subject) {
             assert!(error.to_string().contains("append-only"), "{error}");
         }
     }
-    assert_eq!(read_all(&*store).await, frames(&[&batch]));
+    assert_eq!(read_all(&store).await, frames(&[&batch]));
 }
 
 pub async fn everything_is_there_after_reopening(subject: &Subject) {
@@ -250,7 +248,7 @@ pub async fn everything_is_there_after_reopening(subject: &Subject) {
     }
     let store = subject.open().await;
     assert_eq!(store.head().await.unwrap().position, Position(2));
-    assert_eq!(read_all(&*store).await, frames(&[&batch]));
+    assert_eq!(read_all(&store).await, frames(&[&batch]));
     for kind in [SandboxState::KIND, ExecState::KIND] {
         let (_, live) = store.live_rows(kind).await.unwrap();
         let rows = batch.rows.iter().filter(|row| row.kind == kind);
@@ -426,17 +424,17 @@ pub async fn big_batches_are_one_append(subject: &Subject) {
     }
     let batch = log.batch(events);
     store.append(&batch).await.unwrap();
-    assert_eq!(read_all(&*store).await, frames(&[&batch]));
+    assert_eq!(read_all(&store).await, frames(&[&batch]));
     assert_eq!(store.live_execs().await.unwrap().len(), 200);
     // Reading on from what was read reaches the end, however the reads are cut.
     let mut offset = 0;
     loop {
-        let chunks = store.output(exec_id(0), OutputStream::Stderr, offset, 1_000_000).await.unwrap();
+        let chunks = store.output.read(exec_id(0), OutputStream::Stderr, offset, 1_000_000).await.unwrap();
         let Some(last) = chunks.last() else { break };
         offset = last.offset + last.bytes.len() as u64;
     }
     assert_eq!(offset, 6_553_600);
-    assert_eq!(verify(&*store).await.unwrap(), batch.end());
+    assert_eq!(verify(&store).await.unwrap(), batch.end());
 }
 
 pub async fn hostile_text_is_only_text(subject: &Subject) {
@@ -489,7 +487,7 @@ pub async fn the_chain_verifies_and_names_the_first_change(subject: &Subject) {
     events.insert(1, theirs);
     store.append(&log.batch(events)).await.unwrap();
     store.append(&log.batch(short_exec(2, b"b"))).await.unwrap();
-    assert_eq!(verify(&*store).await.unwrap(), Position(7));
+    assert_eq!(verify(&store).await.unwrap(), Position(7));
     let drop_trigger = if subject.is_sqlite() {
         "DROP TRIGGER events_refuse_update; DROP TRIGGER events_refuse_delete; DROP TRIGGER bodies_refuse_update;
          DROP TRIGGER bodies_refuse_delete"
@@ -500,17 +498,17 @@ pub async fn the_chain_verifies_and_names_the_first_change(subject: &Subject) {
     // The same text is not the same bytes: the body goes from "b" to "c".
     let literal = if subject.is_sqlite() { "x'63'" } else { "'\\x63'" };
     subject.raw(&format!("UPDATE bodies SET body = {literal} WHERE position = 6")).await.unwrap();
-    assert!(matches!(verify(&*store).await.unwrap_err(), (Position(6), Fault::Body)));
+    assert!(matches!(verify(&store).await.unwrap_err(), (Position(6), Fault::Body)));
     subject.raw("UPDATE events SET tenant = 'other' WHERE position = 3").await.unwrap();
-    assert!(matches!(verify(&*store).await.unwrap_err(), (Position(3), _)));
+    assert!(matches!(verify(&store).await.unwrap_err(), (Position(3), _)));
     subject.raw("DELETE FROM events WHERE position = 2").await.unwrap();
-    assert!(matches!(verify(&*store).await.unwrap_err(), (Position(2), Fault::Missing)));
+    assert!(matches!(verify(&store).await.unwrap_err(), (Position(2), Fault::Missing)));
 }
 
 pub async fn states_are_true_at_their_head(subject: &Subject) {
     let store = subject.open().await;
     let writer = {
-        let store = Arc::clone(&store);
+        let store = store.clone();
         tokio::spawn(async move {
             let mut log = Recorder::default();
             for n in 0..100 {

@@ -42,14 +42,14 @@ pub async fn bodies_come_back_however_they_are_kept(subject: &Subject) {
         assert!(kept(index).bytes.len() <= batch.events[index].frame.body.len());
     }
     store.append(&batch).await.unwrap();
-    assert_eq!(read_all(&*store).await, frames(&[&batch]));
-    let chunks = store.output(exec_id(1), OutputStream::Stdout, 3, usize::MAX).await.unwrap();
+    assert_eq!(read_all(&store).await, frames(&[&batch]));
+    let chunks = store.output.read(exec_id(1), OutputStream::Stdout, 3, usize::MAX).await.unwrap();
     let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect();
     assert_eq!(bytes, whole[3..]);
-    let chained = store.read_chain(None, Position::ZERO, Position(100), 100).await.unwrap();
+    let chained = store.evidence.read_chain(None, Position::ZERO, Position(100), 100).await.unwrap();
     assert_eq!(chained[4].body.as_ref(), Some(kept(4)));
     assert_eq!(chained[0].body_hash, None);
-    assert_eq!(verify(&*store).await.unwrap(), batch.end());
+    assert_eq!(verify(&store).await.unwrap(), batch.end());
 }
 
 fn erased(sandbox: u8) -> Event {
@@ -60,8 +60,8 @@ fn sealing(master_key: &MasterKey, enabled: bool) -> Sealing {
     Sealing { enabled, master_key: Some(master_key.clone()) }
 }
 
-async fn stdout(store: &dyn EventStore, exec: u8, offset: u64) -> Result<Vec<u8>, StoreError> {
-    let chunks = store.output(exec_id(exec), STDOUT, offset, usize::MAX).await?;
+async fn stdout(store: &Record, exec: u8, offset: u64) -> Result<Vec<u8>, StoreError> {
+    let chunks = store.output.read(exec_id(exec), STDOUT, offset, usize::MAX).await?;
     Ok(chunks.iter().flat_map(|chunk| chunk.bytes.to_vec()).collect())
 }
 
@@ -81,12 +81,12 @@ pub async fn sealed_output_is_read_with_the_master_key_only(subject: &Subject) {
     more.extend([event(Some(2), started(3)), event(Some(2), output(3, STDOUT, 0, text.clone()))]);
     let second = log.batch(more);
     store.append(&second).await.unwrap();
-    assert_eq!(read_all(&*store).await, frames(&[&first, &second]));
-    assert_eq!(stdout(&*store, 1, 4).await.unwrap(), text[4..]);
-    assert_eq!(stdout(&*store, 2, 0).await.unwrap(), b"short secret");
-    let keys = store.data_keys(&[sandbox_id(1), sandbox_id(2), sandbox_id(3)]).await.unwrap();
+    assert_eq!(read_all(&store).await, frames(&[&first, &second]));
+    assert_eq!(stdout(&store, 1, 4).await.unwrap(), text[4..]);
+    assert_eq!(stdout(&store, 2, 0).await.unwrap(), b"short secret");
+    let keys = store.keys.of(&[sandbox_id(1), sandbox_id(2), sandbox_id(3)]).await.unwrap();
     assert_eq!(keys.len(), 2, "a key for each sandbox");
-    let chained = store.read_chain(None, Position::ZERO, Position(100), 100).await.unwrap();
+    let chained = store.evidence.read_chain(None, Position::ZERO, Position(100), 100).await.unwrap();
     let encodings: Vec<Encoding> =
         chained.iter().filter_map(|frame| Some(frame.body.as_ref()?.encoding)).collect();
     use Encoding::{SealedRaw, SealedZstd};
@@ -94,16 +94,16 @@ pub async fn sealed_output_is_read_with_the_master_key_only(subject: &Subject) {
     assert!(!chained.iter().any(|frame| {
         frame.body.as_ref().is_some_and(|body| body.bytes.windows(6).any(|window| window == b"secret"))
     }));
-    assert_eq!(verify(&*store).await.unwrap(), second.end());
+    assert_eq!(verify(&store).await.unwrap(), second.end());
     // Without the master key there is an error and not a byte; the chain verifies all the same.
     for other in [subject.open().await, subject.open_with(&MasterKey::random().unwrap()).await] {
-        assert!(matches!(stdout(&*other, 1, 0).await, Err(StoreError::Damaged { .. })));
+        assert!(matches!(stdout(&other, 1, 0).await, Err(StoreError::Damaged { .. })));
         let read = other.read(&EventFilter::default(), Position::ZERO, 10).await;
         assert!(matches!(read, Err(StoreError::Damaged { .. })));
-        assert_eq!(verify(&*other).await.unwrap(), second.end());
+        assert_eq!(verify(&other).await.unwrap(), second.end());
     }
-    assert_eq!(store.protection(sandbox_id(1)).await.unwrap(), Protection::Sealed);
-    assert_eq!(store.protection(sandbox_id(3)).await.unwrap(), Protection::None);
+    assert_eq!(store.keys.protection(sandbox_id(1)).await.unwrap(), Protection::Sealed);
+    assert_eq!(store.keys.protection(sandbox_id(3)).await.unwrap(), Protection::None);
 }
 
 pub async fn what_is_erased_is_gone_for_everybody_at_once(subject: &Subject) {
@@ -117,8 +117,8 @@ pub async fn what_is_erased_is_gone_for_everybody_at_once(subject: &Subject) {
     let mut theirs = short_exec(2, b"theirs");
     theirs.iter_mut().for_each(|event| event.sandbox = Some(sandbox_id(2)));
     store.append(&log.batch(theirs)).await.unwrap();
-    assert_eq!(stdout(&*other, 1, 0).await.unwrap(), b"secret");
-    let key = store.data_keys(&[sandbox_id(1)]).await.unwrap().remove(0).sealed.unwrap();
+    assert_eq!(stdout(&other, 1, 0).await.unwrap(), b"secret");
+    let key = store.keys.of(&[sandbox_id(1)]).await.unwrap().remove(0).sealed.unwrap();
     assert!(!subject.is_sqlite() || subject.is_on_disk(&key));
     // It lives on, and writes before and after its key is destroyed.
     let batch = log.batch(vec![
@@ -129,8 +129,8 @@ pub async fn what_is_erased_is_gone_for_everybody_at_once(subject: &Subject) {
     ]);
     assert!(batch.events[3].frame.body.is_empty(), "what comes too late is not announced either");
     store.append(&batch).await.unwrap();
-    store.tidy().await.unwrap();
-    for store in [&*store, &*other] {
+    store.keys.sweep().await.unwrap();
+    for store in [&store, &other] {
         let gone = |why, next_offset| move |error: &StoreError| matches!(error, StoreError::Gone { why: w, next_offset: n } if (*w, *n) == (why, next_offset));
         for (exec, offset, end) in [(1, 0, 6), (1, 5, 6), (3, 0, 11), (3, 6, 11), (3, 10, 11)] {
             let error = stdout(store, exec, offset).await.unwrap_err();
@@ -143,18 +143,18 @@ pub async fn what_is_erased_is_gone_for_everybody_at_once(subject: &Subject) {
         let erased = |length| Some(MissingBody { why: Gone::Erased, length });
         assert_eq!(missing(&read), [None, None, erased(6), None, None, erased(6), None, erased(5)]);
         assert!(read.iter().all(|frame| frame.body.is_empty()));
-        assert_eq!(store.protection(sandbox_id(1)).await.unwrap(), Protection::Erased);
+        assert_eq!(store.keys.protection(sandbox_id(1)).await.unwrap(), Protection::Erased);
         assert_eq!(verify(store).await.unwrap(), batch.end());
     }
     if subject.is_sqlite() {
         assert!(!subject.is_on_disk(&key), "the key is still in a file");
     }
     // Another recorder, to whom nothing is said of encryption, keeps nothing of it either.
-    log.restart_encoder(&*store, sealing(&master_key, false)).await;
+    log.restart_encoder(&store, sealing(&master_key, false)).await;
     let late = log.batch(vec![event(Some(1), output(3, STDOUT, 11, "late")), erased(1)]);
     store.append(&late).await.unwrap();
-    assert!(stdout(&*store, 3, 11).await.is_err());
-    assert_eq!(verify(&*store).await.unwrap(), late.end());
+    assert!(stdout(&store, 3, 11).await.is_err());
+    assert_eq!(verify(&store).await.unwrap(), late.end());
 }
 
 pub async fn a_sandbox_that_is_erased_early_never_has_a_key(subject: &Subject) {
@@ -164,7 +164,7 @@ pub async fn a_sandbox_that_is_erased_early_never_has_a_key(subject: &Subject) {
     store.append(&log.batch(vec![event(Some(1), requested(None)), erased(1)])).await.unwrap();
     store.append(&log.batch(short_exec(1, b"secret"))).await.unwrap();
     assert!(matches!(
-        stdout(&*store, 1, 0).await,
+        stdout(&store, 1, 0).await,
         Err(StoreError::Gone { why: Gone::Erased, next_offset: 6 })
     ));
     // Made and destroyed in one batch.
@@ -175,9 +175,9 @@ pub async fn a_sandbox_that_is_erased_early_never_has_a_key(subject: &Subject) {
     ];
     events.push(erased(2));
     store.append(&log.batch(events)).await.unwrap();
-    let keys = store.data_keys(&[sandbox_id(1), sandbox_id(2)]).await.unwrap();
+    let keys = store.keys.of(&[sandbox_id(1), sandbox_id(2)]).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.sealed.clone()).collect::<Vec<_>>(), [None, None]);
-    assert!(stdout(&*store, 2, 0).await.is_err());
+    assert!(stdout(&store, 2, 0).await.is_err());
 }
 
 pub async fn output_from_before_the_key_is_not_called_sealed(subject: &Subject) {
@@ -185,17 +185,17 @@ pub async fn output_from_before_the_key_is_not_called_sealed(subject: &Subject) 
     let store = subject.open_with(&master_key).await;
     let mut log = Recorder::default();
     store.append(&log.batch(short_exec(1, b"plain"))).await.unwrap();
-    log.restart_encoder(&*store, sealing(&master_key, true)).await;
+    log.restart_encoder(&store, sealing(&master_key, true)).await;
     store.append(&log.batch(short_exec(2, b"sealed"))).await.unwrap();
-    assert_eq!(store.protection(sandbox_id(1)).await.unwrap(), Protection::Partial);
-    assert_eq!(stdout(&*store, 1, 0).await.unwrap(), b"plain");
-    assert_eq!(stdout(&*store, 2, 0).await.unwrap(), b"sealed");
+    assert_eq!(store.keys.protection(sandbox_id(1)).await.unwrap(), Protection::Partial);
+    assert_eq!(stdout(&store, 1, 0).await.unwrap(), b"plain");
+    assert_eq!(stdout(&store, 2, 0).await.unwrap(), b"sealed");
     // Once a sandbox has a key it stays that way, whatever the configuration says.
-    log.restart_encoder(&*store, sealing(&master_key, false)).await;
+    log.restart_encoder(&store, sealing(&master_key, false)).await;
     let batch = log.batch(short_exec(3, b"still sealed"));
     assert_eq!(batch.events[1].body.as_ref().unwrap().stored.as_ref().unwrap().encoding, Encoding::SealedRaw);
     store.append(&batch).await.unwrap();
-    assert_eq!(stdout(&*store, 3, 0).await.unwrap(), b"still sealed");
+    assert_eq!(stdout(&store, 3, 0).await.unwrap(), b"still sealed");
 }
 
 type Clocks = Vec<(&'static str, chrono::DateTime<chrono::Utc>)>;
@@ -218,7 +218,7 @@ impl Tell for Told {
 
 /// A log that grows second by second, and its retention.
 struct Aging {
-    store: Arc<dyn EventStore>,
+    store: Record,
     log: Recorder,
     told: Told,
     retention: Retention,
@@ -235,7 +235,13 @@ impl Aging {
         };
         let machine = Arc::new(ManualClock::new(at(now)));
         let clock = Arc::new(SteadyClock::new(Arc::<ManualClock>::clone(&machine)));
-        let retention = Retention { log: Box::new(told.clone()), store: Arc::clone(&store), policy, clock };
+        let retention = Retention {
+            log: Box::new(told.clone()),
+            store: store.store.clone(),
+            upkeep: store.upkeep.clone(),
+            policy,
+            clock,
+        };
         Self { store, log: Recorder::default(), told, retention, machine }
     }
 
@@ -294,23 +300,23 @@ pub async fn old_output_is_dropped_after_a_checkpoint_and_its_events_stay(subjec
     // What is from before second 100: the start, and five times two pieces.
     let trimmed = LogTrimmed { class: RetentionClass::Output, up_to: Position(11), checkpoint };
     assert_eq!(aging.pass().await, [trimmed]);
-    let store = Arc::clone(&aging.store);
+    let store = aging.store.clone();
     assert_eq!(
         store.floors().await.unwrap(),
         [Floor { class: RetentionClass::Output, up_to: Position(11), checkpoint }]
     );
     for (offset, left) in [(50, 50), (55, 45), (100, 0)] {
-        assert_eq!(stdout(&*store, 1, offset).await.unwrap().len(), left, "{offset}");
+        assert_eq!(stdout(&store, 1, offset).await.unwrap().len(), left, "{offset}");
     }
     for offset in [0, 49] {
-        let error = stdout(&*store, 1, offset).await.unwrap_err();
+        let error = stdout(&store, 1, offset).await.unwrap_err();
         assert!(matches!(error, StoreError::Gone { why: Gone::Expired, next_offset: 50 }), "{error:?}");
     }
-    assert_eq!(store.output_start(exec_id(1), 0, 100).await.unwrap(), Some(Position(12)));
-    let read = read_all(&*store).await;
+    assert_eq!(store.output.start(exec_id(1), 0, 100).await.unwrap(), Some(Position(12)));
+    let read = read_all(&store).await;
     let expired = Some(MissingBody { why: Gone::Expired, length: 10 });
     assert_eq!(missing(&read[..12]), [&[None][..], &[expired; 10], &[None]].concat());
-    assert_eq!(verify(&*store).await.unwrap(), store.head().await.unwrap().position);
+    assert_eq!(verify(&store).await.unwrap(), store.head().await.unwrap().position);
     // What is above the floor is as safe as ever, and the floor does not go back.
     for sql in [
         "DELETE FROM bodies WHERE position = 12",
@@ -331,8 +337,8 @@ pub async fn an_old_log_is_dropped_up_to_the_newest_checkpoint_while_nothing_hap
     aging.append(2, short_exec(2, b"second")).await;
     let trimmed = LogTrimmed { class: RetentionClass::Output, up_to: Position(3), checkpoint: first };
     assert_eq!(aging.pass().await, [trimmed]);
-    assert!(stdout(&*aging.store, 1, 0).await.is_err());
-    assert_eq!(stdout(&*aging.store, 2, 0).await.unwrap(), b"second");
+    assert!(stdout(&aging.store, 1, 0).await.is_err());
+    assert_eq!(stdout(&aging.store, 2, 0).await.unwrap(), b"second");
 }
 
 pub async fn old_events_are_dropped_up_to_what_lives(subject: &Subject) {
@@ -352,7 +358,7 @@ pub async fn old_events_are_dropped_up_to_what_lives(subject: &Subject) {
     let floor = Position(born.0 - 1);
     let trimmed = LogTrimmed { class: RetentionClass::Lifecycle, up_to: floor, checkpoint };
     assert_eq!(aging.pass().await, [trimmed]);
-    let store = Arc::clone(&aging.store);
+    let store = aging.store.clone();
     let all = EventFilter::default;
     let of = |sandbox| EventFilter { sandbox: Some(sandbox_id(sandbox)), ..all() };
     let is_trimmed = |read: Result<Vec<Frame>, StoreError>| matches!(read, Err(StoreError::Trimmed { floor: at }) if at == floor);
@@ -370,19 +376,19 @@ pub async fn old_events_are_dropped_up_to_what_lives(subject: &Subject) {
     // What things are is still known; of what was written nothing.
     assert!(store.sandbox(sandbox_id(1)).await.unwrap().unwrap().is_terminal());
     assert!(matches!(
-        stdout(&*store, 1, 0).await,
+        stdout(&store, 1, 0).await,
         Err(StoreError::Gone { why: Gone::Expired, next_offset: 3 })
     ));
-    assert_eq!(stdout(&*store, 3, 0).await.unwrap(), b"three");
+    assert_eq!(stdout(&store, 3, 0).await.unwrap(), b"three");
     // Once the one that lived is gone, so may its events be.
     aging.append(600, vec![event(Some(2), destroyed())]).await;
     let second = aging.checkpoint(700).await;
     let trimmed = aging.pass().await;
     assert_eq!((trimmed[0].up_to > born, trimmed[0].checkpoint), (true, second));
-    assert!(is_at_least(&*store, born).await);
+    assert!(is_at_least(&store, born).await);
 }
 
-async fn is_at_least(store: &dyn EventStore, born: Position) -> bool {
+async fn is_at_least(store: &Record, born: Position) -> bool {
     let trimmed = store.read(&EventFilter::default(), Position::ZERO, 10).await;
     matches!(trimmed, Err(StoreError::Trimmed { floor }) if floor > born)
 }
@@ -407,20 +413,20 @@ pub async fn a_million_positions_of_output_are_one_partition(subject: &Subject) 
         .await
         .expect_err("nothing stands in the first partition");
     subject.raw("SELECT 1 / (count(*) / 4) FROM bodies_1").await.unwrap();
-    assert_eq!(stdout(&*store, 1, 0).await.unwrap(), b"texttexttexttext");
+    assert_eq!(stdout(&store, 1, 0).await.unwrap(), b"texttexttexttext");
     let trimmed = |up_to| LogTrimmed {
         class: RetentionClass::Output,
         up_to: Position(up_to),
         checkpoint: EventId::new(),
     };
     store.append(&log.batch(vec![event(None, trimmed(1_000_001))])).await.unwrap();
-    while store.drop_some(RetentionClass::Output).await.unwrap() > 0 {}
+    while store.upkeep.drop_some(RetentionClass::Output).await.unwrap() > 0 {}
     subject.raw("SELECT * FROM bodies_0").await.expect_err("the partition is gone");
     assert!(matches!(
-        stdout(&*store, 1, 0).await,
+        stdout(&store, 1, 0).await,
         Err(StoreError::Gone { why: Gone::Expired, next_offset: 8 })
     ));
-    assert_eq!(stdout(&*store, 1, 8).await.unwrap(), b"texttext");
+    assert_eq!(stdout(&store, 1, 8).await.unwrap(), b"texttext");
     // The next one is there before it is needed.
     subject.raw("SELECT * FROM bodies_2").await.unwrap();
 }
@@ -453,7 +459,7 @@ pub async fn nothing_is_dropped_while_the_clocks_disagree(subject: &Subject) {
     // An event of a time to come: somebody's clock is wrong.
     aging.append(20_000, vec![event(None, running())]).await;
     assert!(aging.pass().await.is_empty());
-    assert_eq!(stdout(&*aging.store, 1, 0).await.unwrap(), b"kept");
+    assert_eq!(stdout(&aging.store, 1, 0).await.unwrap(), b"kept");
     aging.append(7_800, vec![event(None, running())]).await;
     assert!(!aging.pass().await.is_empty());
 }

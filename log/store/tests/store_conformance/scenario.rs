@@ -156,7 +156,7 @@ impl Recorder {
     }
 
     /// One that goes on where a store ends.
-    pub async fn going_on(store: &dyn EventStore) -> Self {
+    pub async fn going_on(store: &Record) -> Self {
         let (_, points) = store.chain_points().await.unwrap();
         let links = points.into_iter().map(|point| (point.tenant, point.hash)).collect();
         Self { links, ..Self::after(store.head().await.unwrap().position) }
@@ -174,10 +174,10 @@ impl Recorder {
     }
 
     /// What it knew of keys is forgotten; what the store knows is learnt.
-    pub async fn restart_encoder(&mut self, store: &dyn EventStore, sealing: Sealing) {
+    pub async fn restart_encoder(&mut self, store: &Record, sealing: Sealing) {
         self.encoder = Encoder::with(sealing).unwrap();
         let all: Vec<SandboxId> = (0..10).map(sandbox_id).collect();
-        let keys = store.data_keys(&all).await.unwrap();
+        let keys = store.keys.of(&all).await.unwrap();
         self.encoder.learn(&all, keys).unwrap();
     }
 
@@ -214,7 +214,7 @@ pub fn frames(batches: &[&AppendBatch]) -> Vec<Frame> {
 }
 
 /// Verifies the log; gives back its end, or the first bad position and what is wrong there.
-pub async fn verify(store: &dyn EventStore) -> Result<Position, (Position, Fault)> {
+pub async fn verify(store: &Record) -> Result<Position, (Position, Fault)> {
     let report = verify_store(store, &PublicKeys::default()).await.unwrap();
     match report.finding {
         None => Ok(report.last),
@@ -222,7 +222,7 @@ pub async fn verify(store: &dyn EventStore) -> Result<Position, (Position, Fault
     }
 }
 
-pub async fn read_all(store: &dyn EventStore) -> Vec<Frame> {
+pub async fn read_all(store: &Record) -> Vec<Frame> {
     store.read(&EventFilter::default(), Position::ZERO, u32::MAX).await.unwrap()
 }
 

@@ -137,7 +137,7 @@ pub async fn a_new_kind_of_thing_is_recorded_listed_checked_and_seen_as_it_was(s
     // What is shown of it is what its events make of it, and a forged row is found.
     let checked = async || {
         let mut counts = Default::default();
-        refold_kinds(&*store, Position::ZERO, &registry, &mut counts).await.unwrap()
+        refold_kinds(&store, Position::ZERO, &registry, &mut counts).await.unwrap()
     };
     assert_eq!(checked().await, None);
     subject.raw("UPDATE aggregates SET status = 'kept' WHERE kind = 'draft' AND ended = 1").await.unwrap();

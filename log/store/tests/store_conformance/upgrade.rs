@@ -101,7 +101,7 @@ pub async fn a_database_of_before_comes_along_whole(subject: &Subject) {
     assert_eq!(subject.number("SELECT count(*) FROM kept").await, 10);
     assert_eq!(subject.number(&differences("kept", "aggregates")).await, 0);
     assert_eq!(subject.number(&differences("kept_events", "events")).await, 0);
-    assert_eq!(verify(&*store).await, Ok(store.head().await.unwrap().position));
+    assert_eq!(verify(&store).await, Ok(store.head().await.unwrap().position));
     // And it goes on.
     store.append(&log.batch(vec![event(Some(1), exited(2, 0, 0)), template("a")])).await.unwrap();
     assert_eq!(store.templates(&tenant("default")).await.unwrap().len(), 2);
