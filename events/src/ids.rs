@@ -153,6 +153,10 @@ uuid_id!(
     SandboxId, "sb-"
 );
 uuid_id!(
+    /// A job: a command in a sandbox of its own, as one unit with an outcome.
+    JobId, "job-"
+);
+uuid_id!(
     /// A webhook: a subscription to events.
     WebhookId, "wh-"
 );

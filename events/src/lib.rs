@@ -27,7 +27,7 @@ pub use fold::{
     WebhookPhase, WebhookState,
 };
 pub use ids::{
-    ApiKeyId, CommandId, EventId, ExecId, IdError, NodeId, Position, RequestId, SandboxId, TenantId,
+    ApiKeyId, CommandId, EventId, ExecId, IdError, JobId, NodeId, Position, RequestId, SandboxId, TenantId,
     WebhookId,
 };
 pub use registry::{Kind, Registry, Slot, StateError};

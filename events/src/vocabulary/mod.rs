@@ -10,6 +10,7 @@ mod event;
 mod exec;
 mod file;
 mod node;
+mod object;
 mod sandbox;
 mod template;
 mod webhook;
@@ -29,6 +30,7 @@ pub use exec::{
 };
 pub use file::{FileDeleted, FileEvent, FileModeChanged, FileMoved, FileRead, FileWritten};
 pub use node::{NodeDraining, NodeEvent, NodeJoined};
+pub use object::{ContentHash, NotAKey, ObjectKey, ObjectOwner, ObjectPlace};
 pub use sandbox::{
     CapabilitySet, DestroyReason, FailureCode, Network, PoolName, ProviderName, SandboxDestroyed,
     SandboxDestroying, SandboxEvent, SandboxFailed, SandboxPulling, SandboxRequested, SandboxRunning,
