@@ -71,7 +71,8 @@ impl Store {
     /// Opens a store. Of a service nothing is asked yet: see [`Store::check`].
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let puts = Arc::new(Semaphore::new(MOST_PUTS));
-        let limits = Limits { object_bytes: settings.limits.object_bytes.min(Limits::LARGEST), ..settings.limits };
+        let limits =
+            Limits { object_bytes: settings.limits.object_bytes.min(Limits::LARGEST), ..settings.limits };
         match &settings.backend {
             Backend::Local(directory) => {
                 std::fs::create_dir_all(directory).map_err(OpenError::Directory)?;
@@ -121,7 +122,11 @@ impl Store {
         // Services refuse a range without bytes.
         if part.is_empty() {
             let contents = futures::stream::empty().boxed();
-            return if size == 0 { Ok(whole(key, 0, contents)) } else { Ok(Object { size, range: part, contents }) };
+            return if size == 0 {
+                Ok(whole(key, 0, contents))
+            } else {
+                Ok(Object { size, range: part, contents })
+            };
         }
         let options = GetOptions::default();
         let options = if part == (0..size) { options } else { options.with_range(Some(part.clone())) };
@@ -130,7 +135,11 @@ impl Store {
             return Err(ReadError::Damaged);
         }
         let contents = answer.into_stream().map_err(ReadError::from).boxed();
-        Ok(if part == (0..size) { whole(key, size, contents) } else { Object { size, range: part, contents } })
+        Ok(if part == (0..size) {
+            whole(key, size, contents)
+        } else {
+            Object { size, range: part, contents }
+        })
     }
 
     /// Whether there is an object of this key, and how large it is.
@@ -186,7 +195,8 @@ impl Store {
             let Ok(mut files) = tokio::fs::read_dir(directory.join(STAGING)).await else { return Ok(count) };
             while let Ok(Some(file)) = files.next_entry().await {
                 let modified = file.metadata().await.ok().and_then(|metadata| metadata.modified().ok());
-                if modified.is_some_and(|at| is_old(at.into())) && tokio::fs::remove_file(file.path()).await.is_ok()
+                if modified.is_some_and(|at| is_old(at.into()))
+                    && tokio::fs::remove_file(file.path()).await.is_ok()
                 {
                     count += 1;
                 }
@@ -258,6 +268,8 @@ fn bucket(settings: &S3) -> object_store::Result<impl ObjectStore + use<>> {
         .with_secret_access_key(settings.secret_key.expose_secret())
         .with_allow_http(settings.allow_http)
         .with_client_options(client)
+        // Some services do not know how to remove many at once, and we remove them one by one.
+        .with_disable_bulk_delete(true)
         .with_retry(RetryConfig { backoff, max_retries: 5, retry_timeout: RETRY });
     match &settings.endpoint {
         Some(endpoint) => builder.with_endpoint(endpoint).build(),
