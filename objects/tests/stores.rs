@@ -182,7 +182,7 @@ async fn a_server_that_is_killed_in_the_middle_of_an_upload_leaves_nothing_to_be
 
     server.start_again();
     let store = Store::open(&server.settings()).unwrap();
-    assert_eq!(keys(&store).await, [kept.clone()]);
+    assert_eq!(keys(&store).await, std::slice::from_ref(&kept));
     assert_eq!(read(&store, &kept).await.unwrap(), noise(100));
     let key = store.put_bytes(&ours, bytes.clone()).await.unwrap();
     assert!(read(&store, &key).await.unwrap() == bytes);
@@ -200,7 +200,8 @@ async fn a_service_that_does_not_know_us_is_told_from_one_that_has_no_such_bucke
         Store::open(&settings).unwrap()
     };
     let key = with(&|_| ()).put_bytes(&place("us"), noise(10)).await.unwrap();
-    let changes: [(fn(&mut objects::S3), Fault); 3] = [
+    type Change = fn(&mut objects::S3);
+    let changes: [(Change, Fault); 3] = [
         (|bucket| bucket.secret_key = "another".into(), Fault::Refused),
         (|bucket| bucket.access_key = "nobody".to_owned(), Fault::Refused),
         (|bucket| bucket.bucket = "elsewhere".to_owned(), Fault::Missing),
@@ -239,7 +240,7 @@ async fn a_full_disk_is_told_and_leaves_nothing_behind() {
         let error = store.put_bytes(&ours, noise(length)).await.unwrap_err();
         assert!(matches!(&error, PutError::Store(error) if error.fault == Fault::Full), "{error:?}");
     }
-    assert_eq!(keys(&store).await, [kept.clone()]);
+    assert_eq!(keys(&store).await, std::slice::from_ref(&kept));
     assert_eq!(std::fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
     assert!(read(&store, &kept).await.unwrap() == noise(6 * MIB));
     store.delete(&kept).await.unwrap();
