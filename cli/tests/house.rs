@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// All crates of the workspace: where each is, and on which of the others it may depend. None beneath another depends on it.
-const CRATES: [(&str, &str, &[&str]); 22] = [
+const CRATES: [(&str, &str, &[&str]); 23] = [
     // The language.
     ("events", "events", &[]),
     // The log that is written in it.
@@ -19,6 +19,7 @@ const CRATES: [(&str, &str, &[&str]); 22] = [
     ("reactor", "log/reactor", &["events", "feed", "record", "transport"]),
     // What some services have between them.
     ("objects", "objects", &["events"]),
+    ("calendar", "calendar", &[]),
     ("policy", "policy", &["events"]),
     ("secrets", "secrets", &["events"]),
     ("spelling", "spelling", &[]),
