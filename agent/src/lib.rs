@@ -9,7 +9,7 @@ pub mod protocol;
 /// What the program can be asked on its command line and in messages. Raised by one with every option and every message that is new, so
 /// that an executor finds out at its start that the program on its disk is not the one that it was built with. Agents of sandboxes that
 /// run already are not held to it: see [`protocol::PROTOCOL_VERSION`] for those.
-pub const EDITION: u32 = 3;
+pub const EDITION: u32 = 4;
 
 /// What `stacyvm-agent --version` prints, without the end of the line.
 pub fn version() -> String {

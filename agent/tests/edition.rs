@@ -25,5 +25,5 @@ fn options_belong_to_an_edition() {
         \x20                    [--any-peer]\n\
         \x20      stacyvm-agent --remove DIR [--contents] [--seconds N]\n\
         \x20      stacyvm-agent --version\n";
-    assert_eq!((agent::EDITION, String::from_utf8(output.stderr).unwrap()), (3, usage.to_owned()));
+    assert_eq!((agent::EDITION, String::from_utf8(output.stderr).unwrap()), (4, usage.to_owned()));
 }

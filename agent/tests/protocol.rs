@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use agent::client::{CallError, Client, ExecEvent};
 use agent::protocol::{
-    AttachRefusal, ClosedOutput, ExecEnd, ExecId, ExecOutcome, ExecRefusal, FilePart, FrameError,
+    AttachRefusal, ClosedOutput, ExecEnd, ExecId, ExecOutcome, ExecRefusal, FilePart, FoundFile, FrameError,
     FrameReader, FrameWriter, Hello, Input, KillCause, Left, MAX_FRAME, Message, OutputEnd, PROTOCOL_VERSION,
-    Reply, Request, StartExec, Started, Stream, TerminalSize, WriterId, decode, encode,
+    PassedOver, PassedOverReason, Reply, Request, Search, Searched, StartExec, Started, Stream, TerminalSize,
+    WriterId, decode, encode,
 };
 use bytes::{Bytes, BytesMut};
 
@@ -31,7 +32,7 @@ fn the_wire_form_is_frozen() {
     assert_eq!(PROTOCOL_VERSION, 2);
     let mut hello = BytesMut::new();
     Hello::ours().encode(PROTOCOL_VERSION, &mut hello).unwrap();
-    assert_eq!(shown(&hello), "0000000573766d4102 0000000301020f".replace(' ', ""));
+    assert_eq!(shown(&hello), "0000000573766d4102 0000000301021f".replace(' ', ""));
     assert_eq!(hex(&Request::Ping), "0000000100");
     let start = StartExec {
         env: vec![("A".to_owned(), "b".to_owned())],
@@ -60,6 +61,21 @@ fn the_wire_form_is_frozen() {
     assert_eq!(hex(&input), format!("0000002119{id}{id}"));
     let closed = ClosedOutput { reason: OutputEnd::Sandbox, stdout_len: 300, stderr_len: 0 };
     assert_eq!(hex(&Reply::OutputClosed(closed)), "00000005 12 04 ac02 00".replace(' ', ""));
+    let search = Search {
+        directory: ".".to_owned(),
+        patterns: vec!["a".to_owned()],
+        most_files: 300,
+        most_depth: 2,
+        within: Duration::from_secs(1),
+    };
+    assert_eq!(hex(&Request::Search(search)), "0000000b 1a 012e 01 0161 ac02 02 01 00".replace(' ', ""));
+    let beneath = Request::ReadBeneath { directory: ".".to_owned(), path: "a".to_owned(), limit: 300 };
+    assert_eq!(hex(&beneath), "00000007 1b 012e 0161 ac02".replace(' ', ""));
+    let found = FoundFile { path: "a".to_owned(), size: 300, mode: 0o644 };
+    assert_eq!(hex(&Reply::Found(vec![found])), "00000008 13 01 0161 ac02 a403".replace(' ', ""));
+    let over = PassedOver { path: "l".to_owned(), reason: PassedOverReason::Symlink };
+    let searched = Searched { passed_over: 1, first: vec![over] };
+    assert_eq!(hex(&Reply::Searched(searched)), "00000006 14 01 01 016c 00".replace(' ', ""));
     let secrets = Request::Secrets { exec_id: None, names: vec!["A".to_owned()] };
     assert_eq!(hex(&secrets), "00000005 17 00 010141".replace(' ', ""));
     let from = FilePart::From { offset: 1, limit: Some(300) };
@@ -185,6 +201,39 @@ async fn a_hostile_agent_gets_a_typed_error() {
     let (_directory, client) =
         hostile(vec![Reply::Refused(AttachRefusal::UnknownExec(ID).into())], b"").await;
     assert!(matches!(client.ping().await, Err(CallError::Violation { .. })));
+}
+
+#[tokio::test]
+async fn names_that_an_agent_makes_up_are_not_found() {
+    let file = |path: &str| FoundFile { path: path.to_owned(), size: 1, mode: 0o100_644 };
+    let search = || Search {
+        directory: ".".to_owned(),
+        patterns: vec!["*".to_owned()],
+        most_files: 3,
+        most_depth: 2,
+        within: Duration::from_secs(1),
+    };
+    let end = Reply::Searched(Searched::default());
+    for made_up in [
+        vec![],
+        ["../a", "/a", "a/../b", "a\0"].map(file).to_vec(),
+        vec![file("b"), file("a")],
+        vec![file("a"), file("a")],
+        vec![file("a"), file("b"), file("c"), file("d")],
+        vec![file(&"a/".repeat(4000))],
+    ] {
+        let shown = format!("{made_up:?}");
+        let (_directory, client) = hostile(vec![Reply::Found(made_up), end.clone()], b"").await;
+        let error = client.search(search()).await.unwrap_err();
+        assert!(matches!(error, CallError::Violation { .. }), "{shown}: {error:?}");
+    }
+    let over = PassedOver { path: "\x1b".repeat(10_000), reason: PassedOverReason::Name };
+    let end = Reply::Searched(Searched { passed_over: u64::MAX, first: vec![over; 100] });
+    let (_directory, client) = hostile(vec![Reply::Found(vec![file("a")]), end], b"").await;
+    let (files, end) = client.search(search()).await.unwrap();
+    assert_eq!((files.len(), files[0].mode), (1, 0o644));
+    assert_eq!(end.first.len(), Searched::MOST_NAMED);
+    assert!(end.first.iter().all(|over| over.path.len() < 15_000 && !over.path.contains('\x1b')));
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use super::CallError;
 use super::connections::{Held, Share};
 use crate::protocol::{
-    Entry, ExecEnd, ExecOutcome, FileRefusal, Left, MAX_PATH, Refusal, StartRefusal, TunnelRefusal,
+    Entry, ExecEnd, ExecOutcome, FileRefusal, Left, MAX_PATH, PassedOver, Refusal, Searched, StartRefusal,
+    TunnelRefusal,
 };
 
 /// From connecting to the first reply, where the agent answers from its memory.
@@ -202,6 +203,18 @@ pub(super) fn is_match(path: &str) -> bool {
     is_absolute(path) && detours(path) == 0
 }
 
+/// Whether this is a path below a directory, without detours.
+pub(super) fn is_beneath(path: &str) -> bool {
+    path.len() <= MAX_PATH && path.split('/').all(is_name)
+}
+
+/// What was passed over, of a length that can be passed on.
+pub(super) fn sane_end(end: Searched) -> Searched {
+    let first = end.first.into_iter().take(Searched::MOST_NAMED);
+    let first = first.map(|over| PassedOver { path: text(over.path, MAX_PATH), ..over }).collect();
+    Searched { first, ..end }
+}
+
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= MOST_NAME && !name.contains(['/', '\0'])
 }
@@ -268,6 +281,12 @@ mod tests {
         }
         for path in ["", "a", "/a/../b", "/..", "/a/.", "/a\0b", &"/x".repeat(10_000)] {
             assert!(!is_match(path), "{path}");
+        }
+        for path in ["a", "a/b", ".../x", "a b"] {
+            assert!(is_beneath(path), "{path}");
+        }
+        for path in ["", "/a", "a/", "a//b", "../a", "a/..", "./a", "a\0b", &"x/".repeat(5000)] {
+            assert!(!is_beneath(path), "{path}");
         }
         let entry = |name: &str, path: &str| Entry {
             name: name.to_owned(),

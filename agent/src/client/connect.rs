@@ -422,6 +422,8 @@ pub(super) fn unexpected<E>(operation: &'static str, reply: &Reply) -> CallError
         Reply::Secrets(_) => "Secrets",
         Reply::ExitedOpen(_) => "ExitedOpen",
         Reply::OutputClosed(_) => "OutputClosed",
+        Reply::Found(_) => "Found",
+        Reply::Searched(_) => "Searched",
     };
     CallError::Violation { operation, detail: format!("{kind} out of place") }
 }

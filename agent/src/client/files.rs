@@ -1,11 +1,12 @@
 use bytes::Bytes;
 use futures::Stream as FuturesStream;
 
-use super::bounds::{is_entry, is_file, is_match};
+use super::bounds::{is_beneath, is_entry, is_file, is_match, sane_end};
 use super::connect::{Call, SendError};
 use super::{CallError, Client, WORK};
 use crate::protocol::{
-    Entry, FilePart, FileRefusal, Input, MAX_CHUNK, MAX_LISTED, MAX_LISTED_BYTES, Reply, Request,
+    Entry, FilePart, FileRefusal, FoundFile, Input, MAX_CHUNK, MAX_LISTED, MAX_LISTED_BYTES, Reply, Request,
+    Search, Searched,
 };
 
 /// Where and how to write a file. Build it with [`WriteFile::new`] and set what differs.
@@ -78,6 +79,41 @@ impl Client {
         let path = path.into();
         let call = self.work_call("list", &Request::List { path: path.clone(), recursive }).await?;
         Listing::begin(call, path).await
+    }
+
+    /// The regular files below a directory that match, sorted by path, and what matches and is none.
+    pub async fn search(&self, search: Search) -> FileResult<(Vec<FoundFile>, Searched)> {
+        let most = search.most_files as usize;
+        let mut call = self.work_call("search", &Request::Search(search)).await?;
+        let (mut files, mut bytes) = (Vec::<FoundFile>::new(), 0);
+        loop {
+            match call.reply().await? {
+                Reply::Found(batch) if !batch.is_empty() && files.len() + batch.len() <= most => {
+                    for file in batch {
+                        bytes += file.path.len();
+                        // In order, so that none is there twice.
+                        let is_next = files.last().is_none_or(|last| last.path < file.path);
+                        if !is_next || !is_beneath(&file.path) || bytes > MAX_LISTED_BYTES {
+                            return Err(call.violation("a found file that is none"));
+                        }
+                        files.push(FoundFile { mode: file.mode & 0o7777, ..file });
+                    }
+                }
+                Reply::Searched(end) => return Ok((files, sane_end(end))),
+                other => return Err(call.unexpected(&other)),
+            }
+        }
+    }
+
+    /// Opens a file that [`search`](Self::search) found for reading, at most so many bytes of it.
+    pub async fn read_beneath(
+        &self,
+        directory: impl Into<String>,
+        path: impl Into<String>,
+        limit: u64,
+    ) -> FileResult<FileDownload> {
+        let (directory, path) = (directory.into(), path.into());
+        self.open_file(&Request::ReadBeneath { directory, path, limit }).await
     }
 
     pub async fn stat(&self, path: impl Into<String>) -> FileResult<Entry> {

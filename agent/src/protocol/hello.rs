@@ -49,17 +49,22 @@ impl Features {
     pub const OPEN_OUTPUT: Self = Self(1 << 2);
     /// Input is a stream that can be taken up again: [`OpenInput`](super::Request::OpenInput).
     pub const INPUT_STREAM: Self = Self(1 << 3);
+    /// Files are looked for, and read, below a directory: [`Search`](super::Request::Search),
+    /// [`ReadBeneath`](super::Request::ReadBeneath).
+    pub const SEARCH: Self = Self(1 << 4);
 
     /// By the names that an operator reads.
-    const NAMES: [(Self, &'static str); 4] = [
+    const NAMES: [(Self, &'static str); 5] = [
         (Self::SECRETS, "secrets"),
         (Self::READ_END, "read_end"),
         (Self::OPEN_OUTPUT, "open_output"),
         (Self::INPUT_STREAM, "input_stream"),
+        (Self::SEARCH, "search"),
     ];
 
     /// What this build can do.
-    pub const OURS: Self = Self::SECRETS.and(Self::READ_END).and(Self::OPEN_OUTPUT).and(Self::INPUT_STREAM);
+    pub const OURS: Self =
+        Self::SECRETS.and(Self::READ_END).and(Self::OPEN_OUTPUT).and(Self::INPUT_STREAM).and(Self::SEARCH);
     /// What agents of version 1 can do, which do not say.
     const OF_VERSION_1: Self = Self::SECRETS.and(Self::READ_END);
 

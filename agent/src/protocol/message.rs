@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Features, FrameError, Refusal, version_1};
+use super::{Features, FoundFile, FrameError, Refusal, Search, Searched, version_1};
 
 /// A message that may be followed by raw bytes in its frame.
 pub trait Message: Serialize + DeserializeOwned {
@@ -246,6 +246,15 @@ pub enum Request {
         exec_id: ExecId,
         writer: WriterId,
     },
+    /// Looks for regular files below a directory.
+    Search(Search),
+    /// Reads a regular file below a directory, without following a symlink on the way down.
+    ReadBeneath {
+        directory: String,
+        path: String,
+        /// Most bytes to send.
+        limit: u64,
+    },
 }
 
 /// What of a file is read.
@@ -272,6 +281,7 @@ impl Request {
             Self::CloseOutput { .. } => Features::OPEN_OUTPUT,
             Self::OpenInput { .. } => Features::INPUT_STREAM,
             Self::Secrets { .. } => Features::SECRETS,
+            Self::Search(_) | Self::ReadBeneath { .. } => Features::SEARCH,
             Self::ReadFile { part: FilePart::Last { .. }, .. } => Features::READ_END,
             Self::Ping
             | Self::Stats
@@ -369,6 +379,10 @@ pub enum Reply {
     ExitedOpen(ExecOutcome),
     /// Nothing more comes after `ExitedOpen`.
     OutputClosed(ClosedOutput),
+    /// Files that match.
+    Found(Vec<FoundFile>),
+    /// The end of a search.
+    Searched(Searched),
 }
 
 /// Names somebody who writes to an exec's stdin; chosen by the caller, unique among the writers of the exec.
@@ -591,7 +605,7 @@ payload!(Request, version_1::Request:
     Self::KillExec { .. }, Self::ListExecs, Self::ReadFile { .. }, Self::WriteFile { .. }, Self::List { .. },
     Self::Stat { .. }, Self::Delete { .. }, Self::Move { .. }, Self::Chmod { .. }, Self::Glob { .. },
     Self::Mkdir { .. }, Self::OpenTcp { .. }, Self::SetEnvironment { .. },
-    Self::Secrets { .. }, Self::CloseOutput { .. }, Self::OpenInput { .. },
+    Self::Secrets { .. }, Self::CloseOutput { .. }, Self::OpenInput { .. }, Self::Search(_), Self::ReadBeneath { .. },
 );
 
 payload!(Input:
@@ -603,5 +617,5 @@ payload!(Reply, version_1::Reply:
     Self::Output { stream: _, offset: _, bytes } => bytes, Self::Chunk { bytes } => bytes;
     Self::Done, Self::Refused(_), Self::Stats(_), Self::Started(_), Self::StdinTaken { .. }, Self::Exited(_),
     Self::Superseded, Self::Execs(_), Self::File(_), Self::Written { .. }, Self::Entries(_), Self::Paths(_),
-    Self::Listed { .. }, Self::Connected, Self::Secrets(_), Self::ExitedOpen(_), Self::OutputClosed(_),
+    Self::Listed { .. }, Self::Connected, Self::Secrets(_), Self::ExitedOpen(_), Self::OutputClosed(_), Self::Found(_), Self::Searched(_),
 );

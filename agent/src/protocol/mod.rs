@@ -41,6 +41,8 @@
 //! | `Stat` | `File` |
 //! | `List` | `Entries`\*, `Listed` |
 //! | `Glob` | `Paths`\*, `Listed` |
+//! | `Search` | `Found`\*, `Searched` |
+//! | `ReadBeneath` | `File`, `Chunk`\*, `Done` |
 //! | `OpenTcp` | `Connected`, then raw bytes both ways |
 //!
 //! # Executions
@@ -84,6 +86,7 @@ mod frame;
 mod hello;
 mod message;
 mod refusal;
+mod search;
 mod version_1;
 
 pub use frame::{FrameError, FrameReader, FrameWriter, decode, decode_as, encode, encode_as};
@@ -97,6 +100,7 @@ pub use refusal::{
     AttachRefusal, ExecRefusal, FileErrorKind, FileRefusal, Refusal, StartErrorKind, StartRefusal,
     TunnelRefusal, UnexpectedRefusal,
 };
+pub use search::{FoundFile, PassedOver, PassedOverReason, Search, Searched};
 
 /// The newest version of the messages that this build speaks. Raised with a release in which a message changes in any way: postcard
 /// has no field names on the wire. Version 1 is spoken too, because sandboxes of before an upgrade live on. A message that is new stands

@@ -252,7 +252,10 @@ impl TryFrom<message::Request> for Request {
             Ours::OpenTcp { port } => Self::OpenTcp { port },
             Ours::SetEnvironment { env } => Self::SetEnvironment { env },
             Ours::Secrets { exec_id, names } => Self::Secrets { exec_id, names },
-            Ours::CloseOutput { .. } | Ours::OpenInput { .. } => return Err(FrameError::Malformed(UNKNOWN)),
+            Ours::CloseOutput { .. }
+            | Ours::OpenInput { .. }
+            | Ours::Search(_)
+            | Ours::ReadBeneath { .. } => return Err(FrameError::Malformed(UNKNOWN)),
             Ours::StartExec(mut start) => {
                 let secret_names = std::mem::take(&mut start.secret_names);
                 let start = start.into();
@@ -358,7 +361,9 @@ impl TryFrom<message::Reply> for Reply {
             Ours::Listed { truncated } => Self::Listed { truncated },
             // Such a caller asks for no more after an end.
             Ours::Exited(outcome) | Ours::ExitedOpen(outcome) => Self::Exited(outcome.into()),
-            Ours::OutputClosed(_) => return Err(FrameError::Malformed(UNKNOWN)),
+            Ours::OutputClosed(_) | Ours::Found(_) | Ours::Searched(_) => {
+                return Err(FrameError::Malformed(UNKNOWN));
+            }
             Ours::Execs(execs) => Self::Execs(execs.into_iter().map(Into::into).collect()),
         })
     }

@@ -104,6 +104,10 @@ async fn answer(
         }
         Request::List { path, recursive } => return files::list(agent, path, recursive, &mut writer).await,
         Request::Glob { pattern } => return files::glob(agent, pattern, &mut writer).await,
+        Request::Search(search) => return files::search(agent, search, &mut writer).await,
+        Request::ReadBeneath { directory, path, limit } => {
+            return files::read_beneath(agent, directory, path, limit, &mut writer).await;
+        }
         Request::Stat { path } => files::stat(agent, path).await,
         Request::Delete { path, recursive } => files::delete(agent, path, recursive).await,
         Request::Move { from, to } => files::move_path(agent, from, to).await,
@@ -161,6 +165,7 @@ fn takes_long(request: &Request) -> bool {
         request,
         Request::List { .. }
             | Request::Glob { .. }
+            | Request::Search(_)
             | Request::Delete { .. }
             | Request::Move { .. }
             | Request::WriteStdin { .. }

@@ -6,6 +6,7 @@ mod list;
 mod owner;
 mod path;
 mod remove;
+mod search;
 mod upload;
 
 use std::fs::{self, File, Metadata};
@@ -15,7 +16,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use agent::protocol::{FilePart, FileRefusal, FrameError, Input, MAX_CHUNK, Reply};
+use agent::protocol::{Entry, FilePart, FileRefusal, FrameError, Input, MAX_CHUNK, Reply, Search};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
@@ -81,18 +82,58 @@ pub async fn read(
         let (file, metadata) = open_regular(&full).map_err(named(&shown))?;
         let (offset, left) = bounds(part, metadata.len());
         let first = read_chunk(&file, offset, left).map_err(named(&shown))?;
-        Ok((Arc::new(file), entry_of(&full, &metadata, false), offset, left, first))
+        let entry = entry_of(&full, &metadata, false);
+        Ok(Opened { file: Arc::new(file), entry, at: offset, left, first })
     });
-    let (file, entry, mut at, mut left, mut chunk) = match opened.await {
-        Ok(opened) => opened,
+    match opened.await {
+        Ok(opened) => send(&path, opened, writer).await,
+        Err(refusal) => finish(writer, Reply::Refused(refusal.into())).await,
+    }
+}
+
+/// The same, of a file that was found below a directory.
+pub async fn read_beneath(
+    agent: &Agent,
+    directory: String,
+    path: String,
+    limit: u64,
+    writer: &mut Writer,
+) -> Result<(), FrameError> {
+    let full = match path::check(&path).and_then(|()| path::resolve(agent, &directory)) {
+        Ok(full) => full,
         Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
     };
+    let shown = path.clone();
+    let opened = blocking(&path, move || {
+        let (file, metadata) = search::open_beneath(&full, &shown).map_err(named(&shown))?;
+        let first = read_chunk(&file, 0, limit).map_err(named(&shown))?;
+        let entry = entry_of(&full.join(&shown), &metadata, false);
+        Ok(Opened { file: Arc::new(file), entry, at: 0, left: limit, first })
+    });
+    match opened.await {
+        Ok(opened) => send(&path, opened, writer).await,
+        Err(refusal) => finish(writer, Reply::Refused(refusal.into())).await,
+    }
+}
+
+/// A file that is about to be sent.
+struct Opened {
+    file: Arc<File>,
+    entry: Entry,
+    /// Where the first bytes are from, and how many may be sent from there on.
+    at: u64,
+    left: u64,
+    first: Bytes,
+}
+
+async fn send(path: &str, opened: Opened, writer: &mut Writer) -> Result<(), FrameError> {
+    let Opened { file, entry, mut at, mut left, first: mut chunk } = opened;
     writer.send(&Reply::File(entry)).await?;
     while !chunk.is_empty() {
         (at, left) = (at.saturating_add(chunk.len() as u64), left - chunk.len() as u64);
         writer.send(&Reply::Chunk { bytes: chunk }).await?;
-        let (file, shown) = (Arc::clone(&file), path.clone());
-        chunk = match blocking(&path, move || read_chunk(&file, at, left).map_err(named(&shown))).await {
+        let (file, shown) = (Arc::clone(&file), path.to_owned());
+        chunk = match blocking(path, move || read_chunk(&file, at, left).map_err(named(&shown))).await {
             Ok(chunk) => chunk,
             Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
         };
@@ -246,6 +287,24 @@ pub async fn glob(agent: &Agent, pattern: String, writer: &mut Writer) -> Result
         writer.send(&Reply::Paths(batch)).await?;
     }
     finish(writer, Reply::Listed { truncated: false }).await
+}
+
+pub async fn search(agent: &Agent, search: Search, writer: &mut Writer) -> Result<(), FrameError> {
+    let found = match path::resolve(agent, &search.directory) {
+        Ok(full) => {
+            let shown = search.directory.clone();
+            blocking(&shown, move || search::search(&full, &search)).await
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(refusal) => return finish(writer, Reply::Refused(refusal.into())).await,
+    };
+    for batch in batches(found.files.into_iter(), |file| file.path.len() + 32) {
+        writer.send(&Reply::Found(batch)).await?;
+    }
+    finish(writer, Reply::Searched(found.end)).await
 }
 
 fn batches<T>(items: impl Iterator<Item = T>, size: impl Fn(&T) -> usize) -> impl Iterator<Item = Vec<T>> {
