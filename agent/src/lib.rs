@@ -1,9 +1,10 @@
 //! The small program that runs as PID 1 in every sandbox, and what its callers need to speak to it.
 //!
-//! [`protocol`] holds the messages and their framing, [`client`] the caller's side. The program
+//! [`protocol`] holds the messages and their framing, [`client`] the caller's side, [`patterns`] which files are meant. The program
 //! itself is the binary `stacyvm-agent`.
 
 pub mod client;
+pub mod patterns;
 pub mod protocol;
 
 /// What the program can be asked on its command line and in messages. Raised by one with every option and every message that is new, so

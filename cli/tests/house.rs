@@ -25,7 +25,7 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
     ("spelling", "spelling", &[]),
     // The program inside a sandbox, and the services: none knows another.
     ("agent", "agent", &[]),
-    ("executor", "executor", &["agent", "events", "policy", "secrets", "transport"]),
+    ("executor", "executor", &["agent", "events", "objects", "policy", "secrets", "transport"]),
     ("reaper", "reaper", &["events", "feed", "reactor", "record", "transport"]),
     ("webhooks", "webhooks", &["events", "feed", "policy", "reactor", "record", "secrets", "transport"]),
     (

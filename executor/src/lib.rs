@@ -4,6 +4,7 @@
 //! there are of the providers, what runs in them of the agents. It knows nothing of HTTP and holds no database
 //! credentials.
 
+pub mod artifacts;
 mod commands;
 mod context;
 mod descriptors;

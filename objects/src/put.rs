@@ -13,12 +13,13 @@ const PART: usize = 5 << 20;
 /// An object on its way into a store. Nobody sees it before [`Put::finish`] has answered; dropping it leaves nothing to be seen.
 pub struct Put {
     store: Store,
+    place: ObjectPlace,
     most_bytes: u64,
     size: u64,
     hasher: Sha256,
     waiting: BytesMut,
     upload: Option<Upload>,
-    _turn: Option<OwnedSemaphorePermit>,
+    _turns: [Option<OwnedSemaphorePermit>; 2],
 }
 
 struct Upload {
@@ -36,11 +37,14 @@ pub struct Stored {
 }
 
 impl Put {
-    pub(crate) async fn begin(store: Store, most_bytes: u64) -> Self {
-        // Nobody closes it.
-        let turn = std::sync::Arc::clone(&store.puts).acquire_owned().await.ok();
+    pub(crate) fn begin(
+        store: Store,
+        place: ObjectPlace,
+        most_bytes: u64,
+        turns: [Option<OwnedSemaphorePermit>; 2],
+    ) -> Self {
         let (hasher, waiting) = (Sha256::new(), BytesMut::new());
-        Self { store, most_bytes, size: 0, hasher, waiting, upload: None, _turn: turn }
+        Self { store, place, most_bytes, size: 0, hasher, waiting, upload: None, _turns: turns }
     }
 
     /// How many bytes have come so far.
@@ -67,10 +71,10 @@ impl Put {
     }
 
     /// Puts the object in place, and answers once it is safe. What is there already is left as it is.
-    pub async fn finish(mut self, place: &ObjectPlace) -> Result<Stored, PutError> {
+    pub async fn finish(mut self) -> Result<Stored, PutError> {
         let sha256 = ContentHash(std::mem::take(&mut self.hasher).finalize().into());
         let stored = Stored { size: self.size, sha256 };
-        let key = place.key(sha256);
+        let key = self.place.key(sha256);
         if self.store.size(&key).await? == Some(self.size) {
             self.abort().await;
             return Ok(stored);

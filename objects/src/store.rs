@@ -1,11 +1,12 @@
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use events::{ContentHash, ObjectKey, ObjectPlace};
+use events::{ContentHash, ObjectKey, ObjectPlace, TenantId};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
@@ -21,8 +22,10 @@ use tokio::sync::Semaphore;
 use crate::error::is_not_found;
 use crate::{Backend, Limits, OpenError, Put, PutError, ReadError, S3, Settings, StoreError};
 
-/// Uploads of this process that are under way at once; each may hold two parts in memory.
-const MOST_PUTS: usize = 6;
+/// Uploads of this process that are under way at once, of all tenants and of one; each may hold two parts in memory. Whoever sends
+/// slowly makes only its own tenant wait.
+const MOST_PUTS: usize = 64;
+const MOST_PUTS_OF_TENANT: usize = 3;
 /// How long a service may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a service may send nothing of an answer.
@@ -38,7 +41,8 @@ const STAGING: &str = "staging";
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) inner: Arc<dyn ObjectStore>,
-    pub(crate) puts: Arc<Semaphore>,
+    puts: Arc<Semaphore>,
+    of_tenants: Arc<Mutex<HashMap<TenantId, Weak<Semaphore>>>>,
     pub(crate) limits: Limits,
     /// What all keys begin with.
     prefix: Path,
@@ -70,7 +74,7 @@ pub struct Listed {
 impl Store {
     /// Opens a store. Of a service nothing is asked yet: see [`Store::check`].
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
-        let puts = Arc::new(Semaphore::new(MOST_PUTS));
+        let (puts, of_tenants) = (Arc::new(Semaphore::new(MOST_PUTS)), Arc::default());
         let limits =
             Limits { object_bytes: settings.limits.object_bytes.min(Limits::LARGEST), ..settings.limits };
         match &settings.backend {
@@ -79,11 +83,12 @@ impl Store {
                 let files = LocalFileSystem::new_with_prefix(directory).map_err(OpenError::Settings)?;
                 let files = files.with_automatic_cleanup(true).with_fsync(true);
                 let (inner, local) = (Arc::new(files), Some(directory.clone()));
-                Ok(Self { inner, puts, limits, prefix: Path::default(), local })
+                Ok(Self { inner, puts, of_tenants, limits, prefix: Path::default(), local })
             }
             Backend::S3(settings) => {
                 let inner = Arc::new(bucket(settings).map_err(OpenError::Settings)?);
-                Ok(Self { inner, puts, limits, prefix: Path::from(settings.prefix.as_str()), local: None })
+                let prefix = Path::from(settings.prefix.as_str());
+                Ok(Self { inner, puts, of_tenants, limits, prefix, local: None })
             }
         }
     }
@@ -102,16 +107,28 @@ impl Store {
     }
 
     /// Begins to store an object of at most so many bytes, and of no more than one object may have. Waits while as many are being
-    /// stored as one process stores at once.
-    pub async fn put(&self, most_bytes: u64) -> Put {
-        Put::begin(self.clone(), most_bytes.min(self.limits.object_bytes)).await
+    /// stored as one process stores at once, for all and for this tenant.
+    pub async fn put(&self, place: &ObjectPlace, most_bytes: u64) -> Put {
+        let of_tenant = {
+            let mut all = self.of_tenants.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, puts| puts.strong_count() > 0);
+            let known = all.get(&place.tenant).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let puts = Arc::new(Semaphore::new(MOST_PUTS_OF_TENANT));
+                all.insert(place.tenant.clone(), Arc::downgrade(&puts));
+                puts
+            })
+        };
+        // Nobody closes them.
+        let turns = [of_tenant.acquire_owned().await.ok(), Arc::clone(&self.puts).acquire_owned().await.ok()];
+        Put::begin(self.clone(), place.clone(), most_bytes.min(self.limits.object_bytes), turns)
     }
 
     /// Stores what is in memory.
     pub async fn put_bytes(&self, place: &ObjectPlace, bytes: Bytes) -> Result<ObjectKey, PutError> {
-        let mut put = self.put(u64::MAX).await;
+        let mut put = self.put(place, u64::MAX).await;
         put.write(bytes).await?;
-        Ok(place.key(put.finish(place).await?.sha256))
+        Ok(place.key(put.finish().await?.sha256))
     }
 
     /// Opens an object for reading: all of it, or of the bytes of this range those that it has.

@@ -115,11 +115,11 @@ async fn keeps_what_every_store_owes(store: Store) {
     let put = |piece: usize| {
         let (store, ours, mut bytes) = (store.clone(), ours.clone(), bytes.clone());
         async move {
-            let mut put = store.put(u64::MAX).await;
+            let mut put = store.put(&ours, u64::MAX).await;
             while !bytes.is_empty() {
                 put.write(bytes.split_to(piece.min(bytes.len()))).await.unwrap();
             }
-            put.finish(&ours).await.unwrap()
+            put.finish().await.unwrap()
         }
     };
     let stored = tokio::join!(put(64 * 1024), put(6 * MIB), put(MIB - 1), put(1 << 30));
@@ -130,14 +130,14 @@ async fn keeps_what_every_store_owes(store: Store) {
 
     // Too much, given up, and cancelled in the middle: nothing is to be seen of it.
     let before = keys(&store).await;
-    let mut put = store.put(6 * MIB as u64).await;
+    let mut put = store.put(&ours, 6 * MIB as u64).await;
     put.write(noise(6 * MIB)).await.unwrap();
     let error = put.write(noise(1)).await.unwrap_err();
     assert!(matches!(error, PutError::TooLarge { limit } if limit == 6 * MIB as u64), "{error}");
-    let mut put = store.put(u64::MAX).await;
+    let mut put = store.put(&ours, u64::MAX).await;
     put.write(noise(7 * MIB)).await.unwrap();
     put.abort().await;
-    let mut put = store.put(u64::MAX).await;
+    let mut put = store.put(&ours, u64::MAX).await;
     put.write(noise(8 * MIB)).await.unwrap();
     drop(put);
     assert_eq!(keys(&store).await, before);
@@ -169,12 +169,12 @@ async fn a_server_that_is_killed_in_the_middle_of_an_upload_leaves_nothing_to_be
     let ours = place("us");
     let kept = store.put_bytes(&ours, noise(100)).await.unwrap();
     let bytes = noise(16 * MIB);
-    let mut put = store.put(u64::MAX).await;
+    let mut put = store.put(&ours, u64::MAX).await;
     put.write(bytes.slice(..11 * MIB)).await.unwrap();
     server.kill();
     let outcome = async {
         put.write(bytes.slice(11 * MIB..)).await?;
-        put.finish(&ours).await
+        put.finish().await
     };
     let error = tokio::time::timeout(Duration::from_secs(120), outcome).await.unwrap().unwrap_err();
     assert!(matches!(&error, PutError::Store(error) if error.fault == Fault::Unavailable), "{error:?}");
@@ -272,7 +272,7 @@ async fn what_killed_uploads_have_left_is_swept_and_what_is_under_way_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let store = local(dir.path());
     let ours = place("us");
-    let mut put = store.put(u64::MAX).await;
+    let mut put = store.put(&ours, u64::MAX).await;
     put.write(noise(6 * MIB)).await.unwrap();
     // As the library leaves it when its process is killed.
     let left = dir.path().join("staging").join("0190a0b0c0d0e0f0#1");
@@ -292,7 +292,7 @@ async fn what_killed_uploads_have_left_is_swept_and_what_is_under_way_is_not() {
         0
     );
     assert!(!left.exists() && whole.exists());
-    let stored = put.finish(&ours).await.unwrap();
+    let stored = put.finish().await.unwrap();
     assert!(read(&store, &ours.key(stored.sha256)).await.unwrap() == noise(6 * MIB));
     assert_eq!(store.sweep(now() + chrono::Duration::hours(25), day).await.unwrap(), 1);
     assert!(!whole.exists());

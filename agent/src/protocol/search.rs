@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Search {
     /// The directory; a relative one begins at the workspace.
     pub directory: String,
-    /// Patterns of paths below it: `*` and `?` stop at a `/`, `**` does not. One without either that names a directory, or any that
-    /// ends in `/`, stands for all that is below it.
+    /// [`Patterns`](crate::patterns::Patterns) of paths below it.
     pub patterns: Vec<String>,
     /// Most files that may match.
     pub most_files: u32,
@@ -18,13 +17,6 @@ pub struct Search {
     pub most_depth: u32,
     /// How long it may take.
     pub within: Duration,
-}
-
-impl Search {
-    /// Most patterns of one search.
-    pub const MOST_PATTERNS: usize = 100;
-    /// Longest pattern, in bytes.
-    pub const LONGEST_PATTERN: usize = 1024;
 }
 
 /// A regular file that matches, by the path below the directory.

@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod artifacts;
 mod confinement;
 mod furnishing;
 mod images;
@@ -45,6 +46,9 @@ macro_rules! conformance {
 }
 
 conformance! {
+    artifacts:
+        files_are_kept_and_come_into_another_box,
+        what_is_no_file_or_too_much_is_left_out;
     lifecycle:
         a_new_provider_finds_the_boxes_of_the_old_one,
         a_box_that_died_is_listed_as_dead_and_can_be_made_again,

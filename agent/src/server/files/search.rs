@@ -8,10 +8,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
+use agent::patterns::Patterns;
 use agent::protocol::{
     FileErrorKind, FileRefusal, FoundFile, MAX_PATH, PassedOver, PassedOverReason, Search, Searched,
 };
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::{Mode, OFlags, openat, statfs};
 
 use super::{not_regular, path};
@@ -33,7 +33,11 @@ pub struct Found {
 }
 
 pub fn search(directory: &Path, search: &Search) -> Result<Found, FileRefusal> {
-    let asked = Asked::parse(search)?;
+    let asked = Patterns::parse(&search.patterns).map_err(|wrong| FileRefusal {
+        kind: FileErrorKind::InvalidPath,
+        message: wrong.to_string(),
+        path: wrong.pattern,
+    })?;
     let shown = &search.directory;
     match fs::metadata(directory) {
         Ok(metadata) if metadata.is_dir() => {}
@@ -56,75 +60,9 @@ pub fn search(directory: &Path, search: &Search) -> Result<Found, FileRefusal> {
     Ok(found)
 }
 
-/// The patterns, as they are compared.
-struct Asked {
-    /// Of files.
-    files: GlobSet,
-    /// Of directories that are taken whole.
-    whole: GlobSet,
-    /// Where they begin: the longest beginnings without a wildcard, none below another.
-    bases: Vec<PathBuf>,
-    /// How many parts a path that matches has at most, where that is known.
-    parts: Option<usize>,
-}
-
-impl Asked {
-    fn parse(search: &Search) -> Result<Self, FileRefusal> {
-        let (mut files, mut whole, mut bases) = (GlobSetBuilder::new(), GlobSetBuilder::new(), Vec::new());
-        if search.patterns.is_empty() || search.patterns.len() > Search::MOST_PATTERNS {
-            return Err(invalid("", &format!("1 to {} patterns are looked for", Search::MOST_PATTERNS)));
-        }
-        let mut most_parts = Some(0);
-        for pattern in &search.patterns {
-            let normal = normal(pattern)?;
-            let glob = GlobBuilder::new(&normal).literal_separator(true).build();
-            let glob = glob.map_err(|error| invalid(pattern, &error.kind().to_string()))?;
-            let plain = |part: &&str| !part.contains(['*', '?', '[', '{', '\\']);
-            let parts: Vec<&str> = normal.split('/').collect();
-            if pattern.ends_with('/') || parts.last().is_some_and(plain) {
-                whole.add(glob.clone());
-            }
-            files.add(glob);
-            // A `/` within braces has no fixed depth.
-            let fixed = (!normal.contains("**") && !normal.contains('{')).then_some(parts.len());
-            most_parts = most_parts.zip(fixed).map(|(most, fixed)| most.max(fixed));
-            bases.push(parts.into_iter().take_while(|part| plain(part)).collect::<PathBuf>());
-        }
-        bases.sort();
-        bases.dedup_by(|below, above| below.starts_with(above));
-        let built = |set: GlobSetBuilder| set.build().map_err(|error| invalid("", &error.kind().to_string()));
-        Ok(Self { files: built(files)?, whole: built(whole)?, bases, parts: most_parts })
-    }
-}
-
-/// A pattern that leads nowhere but down.
-fn normal(pattern: &str) -> Result<String, FileRefusal> {
-    if pattern.len() > Search::LONGEST_PATTERN {
-        return Err(invalid(pattern, "a pattern is too long"));
-    }
-    if pattern.contains('\0') || pattern.starts_with('/') {
-        return Err(invalid(pattern, "a pattern is a path below the directory"));
-    }
-    let mut parts = Vec::new();
-    for part in pattern.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => return Err(invalid(pattern, "a pattern is a path below the directory")),
-            part => parts.push(part),
-        }
-    }
-    // All of it.
-    Ok(if parts.is_empty() { "**".to_owned() } else { parts.join("/") })
-}
-
-fn invalid(pattern: &str, message: &str) -> FileRefusal {
-    let path = pattern.chars().take(100).collect();
-    FileRefusal { kind: FileErrorKind::InvalidPath, path, message: message.to_owned() }
-}
-
 struct Walk<'a> {
     directory: &'a Path,
-    asked: Asked,
+    asked: Patterns,
     search: &'a Search,
     began: Instant,
     seen: usize,
@@ -138,7 +76,7 @@ impl Walk<'_> {
     fn visit(&mut self) -> Result<(), FileRefusal> {
         // The path below the directory, and whether all below is taken.
         let mut open: Vec<(PathBuf, bool)> = Vec::new();
-        for base in self.asked.bases.clone() {
+        for base in self.asked.bases().to_vec() {
             if let Some(base) = self.reached(&base) {
                 open.push(base);
             }
@@ -149,14 +87,14 @@ impl Walk<'_> {
             let full = self.directory.join(&below);
             let Ok(metadata) = fs::symlink_metadata(&full) else { continue };
             if !metadata.is_dir() {
-                if taken || self.asked.files.is_match(&below) {
+                if taken || self.asked.take_file(&below) {
                     self.add(&below, &metadata)?;
                 }
                 continue;
             }
-            let taken = taken || self.asked.whole.is_match(&below);
+            let taken = taken || self.asked.take_whole(&below);
             let depth = below.components().count();
-            if !taken && self.asked.parts.is_some_and(|most| depth >= most) {
+            if !taken && self.asked.depth().is_some_and(|most| depth >= most) {
                 continue;
             }
             if depth >= self.search.most_depth as usize {
@@ -191,7 +129,7 @@ impl Walk<'_> {
                 self.pass_over(&at, PassedOverReason::Symlink);
                 return None;
             }
-            taken |= metadata.is_dir() && self.asked.whole.is_match(&at);
+            taken |= metadata.is_dir() && self.asked.take_whole(&at);
         }
         Some((at, taken))
     }
