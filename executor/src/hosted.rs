@@ -308,19 +308,22 @@ impl Drop for Creating {
     }
 }
 
+/// Stands for any provider where none is asked.
+#[cfg(test)]
+pub fn idle_provider() -> Arc<dyn Provider> {
+    use crate::providers::docker::{DockerConfig, DockerProvider};
+    let dir = tempfile::tempdir().unwrap();
+    let config = DockerConfig::new(dir.path(), "/bin/true", "node-1".parse().unwrap()).unwrap();
+    Arc::new(DockerProvider::new(config).unwrap())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::docker::{DockerConfig, DockerProvider};
 
     fn hosted(id: SandboxId) -> Arc<Hosted> {
-        let node = "node-1".parse().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        // Never asked: it stands here for any provider.
-        let config = DockerConfig::new(dir.path(), "/bin/true", node).unwrap();
-        let provider = Arc::new(DockerProvider::new(config).unwrap());
         let agent = Client::new("/nowhere");
-        Arc::new(Hosted::new(id, TenantId::default_tenant(), provider, agent, Redaction::default()))
+        Arc::new(Hosted::new(id, TenantId::default_tenant(), idle_provider(), agent, Redaction::default()))
     }
 
     #[test]

@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use events::{DecodeError, Event, encode_frame};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::time::Instant;
-use transport::{ExecProgress, Log, PendingPublish, PublishError};
+use transport::{ExecProgress, PublishError};
 
 use super::merge::Growing;
+use super::way::{Pending, Way};
 
 /// A message of this many bytes is full.
 const FULL: usize = 480 << 10;
@@ -36,7 +35,7 @@ struct Message {
     batch: Bytes,
     /// How far the exec is recorded when this is.
     recorded: ExecProgress,
-    pending: BoxFuture<'static, Result<(), PublishError>>,
+    pending: Pending,
 }
 
 /// A batch that the recorder was shown.
@@ -48,8 +47,8 @@ struct Offered {
     until: Instant,
 }
 
-pub struct Outbox {
-    log: Log,
+pub struct Outbox<W> {
+    way: W,
     gathered: BytesMut,
     /// The newest event, while more may come to it.
     growing: Option<Growing>,
@@ -65,10 +64,10 @@ pub struct Outbox {
     failure: Option<PublishError>,
 }
 
-impl Outbox {
-    pub fn new(log: &Log) -> Self {
+impl<W: Way> Outbox<W> {
+    pub fn new(way: &W) -> Self {
         Self {
-            log: log.clone(),
+            way: way.clone(),
             gathered: BytesMut::new(),
             growing: None,
             first: None,
@@ -159,12 +158,12 @@ impl Outbox {
         let batch = self.gathered.split().freeze();
         if may_offer
             && self.under_way.is_empty()
-            && let Some(until) = self.log.offer_events(&batch).await
+            && let Some(until) = self.way.offer(&batch).await
         {
             self.offered = Some(Offered { first, batch, recorded, until });
             return;
         }
-        let pending = start(&self.log, &first, batch.clone()).await;
+        let pending = self.way.begin(&first, batch.clone()).await;
         self.under_way.push_back(Message { first, batch, recorded, pending });
     }
 
@@ -172,7 +171,7 @@ impl Outbox {
     async fn insist(&mut self) {
         let Some(Offered { first, batch, .. }) = &self.offered else { return };
         // Sent twice if this is cancelled here: the recorder takes it once.
-        let pending = start(&self.log, first, batch.clone()).await;
+        let pending = self.way.begin(first, batch.clone()).await;
         if let Some(Offered { first, batch, recorded, .. }) = self.offered.take() {
             self.under_way.push_back(Message { first, batch, recorded, pending });
         }
@@ -184,7 +183,7 @@ impl Outbox {
         loop {
             if let Some(offered) = &self.offered {
                 tokio::time::sleep_until(offered.until).await;
-                self.log.offered_in_vain();
+                self.way.offered_in_vain();
                 self.insist().await;
             }
             if let Some(at) = self.retry_at {
@@ -213,29 +212,26 @@ impl Outbox {
     /// As long as the transport is known to take nothing, sending again only makes more of it. The recorder may be well all the
     /// same, and what it records needs no transport.
     async fn until_worth_sending(&mut self, end: Instant) {
-        while self.log.refusal().is_some() && Instant::now() < end {
+        while self.way.takes_nothing() && Instant::now() < end {
             if self.may_offer
                 && let Some(oldest) = self.under_way.front()
             {
-                let _ = self.log.offer_events(&oldest.batch).await;
+                let _ = self.way.offer(&oldest.batch).await;
             }
-            self.log.until_writable(OFFER_AGAIN).await;
+            self.way.until_writable(OFFER_AGAIN).await;
         }
     }
 
     async fn send_again(&mut self) {
         if let Some(error) = &self.failure {
-            self.log.mend(error).await;
+            self.way.mend(error).await;
         }
         for message in &mut self.under_way {
-            message.pending = start(&self.log, &message.first, message.batch.clone()).await;
+            message.pending = self.way.begin(&message.first, message.batch.clone()).await;
         }
     }
 }
 
-async fn start(log: &Log, first: &Event, batch: Bytes) -> BoxFuture<'static, Result<(), PublishError>> {
-    match log.publish_pipelined(first, batch).await {
-        Ok(pending) => PendingPublish::wait(pending).boxed(),
-        Err(error) => std::future::ready(Err(error)).boxed(),
-    }
-}
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

@@ -15,11 +15,12 @@ use events::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use transport::{ExecProgress, Log};
+use transport::ExecProgress;
 
 use super::masking::Masking;
 use super::merge::FULL_PIECE;
 use super::outbox::Outbox;
+use super::way::Way;
 use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::recorded::{Following, Recorded};
@@ -45,11 +46,11 @@ const SIGKILL: i32 = 9;
 pub type Offsets = [u64; 2];
 
 /// An exec that is to be pumped.
-pub struct Exec {
+pub struct Exec<W> {
     pub id: ExecId,
     pub hosted: Arc<Hosted>,
     pub context: Context,
-    pub log: Log,
+    pub log: W,
     pub recorded: Arc<Recorded>,
     /// Past this many bytes of output, more is read and thrown away, and the end says how much.
     pub max_output_bytes: u64,
@@ -73,9 +74,9 @@ enum Ending {
     Lost,
 }
 
-struct Pump {
-    exec: Exec,
-    outbox: Outbox,
+struct Pump<W> {
+    exec: Exec<W>,
+    outbox: Outbox<W>,
     following: Following,
     /// What has been gathered for the log, which is less than what was read once the limit is reached.
     gathered: Offsets,
@@ -98,7 +99,7 @@ struct Pump {
     moved: (Instant, u32),
 }
 
-impl Exec {
+impl<W: Way> Exec<W> {
     /// Pumps until the end of the exec is recorded.
     pub async fn pump(self, connection: ExecConnection, resume: Resume) {
         let (id, hosted) = (self.id, Arc::clone(&self.hosted));
@@ -140,7 +141,7 @@ impl Exec {
     }
 }
 
-impl Pump {
+impl<W: Way> Pump<W> {
     async fn run(&mut self, connection: ExecConnection) {
         let mut connection = Some(connection);
         loop {
@@ -277,10 +278,11 @@ impl Pump {
         let Ok(record) = self.exec.log.exec_record(self.exec.id).await else {
             return false;
         };
-        if let Some(state) = &record {
-            self.following.note(ExecProgress::from(state));
+        let known = record.as_ref().and_then(ExecProgress::of);
+        if let Some(progress) = known {
+            self.following.note(progress);
         }
-        let still = record.as_ref().map(ExecProgress::from) == before;
+        let still = known == before;
         if !still || self.outbox.is_under_way() {
             self.moved.1 = 0;
             return false;
@@ -327,10 +329,13 @@ impl Pump {
         let unrecorded = self.unrecorded();
         self.following.count(unrecorded);
         let Some(writer) = writer else { return };
+        // What is past the limit is forgotten only when all that is before it is recorded, of both streams: if that is lost, the limit
+        // has not been reached, and what comes next belongs in the record.
+        let all = recorded[0] >= self.gathered[0] && recorded[1] >= self.gathered[1];
         for stream in Stream::BOTH {
             let index = stream.index();
             let told = self.read[index] - self.masking.held(stream);
-            let safe = if recorded[index] >= self.gathered[index] { told } else { recorded[index] };
+            let safe = if all { told } else { recorded[index] };
             // Who takes over must see so much again.
             let offset = if over { self.read[index] } else { safe.saturating_sub(self.masking.lookbehind()) };
             if offset > self.released[index] {

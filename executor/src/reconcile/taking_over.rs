@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::client::{CallError, Client};
-use agent::protocol::{Attach, AttachRefusal, Stream};
+use agent::protocol::AttachRefusal;
 use events::{ExecId, ExecOutcomeUnknown, ExecState, FailureCode, SandboxPhase, SandboxState};
 use secrets::Redaction;
 use transport::SandboxRecord;
 
 use super::{Look, ReconcileError, hold, runs, unknown};
 use crate::context::Context;
-use crate::exec::{Exec, Resume};
+use crate::exec::{Exec, Found, Resume, find_again};
 use crate::hosted::Hosted;
 use crate::provider::{BoxHandle, Provider};
 use crate::shared::Shared;
@@ -143,48 +143,29 @@ async fn resume(
     };
     let context = Context::of_sandbox(state, &shared.config.node, &shared.clock).masking(&redaction);
     let recorded = [exec.stdout_bytes, exec.stderr_bytes];
-    // What is before that is looked at once more: a secret may reach over the bound.
-    let back = redaction.lookbehind() as u64;
-    let mut read = recorded.map(|offset| offset.saturating_sub(back));
-    // The agent may have forgotten more than is recorded only where the output limit was reached.
-    for _ in 0..=Stream::BOTH.len() {
-        let attach = Attach {
-            exec_id: exec.id.as_bytes().to_owned().into(),
-            stdout_offset: read[0],
-            stderr_offset: read[1],
-        };
-        match hosted.agent.within(ASK).attach_exec(attach).await {
-            Ok(connection) => {
-                let pumped = Exec {
-                    id: exec.id,
-                    hosted: Arc::clone(hosted),
-                    context,
-                    log: shared.log.clone(),
-                    recorded: Arc::clone(&shared.recorded),
-                    max_output_bytes: shared.config.max_output_bytes.min(recorded_limit(&read, &recorded)),
-                    shutdown: shared.shutdown.clone(),
-                };
-                hosted.pumps.spawn(
-                    pumped.pump(connection, Resume::Recorded { recorded, read, ended: exec.end.is_some() }),
-                );
-                return Ok(());
-            }
-            Err(CallError::Refused(AttachRefusal::Released { stream, retained_from })) => {
-                read[stream.index()] = retained_from;
-            }
-            Err(CallError::Refused(AttachRefusal::UnknownExec(_))) => break,
-            Err(error) => {
-                tracing::debug!(exec.id = %exec.id, error = %error, "cannot attach yet");
-                hosted.execs.remove(&exec.id);
-                return Ok(());
-            }
+    let found = find_again(&hosted.agent.within(ASK), exec.id, recorded, redaction.lookbehind() as u64).await;
+    match found {
+        Ok(Found { connection, read, limit }) => {
+            let pumped = Exec {
+                id: exec.id,
+                hosted: Arc::clone(hosted),
+                context,
+                log: shared.log.clone(),
+                recorded: Arc::clone(&shared.recorded),
+                max_output_bytes: shared.config.max_output_bytes.min(limit),
+                shutdown: shared.shutdown.clone(),
+            };
+            let resume = Resume::Recorded { recorded, read, ended: exec.end.is_some() };
+            hosted.pumps.spawn(pumped.pump(connection, resume));
+            return Ok(());
+        }
+        Err(CallError::Refused(AttachRefusal::UnknownExec(_) | AttachRefusal::Released { .. })) => {}
+        Err(error) => {
+            tracing::debug!(exec.id = %exec.id, error = %error, "cannot attach yet");
+            hosted.execs.remove(&exec.id);
+            return Ok(());
         }
     }
     hosted.execs.remove(&exec.id);
     unknown(shared, state, exec, "the sandbox no longer knows of this command").await
-}
-
-/// Where the agent has forgotten what is not recorded, nothing after it may be recorded either: the record has no holes.
-fn recorded_limit(read: &[u64; 2], recorded: &[u64; 2]) -> u64 {
-    if read[0] <= recorded[0] && read[1] <= recorded[1] { u64::MAX } else { recorded[0] + recorded[1] }
 }

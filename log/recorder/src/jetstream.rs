@@ -3,7 +3,8 @@ use bytes::Bytes;
 use events::{ExecState, Frame, Position, StreamMark};
 use record::Head;
 use transport::{
-    Announcer, EventSource, Log, ProbeFailure, PublishError, RecorderLag, SourceError, SourceMessage,
+    Announcer, EventSource, ExecProgress, Log, ProbeFailure, PublishError, RecorderLag, SourceError,
+    SourceMessage,
 };
 
 use super::run::{Messages, Transport};
@@ -43,7 +44,8 @@ impl Transport for JetStreamTransport {
     }
 
     async fn announce_progress(&self, execs: &[ExecState]) {
-        self.log.say_progress(execs.iter().map(|exec| (exec.id, exec.into()))).await;
+        let said = execs.iter().filter_map(|exec| Some((exec.id, ExecProgress::of(exec)?)));
+        self.log.say_progress(said).await;
     }
 
     async fn answer(&self, probes: &[String], outcome: Result<(), ProbeFailure>) {

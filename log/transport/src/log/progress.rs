@@ -32,14 +32,16 @@ impl ExecProgress {
     }
 }
 
-impl From<&ExecState> for ExecProgress {
-    fn from(state: &ExecState) -> Self {
-        Self {
+impl ExecProgress {
+    /// That of an exec; `None` of one that was asked for and has not begun by the record: nothing that is said of it is recorded.
+    pub fn of(state: &ExecState) -> Option<Self> {
+        let begun = !state.pending || state.end.is_some();
+        begun.then(|| Self {
             stdout_bytes: state.stdout_bytes,
             stderr_bytes: state.stderr_bytes,
             ended: state.end.is_some(),
             over: state.is_over(),
-        }
+        })
     }
 }
 
