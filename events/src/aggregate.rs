@@ -60,8 +60,49 @@ pub enum FoundBy {
     Sandbox,
     /// By the exec of the event, which is its key.
     Exec,
+    /// By the [`Subject`] of the event: its key, in a column that is empty for all other events. For kinds of which there are many.
+    /// An event has one subject at most, so no two such kinds take the same event.
+    Subject,
     /// Among all events of its categories: for kinds of which there are few.
     Category,
+}
+
+/// What an event is about, where that is found by its key: which kind of thing, and which one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    kind: &'static str,
+    key: Key,
+    bytes: Box<[u8]>,
+}
+
+impl Subject {
+    /// The thing of this kind with this key.
+    pub fn of(kind: &'static str, key: Key) -> Self {
+        // Kinds have no slash in their names, so that no two things are the same subject and those of a kind stand together.
+        let bytes = [kind.as_bytes(), b"/", key.as_bytes()].concat().into();
+        Self { kind, key, bytes }
+    }
+
+    /// Which kind of thing it is.
+    pub const fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Which one it is.
+    pub const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Both, as the store knows it.
+    pub const fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Between which bytes the subjects of a kind stand that come after a key: after the first and before the second.
+    pub fn range(kind: &'static str, after: &Key) -> [Vec<u8>; 2] {
+        // What stands after the slash.
+        [Self::of(kind, after.clone()).bytes.into(), [kind.as_bytes(), b"0"].concat()]
+    }
 }
 
 /// Which one of its kind: a sixteen-byte id, or a name in a tenant.

@@ -18,7 +18,7 @@ mod vocabulary;
 mod wire;
 mod without_values;
 
-pub use aggregate::{Aggregate, DropReason, Fields, FoundBy, Key, searchable};
+pub use aggregate::{Aggregate, DropReason, Fields, FoundBy, Key, Subject, searchable};
 pub use chain_hash::{ChainHash, NotAHash};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error_chain::ErrorChain;

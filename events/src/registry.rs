@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    Aggregate, Category, DropReason, Event, ExecState, Fields, FoundBy, Key, SandboxState, TemplateState,
-    WebhookState, searchable,
+    Aggregate, Category, DropReason, Event, ExecState, Fields, FoundBy, Key, SandboxState, Subject,
+    TemplateState, WebhookState, searchable,
 };
 
 /// The kinds of things. Cheap to clone.
@@ -34,6 +34,12 @@ impl Registry {
     /// All of them, always in the same order.
     pub fn kinds(&self) -> &[Kind] {
         &self.0
+    }
+
+    /// What an event is about, if that is of a kind whose events are found by it.
+    pub fn subject(&self, event: &Event) -> Option<Subject> {
+        let mut kinds = self.0.iter().filter(|kind| kind.found_by == FoundBy::Subject);
+        kinds.find_map(|kind| Some(Subject::of(kind.name, kind.changed_by(event)?)))
     }
 }
 

@@ -148,6 +148,7 @@ impl Courier {
             epoch: state.epoch,
             address: Address { url: webhook.url.as_str().into(), secret: Arc::new(secret) },
             filter: Arc::new(EventFilter {
+                subject: None,
                 tenant: Some(state.tenant.clone()),
                 sandbox: webhook.sandbox,
                 exec: None,

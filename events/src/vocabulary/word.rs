@@ -12,7 +12,7 @@ pub struct Word {
     pub name: &'static str,
     /// What it is about.
     pub category: Category,
-    /// It can be the first that the log hears of its sandbox or exec.
+    /// It can be the first that the log hears of its sandbox, its exec or its subject.
     pub begins: bool,
     /// It is the end of what it is about. The first end counts.
     pub ends: bool,

@@ -1,11 +1,17 @@
 //! Whether queries find an event by what it says. The hash chain covers an event, not the columns beside it.
 
-use events::Event;
+use events::{Event, Registry, Subject};
 use record::{BodyStream, Columns, Encoding, StoredBody, signed};
 
 /// The first column that says something else than the event.
-pub(super) fn differs(columns: &Columns, event: &Event, body: Option<&StoredBody>) -> Option<&'static str> {
+pub(super) fn differs(
+    columns: &Columns,
+    event: &Event,
+    body: Option<&StoredBody>,
+    registry: &Registry,
+) -> Option<&'static str> {
     let exec = event.data.exec();
+    let subject = registry.subject(event);
     let same = |column: Option<&[u8]>, id: Option<&[u8; 16]>| column == id.map(|id| &id[..]);
     let checks = [
         ("id", columns.id[..] == event.id.as_bytes()[..]),
@@ -13,6 +19,7 @@ pub(super) fn differs(columns: &Columns, event: &Event, body: Option<&StoredBody
         ("time", columns.time_us == event.time.timestamp_micros()),
         ("sandbox", same(columns.sandbox.as_deref(), event.sandbox.as_ref().map(|id| id.as_bytes()))),
         ("exec", same(columns.exec.as_deref(), exec.as_ref().map(|id| id.as_bytes()))),
+        ("subject", columns.subject.as_deref() == subject.as_ref().map(Subject::as_bytes)),
     ];
     if let Some((name, _)) = checks.into_iter().find(|(_, fits)| !fits) {
         return Some(name);

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use events::{Aggregate, Slot, TemplateState, WebhookState};
-use events::{
-    Event, ExecId, ExecState, FoundBy, Frame, Key, Kind, Position, Registry, SandboxId, SandboxState,
-};
-use record::{AuditFilter, Record, RowQuery, StoreError, row_columns};
+use events::{Event, ExecState, FoundBy, Frame, Key, Kind, Position, Registry, SandboxState};
+use record::{AuditFilter, EventFilter, Record, RowQuery, StoreError, row_columns};
 
 use super::report::{Fault, Finding, Refolded};
 
@@ -43,7 +41,7 @@ pub async fn refold_kinds(
 ) -> Result<Option<Finding>, StoreError> {
     for kind in registry.kinds() {
         let right = match kind.found_by {
-            FoundBy::Sandbox | FoundBy::Exec => many(store, floor, kind, counts).await?,
+            FoundBy::Sandbox | FoundBy::Exec | FoundBy::Subject => many(store, floor, kind, counts).await?,
             FoundBy::Category => {
                 few(store, floor, kind, counts, async || tokio::time::sleep(LOOK_AGAIN).await).await?
             }
@@ -113,7 +111,7 @@ async fn one(store: &Record, kind: &Kind, key: &Key, floor: Position) -> Result<
     loop {
         let (mut made, mut last) = (kind.empty(), Position::ZERO);
         // The row is read after the events: while it is newer than those, they are read again.
-        walk(store, &filter(kind, key), |position, event| {
+        walk(store, &EventFilter::of_thing(kind, key).into(), |position, event| {
             if kind.changed_by(event).as_ref() == Some(key) {
                 made.apply(event);
                 last = position;
@@ -130,17 +128,6 @@ async fn one(store: &Record, kind: &Kind, key: &Key, floor: Position) -> Result<
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-}
-
-/// Which events make the state of one thing.
-fn filter(kind: &Kind, key: &Key) -> AuditFilter {
-    let id = <[u8; 16]>::try_from(key.as_bytes()).unwrap_or_default();
-    let (sandbox, exec) = match kind.found_by {
-        FoundBy::Sandbox => (Some(SandboxId::from_bytes(id)), None),
-        FoundBy::Exec => (None, Some(ExecId::from_bytes(id))),
-        FoundBy::Category => (None, None),
-    };
-    AuditFilter { sandbox, exec, types: kind.types(), ..AuditFilter::default() }
 }
 
 async fn walk(
@@ -198,7 +185,7 @@ async fn look(
     floor: Position,
     kind: &Kind,
 ) -> Result<Result<(u64, u64), Finding>, StoreError> {
-    let filter = AuditFilter { types: kind.types(), ..AuditFilter::default() };
+    let filter = EventFilter::of_kind(kind).into();
     let mut made: BTreeMap<Key, Slot> = BTreeMap::new();
     walk(store, &filter, |_, event| {
         if let Some(key) = kind.changed_by(event) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use events::{
     AuditEvent, ChainHash, ChainPoint, DecodeError, Event, EventData, Frame, LogEvent, LogRestored, Position,
-    RestoreStatement, SandboxEvent, SandboxId, TenantId,
+    Registry, RestoreStatement, SandboxEvent, SandboxId, TenantId,
 };
 use record::{ChainedFrame, Floor, Record, StoreError};
 
@@ -115,6 +115,8 @@ struct Doubted {
 
 struct Walk {
     keys: PublicKeys,
+    /// The kinds of things whose events are found by them.
+    registry: Registry,
     /// Held until the end of the file: a later line may say that a copy took the log's place in between.
     doubted: Option<Doubted>,
     tenant: Option<TenantId>,
@@ -167,6 +169,7 @@ impl Walk {
         };
         Self {
             keys: keys.clone(),
+            registry: Registry::default(),
             doubted: None,
             tenant,
             has_bodies,
@@ -291,7 +294,7 @@ impl Walk {
             (None, None) => {}
         }
         if let (Some(columns), Some(event)) = (&columns, &event)
-            && let Some(name) = differs(columns, event, body.as_ref())
+            && let Some(name) = differs(columns, event, body.as_ref(), &self.registry)
         {
             let fault = Fault::Column;
             return Err(told(position, fault, format!("{fault}: {name}")));

@@ -1,6 +1,6 @@
 use events::{
     ChainHash, ChainPoint, Event, EventId, ExecId, Fields, Frame, Key, Kind, Position, RetentionClass,
-    SandboxId, Slot, StateError, StreamMark, TenantId,
+    SandboxId, Slot, StateError, StreamMark, Subject, TenantId,
 };
 
 use crate::AppendBody;
@@ -18,6 +18,8 @@ pub struct AppendEvent {
     pub sandbox: Option<SandboxId>,
     /// Which exec it is about.
     pub exec: Option<ExecId>,
+    /// The thing that it is about, where its events are found by that.
+    pub subject: Option<Subject>,
     /// The name of its type.
     pub type_name: &'static str,
     /// When it happened, in microseconds since 1970.
@@ -29,7 +31,7 @@ pub struct AppendEvent {
 }
 
 impl AppendEvent {
-    /// The row of an event.
+    /// The row of an event, which is about nothing that is found by its subject.
     pub fn new(event: &Event, frame: Frame, body: Option<AppendBody>, hash: ChainHash) -> Self {
         Self {
             frame,
@@ -37,6 +39,7 @@ impl AppendEvent {
             tenant: event.tenant.clone(),
             sandbox: event.sandbox,
             exec: event.data.exec(),
+            subject: None,
             type_name: event.data.type_name(),
             time_us: event.time.timestamp_micros(),
             body,

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use events::{ChainPoint, EventId, ExecId, Frame, Key, Position, SandboxId, TenantId};
+use events::{
+    ChainPoint, EventId, ExecId, FoundBy, Frame, Key, Kind, Position, SandboxId, Subject, TenantId,
+};
 
 use crate::{AppendBatch, AppendError, Floor, StoreError};
 
@@ -28,8 +30,41 @@ pub struct EventFilter {
     pub sandbox: Option<SandboxId>,
     /// About this exec.
     pub exec: Option<ExecId>,
+    /// About this thing, of a kind whose events are [found by their subject](events::FoundBy::Subject).
+    pub subject: Option<Subject>,
     /// Of one of these types (`exec.output`); of any type when empty.
     pub types: Vec<String>,
+}
+
+impl EventFilter {
+    /// The events that make the states of a kind, of all things of it.
+    pub fn of_kind(kind: &Kind) -> Self {
+        Self { types: kind.types(), ..Self::default() }
+    }
+
+    /// The events that make the state of one thing, and perhaps of others of its kind: see [`events::FoundBy`].
+    pub fn of_thing(kind: &Kind, key: &Key) -> Self {
+        let id = <[u8; 16]>::try_from(key.as_bytes()).unwrap_or_default();
+        let all = Self::of_kind(kind);
+        match kind.found_by {
+            FoundBy::Sandbox => Self { sandbox: Some(SandboxId::from_bytes(id)), ..all },
+            FoundBy::Exec => Self { exec: Some(ExecId::from_bytes(id)), ..all },
+            FoundBy::Subject => Self { subject: Some(Subject::of(kind.name, key.clone())), ..all },
+            FoundBy::Category => all,
+        }
+    }
+
+    /// Whether it is about one thing, of which there are few events.
+    pub const fn is_narrow(&self) -> bool {
+        self.sandbox.is_some() || self.exec.is_some() || self.subject.is_some()
+    }
+}
+
+impl From<EventFilter> for AuditFilter {
+    fn from(filter: EventFilter) -> Self {
+        let EventFilter { tenant, sandbox, exec, subject, types } = filter;
+        Self { tenant, sandbox, exec, subject, types, from: None, to: None }
+    }
 }
 
 /// Which execs of a sandbox.
@@ -52,6 +87,8 @@ pub struct AuditFilter {
     pub sandbox: Option<SandboxId>,
     /// About this exec.
     pub exec: Option<ExecId>,
+    /// About this thing, of a kind whose events are found by their subject.
+    pub subject: Option<Subject>,
     /// Of one of these types; of any type when empty.
     pub types: Vec<String>,
     /// At or after this instant.
@@ -102,7 +139,11 @@ pub struct FoundEvent {
 /// Which rows of the read models. An empty query wants all of the kind that were not deleted; what is set must all hold.
 ///
 /// There are indexes for these: by keys; by tenant, for what has no parent, in the order of keys; by parent, the newest first or
-/// those that have not ended; by place, for what has not ended, in the order of keys.
+/// those that have not ended; by place, for what has not ended, in the order of keys. Of jobs also: by tenant and status, by tenant
+/// and label, in the order of keys; and those of a tenant that are [queued](Self::QUEUED), anywhere or at a place, in the order of their turn.
+///
+/// Wherever a tenant's are asked for and neither their keys nor their parents, those that are parts of something are left out; but
+/// whatever waits for its turn is found.
 #[derive(Debug, Clone, Default)]
 pub struct RowQuery {
     /// Which kind.
@@ -115,6 +156,12 @@ pub struct RowQuery {
     pub parents: Option<Vec<Key>>,
     /// Only what is or waits here.
     pub place: Option<String>,
+    /// Only what stands here, in one word.
+    pub status: Option<&'static str>,
+    /// Only what is counted together with others under this label.
+    pub label: Option<String>,
+    /// Only what is due at this time or before, in microseconds since 1970, or is due at no time.
+    pub due_by_us: Option<i64>,
     /// Only what has ended, or what has not.
     pub ended: Option<bool>,
     /// In which order.
@@ -132,6 +179,32 @@ pub enum Order {
     FallingKey(Option<Key>),
     /// The newest first: those before this one, by when it was made (in microseconds since 1970) and its key.
     Newest(Option<(i64, Key)>),
+    /// The one whose turn is next first: the least rank, then what was due first (what is due at no time counts as due since 1970),
+    /// then the least key. After this one.
+    Turn(Option<Turn>),
+}
+
+/// When it is the turn of a thing among those that wait.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    /// Its rank: the least goes first.
+    pub rank: i64,
+    /// When it was due, in microseconds since 1970; 0 if it is due at no time.
+    pub due_us: i64,
+    /// Which one it is.
+    pub key: Key,
+}
+
+impl RowQuery {
+    /// The kind and the status of what waits for its turn. The database keeps those in order, and no others.
+    pub const QUEUED: (&'static str, &'static str) = ("job", "queued");
+
+    /// What waits for its turn, of a tenant.
+    pub fn queued(tenant: TenantId) -> Self {
+        let (kind, status) = Self::QUEUED;
+        let order = Order::Turn(None);
+        Self { kind, tenant: Some(tenant), status: Some(status), order, ..Self::default() }
+    }
 }
 
 impl Default for Order {

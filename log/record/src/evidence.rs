@@ -36,6 +36,8 @@ pub struct Columns {
     pub sandbox: Option<Bytes>,
     /// The exec, 16 bytes.
     pub exec: Option<Bytes>,
+    /// The thing that it is about, where its events are found by that.
+    pub subject: Option<Bytes>,
     /// How long its body is, before it was encoded.
     pub body_length: Option<i64>,
     /// What its body is found by, if that is still there.

@@ -24,7 +24,7 @@ pub use data_keys::{DataKey, DataKeys, Protection};
 pub use error::{AppendError, StoreError};
 pub use event_store::{
     AuditFilter, AuditRow, EventFilter, EventQuery, EventStore, ExecPage, FoundEvent, Head, Order, RowQuery,
-    StoredRow,
+    StoredRow, Turn,
 };
 pub use evidence::{BodyColumns, ChainedFrame, Columns, Evidence, WholeRow};
 pub use output::{OutputBytes, OutputChunk};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use events::{Aggregate, Event, FoundBy, Key, Kind, Position, SandboxId, TenantId};
+use events::{Aggregate, Event, Key, Kind, Position, TenantId};
 
 use crate::{EventFilter, EventStore, StoreError};
 
@@ -42,13 +42,8 @@ impl<A: Aggregate> Past<A> {
         key: &Key,
         last: Position,
     ) -> Result<Option<Self>, StoreError> {
-        let mut filter = EventFilter { tenant: Some(tenant.clone()), ..changes::<A>() };
-        let id = <[u8; 16]>::try_from(key.as_bytes()).unwrap_or_default();
-        match A::FOUND_BY {
-            FoundBy::Sandbox => filter.sandbox = Some(SandboxId::from_bytes(id)),
-            FoundBy::Exec => filter.exec = Some(events::ExecId::from_bytes(id)),
-            FoundBy::Category => {}
-        }
+        let of_thing = EventFilter::of_thing(&Kind::of::<A>(), key);
+        let filter = EventFilter { tenant: Some(tenant.clone()), ..of_thing };
         let mut past = None;
         fold(store, &filter, last, |position, event| {
             if A::changed_by(event).as_ref() == Some(key) {
@@ -65,7 +60,7 @@ impl<A: Aggregate> Past<A> {
         tenant: &TenantId,
         last: Position,
     ) -> Result<Vec<Self>, StoreError> {
-        let filter = EventFilter { tenant: Some(tenant.clone()), ..changes::<A>() };
+        let filter = EventFilter { tenant: Some(tenant.clone()), ..EventFilter::of_kind(&Kind::of::<A>()) };
         let mut live: HashMap<Key, Self> = HashMap::new();
         fold(store, &filter, last, |position, event| {
             let Some(key) = A::changed_by(event) else { return };
@@ -80,11 +75,6 @@ impl<A: Aggregate> Past<A> {
     }
 }
 
-/// The types that the fold looks at.
-fn changes<A: Aggregate>() -> EventFilter {
-    EventFilter { types: Kind::of::<A>().types(), ..EventFilter::default() }
-}
-
 async fn fold(
     store: &dyn EventStore,
     filter: &EventFilter,
@@ -95,9 +85,7 @@ async fn fold(
     while after < last {
         let frames = match store.read_headers(filter, after, PAGE).await {
             // What was asked for before the floor is not known any more, what came after it is.
-            Err(StoreError::Trimmed { floor })
-                if after < floor && floor <= last && filter.sandbox.is_none() && filter.exec.is_none() =>
-            {
+            Err(StoreError::Trimmed { floor }) if after < floor && floor <= last && !filter.is_narrow() => {
                 after = floor;
                 continue;
             }

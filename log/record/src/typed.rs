@@ -229,9 +229,7 @@ impl dyn EventStore {
 impl EventQuery {
     /// All that a filter wants, and an error where some of it was dropped.
     pub fn whole(filter: &EventFilter) -> Self {
-        let EventFilter { tenant, sandbox, exec, types } = filter.clone();
-        let filter = AuditFilter { tenant, sandbox, exec, types, from: None, to: None };
-        Self { filter, whole: true, ..Self::default() }
+        Self { filter: filter.clone().into(), whole: true, ..Self::default() }
     }
 }
 

@@ -248,7 +248,8 @@ impl Numberer {
                     tenants.insert(event.tenant.clone(), self.head);
                 }
             }
-            draft.batch.events.push(AppendEvent::new(&event, frame, body, hash));
+            let subject = self.registry.subject(&event);
+            draft.batch.events.push(AppendEvent { subject, ..AppendEvent::new(&event, frame, body, hash) });
         }
         draft.batch.data_keys = encoder.key_changes();
         for ((index, key), tenant) in changed {

@@ -37,7 +37,7 @@ where
     // The bounds on the bodies tell Postgres which partitions it need not look into.
     let sql = format!(
         "SELECT e.position, e.tenant, e.header, e.body_hash, e.hash, b.encoding, b.body,
-             e.id, e.type, e.time, e.sandbox, e.exec, e.body_length,
+             e.id, e.type, e.time, e.sandbox, e.exec, e.body_length, e.subject,
              b.exec, CAST(b.stream AS BIGINT), b.byte_offset, CAST(b.length AS BIGINT)
          FROM events e LEFT JOIN bodies b ON b.position = e.position AND b.position > $1 AND b.position <= $2
          WHERE e.position > $1 AND e.position <= $2 {of_tenant} ORDER BY e.position LIMIT $3"
@@ -105,12 +105,12 @@ where
         Ok(row.try_get::<Option<&[u8]>, _>(column)?.map(Bytes::copy_from_slice))
     };
     let type_name: &str = row.try_get(8)?;
-    let body = match bytes(13)? {
+    let body = match bytes(14)? {
         Some(exec) => Some(BodyColumns {
             exec,
-            stream: row.try_get(14)?,
-            offset: row.try_get(15)?,
-            length: row.try_get(16)?,
+            stream: row.try_get(15)?,
+            offset: row.try_get(16)?,
+            length: row.try_get(17)?,
         }),
         None => None,
     };
@@ -121,6 +121,7 @@ where
         sandbox: bytes(10)?,
         exec: bytes(11)?,
         body_length: row.try_get(12)?,
+        subject: bytes(13)?,
         body,
     })
 }

@@ -172,25 +172,29 @@ where
     /// Whether all that ever matched this filter is still there, because it is about one thing whose first event is.
     async fn begins_above(&self, filter: &AuditFilter) -> Result<bool, StoreError> {
         let failed = failed::<DB>("look for the first event");
-        let (sql, id) = match (&filter.exec, &filter.sandbox) {
-            (Some(exec), _) => {
-                ("SELECT type FROM events WHERE exec = $1 ORDER BY position LIMIT 1", exec.as_bytes())
+        let (sql, id) = match (&filter.exec, &filter.sandbox, &filter.subject) {
+            (Some(exec), ..) => {
+                ("SELECT type FROM events WHERE exec = $1 ORDER BY position LIMIT 1", &exec.as_bytes()[..])
             }
-            (None, Some(sandbox)) => {
-                ("SELECT type FROM events WHERE sandbox = $1 ORDER BY position LIMIT 1", sandbox.as_bytes())
+            (None, Some(sandbox), _) => (
+                "SELECT type FROM events WHERE sandbox = $1 ORDER BY position LIMIT 1",
+                &sandbox.as_bytes()[..],
+            ),
+            (None, None, Some(subject)) => {
+                ("SELECT type FROM events WHERE subject = $1 ORDER BY position LIMIT 1", subject.as_bytes())
             }
-            (None, None) => return Ok(false),
+            (None, None, None) => return Ok(false),
         };
-        let row =
-            sqlx::query::<DB>(sql).bind(&id[..]).fetch_optional(&self.readers).await.map_err(&failed)?;
+        let row = sqlx::query::<DB>(sql).bind(id).fetch_optional(&self.readers).await.map_err(&failed)?;
         if let Some(row) = row {
             let first: &str = row.try_get(0).map_err(&failed)?;
             return Ok(EventData::WORDS.iter().any(|word| word.begins && word.name == first));
         }
-        let (kind, key) = match (filter.exec, filter.sandbox) {
-            (Some(exec), _) => (ExecState::KIND, Key::from(exec)),
-            (None, Some(sandbox)) => (SandboxState::KIND, Key::from(sandbox)),
-            (None, None) => return Ok(false),
+        let (kind, key) = match (filter.exec, filter.sandbox, &filter.subject) {
+            (Some(exec), ..) => (ExecState::KIND, Key::from(exec)),
+            (None, Some(sandbox), _) => (SandboxState::KIND, Key::from(sandbox)),
+            (None, None, Some(subject)) => (subject.kind(), subject.key().clone()),
+            (None, None, None) => return Ok(false),
         };
         let known =
             !self.find(&RowQuery { kind, keys: Some(vec![key]), ..RowQuery::default() }).await?.is_empty();
@@ -226,9 +230,12 @@ pub(super) fn events_sql(wanted: &EventQuery) -> Statement<'_> {
     if let Some(sandbox) = &filter.sandbox {
         statement.and("e.sandbox =", Value::Bytes(sandbox.as_bytes()));
     }
+    if let Some(subject) = &filter.subject {
+        statement.and("e.subject =", Value::Bytes(subject.as_bytes()));
+    }
     if let Some(tenant) = &filter.tenant {
-        // What is about one sandbox or exec is found by that, and never by whose it is: of that there is more.
-        let narrow = filter.exec.is_some() || filter.sandbox.is_some();
+        // What is about one thing is found by that, and never by whose it is: of that there is more.
+        let narrow = filter.exec.is_some() || filter.sandbox.is_some() || filter.subject.is_some();
         let condition = if narrow { "(e.tenant || '') =" } else { "e.tenant =" };
         statement.and(condition, Value::Text(tenant.as_str()));
     }

@@ -9,12 +9,14 @@ const SQLITE: &[(i64, &str, &str)] = &[
     (2, "webhooks", include_str!("../../../migrations/sqlite/0002_webhooks.sql")),
     (3, "links", include_str!("../../../migrations/sqlite/0003_links.sql")),
     (4, "aggregates", include_str!("../../../migrations/sqlite/0004_aggregates.sql")),
+    (5, "subjects", include_str!("../../../migrations/sqlite/0005_subjects.sql")),
 ];
 const POSTGRES: &[(i64, &str, &str)] = &[
     (1, "events", include_str!("../../../migrations/postgres/0001_events.sql")),
     (2, "webhooks", include_str!("../../../migrations/postgres/0002_webhooks.sql")),
     (3, "links", include_str!("../../../migrations/postgres/0003_links.sql")),
     (4, "aggregates", include_str!("../../../migrations/postgres/0004_aggregates.sql")),
+    (5, "subjects", include_str!("../../../migrations/postgres/0005_subjects.sql")),
 ];
 
 pub(super) fn sqlite() -> Migrator {

@@ -1,24 +1,38 @@
 //! Read models: what the log makes of things, in one table for all kinds.
 
-use events::{FoundBy, Key, Kind, Position};
-use record::{Order, RowQuery, StoreError, StoredRow, WholeRow};
+use events::{FoundBy, Key, Kind, Position, Subject};
+use record::{Order, RowQuery, StoreError, StoredRow, Turn, WholeRow};
 use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
 
 use super::events::{ID_CHUNKS, position};
 use super::sql::{Dialect, SqlStore, failed, pieces};
 use super::statement::{Statement, Value};
 
+/// Whether a query is one for what waits for its turn, which the database keeps in that order.
+fn is_queue(query: &RowQuery) -> bool {
+    let (kind, status) = RowQuery::QUEUED;
+    query.kind == kind && query.status == Some(status) && matches!(query.order, Order::Turn(_))
+}
+
 /// The index that answers a query.
 fn index(query: &RowQuery, keys: bool, parents: bool) -> Option<&'static str> {
     let newest = matches!(query.order, Order::Newest(_));
+    // Of jobs there are many, so that they have indexes of their own.
+    let of_jobs = query.kind == RowQuery::QUEUED.0 && query.tenant.is_some();
     if keys {
         None
     } else if parents && query.ended == Some(false) && !newest {
         Some("aggregates_live")
     } else if parents {
         Some("aggregates_of_parent")
+    } else if of_jobs && is_queue(query) {
+        Some(if query.place.is_some() { "jobs_queued_at" } else { "jobs_queued" })
     } else if query.place.is_some() && query.ended == Some(false) {
         Some("aggregates_at_place")
+    } else if of_jobs && query.label.is_some() {
+        Some("jobs_of_label")
+    } else if of_jobs && query.status.is_some() {
+        Some("jobs_of_status")
     } else if query.tenant.is_some() {
         Some("aggregates_of_tenant")
     } else {
@@ -39,6 +53,10 @@ pub(super) fn rows_sql<'q>(
         sql: format!("SELECT id, state FROM aggregates {hint} WHERE kind = $1 AND state IS NOT NULL"),
         values: vec![Value::Text(query.kind)],
     };
+    // Conditions of partial indexes are repeated word by word, here and below: only then is the index found.
+    if index.is_some_and(|index| index.starts_with("jobs_")) {
+        wanted.sql.push_str(" AND kind = 'job'");
+    }
     if let Some(keys) = keys {
         wanted.and_one_of("id", keys.iter().map(Value::from));
     }
@@ -47,13 +65,24 @@ pub(super) fn rows_sql<'q>(
     }
     if let Some(tenant) = &query.tenant {
         wanted.and("tenant =", Value::Text(tenant.as_str()));
-        if keys.is_none() && parents.is_none() {
-            // As the index says it, so that it is found. The same below.
+        if keys.is_none() && parents.is_none() && !matches!(query.order, Order::Turn(_)) {
             wanted.sql.push_str(" AND parent IS NULL");
         }
     }
     if let Some(place) = &query.place {
         wanted.and("place =", Value::Text(place));
+    }
+    if let Some(status) = query.status {
+        wanted.and("status =", Value::Text(status));
+        if is_queue(query) {
+            wanted.sql.push_str(" AND status = 'queued'");
+        }
+    }
+    if let Some(label) = &query.label {
+        wanted.and("label =", Value::Text(label));
+    }
+    if let Some(due_by) = query.due_by_us {
+        wanted.and("COALESCE(due_at, 0) <=", Value::Number(due_by));
     }
     match query.ended {
         None => {}
@@ -81,6 +110,16 @@ pub(super) fn rows_sql<'q>(
             }
             "sort_at DESC, id DESC"
         }
+        Order::Turn(after) => {
+            if let Some(Turn { rank, due_us, key }) = after {
+                let (rank, due) = (wanted.value(Value::Number(*rank)), wanted.value(Value::Number(*due_us)));
+                let key = wanted.value(Value::Bytes(key.as_bytes()));
+                wanted
+                    .sql
+                    .push_str(&format!(" AND (rank, COALESCE(due_at, 0), id) > ({rank}, {due}, {key})"));
+            }
+            "rank, COALESCE(due_at, 0), id"
+        }
     };
     wanted.sql.push_str(&format!(" ORDER BY {order}"));
     if let Some(limit) = query.limit {
@@ -97,6 +136,35 @@ pub(super) fn live_sql(hints: bool) -> String {
         "SELECT h.position, a.id, a.state FROM head h
          LEFT JOIN aggregates a {hint} ON a.kind = $1 AND a.ended = 0 ORDER BY a.id"
     )
+}
+
+/// The next key of a kind, of those that have a row and those that have events: where it is found by its subject, between these.
+pub(super) fn next_sql<'q>(kind: &'q Kind, after: &'q Key, subjects: &'q [Vec<u8>; 2]) -> Statement<'q> {
+    let mut wanted = Statement {
+        sql: "SELECT id FROM (
+                  SELECT id FROM (SELECT id FROM aggregates WHERE kind = $1 AND id > $2 ORDER BY id LIMIT 1) a"
+            .to_owned(),
+        values: vec![Value::Text(kind.name), Value::Bytes(after.as_bytes())],
+    };
+    match kind.found_by {
+        FoundBy::Sandbox => wanted.sql.push_str(
+            " UNION ALL SELECT id FROM (SELECT sandbox AS id FROM events WHERE sandbox > $2 ORDER BY sandbox LIMIT 1) b",
+        ),
+        FoundBy::Exec => wanted.sql.push_str(
+            " UNION ALL SELECT id FROM (SELECT exec AS id FROM events WHERE exec > $2 ORDER BY exec LIMIT 1) b",
+        ),
+        FoundBy::Subject => {
+            let [after, end] = subjects.each_ref().map(|bound| wanted.value(Value::Bytes(bound)));
+            let key = kind.name.len() + 2;
+            wanted.sql.push_str(&format!(
+                " UNION ALL SELECT id FROM (SELECT substr(subject, {key}) AS id FROM events
+                      WHERE subject > {after} AND subject < {end} ORDER BY subject LIMIT 1) b"
+            ));
+        }
+        FoundBy::Category => {}
+    }
+    wanted.sql.push_str(") c ORDER BY id LIMIT 1");
+    wanted
 }
 
 /// Says by which index a table is looked into, where that must be said.
@@ -207,25 +275,9 @@ where
     /// See [`record::Evidence::next_key`].
     pub(super) async fn find_next(&self, kind: &Kind, after: &Key) -> Result<Option<Key>, StoreError> {
         let failed = failed::<DB>("look for the next thing");
-        let row =
-            "SELECT id FROM (SELECT id FROM aggregates WHERE kind = $1 AND id > $2 ORDER BY id LIMIT 1) a";
-        let event = match kind.found_by {
-            FoundBy::Sandbox => {
-                "UNION ALL SELECT id FROM (SELECT sandbox AS id FROM events WHERE sandbox > $2 ORDER BY sandbox LIMIT 1) b"
-            }
-            FoundBy::Exec => {
-                "UNION ALL SELECT id FROM (SELECT exec AS id FROM events WHERE exec > $2 ORDER BY exec LIMIT 1) b"
-            }
-            FoundBy::Category => "",
-        };
-        let sql = format!("SELECT id FROM ({row} {event}) c ORDER BY id LIMIT 1");
-        let row = sqlx::query::<DB>(AssertSqlSafe(sql))
-            .bind(kind.name)
-            .bind(after.as_bytes())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(&failed)?;
-        let Some(row) = row else { return Ok(None) };
+        let subjects = Subject::range(kind.name, after);
+        let row = next_sql(kind, after, &subjects).query::<DB>().fetch_optional(&self.readers).await;
+        let Some(row) = row.map_err(&failed)? else { return Ok(None) };
         Ok(Some(Key::from_bytes(row.try_get(0).map_err(&failed)?)))
     }
 }

@@ -15,6 +15,8 @@ mod facts;
 mod kept;
 #[path = "store_conformance/scenario.rs"]
 mod scenario;
+#[path = "store_conformance/subjects.rs"]
+mod subjects;
 #[allow(dead_code, reason = "each suite uses a part of it")]
 mod support;
 #[path = "store_conformance/toy.rs"]
@@ -151,6 +153,9 @@ conformance! {
     evidence::what_stands_beside_the_events_is_compared_or_named,
     evidence::a_page_of_the_audit_log_goes_on_where_it_ended,
     toy::a_new_kind_of_thing_is_recorded_listed_checked_and_seen_as_it_was,
+    subjects::the_events_of_one_thing_are_found_by_it_and_not_among_all_of_its_kind,
+    subjects::an_event_that_is_found_by_what_it_is_not_about_is_named,
+    subjects::what_waits_is_found_in_the_order_of_its_turn,
     upgrade::a_database_of_before_comes_along_whole,
 }
 

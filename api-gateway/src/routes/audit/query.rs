@@ -53,6 +53,7 @@ impl AuditParams {
     /// Checks it, for this caller.
     pub fn read(&self, caller: &Caller) -> Result<AuditQuery, ApiError> {
         let filter = AuditFilter {
+            subject: None,
             tenant: super::scope(self.tenant.as_deref(), caller)?,
             sandbox: parsed(self.sandbox.as_deref(), "sandbox is not the id of a sandbox")?,
             exec: parsed(self.exec.as_deref(), "exec is not the id of an exec")?,

@@ -93,7 +93,13 @@ impl EventsQuery {
         };
         Ok(Wanted {
             from,
-            filter: EventFilter { tenant: tenant(self.tenant.as_deref(), caller)?, sandbox, exec, types },
+            filter: EventFilter {
+                tenant: tenant(self.tenant.as_deref(), caller)?,
+                sandbox,
+                exec,
+                types,
+                subject: None,
+            },
             bodies: flag(self.bodies.as_deref(), "bodies")?,
             follow: match self.follow.as_deref() {
                 None => true,

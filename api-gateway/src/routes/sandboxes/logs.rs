@@ -52,6 +52,7 @@ pub(crate) async fn logs(
     }
     gateway.sandbox(&caller, id).await?;
     let filter = EventFilter {
+        subject: None,
         tenant: Some(caller.tenant.clone()),
         sandbox: Some(id),
         exec: None,

@@ -135,6 +135,7 @@ pub(crate) async fn replay(
     };
     let mut tape = Tape {
         filter: EventFilter {
+            subject: None,
             tenant: Some(caller.tenant),
             sandbox: Some(id),
             exec: wanted.exec,

@@ -90,6 +90,7 @@ pub(crate) async fn timeline(
 fn filter(tenant: &TenantId, sandbox: SandboxId) -> EventFilter {
     let types = EventData::WORDS.iter().filter(|word| !word.by_name_only);
     EventFilter {
+        subject: None,
         tenant: Some(tenant.clone()),
         sandbox: Some(sandbox),
         exec: None,

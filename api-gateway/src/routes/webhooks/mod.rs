@@ -100,6 +100,7 @@ async fn answer(gateway: &Gateway, state: WebhookState, secret: Option<String>) 
 /// A cursor is close to the end of the log or right before an event that waits: this looks at little.
 async fn lag(gateway: &Gateway, state: &WebhookState) -> Result<u64, ApiError> {
     let filter = EventFilter {
+        subject: None,
         tenant: Some(state.tenant.clone()),
         sandbox: state.webhook.sandbox,
         exec: None,

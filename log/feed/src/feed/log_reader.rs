@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 
-use events::{Frame, Position};
+use events::{Frame, Position, Registry};
 use record::{EventFilter, StoreError};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -19,6 +19,8 @@ pub struct LogReader {
     feed: Feed,
     topic: Topic,
     filter: EventFilter,
+    /// What says what an event is about.
+    registry: Registry,
     bodies: bool,
     cursor: Position,
     ready: VecDeque<Frame>,
@@ -39,7 +41,18 @@ impl LogReader {
         // Listening comes before looking: whatever is recorded in between is seen twice, and skipped by its position.
         let live = Some(feed.listen(topic));
         let behind = after < feed.head();
-        Self { feed, topic, filter, bodies, cursor: after, ready: VecDeque::new(), ahead: None, behind, live }
+        Self {
+            feed,
+            topic,
+            filter,
+            bodies,
+            registry: Registry::default(),
+            cursor: after,
+            ready: VecDeque::new(),
+            ahead: None,
+            behind,
+            live,
+        }
     }
 
     /// The position of the last event that was given: where to go on from.
@@ -108,10 +121,11 @@ impl LogReader {
 
     fn matches(&self, recorded: &Recorded) -> bool {
         let event = &recorded.event;
-        let EventFilter { tenant, sandbox, exec, types } = &self.filter;
+        let EventFilter { tenant, sandbox, exec, subject, types } = &self.filter;
         tenant.as_ref().is_none_or(|tenant| event.tenant == *tenant)
             && sandbox.is_none_or(|sandbox| event.sandbox == Some(sandbox))
             && exec.is_none_or(|exec| event.data.exec() == Some(exec))
+            && (subject.is_none() || self.registry.subject(event) == *subject)
             && (types.is_empty() || types.iter().any(|name| name == event.data.type_name()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use events::ChainPoint;
+use events::{ChainPoint, Subject};
 use record::{AppendBatch, AppendEvent, DataKeyChange, Floor, Row, signed};
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -35,6 +35,7 @@ const EVENTS: Part = Part {
         ("body_length", "bigint"),
         ("body_hash", "bytea"),
         ("hash", "bytea"),
+        ("subject", "bytea"),
     ],
     conflict: "",
 };
@@ -161,6 +162,7 @@ fn events<'q>(query: Append<'q>, events: &'q [AppendEvent]) -> Append<'q> {
         event.body.as_ref().map(|body| signed(body.length)),
         event.body.as_ref().map(|body| &body.hash[..]),
         &event.hash.0[..],
+        event.subject.as_ref().map(Subject::as_bytes),
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use events::ChainPoint;
+use events::{ChainPoint, Subject};
 use record::{
     AppendBatch, AppendError, AppendEvent, DataKeyChange, Floor, Row as AggregateRow, StoreError, signed,
 };
@@ -176,8 +176,8 @@ impl<'c> Script<'c> {
 async fn insert_events(script: &mut Script<'_>, events: &[AppendEvent]) -> Result<(), StoreError> {
     static STATEMENTS: LazyLock<Statements> = LazyLock::new(|| {
         let start = "INSERT INTO events (position, id, tenant, sandbox, exec, type, time, header, body_length, \
-                     body_hash, hash)";
-        statements(EVENT_ROWS, 11, start, "")
+                     body_hash, hash, subject)";
+        statements(EVENT_ROWS, 12, start, "")
     });
     for event in events {
         script
@@ -191,7 +191,8 @@ async fn insert_events(script: &mut Script<'_>, events: &[AppendEvent]) -> Resul
             .bind(&event.frame.header[..])
             .bind(event.body.as_ref().map(|body| signed(body.length)))
             .bind(event.body.as_ref().map(|body| &body.hash[..]))
-            .bind(&event.hash.0[..]);
+            .bind(&event.hash.0[..])
+            .bind(event.subject.as_ref().map(Subject::as_bytes));
     }
     script.add(statement(&STATEMENTS, events.len())).await
 }

@@ -60,7 +60,7 @@ impl Evidence {
     }
 }
 
-async fn unguard(subject: &Subject) {
+pub async fn unguard(subject: &Subject) {
     let triggers = if subject.is_sqlite() {
         "DROP TRIGGER events_refuse_update; DROP TRIGGER events_refuse_delete; DROP TRIGGER bodies_refuse_update;
          DROP TRIGGER bodies_refuse_delete"

@@ -43,6 +43,8 @@ fn go_back(sqlite: bool) -> String {
          CREATE TABLE kept_events AS SELECT * FROM events;
          DROP TABLE aggregates;
          DROP INDEX events_of_tenant;
+         DROP INDEX events_of_subject;
+         ALTER TABLE events DROP COLUMN subject;
          DELETE FROM _sqlx_migrations WHERE version >= 4;",
         tables_of_before(sqlite)
     )
