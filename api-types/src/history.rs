@@ -41,6 +41,8 @@ words! {
         Template => "template",
         /// A reader of the log that is called over HTTP.
         Webhook => "webhook",
+        /// A command in a sandbox of its own, with an outcome.
+        Job => "job",
         /// A host that has sandboxes.
         Node => "node",
         /// Proofs of the log.

@@ -23,8 +23,9 @@ pub use chain_hash::{ChainHash, NotAHash};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use error_chain::ErrorChain;
 pub use fold::{
-    Ending, ExecEnd, ExecState, OutputClosed, SandboxPhase, SandboxState, TemplateState, WebhookFailure,
-    WebhookPhase, WebhookState,
+    Ending, ExecEnd, ExecState, JobAttempt, JobAttemptEnd, JobCancel, JobHold, JobOutcome, JobPhase,
+    JobProgress, JobState, MAX_ARTIFACTS, OutputClosed, SandboxPhase, SandboxState, TemplateState,
+    WebhookFailure, WebhookPhase, WebhookState,
 };
 pub use ids::{
     ApiKeyId, CommandId, EventId, ExecId, IdError, JobId, NodeId, Position, RequestId, SandboxId, TenantId,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    Aggregate, Category, DropReason, Event, ExecState, Fields, FoundBy, Key, SandboxState, Subject,
+    Aggregate, Category, DropReason, Event, ExecState, Fields, FoundBy, JobState, Key, SandboxState, Subject,
     TemplateState, WebhookState, searchable,
 };
 
@@ -17,6 +17,7 @@ impl Default for Registry {
     fn default() -> Self {
         Self(Arc::new([
             Kind::of::<ExecState>(),
+            Kind::of::<JobState>(),
             Kind::of::<SandboxState>(),
             Kind::of::<TemplateState>(),
             Kind::of::<WebhookState>(),

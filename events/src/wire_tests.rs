@@ -54,6 +54,7 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         env_hmac: BTreeMap::from([("TOKEN".to_owned(), "00ff".to_owned())]),
         secret_names: vec!["TOKEN".to_owned()],
         request_digest: None,
+        job: None,
         setup: vec!["pip install x".to_owned()],
     };
     let exec_spec = ExecSpec {
@@ -103,7 +104,8 @@ pub(crate) fn one_of_each() -> Vec<Event> {
     let text = || "/workspace/a".to_owned();
     let by = Some(Actor::Client { key: Some("k1".parse().unwrap()), user: Some("ada".to_owned()) });
     let asked = Asked { cause: EndCause::Request, by, signal: 15 };
-    vec![
+    let (job_place, job_command) = (spec.clone(), exec_spec.clone());
+    let mut all = vec![
         event(SandboxRequested {
             spec,
             expires_at: at(),
@@ -255,6 +257,87 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             stderr_bytes: 6,
             truncated_bytes: 3,
         }),
+    ];
+    all.extend(those_of_a_job(job_place, job_command));
+    all
+}
+
+/// One of each that a job may have.
+fn those_of_a_job(place: SandboxSpec, command: ExecSpec) -> Vec<Event> {
+    let job = JobId::from_bytes([8; 16]);
+    let (attempt, exit_code) = (1, Some(3));
+    let object = ObjectRef { sha256: ContentHash([1; 32]), size: 9 };
+    let text = || "no such thing".to_owned();
+    let spec = JobSpec {
+        name: Some("nightly".to_owned()),
+        place: JobPlace::Fresh(place),
+        command,
+        env_names: vec!["A".to_owned()],
+        files: vec![JobFile {
+            path: "/workspace/a".to_owned(),
+            mode: Some(0o644),
+            content: JobContent::Inline("aGk=".to_owned()),
+        }],
+        stdin: Some(JobContent::Object(object.clone())),
+        deadline_ms: Some(60_000),
+        run_at: Some(at()),
+        retries: JobRetries { max: 2, on: vec![RetryOn::Failed, RetryOn::Lost], ..JobRetries::default() },
+        on_lost: OnLost::Rerun,
+        priority: 7,
+        queue: DEFAULT_QUEUE.to_owned(),
+        concurrency_key: Some("db".to_owned()),
+        concurrency_limit: Some(2),
+        needs: vec![JobNeed {
+            job: JobId::from_bytes([9; 16]),
+            condition: NeedCondition::Finished,
+            artifacts: vec!["out/*".to_owned()],
+            path: Some("in".to_owned()),
+        }],
+        labels: BTreeMap::from([("team".to_owned(), "red".to_owned())]),
+        artifacts: vec!["out/**".to_owned()],
+        keep_sandbox_ms: Some(1_000),
+        heartbeat_timeout_ms: Some(2_000),
+        ttl_after_end_ms: Some(3_000),
+        callback: Some(JobCallback {
+            url: "https://example.com/done".to_owned(),
+            header_names: vec!["x-run".to_owned()],
+        }),
+        retry_of: Some(JobId::from_bytes([10; 16])),
+        schedule: Some("nightly".to_owned()),
+        has_sealed: true,
+        idempotency_key: Some("run-7".to_owned()),
+        request_digest: Some("00ff".to_owned()),
+    };
+    let artifact = JobArtifact { path: "out/a".to_owned(), mode: 0o644, object };
+    vec![
+        event(JobSubmitted { job, owner: Some("ada".to_owned()), spec: Box::new(spec) }),
+        event(JobQueued { job }),
+        event(JobHeld { job, reason: Some(HoldReason::Unplaceable), message: text() }),
+        event(JobAdmitted { job, attempt }),
+        event(JobAttemptStarted {
+            job,
+            attempt,
+            sandbox: SandboxId::from_bytes([2; 16]),
+            exec: ExecId::from_bytes([4; 16]),
+        }),
+        event(JobAttemptRunning { job, attempt, node: Some("node-1".parse().unwrap()) }),
+        event(JobAttemptEnded {
+            job,
+            attempt,
+            outcome: AttemptOutcome::NotStarted,
+            exit_code,
+            failure: Some(FailureCode::ImageNotFound),
+            message: text(),
+        }),
+        event(JobRetryScheduled { job, attempt: 2, due_at: at() }),
+        event(JobArtifactStored { job, attempt, artifact }),
+        event(JobProgressed { job, attempt, percent: Some(40), message: text() }),
+        event(JobCancelRequested { job, grace_ms: 10_000, reason: CancelReason::User }),
+        event(JobSucceeded { job, reason: JobEndReason::Exited, exit_code: Some(0), message: String::new() }),
+        event(JobFailed { job, reason: JobEndReason::Exited, exit_code, message: text() }),
+        event(JobCancelled { job, reason: JobEndReason::User, exit_code, message: text() }),
+        event(JobTimedOut { job, reason: JobEndReason::Deadline, exit_code, message: text() }),
+        event(JobOutcomeUnknown { job, reason: JobEndReason::Lost, exit_code: None, message: text() }),
     ]
 }
 

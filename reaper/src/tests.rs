@@ -37,6 +37,7 @@ fn running(expires_at: DateTime<Utc>) -> SandboxState {
             env_hmac: Default::default(),
             secret_names: Vec::new(),
             request_digest: None,
+            job: None,
             setup: Vec::new(),
         },
         requested_at: at(0),

@@ -118,6 +118,7 @@ async fn add_synthetic(serve: &Serve, count: usize) -> anyhow::Result<()> {
             env_hmac: Default::default(),
             secret_names: Vec::new(),
             request_digest: None,
+            job: None,
             setup: Vec::new(),
         };
         let event = Event {

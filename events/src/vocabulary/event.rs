@@ -11,12 +11,13 @@ use super::access::AccessEvent;
 use super::audit::{AuditEvent, LogEvent};
 use super::exec::ExecEvent;
 use super::file::FileEvent;
+use super::job::JobEvent;
 use super::node::NodeEvent;
 use super::sandbox::SandboxEvent;
 use super::template::TemplateEvent;
 use super::webhook::WebhookEvent;
 use super::word::Word;
-use crate::{ApiKeyId, CommandId, EventId, ExecId, NodeId, RequestId, SandboxId, TenantId, WebhookId};
+use crate::{ApiKeyId, CommandId, EventId, ExecId, JobId, NodeId, RequestId, SandboxId, TenantId, WebhookId};
 
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub enum Actor {
     Recorder,
     /// The deliverer of webhooks.
     Webhooks,
+    /// The driver of jobs.
+    Jobs,
     /// Whoever holds a viewer link, by the link's id.
     Viewer(ApiKeyId),
 }
@@ -63,6 +66,7 @@ impl fmt::Display for Actor {
             Self::Reaper => f.write_str("reaper"),
             Self::Recorder => f.write_str("recorder"),
             Self::Webhooks => f.write_str("webhooks"),
+            Self::Jobs => f.write_str("jobs"),
             Self::Viewer(link) => write!(f, "viewer:{link}"),
         }
     }
@@ -89,6 +93,7 @@ impl FromStr for Actor {
         }
         match text {
             "webhooks" => Ok(Self::Webhooks),
+            "jobs" => Ok(Self::Jobs),
             "reaper" => Ok(Self::Reaper),
             "recorder" => Ok(Self::Recorder),
             _ => Err(unknown()),
@@ -231,6 +236,8 @@ categories! {
     Log(LogEvent) = "log",
     /// A reader of the log that is called over HTTP.
     Webhook(WebhookEvent) = "webhook",
+    /// A job: a command in a sandbox of its own, with an outcome.
+    Job(JobEvent) = "job",
 }
 
 impl EventData {
@@ -263,6 +270,11 @@ impl EventData {
     /// The webhook that it is about, if any.
     pub const fn webhook(&self) -> Option<WebhookId> {
         if let Self::Webhook(event) = self { Some(event.webhook()) } else { None }
+    }
+
+    /// The job that it is about, if any.
+    pub const fn job(&self) -> Option<JobId> {
+        if let Self::Job(event) = self { Some(event.job()) } else { None }
     }
 
     /// The bytes that travel beside the header, if events of this type have such.

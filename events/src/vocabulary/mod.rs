@@ -9,6 +9,7 @@ mod command;
 mod event;
 mod exec;
 mod file;
+mod job;
 mod node;
 mod object;
 mod sandbox;
@@ -29,6 +30,13 @@ pub use exec::{
     OutputStream, TerminalSize,
 };
 pub use file::{FileDeleted, FileEvent, FileModeChanged, FileMoved, FileRead, FileWritten};
+pub use job::{
+    AttemptOutcome, CancelReason, DEFAULT_QUEUE, HoldReason, JobAdmitted, JobArtifact, JobArtifactStored,
+    JobAttemptEnded, JobAttemptRunning, JobAttemptStarted, JobCallback, JobCancelRequested, JobCancelled,
+    JobContent, JobEndReason, JobEvent, JobFailed, JobFile, JobHeld, JobNeed, JobOutcomeUnknown, JobPlace,
+    JobProgressed, JobQueued, JobRetries, JobRetryScheduled, JobSpec, JobSubmitted, JobSucceeded,
+    JobTimedOut, NeedCondition, ObjectRef, OnLost, RetryOn,
+};
 pub use node::{NodeDraining, NodeEvent, NodeJoined};
 pub use object::{ContentHash, NotAKey, ObjectKey, ObjectOwner, ObjectPlace};
 pub use sandbox::{

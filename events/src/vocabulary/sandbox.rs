@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::SandboxErased;
-use crate::NodeId;
+use crate::{JobId, NodeId};
 
 words! {
     /// What happens to a sandbox.
@@ -160,6 +160,9 @@ pub struct SandboxSpec {
     /// The digest of a request that came with an `Idempotency-Key`: the same key with another body is a conflict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,
+    /// The job that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
     /// Shell lines that are run in it, one after the other, before it counts as running. One that fails, fails it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub setup: Vec<String>,

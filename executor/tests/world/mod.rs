@@ -170,6 +170,7 @@ impl World {
             env_hmac: Default::default(),
             secret_names: Vec::new(),
             request_digest: None,
+            job: None,
             setup: Vec::new(),
         };
         let now = SystemClock.now();

@@ -1,4 +1,7 @@
-use events::{AccessEvent, EventData, ExecEvent, ExecSpec, FileEvent, SandboxEvent, TemplateEvent};
+use events::{
+    AccessEvent, EventData, ExecEvent, ExecSpec, FileEvent, JobEvent, JobPlace, JobSpec, SandboxEvent,
+    SandboxSpec, TemplateEvent,
+};
 
 use super::Redaction;
 
@@ -13,6 +16,7 @@ impl Redaction {
             EventData::Sandbox(event) => self.sandbox(event),
             EventData::Exec(event) => self.exec(event),
             EventData::File(event) => self.file(event),
+            EventData::Job(event) => self.job(event),
             EventData::Template(TemplateEvent::Saved(saved)) => {
                 saved.template.metadata.values_mut().for_each(|value| self.text(value));
                 saved.template.setup.iter_mut().for_each(|line| self.text(line));
@@ -30,10 +34,7 @@ impl Redaction {
 
     fn sandbox(&self, event: &mut SandboxEvent) {
         match event {
-            SandboxEvent::Requested(requested) => {
-                requested.spec.metadata.values_mut().for_each(|value| self.text(value));
-                requested.spec.setup.iter_mut().for_each(|line| self.text(line));
-            }
+            SandboxEvent::Requested(requested) => sandbox_spec(&mut requested.spec, self),
             SandboxEvent::Failed(failed) => self.text(&mut failed.message),
             SandboxEvent::Starting(_)
             | SandboxEvent::Pulling(_)
@@ -64,6 +65,27 @@ impl Redaction {
         }
     }
 
+    fn job(&self, event: &mut JobEvent) {
+        match event {
+            JobEvent::Submitted(submitted) => job_spec(&mut submitted.spec, self),
+            JobEvent::Held(held) => self.text(&mut held.message),
+            JobEvent::AttemptEnded(ended) => self.text(&mut ended.message),
+            JobEvent::Progressed(progressed) => self.text(&mut progressed.message),
+            JobEvent::ArtifactStored(stored) => self.text(&mut stored.artifact.path),
+            JobEvent::Succeeded(end) => self.text(&mut end.message),
+            JobEvent::Failed(end) => self.text(&mut end.message),
+            JobEvent::Cancelled(end) => self.text(&mut end.message),
+            JobEvent::TimedOut(end) => self.text(&mut end.message),
+            JobEvent::OutcomeUnknown(end) => self.text(&mut end.message),
+            JobEvent::Queued(_)
+            | JobEvent::Admitted(_)
+            | JobEvent::AttemptStarted(_)
+            | JobEvent::AttemptRunning(_)
+            | JobEvent::RetryScheduled(_)
+            | JobEvent::CancelRequested(_) => {}
+        }
+    }
+
     fn file(&self, event: &mut FileEvent) {
         match event {
             FileEvent::Written(file) => self.text(&mut file.path),
@@ -75,6 +97,26 @@ impl Redaction {
             }
             FileEvent::ModeChanged(file) => self.text(&mut file.path),
         }
+    }
+}
+
+fn sandbox_spec(spec: &mut SandboxSpec, redaction: &Redaction) {
+    spec.metadata.values_mut().for_each(|value| redaction.text(value));
+    spec.setup.iter_mut().for_each(|line| redaction.text(line));
+}
+
+/// What files and stdin hold is not looked at: it is bytes, as in a file that is written.
+fn job_spec(job: &mut JobSpec, redaction: &Redaction) {
+    job.name.iter_mut().for_each(|name| redaction.text(name));
+    job.labels.values_mut().for_each(|value| redaction.text(value));
+    job.files.iter_mut().for_each(|file| redaction.text(&mut file.path));
+    if let Some(callback) = &mut job.callback {
+        redaction.text(&mut callback.url);
+    }
+    spec(&mut job.command, redaction);
+    match &mut job.place {
+        JobPlace::Fresh(sandbox) => sandbox_spec(sandbox, redaction),
+        JobPlace::Existing(_) => {}
     }
 }
 

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 use axum::Json;
 use axum::extract::State;
 use chrono::SecondsFormat;
-use events::{AccessEvent, Event, EventData, ExecEvent, FileEvent, Position, SandboxEvent};
+use events::{
+    AccessEvent, Event, EventData, ExecEvent, FileEvent, JobEndReason, JobEvent, Position, SandboxEvent,
+};
 use record::EventFilter;
 use serde::{Deserialize, Serialize};
 use spelling::format_go_duration;
@@ -100,6 +102,7 @@ pub(super) fn detail(data: &EventData) -> Option<String> {
         EventData::Exec(event) => exec(event),
         EventData::Access(event) => Some(access(event)),
         EventData::File(event) => Some(file(event)),
+        EventData::Job(event) => job(event),
         EventData::Template(_)
         | EventData::Node(_)
         | EventData::Audit(_)
@@ -156,6 +159,44 @@ fn exec(event: &ExecEvent) -> Option<String> {
         ExecEvent::Failed(it) => format!("{} {}", it.exec, it.message),
         ExecEvent::OutcomeUnknown(it) => format!("{} {}", it.exec, it.message),
         ExecEvent::OutputClosed(it) => format!("{} {}", it.exec, wire_name(it.reason)?),
+    })
+}
+
+fn job(event: &JobEvent) -> Option<String> {
+    let ended = |reason: JobEndReason, message: &str| match message {
+        "" => reason.as_str().to_owned(),
+        message => format!("{}: {message}", reason.as_str()),
+    };
+    Some(match event {
+        JobEvent::Submitted(it) => format!("{} {:?} in {}", it.job, it.spec.command.argv, it.spec.queue),
+        JobEvent::Queued(it) => it.job.to_string(),
+        JobEvent::Held(it) => match it.reason {
+            Some(reason) => format!("{} {}: {}", it.job, wire_name(reason)?, it.message),
+            None => format!("{} not any more", it.job),
+        },
+        JobEvent::Admitted(it) => format!("{} for attempt {}", it.job, it.attempt),
+        JobEvent::AttemptStarted(it) => format!("{} attempt {} in {}", it.job, it.attempt, it.sandbox),
+        JobEvent::AttemptRunning(it) => format!("{} attempt {}", it.job, it.attempt),
+        JobEvent::AttemptEnded(it) => {
+            format!("{} attempt {} {} {}", it.job, it.attempt, wire_name(it.outcome)?, it.message)
+        }
+        JobEvent::RetryScheduled(it) => {
+            let due = it.due_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+            format!("{} attempt {} at {due}", it.job, it.attempt)
+        }
+        JobEvent::ArtifactStored(it) => {
+            format!("{} {:?} {} bytes", it.job, it.artifact.path, it.artifact.object.size)
+        }
+        JobEvent::Progressed(it) => match it.percent {
+            Some(percent) => format!("{} {percent} % {}", it.job, it.message),
+            None => format!("{} {}", it.job, it.message),
+        },
+        JobEvent::CancelRequested(it) => format!("{} {}", it.job, wire_name(it.reason)?),
+        JobEvent::Succeeded(it) => format!("{} {}", it.job, ended(it.reason, &it.message)),
+        JobEvent::Failed(it) => format!("{} {}", it.job, ended(it.reason, &it.message)),
+        JobEvent::Cancelled(it) => format!("{} {}", it.job, ended(it.reason, &it.message)),
+        JobEvent::TimedOut(it) => format!("{} {}", it.job, ended(it.reason, &it.message)),
+        JobEvent::OutcomeUnknown(it) => format!("{} {}", it.job, ended(it.reason, &it.message)),
     })
 }
 

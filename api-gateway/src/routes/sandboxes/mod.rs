@@ -113,6 +113,7 @@ pub(crate) mod tests {
                 env_hmac: Default::default(),
                 secret_names: Vec::new(),
                 request_digest: None,
+                job: None,
                 setup: Vec::new(),
             },
             requested_at: at,

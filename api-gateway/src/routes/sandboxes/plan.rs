@@ -122,6 +122,7 @@ pub fn plan(
         env_hmac: BTreeMap::new(),
         secret_names: variables.secret_names,
         request_digest: None,
+        job: None,
         setup: template.setup,
     };
     Ok(Plan { spec, env: variables.env, ttl })

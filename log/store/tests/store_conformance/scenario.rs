@@ -60,6 +60,7 @@ pub fn requested(owner: Option<&str>) -> SandboxRequested {
             env_hmac: Default::default(),
             secret_names: Vec::new(),
             request_digest: None,
+            job: None,
             setup: Vec::new(),
         },
         expires_at: at(60),
