@@ -26,6 +26,7 @@ use crate::{stop, telemetry};
 
 mod agent_program;
 mod agent_providers;
+mod artifacts;
 mod audit;
 mod gateway_config;
 mod images;
@@ -305,6 +306,7 @@ pub async fn run_executor(
         redaction: redaction(config)?,
         record_input: config.audit.record_input,
         disk: disk_floor(config, [config.data_dir()]),
+        objects: Some(artifacts::objects(config)?),
         agent_connections: executor::agent_connections(executor::raise_descriptor_limit()),
     };
     tracing::info!(node.id = %executor_config.node, providers = providers.list(), "executor ready");

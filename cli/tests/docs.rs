@@ -45,7 +45,8 @@ fn variables(text: &str) -> BTreeSet<String> {
 
 /// Every key of the configuration, from the types that it is read into.
 fn keys() -> BTreeSet<String> {
-    let schema = read("cli/src/config/schema.rs") + &read("cli/src/config/limits.rs");
+    let files = ["schema", "limits", "artifacts"];
+    let schema: String = files.map(|name| read(&format!("cli/src/config/{name}.rs"))).concat();
     let mut structs: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     let mut current = None;
     for line in schema.lines() {

@@ -47,6 +47,7 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
             "events",
             "executor",
             "feed",
+            "objects",
             "policy",
             "reaper",
             "record",

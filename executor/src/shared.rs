@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use agent::client::Connections;
 use events::{Clock, NodeId, ProviderName};
+use objects::Store;
 use policy::{DiskFloor, LowDisk};
 use secrets::{Redaction, RedactionRules};
 use tokio::sync::Semaphore;
@@ -36,6 +37,8 @@ pub struct ExecutorConfig {
     pub record_input: bool,
     /// What has to stay free on the disks of this node. Below it no sandbox is taken.
     pub disk: DiskFloor,
+    /// Where files are kept that outlive their sandbox; none: nowhere, and no job keeps any.
+    pub objects: Option<Store>,
     /// How many connections to agents it has at once, for all sandboxes together.
     pub agent_connections: usize,
 }

@@ -316,3 +316,86 @@ async fn a_time_to_live_counts_from_when_it_runs_and_waiting_has_an_end() {
         world.provider.destroy(sandbox).await.unwrap();
     }
 }
+
+impl World {
+    async fn ask(
+        &self,
+        tenant: &str,
+        sandbox: SandboxId,
+        op: LinkOp,
+    ) -> Result<Vec<CollectedLine>, LinkError> {
+        let request = LinkRequest {
+            tenant: tenant.parse().unwrap(),
+            actor: Actor::Client { key: None, user: None },
+            request_id: None,
+            traceparent: None,
+            sandbox,
+            op,
+            tell_working: true,
+        };
+        let mut stream = LinkClient::new(&self.log).open(&self.node, &request).await?;
+        let mut text = Vec::new();
+        while let Some(bytes) = stream.read().await? {
+            text.extend_from_slice(&bytes);
+        }
+        Ok(text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_leave_a_sandbox_and_come_into_another_one_of_the_same_tenant_only() {
+    let world = World::start().await;
+    let (first, second) = (world.create(IMAGE).await, world.create(IMAGE).await);
+    for sandbox in [first, second] {
+        world.until(sandbox, "sandbox.running").await;
+    }
+    let script =
+        "mkdir out; echo one >out/1; echo two >out/2; ln -s / out/root; seq 9 | xargs -n1 -I{} touch n{}";
+    let exec = world.start_exec(first, script).await;
+    assert_eq!(world.ended(exec).await.end.unwrap().exit_code(), Some(0));
+    let job = JobId::new();
+    let collect = |directory: &str, pattern: &str| LinkOp::CollectArtifacts {
+        job,
+        directory: directory.to_owned(),
+        patterns: vec![pattern.to_owned()],
+        within_ms: 60_000,
+    };
+    let ours = TenantId::default_tenant();
+    let lines = world.ask(ours.as_str(), first, collect(".", "out/**")).await.unwrap();
+    let artifacts: Vec<StoredArtifact> = lines
+        .iter()
+        .filter_map(|line| match line {
+            CollectedLine::Stored(artifact) => Some(artifact.clone()),
+            CollectedLine::LeftOut { .. } | CollectedLine::End { .. } => None,
+        })
+        .collect();
+    assert_eq!(
+        artifacts.iter().map(|it| (it.path.as_str(), it.size)).collect::<Vec<_>>(),
+        [("out/1", 4), ("out/2", 4)]
+    );
+    let root = CollectedLine::LeftOut { path: "out/root".to_owned(), reason: "symlink".to_owned() };
+    assert_eq!(lines[2..], [root, CollectedLine::End { left_out: 1 }]);
+    // Asked again it is the same.
+    assert_eq!(world.ask(ours.as_str(), first, collect(".", "out/**")).await.unwrap(), lines);
+    for (directory, pattern, code) in [
+        (".", "../x", FaultCode::InvalidPath),
+        (".", "n*", FaultCode::TooMany),
+        ("missing", "*", FaultCode::NotFound),
+    ] {
+        let error = world.ask(ours.as_str(), first, collect(directory, pattern)).await.unwrap_err();
+        assert!(matches!(&error, LinkError::Refused(fault) if fault.code == code), "{pattern}: {error:?}");
+    }
+    let place =
+        |job| LinkOp::PlaceArtifacts { job, artifacts: artifacts.clone(), directory: "in".to_owned() };
+    world.ask(ours.as_str(), second, place(job)).await.unwrap();
+    let exec = world.start_exec(second, "cat in/out/1 in/out/2").await;
+    assert_eq!(world.output(exec).await.0, b"one\ntwo\n");
+    // Another job's are not this one's, and another tenant has neither the sandbox nor the artifacts.
+    let error = world.ask(ours.as_str(), second, place(JobId::new())).await.unwrap_err();
+    assert!(matches!(&error, LinkError::Refused(fault) if fault.code == FaultCode::NotFound), "{error:?}");
+    let error = world.ask("others", second, place(job)).await.unwrap_err();
+    assert!(matches!(&error, LinkError::Refused(fault) if fault.code == FaultCode::SandboxGone), "{error:?}");
+    for sandbox in [first, second] {
+        world.provider.destroy(sandbox).await.unwrap();
+    }
+}

@@ -352,6 +352,8 @@ async fn answer(mut incoming: LinkIncoming, files: &mut HashMap<String, Bytes>) 
         | LinkOp::Resize { .. }
         | LinkOp::Kill { .. }
         | LinkOp::CloseOutput { .. }
+        | LinkOp::CollectArtifacts { .. }
+        | LinkOp::PlaceArtifacts { .. }
         // Carried out before.
         | LinkOp::StartExec { .. } => {
             Err(LinkFault::new(FaultCode::Unsupported, "not in the script"))

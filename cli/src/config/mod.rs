@@ -3,6 +3,7 @@
 //! All that is wrong is said at once, each with its key and where it stands: the line of the file, the variable or the
 //! flag. No key and no variable is ignored in silence.
 
+mod artifacts;
 mod environment;
 mod flags;
 mod foreign;

@@ -9,6 +9,7 @@ use events::{CapabilitySet, Network};
 use executor::providers::registry::Configured;
 use serde::{Deserialize, Serialize};
 
+use super::artifacts::ArtifactsConfig;
 use super::limits::LimitsConfig;
 use super::values::{AllowedOrigin, Bytes, GoDuration, KeptFor};
 
@@ -38,6 +39,7 @@ pub struct Config {
     pub disk: DiskConfig,
     pub limits: LimitsConfig,
     pub webhooks: WebhooksConfig,
+    pub artifacts: ArtifactsConfig,
     pub logging: LoggingConfig,
     /// The file that was read.
     #[serde(skip)]
@@ -403,6 +405,7 @@ impl Default for Config {
                 give_up_after: minutes(24 * 60),
                 concurrency: 256,
             },
+            artifacts: ArtifactsConfig::default(),
             logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
             file: None,
             remarks: Vec::new(),
@@ -478,6 +481,7 @@ impl Config {
             bail!("logging.level: {:?} is none of off, error, warn, info, debug, trace", self.logging.level);
         }
         self.limits.limits(None)?;
+        self.artifacts.check()?;
         if self.node.capacity == 0 {
             bail!("node.capacity: must be at least 1");
         }

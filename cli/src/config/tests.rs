@@ -350,3 +350,45 @@ fn limits_of_the_go_server_are_ours() {
     assert_eq!(off.limits.rate.requests_per_minute, 0);
     assert!(off.remarks.iter().any(|remark| remark.contains("while rate_limit.enabled is not true")));
 }
+
+#[test]
+fn the_store_of_artifacts_is_checked_and_its_secret_is_not_shown() {
+    let s3 = "artifacts:\n  store: s3\n  bucket: jobs\n  access_key: public\n  secret_key: hunter2\n";
+    let config = load(s3, &[("STACYVM_ARTIFACTS_MAX_ARTIFACT", "2m")]).unwrap();
+    let settings = config.artifacts.settings(Path::new("/data")).unwrap();
+    assert_eq!(settings.limits.object_bytes, 2 << 20);
+    assert!(!format!("{config:?} {settings:?}").contains("hunter2"));
+    let local = load("", &[]).unwrap().artifacts.settings(Path::new("/data")).unwrap();
+    assert!(matches!(local.backend, objects::Backend::Local(dir) if dir == Path::new("/data/artifacts")));
+    for (more, key) in [
+        ("  endpoint: http://127.0.0.1:9000\n", "artifacts.endpoint: is http://"),
+        ("  endpoint: ftp://x\n", "artifacts.endpoint: must begin"),
+        ("  secret_key_file: /x\n", "artifacts.secret_key_file: artifacts.secret_key is there too"),
+        ("  dir: /x\n", "artifacts.dir: means nothing"),
+        ("  prefix: ../x\n", "artifacts.prefix: must be names"),
+        ("  region: ''\n  max_artifact: 6g\n", "artifacts.max_artifact: must be"),
+        ("  max_job: 1k\n", "artifacts.max_job: is less"),
+        ("  max_count: 0\n", "artifacts.max_count: must be"),
+        ("  secret: x\n", "artifacts.secret: there is no such key"),
+    ] {
+        let lines = wrong(&format!("{s3}{more}"), &[]);
+        assert!(lines.len() == 1 && lines[0].contains(key), "{lines:?}");
+        assert!(!lines[0].contains("hunter2"));
+    }
+    for (yaml, key) in [
+        ("artifacts:\n  store: gcs\n", "artifacts.store: \"gcs\" is neither"),
+        ("artifacts:\n  bucket: jobs\n", "artifacts.bucket: means nothing"),
+        ("artifacts:\n  store: s3\n  bucket: Jobs!\n", "artifacts.bucket: must name"),
+        ("artifacts:\n  store: s3\n  bucket: jobs\n", "artifacts.access_key: is not set"),
+        ("artifacts:\n  store: s3\n  bucket: jobs\n  access_key: a\n", "artifacts.secret_key: neither"),
+    ] {
+        let lines = wrong(yaml, &[]);
+        assert!(lines.len() == 1 && lines[0].contains(key), "{lines:?}");
+    }
+    let missing = s3.replace("secret_key: hunter2", "secret_key_file: /no/such/file");
+    let error = load(&missing, &[]).unwrap().artifacts.settings(Path::new("/data")).unwrap_err();
+    assert!(
+        error.to_string().starts_with("artifacts.secret_key_file: /no/such/file cannot be read"),
+        "{error}"
+    );
+}

@@ -9,18 +9,5 @@ mod place;
 pub use agent::patterns::{NotAPattern, Patterns};
 pub use collect::{CollectError, Collected, LeftOut, LeftOutReason, Wanted, collect};
 pub use place::{PlaceError, place};
-
-use events::ContentHash;
-
 /// A file that was taken out of a sandbox and stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Artifact {
-    /// Its path below the directory that it was looked for in: relative, without `.`, `..` and empty parts.
-    pub path: String,
-    /// How many bytes it has.
-    pub size: u64,
-    /// What they are.
-    pub sha256: ContentHash,
-    /// Permission bits (`0o777`).
-    pub mode: u32,
-}
+pub use transport::StoredArtifact as Artifact;

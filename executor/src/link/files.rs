@@ -245,12 +245,12 @@ async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) ->
     Err(LinkFault::new(FaultCode::Unrecorded, message))
 }
 
-fn broken(error: LinkError) -> LinkFault {
+pub(super) fn broken(error: LinkError) -> LinkFault {
     // The gateway at the other end is gone or at odds with us: nobody reads this.
     LinkFault::new(FaultCode::Internal, error.to_string())
 }
 
-fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
+pub(super) fn fault(hosted: &Hosted, error: CallError<FileRefusal>) -> LinkFault {
     match error {
         CallError::Refused(refusal) => {
             let code = match refusal.kind {

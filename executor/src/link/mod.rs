@@ -1,5 +1,6 @@
 //! What gateways ask for directly: files, input, statistics.
 
+mod artifacts;
 mod files;
 mod input;
 mod recording;
@@ -7,6 +8,7 @@ mod start;
 mod typing;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use events::ErrorChain;
 use transport::{
@@ -15,6 +17,7 @@ use transport::{
 
 use tokio_util::task::TaskTracker;
 
+use crate::artifacts::Wanted;
 use crate::context::Context;
 use crate::hosted::Hosted;
 use crate::provider::StatsError;
@@ -102,6 +105,14 @@ async fn carry_out(
             files::adjust_mode(shared, &context, hosted, path, change).await
         }
         LinkOp::Kill { exec } => input::kill(shared, &context, hosted, *exec).await,
+        LinkOp::CollectArtifacts { job, directory, patterns, within_ms } => {
+            let within = Duration::from_millis(*within_ms);
+            let wanted = Wanted { directory: directory.clone(), patterns: patterns.clone(), within };
+            artifacts::collect(shared, hosted, *job, wanted, incoming).await
+        }
+        LinkOp::PlaceArtifacts { job, artifacts, directory } => {
+            artifacts::place(shared, hosted, *job, artifacts, directory, incoming).await
+        }
         LinkOp::CloseOutput { exec } => input::close_output(hosted, *exec).await,
         // Taken apart before: it takes turns with others of its kind, and no place of those that are served at once.
         LinkOp::StartExec { .. } => Err(LinkFault::new(FaultCode::Internal, "a start is no call")),

@@ -33,6 +33,8 @@ pub struct World {
     pub node: NodeId,
     pub provider: Arc<dyn Provider>,
     pub pool: PoolName,
+    /// Where artifacts go.
+    pub objects: objects::Store,
     pub executor: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
     _dir: tempfile::TempDir,
     _nats: Nats,
@@ -92,7 +94,11 @@ impl World {
         let node: NodeId = "node-1".parse().unwrap();
         let provider = provider(dir.path(), port);
         let pool = "a-pool".parse().unwrap();
-        let mut world = Self { log, feed, node, provider, pool, executor: None, _dir: dir, _nats: nats };
+        let backend = objects::Backend::Local(dir.path().join("artifacts"));
+        let limits = objects::Limits { owner_count: 5, ..objects::Limits::default() };
+        let objects = objects::Store::open(&objects::Settings { backend, limits }).unwrap();
+        let mut world =
+            Self { log, feed, node, provider, pool, objects, executor: None, _dir: dir, _nats: nats };
         world.start_executor();
         world
     }
@@ -111,6 +117,7 @@ impl World {
             redaction: secrets::RedactionRules::default(),
             record_input: false,
             disk: policy::DiskFloor::default(),
+            objects: Some(self.objects.clone()),
             agent_connections: 1000,
         };
         let executor = Executor::new(

@@ -14,8 +14,8 @@ mod query;
 pub use announce::{Announcement, Announcements, Announcer, RecorderLag};
 pub use file_mode::{ModeChange, NotAModeChange};
 pub use link::{
-    ByteRange, FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp, LinkRequest,
-    LinkServer, LinkStream, LinkValue, SandboxStats, Taken,
+    ByteRange, CollectedLine, FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp,
+    LinkRequest, LinkServer, LinkStream, LinkValue, SandboxStats, StoredArtifact, Taken,
 };
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, CursorError, Delivery, Destination, EventSource,

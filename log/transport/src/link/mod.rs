@@ -4,6 +4,7 @@
 //! has no flow control of its own, so every direction has a window: a sender may be [`WINDOW`] bytes ahead of what the
 //! receiver has consumed. Pieces carry their offset; a lost one breaks the stream with an error instead of a hole.
 
+mod artifacts;
 mod client;
 mod frame;
 mod server;
@@ -14,11 +15,14 @@ use std::ops::Range;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use artifacts::{CollectedLine, StoredArtifact};
 pub use client::{LinkClient, LinkStream, Taken};
 pub(crate) use frame::LinkFrame;
 pub use server::{LinkIncoming, LinkServer};
 
-use events::{Actor, CommandId, ExecId, ExecSpec, RequestId, SandboxId, SecretMap, TenantId, TerminalSize};
+use events::{
+    Actor, CommandId, ExecId, ExecSpec, JobId, RequestId, SandboxId, SecretMap, TenantId, TerminalSize,
+};
 
 use crate::ModeChange;
 
@@ -166,6 +170,30 @@ pub enum LinkOp {
         /// When it was asked for, by the clock of who asks. One that was under way for long is not started without asking.
         sent_at: DateTime<Utc>,
     },
+    /// Stores the files of a sandbox that match, as artifacts of a job. The head is `Done`, at once; the bytes are a [`CollectedLine`] a
+    /// line, in JSON. May be asked for again: what is stored already is stored once. `InvalidPath` for what is no pattern, `TooMany` where
+    /// more match than a job may have, `Unavailable` while the store takes nothing, `Internal` where it never will.
+    CollectArtifacts {
+        /// Whose artifacts they become.
+        job: JobId,
+        /// The directory in the sandbox; a relative one begins at its workspace.
+        directory: String,
+        /// Patterns of paths below it.
+        patterns: Vec<String>,
+        /// How long it may take, in milliseconds; half an hour at most.
+        within_ms: u64,
+    },
+    /// Puts artifacts of a job of the same tenant into a sandbox, below a directory that is made where it is missing. The head is `Done`, at
+    /// once. `NotFound` where one is not in the store any more. May be asked for again. A request holds a few hundred: the rest goes into
+    /// the next one.
+    PlaceArtifacts {
+        /// Whose they are.
+        job: JobId,
+        /// Which, as they were stored.
+        artifacts: Vec<StoredArtifact>,
+        /// The directory in the sandbox.
+        directory: String,
+    },
 }
 
 /// One range of the bytes of something whose length its asker does not know.
@@ -209,6 +237,8 @@ impl LinkOp {
             | Self::Resize { .. }
             | Self::Kill { .. }
             | Self::CloseOutput { .. }
+            | Self::CollectArtifacts { .. }
+            | Self::PlaceArtifacts { .. }
             | Self::StartExec { .. } => false,
         }
     }
