@@ -1,6 +1,6 @@
 //! The keys that say where files are kept that outlive their sandbox, and how much of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use objects::{Backend, Limits, S3, Settings};
@@ -72,116 +72,96 @@ impl std::fmt::Debug for ArtifactsConfig {
 }
 
 impl ArtifactsConfig {
-    /// What no type can say. A message begins with the key.
+    /// What no type can say of a single key. A message begins with the key.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         if self.max_artifact.0 == 0 || self.max_artifact.0 > Limits::LARGEST {
             bail!("artifacts.max_artifact: must be more than 0, and at most {} bytes", Limits::LARGEST);
         }
-        if self.max_job.0 < self.max_artifact.0 {
-            bail!("artifacts.max_job: is less than artifacts.max_artifact");
-        }
         if !(1..=MOST_COUNT).contains(&self.max_count) {
             bail!("artifacts.max_count: must be 1 to {MOST_COUNT}");
         }
-        match self.store.as_str() {
-            "local" => self.check_local(),
-            "s3" => self.check_s3(),
-            other => bail!("artifacts.store: {other:?} is neither local nor s3"),
-        }
-    }
-
-    fn check_local(&self) -> anyhow::Result<()> {
-        for (key, said) in [
-            ("bucket", self.bucket.is_some()),
-            ("endpoint", self.endpoint.is_some()),
-            ("prefix", !self.prefix.is_empty()),
-            ("access_key", self.access_key.is_some()),
-            ("secret_key", self.secret_key.is_some()),
-            ("secret_key_file", self.secret_key_file.is_some()),
-            ("allow_http", self.allow_http),
-        ] {
-            if said {
-                bail!("artifacts.{key}: means nothing unless artifacts.store is s3");
-            }
-        }
-        Ok(())
-    }
-
-    fn check_s3(&self) -> anyhow::Result<()> {
-        if self.dir.is_some() {
-            bail!("artifacts.dir: means nothing unless artifacts.store is local");
-        }
-        let is_name = |name: &str| {
-            let allowed =
-                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
-            (3..=63).contains(&name.len()) && name.bytes().all(allowed)
-        };
-        if !self.bucket.as_deref().is_some_and(is_name) {
-            bail!("artifacts.bucket: must name a bucket: 3 to 63 of a-z, 0-9, '.' and '-'");
-        }
-        if self.region.is_empty() {
-            bail!("artifacts.region: must not be empty");
+        if !matches!(self.store.as_str(), "local" | "s3") {
+            bail!("artifacts.store: {:?} is neither local nor s3", self.store);
         }
         let part = |part: &str| !matches!(part, "" | "." | "..");
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte);
         if !self.prefix.is_empty() && !(self.prefix.split('/').all(part) && self.prefix.bytes().all(plain)) {
             bail!("artifacts.prefix: must be names of a-z, A-Z, 0-9, '_', '.' and '-' with '/' between them");
         }
-        match self.endpoint.as_deref() {
-            Some(endpoint) if endpoint.starts_with("http://") => {
-                if !self.allow_http {
-                    bail!(
-                        "artifacts.endpoint: is http://, where everybody on the way reads: set artifacts.allow_http"
-                    );
-                }
-            }
-            Some(endpoint) if !endpoint.starts_with("https://") => {
-                bail!("artifacts.endpoint: must begin with https:// or http://");
-            }
-            Some(_) | None => {}
+        if self.region.is_empty() {
+            bail!("artifacts.region: must not be empty");
         }
-        if self.access_key.as_deref().is_none_or(str::is_empty) {
-            bail!("artifacts.access_key: is not set");
-        }
-        match (&self.secret_key, &self.secret_key_file) {
-            (Some(_), Some(_)) => {
-                bail!("artifacts.secret_key_file: artifacts.secret_key is there too: set one of the two")
-            }
-            (None, None) => bail!("artifacts.secret_key: neither it nor artifacts.secret_key_file is set"),
-            (Some(_), None) | (None, Some(_)) => Ok(()),
-        }
+        Ok(())
     }
 
-    /// What the store is opened with.
-    pub fn settings(&self, data_dir: &std::path::Path) -> anyhow::Result<Settings> {
+    /// What the store is opened with, and which keys mean nothing to it. A message begins with the key.
+    pub fn settings(&self, data_dir: &Path) -> anyhow::Result<(Settings, Vec<&'static str>)> {
         let limits = Limits {
             object_bytes: self.max_artifact.0,
             owner_bytes: self.max_job.0,
             owner_count: self.max_count,
         };
-        if self.store == "local" {
-            let dir = self.dir.clone().unwrap_or_else(|| data_dir.join("artifacts"));
-            return Ok(Settings { backend: Backend::Local(dir), limits });
+        if self.store == "s3" {
+            let idle = if self.dir.is_some() { vec!["artifacts.dir"] } else { Vec::new() };
+            return Ok((Settings { backend: Backend::S3(self.bucket()?), limits }, idle));
         }
+        let said = [
+            ("artifacts.bucket", self.bucket.is_some()),
+            ("artifacts.endpoint", self.endpoint.is_some()),
+            ("artifacts.prefix", !self.prefix.is_empty()),
+            ("artifacts.access_key", self.access_key.is_some()),
+            ("artifacts.secret_key", self.secret_key.is_some()),
+            ("artifacts.secret_key_file", self.secret_key_file.is_some()),
+            ("artifacts.allow_http", self.allow_http),
+        ];
+        let idle = said.into_iter().filter_map(|(key, said)| said.then_some(key)).collect();
+        let dir = self.dir.clone().unwrap_or_else(|| data_dir.join("artifacts"));
+        Ok((Settings { backend: Backend::Local(dir), limits }, idle))
+    }
+
+    fn bucket(&self) -> anyhow::Result<S3> {
+        let is_name = |name: &&str| {
+            let allowed =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+            (3..=63).contains(&name.len()) && name.bytes().all(allowed)
+        };
+        let bucket = self.bucket.as_deref().filter(is_name);
+        let bucket =
+            bucket.context("artifacts.bucket: must name a bucket: 3 to 63 of a-z, 0-9, '.' and '-'")?;
+        match self.endpoint.as_deref() {
+            Some(endpoint) if endpoint.starts_with("http://") && !self.allow_http => {
+                bail!(
+                    "artifacts.endpoint: is http://, where everybody on the way reads: set artifacts.allow_http"
+                );
+            }
+            Some(endpoint) if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") => {
+                bail!("artifacts.endpoint: must begin with https:// or http://");
+            }
+            Some(_) | None => {}
+        }
+        let access_key = self.access_key.clone().filter(|key| !key.is_empty());
         let secret_key = match (&self.secret_key, &self.secret_key_file) {
+            (Some(_), Some(_)) => {
+                bail!("artifacts.secret_key_file: artifacts.secret_key is there too: set one of the two")
+            }
+            (None, None) => bail!("artifacts.secret_key: neither it nor artifacts.secret_key_file is set"),
+            (Some(key), None) => key.clone(),
             (None, Some(path)) => {
                 let text = std::fs::read_to_string(path).with_context(|| {
                     format!("artifacts.secret_key_file: {} cannot be read", path.display())
                 })?;
                 text.trim_end_matches(['\r', '\n']).to_owned()
             }
-            (key, _) => key.clone().unwrap_or_default(),
         };
-        let bucket = S3 {
-            bucket: self.bucket.clone().unwrap_or_default(),
+        Ok(S3 {
+            bucket: bucket.to_owned(),
             endpoint: self.endpoint.clone(),
             region: self.region.clone(),
             prefix: self.prefix.clone(),
-            access_key: self.access_key.clone().unwrap_or_default(),
+            access_key: access_key.context("artifacts.access_key: is not set")?,
             secret_key: secret_key.into(),
             allow_http: self.allow_http,
-        };
-        Ok(Settings { backend: Backend::S3(bucket), limits })
+        })
     }
 }
 

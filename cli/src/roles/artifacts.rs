@@ -8,7 +8,10 @@ use crate::config::Config;
 
 /// The store as configured. A bucket that cannot be used now may be later: that is said, and stops nothing.
 pub fn objects(config: &Config) -> anyhow::Result<Store> {
-    let settings = config.artifacts.settings(&config.data_dir())?;
+    let (settings, idle) = config.artifacts.settings(&config.data_dir())?;
+    if !idle.is_empty() {
+        tracing::warn!(keys = idle.join(", "), "means nothing to the store of artifacts that is configured");
+    }
     let store = Store::open(&settings).context("artifacts: the store cannot be opened")?;
     let checked = store.clone();
     tokio::spawn(async move {
