@@ -85,7 +85,8 @@ impl ArtifactsConfig {
         }
         let part = |part: &str| !matches!(part, "" | "." | "..");
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-/".contains(&byte);
-        if !self.prefix.is_empty() && !(self.prefix.split('/').all(part) && self.prefix.bytes().all(plain)) {
+        let is_prefix = self.prefix.split('/').all(part) && self.prefix.bytes().all(plain);
+        if !self.prefix.is_empty() && !is_prefix {
             bail!("artifacts.prefix: must be names of a-z, A-Z, 0-9, '_', '.' and '-' with '/' between them");
         }
         if self.region.is_empty() {
