@@ -31,9 +31,8 @@ fn event(second: i64, data: impl Into<EventData>) -> Event {
 }
 
 fn submitted(change: impl FnOnce(&mut JobSpec)) -> Event {
-    let said = one_of_each().into_iter().find_map(|event| match event.data {
-        EventData::Job(JobEvent::Submitted(said)) => Some(said),
-        _ => None,
+    let said = one_of_each().into_iter().find_map(|event| {
+        if let EventData::Job(JobEvent::Submitted(said)) = event.data { Some(said) } else { None }
     });
     let JobSubmitted { job, owner, mut spec } = said.unwrap();
     (spec.needs, spec.run_at) = (Vec::new(), None);
