@@ -7,8 +7,8 @@ use events::{
 };
 use futures::TryStreamExt;
 use record::{AuditFilter, Encoding, EventQuery, FoundEvent, RowQuery, StoreError, StoredBody, signed};
-use sqlx::{AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, IntoArguments, Row, Type};
 
+use super::asking::Cells;
 use super::keys::Kept;
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces};
 use super::statement::{Statement, Value};
@@ -25,21 +25,7 @@ pub(super) fn sandbox_id(bytes: &[u8]) -> Result<SandboxId, StoreError> {
     Ok(SandboxId::from_bytes(bytes))
 }
 
-impl<DB> SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> SqlStore<DB> {
     /// See [`record::EventStore::events`].
     pub(super) async fn find_events(&self, wanted: &EventQuery) -> Result<Vec<FoundEvent>, StoreError> {
         let failed = failed::<DB>("read events");
@@ -47,19 +33,19 @@ where
         let mut bodies = Vec::new();
         let mut floor = None;
         {
-            let mut rows = events_sql(wanted).query::<DB>().fetch(&self.readers);
+            let mut rows = DB::rows(&self.readers, events_sql(wanted));
             while let Some(row) = rows.try_next().await.map_err(&failed)? {
-                let at = position(row.try_get(0).map_err(&failed)?);
-                let header: &[u8] = row.try_get(1).map_err(&failed)?;
-                let body_length: Option<i64> = row.try_get(2).map_err(&failed)?;
+                let at = position(row.number(0).map_err(&failed)?);
+                let header = row.bytes(1).map_err(&failed)?;
+                let body_length = row.maybe_number(2).map_err(&failed)?;
                 let body_length = body_length.map(|length| position(length).0);
                 if floor.is_none() {
-                    floor = Some(position(row.try_get(3).map_err(&failed)?));
+                    floor = Some(position(row.number(3).map_err(&failed)?));
                 }
                 if let (Some(length), true) = (body_length, wanted.bodies) {
-                    let sandbox: Option<&[u8]> = row.try_get(4).map_err(&failed)?;
+                    let sandbox = row.maybe_bytes(4).map_err(&failed)?;
                     let sandbox = sandbox.map(sandbox_id).transpose()?;
-                    let stored = stored::<DB>(&row, 5).map_err(&failed)?;
+                    let stored = stored(&row, 5).map_err(&failed)?;
                     bodies.push((found.len(), Kept { position: at, sandbox, length, stored }));
                 }
                 let header = header.to_vec().into();
@@ -86,27 +72,24 @@ where
 
     /// See [`record::EventStore::position_at`].
     pub(super) async fn find_position(&self, time: DateTime<Utc>) -> Result<Position, StoreError> {
-        let failed = failed::<DB>("find a position");
+        const OPERATION: &str = "find a position";
+        let failed = failed::<DB>(OPERATION);
         let wanted = time.timestamp_micros();
-        let row = sqlx::query::<DB>(
-            "SELECT (SELECT position FROM head), COALESCE((SELECT position FROM events ORDER BY position LIMIT 1), 0)",
-        )
-        .fetch_one(&self.readers)
-        .await
-        .map_err(&failed)?;
-        let head = position(row.try_get(0).map_err(&failed)?).0;
-        let first = position(row.try_get(1).map_err(&failed)?).0;
+        let ends = "SELECT (SELECT position FROM head),
+                           COALESCE((SELECT position FROM events ORDER BY position LIMIT 1), 0)";
+        let row = self.only(OPERATION, Statement::new(ends, [])).await?;
+        let head = position(row.number(0).map_err(&failed)?).0;
+        let first = position(row.number(1).map_err(&failed)?).0;
         // Halves what is in question: the first event of the upper half says which half it is.
         let (mut low, mut high) = (first.max(1), head + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            let row =
-                sqlx::query::<DB>("SELECT time FROM events WHERE position >= $1 ORDER BY position LIMIT 1")
-                    .bind(signed(middle))
-                    .fetch_optional(&self.readers)
-                    .await
-                    .map_err(&failed)?;
-            let at = row.map(|row| row.try_get::<i64, _>(0)).transpose().map_err(&failed)?;
+            let next = Statement::new(
+                "SELECT time FROM events WHERE position >= $1 ORDER BY position LIMIT 1",
+                [Value::Number(signed(middle))],
+            );
+            let row = self.first(OPERATION, next).await?;
+            let at = row.map(|row| row.number(0)).transpose().map_err(&failed)?;
             if at.is_none_or(|at| at >= wanted) {
                 high = middle;
             } else {
@@ -118,21 +101,15 @@ where
 
     /// See [`record::EventStore::known_ids`].
     pub(super) async fn find_ids(&self, ids: &[EventId]) -> Result<Vec<EventId>, StoreError> {
-        let failed = failed::<DB>("look up event ids");
+        const OPERATION: &str = "look up event ids";
+        let failed = failed::<DB>(OPERATION);
         let mut known = Vec::new();
         for piece in pieces(ids.len(), &ID_CHUNKS) {
-            let sql = format!(
-                "SELECT id FROM events WHERE type <> 'exec.output' AND id IN ({})",
-                placeholders(1, piece.len())
-            );
-            let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
-            for id in &ids[piece] {
-                query = query.bind(&id.as_bytes()[..]);
-            }
-            for row in query.fetch_all(&self.readers).await.map_err(&failed)? {
-                let id: &[u8] = row.try_get(0).map_err(&failed)?;
-                let id =
-                    id.try_into().map_err(|_| damaged("look up event ids", "an id is not 16 bytes long"))?;
+            let mut wanted = Statement::new("SELECT id FROM events WHERE type <> 'exec.output'", []);
+            wanted.and_one_of("id", ids[piece].iter().map(|id| Value::Bytes(id.as_bytes())));
+            for row in self.all(OPERATION, wanted).await? {
+                let id = row.bytes(0).map_err(&failed)?;
+                let id = id.try_into().map_err(|_| damaged(OPERATION, "an id is not 16 bytes long"))?;
                 known.push(EventId::from_bytes(id));
             }
         }
@@ -161,17 +138,16 @@ where
     }
 
     async fn lifecycle_floor(&self) -> Result<Position, StoreError> {
-        let failed = failed::<DB>("read the floor of the log");
-        let row = sqlx::query::<DB>("SELECT floor FROM retention WHERE class = 'lifecycle'")
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(&failed)?;
-        row.map_or(Ok(Position::ZERO), |row| Ok(position(row.try_get(0).map_err(&failed)?)))
+        const OPERATION: &str = "read the floor of the log";
+        let failed = failed::<DB>(OPERATION);
+        let floor = "SELECT floor FROM retention WHERE class = 'lifecycle'";
+        let row = self.first(OPERATION, Statement::new(floor, [])).await?;
+        row.map_or(Ok(Position::ZERO), |row| Ok(position(row.number(0).map_err(&failed)?)))
     }
 
     /// Whether all that ever matched this filter is still there, because it is about one thing whose first event is.
     async fn begins_above(&self, filter: &AuditFilter) -> Result<bool, StoreError> {
-        let failed = failed::<DB>("look for the first event");
+        const OPERATION: &str = "look for the first event";
         let (sql, id) = match (&filter.exec, &filter.sandbox, &filter.subject) {
             (Some(exec), ..) => {
                 ("SELECT type FROM events WHERE exec = $1 ORDER BY position LIMIT 1", &exec.as_bytes()[..])
@@ -185,9 +161,9 @@ where
             }
             (None, None, None) => return Ok(false),
         };
-        let row = sqlx::query::<DB>(sql).bind(id).fetch_optional(&self.readers).await.map_err(&failed)?;
+        let row = self.first(OPERATION, Statement::new(sql, [Value::Bytes(id)])).await?;
         if let Some(row) = row {
-            let first: &str = row.try_get(0).map_err(&failed)?;
+            let first = row.text(0).map_err(failed::<DB>(OPERATION))?;
             return Ok(EventData::WORDS.iter().any(|word| word.begins && word.name == first));
         }
         let (kind, key) = match (filter.exec, filter.sandbox, &filter.subject) {
@@ -266,29 +242,10 @@ fn kept_apart(filter: &AuditFilter) -> Option<&'static str> {
     }
 }
 
-pub(super) fn placeholders(first: usize, count: usize) -> String {
-    let mut sql = String::with_capacity(count * 5);
-    for number in first..first + count {
-        if number > first {
-            sql.push(',');
-        }
-        sql.push_str(&format!("${number}"));
-    }
-    sql
-}
-
 /// What is kept of a body: its encoding in one column, its bytes in the next.
-pub(super) fn stored<DB>(row: &DB::Row, column: usize) -> Result<Option<StoredBody>, sqlx::Error>
-where
-    DB: Database,
-    for<'q> i16: Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
-    let code: Option<i16> = row.try_get(column)?;
-    let bytes: Option<&[u8]> = row.try_get(column + 1)?;
+pub(super) fn stored(row: &impl Cells, column: usize) -> Result<Option<StoredBody>, sqlx::Error> {
+    let code = row.maybe_small(column)?;
+    let bytes = row.maybe_bytes(column + 1)?;
     let (Some(code), Some(bytes)) = (code, bytes) else {
         return Ok(None);
     };

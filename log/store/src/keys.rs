@@ -7,10 +7,10 @@ use events::{Gone, Position, SandboxId};
 use record::{DATA_KEY, DataKey, Encoding, StoreError, StoredBody};
 use secrets::{MasterKey, decrypt};
 
-use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
-
-use super::events::{ID_CHUNKS, placeholders, sandbox_id};
+use super::asking::Cells;
+use super::events::{ID_CHUNKS, sandbox_id};
 use super::sql::{Dialect, SqlStore, damaged, failed, pieces};
+use super::statement::{Statement, Value};
 
 const OPERATION: &str = "read a body";
 
@@ -24,21 +24,7 @@ pub(super) struct Kept {
     pub stored: Option<StoredBody>,
 }
 
-impl<DB> SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> SqlStore<DB> {
     /// The bytes of each body, or why they are gone. Keys are looked up every time: what is erased is gone at once, for
     /// everybody.
     pub(super) async fn open_bodies(&self, kept: Vec<Kept>) -> Result<Vec<Result<Bytes, Gone>>, StoreError> {
@@ -83,19 +69,16 @@ where
 
     /// See [`record::DataKeys::of`].
     pub(super) async fn find_data_keys(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
-        let failed = failed::<DB>("read keys");
+        const OPERATION: &str = "read keys";
+        let failed = failed::<DB>(OPERATION);
         let mut keys = Vec::new();
         for piece in pieces(sandboxes.len(), &ID_CHUNKS) {
-            let wanted = placeholders(1, piece.len());
-            let sql = format!("SELECT sandbox, sealed_key FROM data_keys WHERE sandbox IN ({wanted})");
-            let mut query = sqlx::query::<DB>(AssertSqlSafe(sql));
-            for id in &sandboxes[piece] {
-                query = query.bind(&id.as_bytes()[..]);
-            }
-            for row in query.fetch_all(&self.readers).await.map_err(&failed)? {
-                let sealed: Option<&[u8]> = row.try_get(1).map_err(&failed)?;
+            let mut wanted = Statement::new("SELECT sandbox, sealed_key FROM data_keys WHERE TRUE", []);
+            wanted.and_one_of("sandbox", sandboxes[piece].iter().map(|id| Value::Bytes(id.as_bytes())));
+            for row in self.all(OPERATION, wanted).await? {
+                let sealed = row.maybe_bytes(1).map_err(&failed)?;
                 keys.push(DataKey {
-                    sandbox: sandbox_id(row.try_get(0).map_err(&failed)?)?,
+                    sandbox: sandbox_id(row.bytes(0).map_err(&failed)?)?,
                     sealed: sealed.map(|sealed| sealed.to_vec().into()),
                 });
             }

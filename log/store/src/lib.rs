@@ -4,6 +4,7 @@
 //! Only the recorder appends; everybody else reads. This is the one crate that sees a database; it knows nothing of the
 //! transport, and judges no event.
 
+mod asking;
 mod chain;
 mod events;
 mod keys;

@@ -2,31 +2,18 @@
 
 use events::{Aggregate, ExecId, ExecState, Gone, Key, OutputStream, Position, SandboxId};
 use record::{OutputChunk, Protection, RowQuery, StoreError, signed};
-use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
 
+use super::asking::Cells;
 use super::events::{position, stored};
 use super::keys::Kept;
 use super::rows::hint;
 use super::sql::{Dialect, SqlStore, damaged, failed, stream_code};
+use super::statement::{Statement, Value};
 
 /// The greatest number of pieces that one read of output returns.
 const OUTPUT_PIECES: i64 = 4_096;
 
-impl<DB> SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> SqlStore<DB> {
     /// See [`record::OutputBytes::start`].
     pub(super) async fn find_output_start(
         &self,
@@ -34,16 +21,13 @@ where
         stdout_offset: u64,
         stderr_offset: u64,
     ) -> Result<Option<Position>, StoreError> {
-        let failed = failed::<DB>("find output");
+        const OPERATION: &str = "find output";
         // Both streams in one statement: what is recorded between two of them would be missed in the first, and not in the second.
-        let row = sqlx::query::<DB>(OUTPUT_START)
-            .bind(&exec.as_bytes()[..])
-            .bind(signed(stdout_offset))
-            .bind(signed(stderr_offset))
-            .fetch_one(&self.readers)
-            .await
-            .map_err(&failed)?;
-        let first: Option<i64> = row.try_get(0).map_err(&failed)?;
+        let offsets = [stdout_offset, stderr_offset].map(|offset| Value::Number(signed(offset)));
+        let [stdout, stderr] = offsets;
+        let wanted = Statement::new(OUTPUT_START, [Value::Bytes(exec.as_bytes()), stdout, stderr]);
+        let row = self.only(OPERATION, wanted).await?;
+        let first = row.maybe_number(0).map_err(failed::<DB>(OPERATION))?;
         Ok(first.map(position))
     }
 
@@ -75,29 +59,29 @@ where
         offset: u64,
         max_bytes: usize,
     ) -> Result<Vec<OutputChunk>, StoreError> {
-        let failed = failed::<DB>("read output");
+        const OPERATION: &str = "read output";
+        let failed = failed::<DB>(OPERATION);
         // Output has no holes and no overlaps, so the offsets alone say which events hold the wanted bytes.
         let end = offset.saturating_add(max_bytes.max(1) as u64);
-        let rows = sqlx::query::<DB>(OUTPUT)
-            .bind(&exec.as_bytes()[..])
-            .bind(stream_code(stream))
-            .bind(signed(offset))
-            .bind(signed(end))
-            .bind(OUTPUT_PIECES)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(&failed)?;
+        let wanted = [
+            Value::Bytes(exec.as_bytes()),
+            Value::Small(stream_code(stream)),
+            Value::Number(signed(offset)),
+            Value::Number(signed(end)),
+            Value::Number(OUTPUT_PIECES),
+        ];
+        let rows = self.all(OPERATION, Statement::new(OUTPUT, wanted)).await?;
         let mut starts = Vec::with_capacity(rows.len());
         let mut kept = Vec::with_capacity(rows.len());
         let mut sandbox = None;
         for row in &rows {
-            let at = position(row.try_get(0).map_err(&failed)?);
-            let stored = stored::<DB>(row, 3).map_err(&failed)?;
+            let at = position(row.number(0).map_err(&failed)?);
+            let stored = stored(row, 3).map_err(&failed)?;
             if sandbox.is_none() && stored.as_ref().is_some_and(|stored| stored.encoding.is_sealed()) {
                 sandbox = self.recorded_exec(exec).await?.map(|state| state.sandbox);
             }
-            starts.push((at, position(row.try_get(1).map_err(&failed)?).0));
-            let length = position(row.try_get(2).map_err(&failed)?).0;
+            starts.push((at, position(row.number(1).map_err(&failed)?).0));
+            let length = position(row.number(2).map_err(&failed)?).0;
             kept.push(Kept { position: at, sandbox, length, stored });
         }
         let mut chunks: Vec<OutputChunk> = Vec::with_capacity(rows.len());
@@ -135,11 +119,8 @@ where
             return Ok(Protection::None);
         };
         // Whatever came after the key was made is sealed under it.
-        let open = sqlx::query::<DB>(AssertSqlSafe(open_output_sql(DB::HINTS)))
-            .bind(&sandbox.as_bytes()[..])
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(failed::<DB>("look for output that is not sealed"))?;
+        let wanted = Statement::new(open_output_sql(DB::HINTS), [Value::Bytes(sandbox.as_bytes())]);
+        let open = self.first("look for output that is not sealed", wanted).await?;
         Ok(match (key.sealed, open) {
             (None, _) => Protection::Erased,
             (Some(_), Some(_)) => Protection::Partial,
@@ -154,20 +135,19 @@ where
         stream: OutputStream,
         offset: u64,
     ) -> Result<StoreError, StoreError> {
-        let failed = failed::<DB>("find output");
+        const OPERATION: &str = "find output";
         let erased = self.find_data_keys(&[state.sandbox]).await?.iter().any(|key| key.sealed.is_none());
         if erased {
             return Ok(StoreError::Gone { why: Gone::Erased, next_offset: state.recorded(stream) });
         }
-        let row = sqlx::query::<DB>(NEXT_OUTPUT)
-            .bind(&state.id.as_bytes()[..])
-            .bind(stream_code(stream))
-            .bind(signed(offset))
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(&failed)?;
+        let wanted = [
+            Value::Bytes(state.id.as_bytes()),
+            Value::Small(stream_code(stream)),
+            Value::Number(signed(offset)),
+        ];
+        let row = self.first(OPERATION, Statement::new(NEXT_OUTPUT, wanted)).await?;
         let next_offset = match row {
-            Some(row) => position(row.try_get(0).map_err(&failed)?).0,
+            Some(row) => position(row.number(0).map_err(failed::<DB>(OPERATION))?).0,
             None => state.recorded(stream),
         };
         Ok(StoreError::Gone { why: Gone::Expired, next_offset })

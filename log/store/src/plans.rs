@@ -39,6 +39,7 @@ impl Database {
             let literal = match (value, &self) {
                 (Value::Text(text), _) => format!("'{text}'"),
                 (Value::Number(number), _) => number.to_string(),
+                (Value::Small(number), _) => number.to_string(),
                 (Value::Bytes(bytes), Self::Sqlite(_)) => format!("x'{}'", hex(bytes)),
                 (Value::Bytes(bytes), Self::Postgres(_)) => format!("'\\x{}'::bytea", hex(bytes)),
             };

@@ -11,42 +11,28 @@ use record::{
     FoundEvent, Head, OutputBytes, OutputChunk, Protection, RowQuery, StoreError, StoredRow, Upkeep,
     WholeRow,
 };
-use sqlx::{ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
 
+use super::asking::Cells;
 use super::chain;
 use super::events::position;
 use super::sql::{Dialect, SqlStore, damaged, failed};
+use super::statement::Statement;
 
 pub(super) fn chain_hash(bytes: &[u8]) -> Result<ChainHash, StoreError> {
     bytes.try_into().map(ChainHash).map_err(|_| damaged("read the hash chain", "a hash is not 32 bytes long"))
 }
 
 #[async_trait::async_trait]
-impl<DB> EventStore for SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> EventStore for SqlStore<DB> {
     async fn head(&self) -> Result<Head, StoreError> {
-        let failed = failed::<DB>("read the head of the log");
-        let row = sqlx::query::<DB>("SELECT position, stream_sequence, incarnation FROM head")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(&failed)?;
+        const OPERATION: &str = "read the head of the log";
+        let failed = failed::<DB>(OPERATION);
+        let head = Statement::new("SELECT position, stream_sequence, incarnation FROM head", []);
+        let row = self.only(OPERATION, head).await?;
         Ok(Head {
-            position: position(row.try_get(0).map_err(&failed)?),
-            stream_sequence: position(row.try_get(1).map_err(&failed)?).0,
-            incarnation: row.try_get::<&str, _>(2).map_err(&failed)?.to_owned(),
+            position: position(row.number(0).map_err(&failed)?),
+            stream_sequence: position(row.number(1).map_err(&failed)?).0,
+            incarnation: row.text(2).map_err(&failed)?.to_owned(),
         })
     }
 
@@ -84,21 +70,7 @@ where
 }
 
 #[async_trait::async_trait]
-impl<DB> OutputBytes for SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> OutputBytes for SqlStore<DB> {
     async fn start(
         &self,
         exec: ExecId,
@@ -120,28 +92,14 @@ where
 }
 
 #[async_trait::async_trait]
-impl<DB> DataKeys for SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> DataKeys for SqlStore<DB> {
     async fn of(&self, sandboxes: &[SandboxId]) -> Result<Vec<DataKey>, StoreError> {
         self.find_data_keys(sandboxes).await
     }
 
     async fn any(&self) -> Result<bool, StoreError> {
-        let row = sqlx::query::<DB>("SELECT 1 FROM data_keys LIMIT 1").fetch_optional(&self.readers).await;
-        Ok(row.map_err(failed::<DB>("read keys"))?.is_some())
+        let any = Statement::new("SELECT 1 FROM data_keys LIMIT 1", []);
+        Ok(self.first("read keys", any).await?.is_some())
     }
 
     async fn protection(&self, sandbox: SandboxId) -> Result<Protection, StoreError> {
@@ -154,21 +112,7 @@ where
 }
 
 #[async_trait::async_trait]
-impl<DB> Evidence for SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> Evidence for SqlStore<DB> {
     async fn read_chain(
         &self,
         tenant: Option<&TenantId>,
@@ -189,21 +133,7 @@ where
 }
 
 #[async_trait::async_trait]
-impl<DB> Upkeep for SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> Upkeep for SqlStore<DB> {
     async fn clock(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         DB::clock(self).await
     }

@@ -2,10 +2,11 @@
 
 use events::{EventId, Position, RetentionClass};
 use record::{Floor, StoreError};
-use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Executor, IntoArguments, Row, Type};
 
+use super::asking::Cells;
 use super::rows::hint;
 use super::sql::{Dialect, SqlStore, class_name, damaged, failed};
+use super::statement::Statement;
 
 /// Where the first event of the oldest thing is that still lives.
 pub(super) fn first_live_sql(hints: bool) -> String {
@@ -21,38 +22,25 @@ pub(super) fn first_live_sql(hints: bool) -> String {
     )
 }
 
-impl<DB> SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Decode<'q, DB> + Type<DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> &'q [u8]: Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> &'q str: Decode<'q, DB> + Type<DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> SqlStore<DB> {
     pub(super) async fn risen_floors(&self) -> Result<Vec<Floor>, StoreError> {
         const OPERATION: &str = "read the floors of the log";
         let failed = failed::<DB>(OPERATION);
-        let rows = sqlx::query::<DB>("SELECT class, floor, checkpoint FROM retention WHERE floor > 0")
-            .fetch_all(&self.readers)
-            .await
-            .map_err(&failed)?;
+        let risen = "SELECT class, floor, checkpoint FROM retention WHERE floor > 0";
+        let rows = self.all(OPERATION, Statement::new(risen, [])).await?;
         rows.iter()
             .map(|row| {
-                let name: &str = row.try_get(0).map_err(&failed)?;
+                let name = row.text(0).map_err(&failed)?;
                 let class = [RetentionClass::Output, RetentionClass::Lifecycle]
                     .into_iter()
                     .find(|class| class_name(*class) == name)
                     .ok_or_else(|| damaged(OPERATION, "an unknown class"))?;
-                let checkpoint: &[u8] = row.try_get(2).map_err(&failed)?;
+                let checkpoint = row.bytes(2).map_err(&failed)?;
                 let checkpoint =
                     checkpoint.try_into().map_err(|_| damaged(OPERATION, "an id is not 16 bytes long"))?;
                 Ok(Floor {
                     class,
-                    up_to: Position(row.try_get::<i64, _>(1).map_err(&failed)?.unsigned_abs()),
+                    up_to: Position(row.number(1).map_err(&failed)?.unsigned_abs()),
                     checkpoint: EventId::from_bytes(checkpoint),
                 })
             })
@@ -60,12 +48,9 @@ where
     }
 
     pub(super) async fn first_of_the_living(&self) -> Result<Option<Position>, StoreError> {
-        let failed = failed::<DB>("find the oldest live sandbox");
-        let row = sqlx::query::<DB>(AssertSqlSafe(first_live_sql(DB::HINTS)))
-            .fetch_one(&self.readers)
-            .await
-            .map_err(&failed)?;
-        let first: Option<i64> = row.try_get(0).map_err(&failed)?;
+        const OPERATION: &str = "find the oldest live sandbox";
+        let row = self.only(OPERATION, Statement::new(first_live_sql(DB::HINTS), [])).await?;
+        let first = row.maybe_number(0).map_err(failed::<DB>(OPERATION))?;
         Ok(first.map(|first| Position(first.unsigned_abs())))
     }
 }

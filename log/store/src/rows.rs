@@ -2,8 +2,8 @@
 
 use events::{FoundBy, Key, Kind, Position, Subject};
 use record::{Order, RowQuery, StoreError, StoredRow, Turn, WholeRow};
-use sqlx::{AssertSqlSafe, ColumnIndex, Decode, Encode, Executor, IntoArguments, Row, Type};
 
+use super::asking::Cells;
 use super::events::{ID_CHUNKS, position};
 use super::sql::{Dialect, SqlStore, failed, pieces};
 use super::statement::{Statement, Value};
@@ -172,21 +172,7 @@ pub(super) fn hint(index: &str, hints: bool) -> String {
     if hints { format!("INDEXED BY {index}") } else { String::new() }
 }
 
-impl<DB> SqlStore<DB>
-where
-    DB: Dialect,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i16: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> Option<&'q [u8]>: Decode<'q, DB>,
-    for<'q> Option<&'q str>: Decode<'q, DB>,
-    for<'q> Option<i64>: Decode<'q, DB>,
-    for<'q> Option<i16>: Decode<'q, DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Dialect> SqlStore<DB> {
     /// See [`record::EventStore::rows`].
     pub(super) async fn find(&self, query: &RowQuery) -> Result<Vec<StoredRow>, StoreError> {
         let mut found = Vec::new();
@@ -208,13 +194,13 @@ where
     }
 
     async fn fetch(&self, wanted: Statement<'_>) -> Result<Vec<StoredRow>, StoreError> {
-        let failed = failed::<DB>("read what is known of things");
-        let rows = wanted.query::<DB>().fetch_all(&self.readers).await.map_err(&failed)?;
+        const OPERATION: &str = "read what is known of things";
+        let rows = self.all(OPERATION, wanted).await?;
         let read = |row: &DB::Row| {
-            let (id, state): (&[u8], Option<&str>) = (row.try_get(0)?, row.try_get(1)?);
+            let (id, state) = (row.bytes(0)?, row.maybe_text(1)?);
             Ok(StoredRow { key: Key::from_bytes(id), state: state.map(str::to_owned) })
         };
-        rows.iter().map(read).collect::<Result<_, sqlx::Error>>().map_err(&failed)
+        rows.iter().map(read).collect::<Result<_, sqlx::Error>>().map_err(failed::<DB>(OPERATION))
     }
 
     /// See [`record::EventStore::live_rows`].
@@ -222,19 +208,17 @@ where
         &self,
         kind: &'static str,
     ) -> Result<(Position, Vec<StoredRow>), StoreError> {
-        let failed = failed::<DB>("read what is known of all that lives");
+        const OPERATION: &str = "read what is known of all that lives";
+        let failed = failed::<DB>(OPERATION);
         // One statement sees one snapshot: the head belongs to the rows.
-        let rows = sqlx::query::<DB>(AssertSqlSafe(live_sql(DB::HINTS)))
-            .bind(kind)
-            .fetch_all(&self.readers)
-            .await
-            .map_err(&failed)?;
+        let live = Statement::new(live_sql(DB::HINTS), [Value::Text(kind)]);
+        let rows = self.all(OPERATION, live).await?;
         let mut head = Position::ZERO;
         let mut live = Vec::with_capacity(rows.len());
         for row in &rows {
-            head = position(row.try_get(0).map_err(&failed)?);
-            let id: Option<&[u8]> = row.try_get(1).map_err(&failed)?;
-            let state: Option<&str> = row.try_get(2).map_err(&failed)?;
+            head = position(row.number(0).map_err(&failed)?);
+            let id = row.maybe_bytes(1).map_err(&failed)?;
+            let state = row.maybe_text(2).map_err(&failed)?;
             if let Some(id) = id {
                 live.push(StoredRow { key: Key::from_bytes(id), state: state.map(str::to_owned) });
             }
@@ -248,23 +232,21 @@ where
         kind: &'static str,
         key: &Key,
     ) -> Result<Option<WholeRow>, StoreError> {
-        let failed = failed::<DB>("read a row");
-        let row = sqlx::query::<DB>(
+        const OPERATION: &str = "read a row";
+        let failed = failed::<DB>(OPERATION);
+        let wanted = Statement::new(
             "SELECT tenant, owner, parent, place, status, label, CAST(ended AS BIGINT), rank, sort_at, due_at, state
              FROM aggregates WHERE kind = $1 AND id = $2",
-        )
-        .bind(kind)
-        .bind(key.as_bytes())
-        .fetch_optional(&self.readers)
-        .await;
-        let Some(row) = row.map_err(&failed)? else { return Ok(None) };
+            [Value::Text(kind), Value::from(key)],
+        );
+        let Some(row) = self.first(OPERATION, wanted).await? else { return Ok(None) };
         let text = |column: usize| -> Result<Option<String>, StoreError> {
-            Ok(row.try_get::<Option<&str>, _>(column).map_err(&failed)?.map(str::to_owned))
+            Ok(row.maybe_text(column).map_err(&failed)?.map(str::to_owned))
         };
         let number = |column: usize| -> Result<Option<String>, StoreError> {
-            Ok(row.try_get::<Option<i64>, _>(column).map_err(&failed)?.map(|number| number.to_string()))
+            Ok(row.maybe_number(column).map_err(&failed)?.map(|number| number.to_string()))
         };
-        let parent: Option<&[u8]> = row.try_get(2).map_err(&failed)?;
+        let parent = row.maybe_bytes(2).map_err(&failed)?;
         let parent = parent.map(|parent| Key::from_bytes(parent).to_string());
         let (tenant, owner, place, status, label) = (text(0)?, text(1)?, text(3)?, text(4)?, text(5)?);
         let (ended, rank, sort_at, due_at) = (number(6)?, number(7)?, number(8)?, number(9)?);
@@ -274,10 +256,10 @@ where
 
     /// See [`record::Evidence::next_key`].
     pub(super) async fn find_next(&self, kind: &Kind, after: &Key) -> Result<Option<Key>, StoreError> {
-        let failed = failed::<DB>("look for the next thing");
+        const OPERATION: &str = "look for the next thing";
         let subjects = Subject::range(kind.name, after);
-        let row = next_sql(kind, after, &subjects).query::<DB>().fetch_optional(&self.readers).await;
-        let Some(row) = row.map_err(&failed)? else { return Ok(None) };
-        Ok(Some(Key::from_bytes(row.try_get(0).map_err(&failed)?)))
+        let row = self.first(OPERATION, next_sql(kind, after, &subjects)).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Key::from_bytes(row.bytes(0).map_err(failed::<DB>(OPERATION))?)))
     }
 }

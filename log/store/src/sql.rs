@@ -8,10 +8,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Database, Pool};
 
 use super::OpenError;
+use super::asking::{Asks, Cells};
 
 /// What a database must bring beside the common reads.
 #[async_trait::async_trait]
-pub(super) trait Dialect: Database {
+pub(super) trait Dialect: Database<Row: Cells> + Asks {
     /// Whether statements tell it by which index they are answered: it keeps no statistics, and would guess.
     const HINTS: bool;
 

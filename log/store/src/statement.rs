@@ -1,16 +1,13 @@
 //! A statement that is put together with its values.
 
 use events::Key;
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Encode, Type};
-
-use super::sql::Dialect;
 
 /// A value of a condition.
 pub(super) enum Value<'q> {
     Text(&'q str),
     Bytes(&'q [u8]),
     Number(i64),
+    Small(i16),
 }
 
 /// A statement that grows, with its values.
@@ -20,6 +17,11 @@ pub(super) struct Statement<'q> {
 }
 
 impl<'q> Statement<'q> {
+    /// A statement with its first values.
+    pub fn new(sql: impl Into<String>, values: impl Into<Vec<Value<'q>>>) -> Self {
+        Self { sql: sql.into(), values: values.into() }
+    }
+
     /// Adds a value, and gives its placeholder.
     pub fn value(&mut self, value: Value<'q>) -> String {
         self.values.push(value);
@@ -36,25 +38,6 @@ impl<'q> Statement<'q> {
     pub fn and_one_of(&mut self, column: &str, values: impl Iterator<Item = Value<'q>>) {
         let values: Vec<String> = values.map(|value| self.value(value)).collect();
         self.sql.push_str(&format!(" AND {column} IN ({})", values.join(",")));
-    }
-
-    /// The query with its values.
-    pub fn query<DB>(self) -> Query<'q, DB, DB::Arguments>
-    where
-        DB: Dialect,
-        for<'v> i64: Encode<'v, DB> + Type<DB>,
-        for<'v> &'v [u8]: Encode<'v, DB> + Type<DB>,
-        for<'v> &'v str: Encode<'v, DB> + Type<DB>,
-    {
-        let mut query = sqlx::query::<DB>(AssertSqlSafe(self.sql));
-        for value in self.values {
-            query = match value {
-                Value::Text(text) => query.bind(text),
-                Value::Bytes(bytes) => query.bind(bytes),
-                Value::Number(number) => query.bind(number),
-            };
-        }
-        query
     }
 }
 
