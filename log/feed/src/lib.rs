@@ -6,6 +6,8 @@
 mod feed;
 mod held;
 mod links;
+#[cfg(test)]
+mod simulated;
 mod usage;
 mod view;
 mod webhooks;

@@ -15,7 +15,7 @@ use events::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use transport::{Heartbeat, Log};
+use transport::{Heartbeat, Heartbeats, Log};
 
 use crate::{After, Feed, FeedError, Held, Links, Recorded, Topic, Usage};
 
@@ -40,6 +40,7 @@ struct Inner {
     usage: Mutex<Usage>,
     nodes: DashMap<NodeId, (Heartbeat, Instant)>,
     ended: Mutex<std::collections::VecDeque<(Instant, SandboxId)>>,
+    stop: CancellationToken,
     _tasks: DropGuard,
 }
 
@@ -60,7 +61,14 @@ impl View {
 
     /// The same, with kinds of things of its own.
     pub async fn start_with(log: &Log, feed: &Feed, registry: &Registry) -> Result<Self, FeedError> {
-        let mut beats = log.heartbeats().await.map_err(|_| FeedError::Disconnected)?;
+        let beats = log.heartbeats().await.map_err(|_| FeedError::Disconnected)?;
+        let view = Self::load(feed, registry).await?;
+        view.listen(beats);
+        Ok(view)
+    }
+
+    /// What the log says, followed from here on, and no signs of life of nodes.
+    pub(crate) async fn load(feed: &Feed, registry: &Registry) -> Result<Self, FeedError> {
         let (position, live) = feed.store().live_sandboxes().await?;
         // Later than the position: what happened in between is counted again, which changes nothing.
         let running = feed.store().live_execs().await?;
@@ -77,14 +85,14 @@ impl View {
                 nodes: DashMap::new(),
                 ended: Mutex::default(),
                 _tasks: stop.clone().drop_guard(),
+                stop: stop.clone(),
             }),
         };
-        let weak = Arc::downgrade(&view.inner);
-        let (follower, stopped) = (weak.clone(), stop.clone());
+        let follower = Arc::downgrade(&view.inner);
         tokio::spawn(async move {
             loop {
                 let recorded = tokio::select! {
-                    () = stopped.cancelled() => return,
+                    () = stop.cancelled() => return,
                     recorded = reader.next() => recorded,
                 };
                 let Some(inner) = follower.upgrade() else { return };
@@ -98,6 +106,12 @@ impl View {
                 }
             }
         });
+        Ok(view)
+    }
+
+    /// Hears signs of life.
+    fn listen(&self, mut beats: Heartbeats) {
+        let (weak, stop) = (Arc::downgrade(&self.inner), self.inner.stop.clone());
         tokio::spawn(async move {
             loop {
                 let beat = tokio::select! {
@@ -110,7 +124,6 @@ impl View {
                 inner.nodes.insert(beat.node.clone(), (beat, Instant::now()));
             }
         });
-        Ok(view)
     }
 
     /// A sandbox that is live, or ended within the last minute. For older ones ask the store.
@@ -149,8 +162,7 @@ impl View {
             Ok(Err(_)) | Err(_) => None,
         };
         drop(watched);
-        // An id that the log never spoke of leaves nothing behind.
-        self.inner.sandboxes.remove_if(&id, |_, slot| slot.receiver_count() == 0 && slot.borrow().is_none());
+        self.inner.forget_if_unknown(id);
         found
     }
 
@@ -254,6 +266,11 @@ fn slot(state: SandboxState) -> Slot {
 }
 
 impl Inner {
+    /// An id that the log never spoke of leaves nothing behind, nor does what is said of a sandbox long after its end.
+    fn forget_if_unknown(&self, id: SandboxId) {
+        self.sandboxes.remove_if(&id, |_, slot| slot.receiver_count() == 0 && slot.borrow().is_none());
+    }
+
     fn apply(&self, recorded: &Recorded) {
         let event = &recorded.event;
         self.usage.lock().unwrap_or_else(PoisonError::into_inner).apply(event);
@@ -274,9 +291,12 @@ impl Inner {
         let slot = self.sandboxes.entry(id).or_insert_with(|| watch::Sender::new(None));
         let before = slot.borrow().clone();
         let after = SandboxState::apply(before.as_deref().cloned(), event);
-        let ended = after.as_ref().is_some_and(SandboxState::is_terminal);
+        let (is_there, ended) = (after.is_some(), after.as_ref().is_some_and(SandboxState::is_terminal));
         slot.send_replace(after.map(Arc::new));
         drop(slot);
+        if !is_there {
+            self.forget_if_unknown(id);
+        }
         let mut queue = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if ended {
             queue.push_back((Instant::now(), id));
@@ -288,3 +308,7 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

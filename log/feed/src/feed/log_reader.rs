@@ -80,11 +80,17 @@ impl LogReader {
 
     /// Up to `max` events that need no waiting for anything that has not happened yet. Empty at the live end. Cancel safe.
     pub async fn next_recorded(&mut self, max: usize) -> Result<Vec<Frame>, FeedError> {
-        while self.ready.is_empty() && self.behind {
-            self.read_page().await?;
-        }
-        if self.ready.len() < max && !self.behind {
-            self.take_what_is_here();
+        loop {
+            while self.ready.is_empty() && self.behind {
+                self.read_page().await?;
+            }
+            if self.ready.len() < max && !self.behind {
+                self.take_what_is_here();
+            }
+            // Too far behind to be told what was missed: what is heard next comes after that, which is in the store.
+            if !(self.ready.is_empty() && self.behind) {
+                break;
+            }
         }
         let count = self.ready.len().min(max);
         let frames: Vec<Frame> = self.ready.drain(..count).collect();

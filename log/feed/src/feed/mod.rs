@@ -26,7 +26,7 @@ pub use reader::{After, FeedError, FeedReader};
 
 use events::{Event, ExecId, Frame, Position, SandboxId};
 use record::{EventFilter, EventStore, Record, StoreError};
-use transport::{Announcement, Log, ProbeFailure, RecorderLag};
+use transport::{Announcement, Announcements, Log, ProbeFailure, RecorderLag};
 
 /// How many events a reader may be behind before it reads from the store.
 const RING: usize = 128;
@@ -35,6 +35,18 @@ const PAGE: u32 = 128;
 
 /// The recorder speaks every second. What is within this is not silence.
 const SILENCE: Duration = Duration::from_millis(2_500);
+
+/// What the recorder says after each commit. It may be lost; what comes, comes in order.
+pub(crate) trait Voice: Send + 'static {
+    /// The next announcement; `None` when there will be none any more. Cancel safe.
+    fn next(&mut self) -> impl Future<Output = Option<Announcement>> + Send;
+}
+
+impl Voice for Announcements {
+    fn next(&mut self) -> impl Future<Output = Option<Announcement>> + Send {
+        Self::next(self)
+    }
+}
 
 /// Why the recorder cannot record.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +128,12 @@ impl Feed {
     /// Follows the log from its present end on.
     pub async fn start(log: &Log, record: Record) -> Result<Self, FeedError> {
         // Listening comes before the head is read, so that nothing falls between the two.
-        let mut announcements = log.announcements().await.map_err(|_| FeedError::Disconnected)?;
+        let announcements = log.announcements().await.map_err(|_| FeedError::Disconnected)?;
+        Self::follow(announcements, record).await
+    }
+
+    /// Follows a voice that is listened to already.
+    pub(crate) async fn follow(mut voice: impl Voice, record: Record) -> Result<Self, FeedError> {
         let head = record.head().await?.position;
         let stop = CancellationToken::new();
         let feed = Self {
@@ -136,7 +153,7 @@ impl Feed {
             loop {
                 let said = tokio::select! {
                     () = stop.cancelled() => return,
-                    said = announcements.next() => said,
+                    said = voice.next() => said,
                 };
                 let (Some(said), Some(inner)) = (said, weak.upgrade()) else {
                     return;
@@ -302,3 +319,7 @@ impl From<StoreError> for FeedError {
         Self::Store(error)
     }
 }
+
+#[cfg(test)]
+#[path = "../feed_tests.rs"]
+pub(crate) mod tests;
