@@ -329,3 +329,7 @@ pub fn random() -> u64 {
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     u64::from_ne_bytes(bytes)
 }
+
+#[cfg(test)]
+#[path = "spool_tests.rs"]
+mod tests;
