@@ -5,6 +5,7 @@ only where the document says in words what goes together.
 """
 
 import re
+import uuid
 
 import schemathesis
 from hypothesis import strategies as st
@@ -33,6 +34,8 @@ schemathesis.openapi.format("pool", st.just(""))
 schemathesis.openapi.format("template", st.sampled_from(["fuzzed"]))
 schemathesis.openapi.format("runtime", st.just(""))
 schemathesis.openapi.format("byte-range", st.just("bytes=0-"))
+schemathesis.openapi.format("cron", st.sampled_from(["@daily", "*/15 * * * *", "0 9 * * MON-FRI", "30 0 2 L * *"]))
+schemathesis.openapi.format("timezone", st.sampled_from(["", "UTC", "Europe/Berlin", "america/new_york"]))
 schemathesis.openapi.format("public-url", HOSTS.map(lambda host: f"https://{host}/hook?a=b"))
 
 
@@ -117,6 +120,13 @@ def together(path, method, body, case):
             body.pop("stream", None)
         else:
             body["timeout"] = "1s"
+    if path.startswith("/schedules"):
+        # It is due by one rule, and not in the past.
+        body.pop("at", None)
+        body.pop("every", None)
+        body["cron"] = body.get("cron") or "@daily"
+        body["name"] = uuid.uuid4().hex
+        body["job"] = {"image": IMAGE, "command": "true"}
     if path.startswith("/webhooks"):
         if "url" in body:
             body["url"] = "https://receiver.example/hook?a=b"

@@ -33,6 +33,8 @@ pub struct GatewayConfig {
     pub execs: ExecLimits,
     /// The same for webhooks.
     pub webhooks: WebhookLimits,
+    /// How many schedules a tenant may have.
+    pub max_schedules_per_tenant: usize,
     /// The largest JSON body, in bytes.
     pub max_body_bytes: usize,
     /// The largest JSON body that carries a file's content, in bytes. Larger files go through the streaming upload.
@@ -207,6 +209,7 @@ impl Default for GatewayConfig {
             sandboxes: SandboxLimits::default(),
             execs: ExecLimits::default(),
             webhooks: WebhookLimits::default(),
+            max_schedules_per_tenant: 200,
             max_body_bytes: 1 << 20,
             max_file_body_bytes: 64 << 20,
             max_upload_bytes: None,

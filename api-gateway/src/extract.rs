@@ -229,6 +229,17 @@ impl<S: Send + Sync> FromRequestParts<S> for WebhookPath {
     }
 }
 
+/// The schedule that the path names, by its id or its name.
+#[derive(Debug, Clone)]
+pub struct SchedulePath(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for SchedulePath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Ok(Self(path_segment(parts, state).await))
+    }
+}
+
 /// The name of a template that the path names.
 #[derive(Debug, Clone)]
 pub struct TemplatePath(pub String);

@@ -24,6 +24,7 @@ pub(crate) use complete::complete;
         (name = "files", description = "Files in a sandbox"),
         (name = "templates", description = "Named sets of defaults"),
         (name = "webhooks", description = "Readers of the log that are called over HTTP"),
+        (name = "schedules", description = "Jobs that are submitted when their time has come"),
         (name = "events", description = "The log"),
         (name = "audit", description = "The log for auditors: lists, exports, proofs"),
         (name = "providers", description = "Box-makers"),

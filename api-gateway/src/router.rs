@@ -20,8 +20,8 @@ use crate::gateway::Gateway;
 use crate::openapi::Api;
 use crate::origin::Origin;
 use crate::routes::{
-    audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, snapshots, system,
-    templates, tickets, webhooks,
+    audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, schedules, snapshots,
+    system, templates, tickets, webhooks,
 };
 use crate::share::visit;
 use crate::strict::{Parameters, watch};
@@ -92,6 +92,15 @@ fn table() -> Table {
         .on(WebhookDelete, routes!(webhooks::delete::delete))
         .on(WebhookDeliver, routes!(webhooks::redeliver::redeliver))
         .on(WebhookDeliver, routes!(webhooks::ping::ping))
+
+        .on(ScheduleRead, routes!(schedules::list::list))
+        .on(ScheduleSave, routes!(schedules::create::create))
+        .on(ScheduleRead, routes!(schedules::get::get))
+        .on(ScheduleSave, routes!(schedules::update::update))
+        .on(ScheduleDelete, routes!(schedules::delete::delete))
+        .on(SchedulePause, routes!(schedules::pause::pause))
+        .on(ScheduleSave, routes!(schedules::resume::resume))
+        .on(ScheduleTrigger, routes!(schedules::trigger::trigger))
 
         .on(EventFollow, routes!(events::follow::follow))
         .on(EventStream, routes!(events::ws::ws))

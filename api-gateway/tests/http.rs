@@ -26,6 +26,7 @@ mod http {
     mod presence;
     mod repeated;
     mod sandboxes;
+    mod schedules;
     mod shares;
     mod shutdown;
     mod sockets;

@@ -43,6 +43,8 @@ words! {
         Webhook => "webhook",
         /// A command in a sandbox of its own, with an outcome.
         Job => "job",
+        /// A job, and when it is to be submitted.
+        Schedule => "schedule",
         /// A host that has sandboxes.
         Node => "node",
         /// Proofs of the log.

@@ -21,6 +21,7 @@ mod quotas;
 mod records;
 mod reply;
 mod sandboxes;
+mod schedules;
 mod server;
 mod signals;
 mod templates;
@@ -54,6 +55,10 @@ pub use records::{
 };
 pub use reply::Reply;
 pub use sandboxes::{Capabilities, ExtendRequest, Network, Sandbox, SandboxState, SpawnRequest};
+pub use schedules::{
+    MissedTicks, Schedule, ScheduleCatchUp, ScheduleList, ScheduleOverlap, ScheduleRequest, ScheduleState,
+    ScheduleTick, ScheduledJob, TickOutcome, TriggeredJob,
+};
 pub use server::{HostStats, Metrics, PoolStatus, Snapshot};
 pub use signals::{ResizeRequest, SignalName, SignalRequest};
 pub use templates::{Template, TemplateRequest};

@@ -171,6 +171,10 @@ mod tests {
         written_as_read::<ProviderTrouble>();
         written_as_read::<UnreadyReason>();
         written_as_read::<WebhookState>();
+        written_as_read::<ScheduleState>();
+        written_as_read::<ScheduleOverlap>();
+        written_as_read::<ScheduleCatchUp>();
+        written_as_read::<TickOutcome>();
         written_as_read::<WorkerState>();
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
+use events::{Schedule, Timing};
 
 use crate::cron::{CronRule, SHORTEST};
 use crate::{TimingError, Zone};
@@ -25,6 +26,15 @@ enum Rule {
 }
 
 impl Calendar {
+    /// That of a schedule in the log. A rule that a newer build took may not be one of this build's.
+    pub fn of(schedule: &Schedule) -> Result<Self, TimingError> {
+        match &schedule.timing {
+            Timing::Cron(expression) => Self::cron(expression, &Zone::new(&schedule.timezone)?),
+            Timing::Every { seconds, anchor } => Self::every(Duration::from_secs(*seconds), *anchor),
+            Timing::At(at) => Ok(Self::once(*at)),
+        }
+    }
+
     /// By a line of cron: five fields, six with seconds in front, or a word such as `@daily`.
     ///
     /// Fields have numbers, names (`MON`, `jan`), lists, ranges and steps. In the day of the month `L` is the last one and `15W` the

@@ -16,6 +16,7 @@ use policy::DiskFloor;
 use reaper::Reaper;
 use record::Record;
 use recorder::{JetStreamTransport, RecorderConfig, RetentionPolicy, Sealing, SteadyClock};
+use schedules::Schedules;
 use secrets::{MasterKey, RedactionRules};
 use tokio_util::sync::CancellationToken;
 use transport::{LinkClient, Log};
@@ -75,8 +76,18 @@ pub async fn reaper(config: Config) -> anyhow::Result<()> {
     let log = stop::unless_stopped(&stop, connect(&config, "reaper")).await?;
     let record = stop::unless_stopped(&stop, open_store(&config, None)).await?;
     let feed = stop::unless_stopped(&stop, follow_feed(&log, record)).await?;
+    let schedules =
+        store_key(&config)?.map(|key| Schedules::new(log.clone(), &feed, key, clock(), stop.clone()));
+    if schedules.is_none() {
+        tracing::info!("without the master key no jobs of schedules are submitted here");
+    }
     tracing::info!("reaper ready");
-    Reaper::new(log, &feed, clock(), stop).run().await;
+    let reaper = Reaper::new(log, &feed, clock(), stop);
+    tokio::join!(reaper.run(), async {
+        if let Some(schedules) = schedules {
+            schedules.run().await;
+        }
+    });
     Ok(())
 }
 

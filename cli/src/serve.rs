@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use reaper::Reaper;
+use schedules::Schedules;
 use tokio_util::sync::CancellationToken;
 use transport::Log;
 
@@ -50,6 +51,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (feed, view) = stop::unless_stopped(&stop, roles::follow(&log, record.clone())).await?;
     let reaper = Reaper::new(log.clone(), &feed, roles::clock(), stop.clone());
+    let key = roles::master_key(&config)?;
+    let schedules = Schedules::new(log.clone(), &feed, key, roles::clock(), stop.clone());
     // Whoever waits for an exec is answered before the executor lets go of it.
     let executor_stop = CancellationToken::new();
     let serving = async {
@@ -58,11 +61,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         executor_stop.cancel();
         outcome
     };
-    let (gateway, executor, webhooks, ()) = tokio::join!(
+    let (gateway, executor, webhooks, (), ()) = tokio::join!(
         serving,
         until_failure(roles::run_executor(&config, executor_log, providers, executor_stop.clone()), &stop),
         until_failure(roles::run_webhooks(&config, &log, &feed, stop.clone()), &stop),
         reaper.run(),
+        schedules.run(),
     );
     tokio::time::sleep(roles::LAST_EVENTS).await;
     recorder_stop.cancel();

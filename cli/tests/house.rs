@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// All crates of the workspace: where each is, and on which of the others it may depend. None beneath another depends on it.
-const CRATES: [(&str, &str, &[&str]); 23] = [
+const CRATES: [(&str, &str, &[&str]); 24] = [
     // The language.
     ("events", "events", &[]),
     // The log that is written in it.
@@ -19,7 +19,7 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
     ("reactor", "log/reactor", &["events", "feed", "record", "transport"]),
     // What some services have between them.
     ("objects", "objects", &["events"]),
-    ("calendar", "calendar", &[]),
+    ("calendar", "calendar", &["events"]),
     ("policy", "policy", &["events"]),
     ("secrets", "secrets", &["events"]),
     ("spelling", "spelling", &[]),
@@ -27,11 +27,23 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
     ("agent", "agent", &[]),
     ("executor", "executor", &["agent", "events", "objects", "policy", "secrets", "transport"]),
     ("reaper", "reaper", &["events", "feed", "reactor", "record", "transport"]),
+    ("schedules", "schedules", &["calendar", "events", "feed", "reactor", "record", "secrets", "transport"]),
     ("webhooks", "webhooks", &["events", "feed", "policy", "reactor", "record", "secrets", "transport"]),
     (
         "api-gateway",
         "api-gateway",
-        &["api-types", "audit", "events", "feed", "policy", "record", "secrets", "spelling", "transport"],
+        &[
+            "api-types",
+            "audit",
+            "calendar",
+            "events",
+            "feed",
+            "policy",
+            "record",
+            "secrets",
+            "spelling",
+            "transport",
+        ],
     ),
     // Other programs link these: nothing of how a server works comes with them.
     ("api-types", "api-types", &[]),
@@ -52,6 +64,7 @@ const CRATES: [(&str, &str, &[&str]); 23] = [
             "reaper",
             "record",
             "recorder",
+            "schedules",
             "secrets",
             "spelling",
             "store",

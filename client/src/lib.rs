@@ -57,6 +57,7 @@ mod offsets;
 mod patience;
 mod record;
 mod sandboxes;
+mod schedules;
 mod server;
 mod sse;
 mod templates;

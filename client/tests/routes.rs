@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use client::{
     AttachRequest, AuditQuery, Client, ClientError, EventsQuery, ExecRequest, ExecsQuery, Offsets,
-    OutputStream, ReadOptions, ReplayQuery, SpawnRequest, TemplateRequest, TerminalSize, WebhookRequest,
+    OutputStream, ReadOptions, ReplayQuery, ScheduleRequest, SpawnRequest, TemplateRequest, TerminalSize,
+    WebhookRequest,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -157,6 +158,15 @@ async fn every_route_is_asked_for() {
     refused(c.delete_webhook("ID")).await;
     refused(c.redeliver("ID", None)).await;
     refused(c.ping_webhook("ID")).await;
+
+    refused(c.schedules()).await;
+    refused(c.schedule("ID")).await;
+    refused(c.create_schedule(&ScheduleRequest::default())).await;
+    refused(c.update_schedule("ID", &ScheduleRequest::default())).await;
+    refused(c.delete_schedule("ID")).await;
+    refused(c.pause_schedule("ID")).await;
+    refused(c.resume_schedule("ID")).await;
+    refused(c.trigger_schedule("ID")).await;
 
     refused(c.events(EventsQuery::default())).await;
     refused(c.ticket()).await;

@@ -157,6 +157,10 @@ uuid_id!(
     JobId, "job-"
 );
 uuid_id!(
+    /// A schedule: a job, and when it is to be submitted.
+    ScheduleId, "sched-"
+);
+uuid_id!(
     /// A webhook: a subscription to events.
     WebhookId, "wh-"
 );

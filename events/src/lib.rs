@@ -24,12 +24,12 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use error_chain::ErrorChain;
 pub use fold::{
     Ending, ExecEnd, ExecState, JobAttempt, JobAttemptEnd, JobCancel, JobHold, JobOutcome, JobPhase,
-    JobProgress, JobState, MAX_ARTIFACTS, OutputClosed, SandboxPhase, SandboxState, TemplateState,
-    WebhookFailure, WebhookPhase, WebhookState,
+    JobProgress, JobState, LastMissed, LastTick, LatestJob, MAX_ARTIFACTS, OutputClosed, SandboxPhase,
+    SandboxState, ScheduleState, TemplateState, WaitingJob, WebhookFailure, WebhookPhase, WebhookState,
 };
 pub use ids::{
-    ApiKeyId, CommandId, EventId, ExecId, IdError, JobId, NodeId, Position, RequestId, SandboxId, TenantId,
-    WebhookId,
+    ApiKeyId, CommandId, EventId, ExecId, IdError, JobId, NodeId, Position, RequestId, SandboxId, ScheduleId,
+    TenantId, WebhookId,
 };
 pub use registry::{Kind, Registry, Slot, StateError};
 pub use stream_mark::StreamMark;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    Aggregate, Category, DropReason, Event, ExecState, Fields, FoundBy, JobState, Key, SandboxState, Subject,
-    TemplateState, WebhookState, searchable,
+    Aggregate, Category, DropReason, Event, ExecState, Fields, FoundBy, JobState, Key, SandboxState,
+    ScheduleState, Subject, TemplateState, WebhookState, searchable,
 };
 
 /// The kinds of things. Cheap to clone.
@@ -21,6 +21,7 @@ impl Default for Registry {
             Kind::of::<SandboxState>(),
             Kind::of::<TemplateState>(),
             Kind::of::<WebhookState>(),
+            Kind::of::<ScheduleState>(),
         ]))
     }
 }

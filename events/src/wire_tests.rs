@@ -91,6 +91,18 @@ pub(crate) fn one_of_each() -> Vec<Event> {
         created_at: Some(at()),
         updated_at: Some(at()),
     };
+    let (schedule_id, job) = (ScheduleId::from_bytes([9; 16]), JobId::from_bytes([10; 16]));
+    let schedule = Schedule {
+        id: schedule_id,
+        name: "nightly".to_owned(),
+        owner: Some("ada".to_owned()),
+        timing: Timing::Cron("30 2 * * *".to_owned()),
+        timezone: "Europe/Berlin".to_owned(),
+        overlap: Overlap::Skip,
+        catch_up: CatchUp::Last,
+        job: serde_json::json!({"image": "alpine", "command": "true"}),
+        sealed: "c2VhbGVk".to_owned(),
+    };
     let webhook_id = WebhookId::from_bytes([6; 16]);
     let epoch = EventId::from_bytes([7; 16]);
     let webhook = Webhook {
@@ -221,6 +233,22 @@ pub(crate) fn one_of_each() -> Vec<Event> {
             status: Some(500),
             message: Some("answered 500".to_owned()),
         }),
+        event(ScheduleCreated { schedule: schedule.clone() }),
+        event(ScheduleUpdated {
+            schedule: Schedule { timing: Timing::Every { seconds: 900, anchor: at() }, ..schedule },
+        }),
+        event(ScheduleDeleted { schedule: schedule_id }),
+        event(SchedulePaused { schedule: schedule_id }),
+        event(ScheduleResumed { schedule: schedule_id }),
+        event(ScheduleTriggered { schedule: schedule_id, job }),
+        event(ScheduleTicked {
+            schedule: schedule_id,
+            epoch,
+            at: at(),
+            outcome: TickOutcome::Replaced { job, cancelled: job },
+        }),
+        event(ScheduleMissed { schedule: schedule_id, epoch, from: at(), until: at(), count: 3 }),
+        event(ScheduleReleased { schedule: schedule_id, job, cancelled: Some(job) }),
         event(SandboxDestroying { reason: DestroyReason::User }),
         event(ExecAttached {
             exec,

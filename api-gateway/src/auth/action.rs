@@ -148,6 +148,17 @@ actions! {
     /// Has one deliver something again, or a test.
     WebhookDeliver = "webhook.deliver", MakesMore, Tenant;
 
+    /// Looks at schedules.
+    ScheduleRead = "schedule.read", Reads, Tenant;
+    /// Makes, changes or resumes one.
+    ScheduleSave = "schedule.save", MakesMore, Tenant;
+    /// Removes one.
+    ScheduleDelete = "schedule.delete", MakesRoom, Tenant;
+    /// Has nothing of one be due for a while.
+    SchedulePause = "schedule.pause", MakesRoom, Tenant;
+    /// Has the job of one submitted at once.
+    ScheduleTrigger = "schedule.trigger", MakesMore, Tenant;
+
     /// Reads the log as it grows.
     EventFollow = "event.follow", Reads, Tenant;
     /// Reads the log as it grows, over a WebSocket.

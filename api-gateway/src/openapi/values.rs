@@ -15,6 +15,7 @@ use crate::routes::audit;
 use crate::routes::execs::list as execs;
 use crate::routes::files::path::PATH_MAX;
 use crate::routes::sandboxes::{list as sandboxes, logs, plan, timeline};
+use crate::routes::schedules::{sealed, spec as schedule, work};
 use crate::routes::templates::save;
 use crate::routes::webhooks::spec;
 use crate::{auth, exec::request as exec, idempotency};
@@ -31,6 +32,7 @@ const SOME_NO_NUL: &str = "^[^\\u0000]+$";
 const SANDBOX: &str = "^sb-[0-7][0-9a-hjkmnp-tv-z]{25}$";
 const EXEC: &str = "^ex-[0-7][0-9a-hjkmnp-tv-z]{25}$";
 const WEBHOOK: &str = "^wh-[0-7][0-9a-hjkmnp-tv-z]{25}$";
+const SCHEDULE: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$";
 const VIEWER: &str = "^vl-[A-Za-z0-9_-]{1,61}$";
 const TIME: &str = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$";
 /// In the syntax of Go.
@@ -115,6 +117,7 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<Limit> {
         "id" if path.starts_with("/sandboxes/") => Limit::text(29, SANDBOX),
         "id" if path.starts_with("/execs/") => Limit::text(29, EXEC),
         "id" if path.starts_with("/webhooks/") => Limit::text(29, WEBHOOK),
+        "id" if path.starts_with("/schedules/") => Limit::text(schedule::MAX_NAME, SCHEDULE),
         "id" if path.starts_with("/viewers/") => Limit::text(64, VIEWER),
         "viewer" | "link" if path.contains("/viewers/") => Limit::text(64, VIEWER),
         "viewer" => Limit::text(viewer::MAX_LEN, "^[A-Za-z0-9_.-]+$"),
@@ -246,6 +249,20 @@ pub(super) fn field(kind: &str, name: &str, config: &GatewayConfig) -> Option<Li
             let clause = "[ugoa]*([-+=]([rwxXst]*|[ugo]))+";
             Limit::text(64, &format!("^({OCTAL}|{clause}(,{clause})*)$"))
         }
+        ("ScheduleRequest", "job") => {
+            let text = || Limit::text(sealed::MAX_JOB, NO_NUL);
+            let plain = || text().or(Limit::number(-100.0, f64::from(u32::MAX)));
+            let list = Limit::list(exec::MAX_ENTRIES, plain());
+            let value = plain().or(list).or(Limit::map(exec::MAX_ENTRIES, text(), plain()));
+            Limit::map(work::FIELDS.len(), Limit::words(&work::FIELDS), value)
+        }
+        ("ScheduleRequest", "name") => Limit::text(schedule::MAX_NAME, SCHEDULE),
+        ("ScheduleRequest", "cron") => Limit::text(schedule::MAX_CRON, NO_NUL).formatted("cron"),
+        ("ScheduleRequest", "every") => optional_duration(),
+        ("ScheduleRequest", "at") => Limit::text(64, &optional(TIME)).formatted("date-time"),
+        ("ScheduleRequest", "timezone") => Limit::text(64, "^[A-Za-z0-9_+/-]*$").formatted("timezone"),
+        ("ScheduleRequest", "overlap") => Limit::words(&["", "skip", "queue", "replace"]),
+        ("ScheduleRequest", "catch_up") => Limit::words(&["", "none", "last", "all"]),
         ("WebhookRequest", "url") => {
             Limit::text(spec::MAX_URL, "^https://[^\\s@#]+$").formatted("public-url")
         }

@@ -11,6 +11,7 @@ pub mod providers;
 pub mod quotas;
 pub mod range;
 pub mod sandboxes;
+pub mod schedules;
 pub mod snapshots;
 pub mod system;
 pub mod templates;

@@ -59,6 +59,7 @@ const TABLE: &[(&str, &str, Is)] = &[
     ("GET", "/quotas/{owner}", Is::Read),
     ("GET", "/quotas/{owner}/usage", Is::Read),
     ("GET", "/sandboxes", Is::Read),
+    ("GET", "/schedules", Is::Read),
     ("POST", "/sandboxes/admission", Is::Read),
     ("GET", "/snapshots", Is::Read),
     ("GET", "/templates", Is::Read),
@@ -67,6 +68,7 @@ const TABLE: &[(&str, &str, Is)] = &[
 
     ("POST", "/sandboxes", Is::Change),
     ("DELETE", "/sandboxes", Is::Change),
+    ("POST", "/schedules", Is::Change),
     ("POST", "/templates", Is::Change),
     ("PUT", "/templates/{name}", Is::Change),
     ("POST", "/webhooks", Is::Change),
@@ -88,6 +90,7 @@ const TABLE: &[(&str, &str, Is)] = &[
     ("GET", "/sandboxes/{id}/replay", Is::ReadOne),
     ("GET", "/sandboxes/{id}/stats", Is::ReadOne),
     ("GET", "/sandboxes/{id}/timeline", Is::ReadOne),
+    ("GET", "/schedules/{id}", Is::ReadOne),
     ("GET", "/templates/{name}", Is::ReadOne),
     ("GET", "/webhooks/{id}", Is::ReadOne),
 
@@ -105,6 +108,11 @@ const TABLE: &[(&str, &str, Is)] = &[
     ("DELETE", "/sandboxes/{id}/files", Is::ChangeOne),
     ("POST", "/sandboxes/{id}/files/chmod", Is::ChangeOne),
     ("POST", "/sandboxes/{id}/files/move", Is::ChangeOne),
+    ("PUT", "/schedules/{id}", Is::ChangeOne),
+    ("POST", "/schedules/{id}/pause", Is::ChangeOne),
+    ("POST", "/schedules/{id}/resume", Is::ChangeOne),
+    ("POST", "/schedules/{id}/trigger", Is::ChangeOne),
+    ("DELETE", "/schedules/{id}", Is::ChangeOne),
     ("POST", "/templates/{name}/spawn", Is::ChangeOne),
     ("DELETE", "/templates/{name}", Is::ChangeOne),
     ("PUT", "/webhooks/{id}", Is::ChangeOne),
@@ -126,6 +134,7 @@ struct Things {
     sandbox: String,
     exec: String,
     webhook: String,
+    schedule: String,
     viewer: String,
     token: String,
 }
@@ -138,9 +147,12 @@ impl Things {
         world.post(&format!("/sandboxes/{sandbox}/files"), json!({"path": "/a", "content": "x"}), 200).await;
         world.post("/templates", json!({"name": "t", "image": "alpine"}), 201).await;
         let webhook = world.post("/webhooks", json!({"url": "https://hooks.example.com/"}), 201).await;
+        let job = json!({"image": "alpine", "command": "true"});
+        let schedule = json!({"name": "t", "cron": "@daily", "job": job});
+        let schedule = text(&world.post("/schedules", schedule, 201).await["id"]);
         let link = world.post(&format!("/execs/{exec}/viewers"), json!({}), 201).await;
         let (viewer, token) = (text(&link["id"]), text(&link["token"]));
-        Self { sandbox, exec, webhook: text(&webhook["id"]), viewer, token }
+        Self { sandbox, exec, webhook: text(&webhook["id"]), schedule, viewer, token }
     }
 
     /// The path with the names of what red has.
@@ -148,6 +160,7 @@ impl Things {
         let id = match path.split('/').nth(1) {
             Some("execs") => &self.exec,
             Some("webhooks") => &self.webhook,
+            Some("schedules") => &self.schedule,
             _ => &self.sandbox,
         };
         let name = if path.starts_with("/providers") { "docker" } else { "t" };

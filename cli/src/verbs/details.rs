@@ -86,6 +86,12 @@ pub fn details(kind: &str, data: &Value) -> String {
             vec![fields.text("webhook"), format!("to {}", fields.text("cursor"))]
         }
         "webhook.suspended" | "webhook.failed" => vec![fields.text("webhook"), fields.text("message")],
+        "schedule.created" | "schedule.updated" => {
+            vec![Fields(data.get("schedule").unwrap_or(&Value::Null)).text("name")]
+        }
+        "schedule.ticked" => {
+            vec![fields.text("schedule"), fields.text("at"), fields.text("outcome"), fields.text("job")]
+        }
         "log.restored" => vec![format!("to {}, lost up to {}", fields.text("up_to"), fields.text("lost_to"))],
         "audit.key_changed" => vec![format!("from {} to {}", fields.text("from"), fields.text("to"))],
         _ => fields.all(),

@@ -22,6 +22,7 @@ mod logs;
 mod moment;
 mod replay;
 mod run;
+mod schedule;
 mod session;
 mod share;
 mod shell;
@@ -157,6 +158,8 @@ pub enum ClientCommand {
     Template(template::TemplateArgs),
     /// Manage webhooks: receivers that are told of events over HTTP.
     Webhook(webhook::WebhookArgs),
+    /// Manage schedules: jobs that are submitted when their time has come.
+    Schedule(schedule::ScheduleArgs),
     /// Show the versions of this program and of the server.
     Version,
 }
@@ -204,6 +207,7 @@ impl ClientCommand {
             | Self::Audit(_)
             | Self::Template(_)
             | Self::Webhook(_)
+            | Self::Schedule(_)
             | Self::Version => None,
         }
     }
@@ -238,6 +242,7 @@ async fn dispatch(command: ClientCommand, api: &Client, format: Format) -> Resul
         ClientCommand::Audit(args) => audit::audit(api, format, args).await,
         ClientCommand::Template(args) => template::template(api, format, args).await,
         ClientCommand::Webhook(args) => webhook::webhook(api, format, args).await,
+        ClientCommand::Schedule(args) => schedule::schedule(api, format, args).await,
         ClientCommand::Version => version::version(api, format).await,
     }
 }

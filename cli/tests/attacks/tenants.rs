@@ -43,6 +43,7 @@ struct Things {
     viewer: String,
     template: String,
     webhook: String,
+    schedule: String,
 }
 
 impl Things {
@@ -57,9 +58,14 @@ impl Things {
         assert_eq!(status, 201, "{made}");
         let (status, webhook) = api.post("/webhooks", json!({"url": HOOK})).await;
         assert_eq!(status, 201, "{webhook}");
+        let job = json!({"image": "alpine:latest", "command": "true"});
+        let schedule = json!({"name": format!("schedule-of-{tenant}"), "cron": "@yearly", "job": job});
+        let (status, schedule) = api.post("/schedules", schedule).await;
+        assert_eq!(status, 201, "{schedule}");
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (viewer, webhook) = (text(&link["id"]), text(&webhook["id"]));
-        Self { tenant: tenant.to_owned(), owner, sandbox, exec, viewer, template, webhook }
+        let schedule = text(&schedule["id"]);
+        Self { tenant: tenant.to_owned(), owner, sandbox, exec, viewer, template, webhook, schedule }
     }
 
     fn nobodys() -> Self {
@@ -72,6 +78,7 @@ impl Things {
             viewer: format!("vl-{}", unique.trim_start_matches("ev-")),
             template: "template-of-tenant-nobody".to_owned(),
             webhook: events::WebhookId::new().to_string(),
+            schedule: events::ScheduleId::new().to_string(),
         }
     }
 
@@ -85,6 +92,7 @@ impl Things {
             ("sandboxes", "before") => return None,
             ("execs", "id") | (_, "exec") => &self.exec,
             ("webhooks", "id") => &self.webhook,
+            ("schedules", "id") => &self.schedule,
             ("templates", "name") => &self.template,
             ("quotas", "owner") => &self.owner,
             ("execs", "viewer") => &self.viewer,
@@ -96,10 +104,16 @@ impl Things {
 
     /// A text without what tells these from others.
     fn hide(&self, mut text: String) -> String {
-        let names = [&self.owner, &self.template, &self.sandbox, &self.exec, &self.viewer, &self.webhook];
-        for (name, kind) in
-            names.into_iter().zip(["<owner>", "<template>", "<sandbox>", "<exec>", "<viewer>", "<webhook>"])
-        {
+        let names = [
+            (&self.owner, "<owner>"),
+            (&self.template, "<template>"),
+            (&self.sandbox, "<sandbox>"),
+            (&self.exec, "<exec>"),
+            (&self.viewer, "<viewer>"),
+            (&self.webhook, "<webhook>"),
+            (&self.schedule, "<schedule>"),
+        ];
+        for (name, kind) in names {
             text = text.replace(name, kind);
         }
         text.replace(&self.tenant, "<tenant>")

@@ -3,6 +3,7 @@
 mod exec;
 mod job;
 mod sandbox;
+mod schedule;
 mod template;
 mod webhook;
 
@@ -11,6 +12,7 @@ pub use job::{
     JobAttempt, JobAttemptEnd, JobCancel, JobHold, JobOutcome, JobPhase, JobProgress, JobState, MAX_ARTIFACTS,
 };
 pub use sandbox::{Ending, SandboxPhase, SandboxState};
+pub use schedule::{LastMissed, LastTick, LatestJob, ScheduleState, WaitingJob};
 pub use template::TemplateState;
 pub use webhook::{WebhookFailure, WebhookPhase, WebhookState};
 

@@ -14,6 +14,7 @@ use super::file::FileEvent;
 use super::job::JobEvent;
 use super::node::NodeEvent;
 use super::sandbox::SandboxEvent;
+use super::schedule::ScheduleEvent;
 use super::template::TemplateEvent;
 use super::webhook::WebhookEvent;
 use super::word::Word;
@@ -40,6 +41,8 @@ pub enum Actor {
     Webhooks,
     /// The driver of jobs.
     Jobs,
+    /// Who submits the jobs of schedules.
+    Schedules,
     /// Whoever holds a viewer link, by the link's id.
     Viewer(ApiKeyId),
 }
@@ -67,6 +70,7 @@ impl fmt::Display for Actor {
             Self::Recorder => f.write_str("recorder"),
             Self::Webhooks => f.write_str("webhooks"),
             Self::Jobs => f.write_str("jobs"),
+            Self::Schedules => f.write_str("schedules"),
             Self::Viewer(link) => write!(f, "viewer:{link}"),
         }
     }
@@ -94,6 +98,7 @@ impl FromStr for Actor {
         match text {
             "webhooks" => Ok(Self::Webhooks),
             "jobs" => Ok(Self::Jobs),
+            "schedules" => Ok(Self::Schedules),
             "reaper" => Ok(Self::Reaper),
             "recorder" => Ok(Self::Recorder),
             _ => Err(unknown()),
@@ -238,6 +243,8 @@ categories! {
     Webhook(WebhookEvent) = "webhook",
     /// A job: a command in a sandbox of its own, with an outcome.
     Job(JobEvent) = "job",
+    /// A job, and when it is to be submitted.
+    Schedule(ScheduleEvent) = "schedule",
 }
 
 impl EventData {

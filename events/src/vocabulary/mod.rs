@@ -13,6 +13,7 @@ mod job;
 mod node;
 mod object;
 mod sandbox;
+mod schedule;
 mod template;
 mod webhook;
 
@@ -43,6 +44,11 @@ pub use sandbox::{
     CapabilitySet, DestroyReason, FailureCode, Network, PoolName, ProviderName, SandboxDestroyed,
     SandboxDestroying, SandboxEvent, SandboxFailed, SandboxPulling, SandboxRequested, SandboxRunning,
     SandboxSpec, SandboxStarting, SandboxTtlExtended, Term,
+};
+pub use schedule::{
+    CatchUp, Overlap, Schedule, ScheduleCreated, ScheduleDeleted, ScheduleEvent, ScheduleMissed,
+    SchedulePaused, ScheduleReleased, ScheduleResumed, ScheduleTicked, ScheduleTriggered, ScheduleUpdated,
+    ScheduledWork, TickOutcome, Timing,
 };
 pub use template::{SealedVariable, Template, TemplateDeleted, TemplateEvent, TemplateSaved};
 pub use webhook::{

@@ -1,7 +1,8 @@
 use events::{
     AccessEvent, EventData, ExecEvent, ExecSpec, FileEvent, JobEvent, JobPlace, JobSpec, SandboxEvent,
-    SandboxSpec, TemplateEvent,
+    SandboxSpec, ScheduleCreated, ScheduleEvent, ScheduleUpdated, TemplateEvent,
 };
+use serde_json::Value;
 
 use super::Redaction;
 
@@ -23,12 +24,27 @@ impl Redaction {
                 self.text(&mut saved.template.description);
             }
             EventData::Access(AccessEvent::Denied(denied)) => self.text(&mut denied.reason),
+            EventData::Schedule(
+                ScheduleEvent::Created(ScheduleCreated { schedule })
+                | ScheduleEvent::Updated(ScheduleUpdated { schedule }),
+            ) => self.json(&mut schedule.job),
             EventData::Template(TemplateEvent::Deleted(_))
             | EventData::Access(AccessEvent::Granted(_) | AccessEvent::Revoked(_))
             | EventData::Node(_)
             | EventData::Audit(_)
             | EventData::Log(_)
-            | EventData::Webhook(_) => {}
+            | EventData::Webhook(_)
+            | EventData::Schedule(_) => {}
+        }
+    }
+
+    /// Every text in it, however deep; names of fields stay.
+    pub fn json(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => self.text(text),
+            Value::Array(list) => list.iter_mut().for_each(|value| self.json(value)),
+            Value::Object(map) => map.values_mut().for_each(|value| self.json(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 

@@ -107,7 +107,8 @@ pub(super) fn detail(data: &EventData) -> Option<String> {
         | EventData::Node(_)
         | EventData::Audit(_)
         | EventData::Log(_)
-        | EventData::Webhook(_) => None,
+        | EventData::Webhook(_)
+        | EventData::Schedule(_) => None,
     }
 }
 
