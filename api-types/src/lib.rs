@@ -48,7 +48,7 @@ pub use health::{
 };
 pub use hidden::{Environment, Hidden};
 pub use history::{DestroyReason, EventCategory, PastSandbox, Timeline, TimelineEntry, TimelineExec};
-pub use providers::{Provider, ProviderDetail};
+pub use providers::{Provider, ProviderCapability, ProviderDetail};
 pub use quotas::{Quota, QuotaSummary, QuotaUsage};
 pub use records::{
     EndRecord, ExecOutcome, FailureRecord, GoneRecord, OutputRecord, OutputStream, WhyGone, is_zero,

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use client::{ProviderCapability, Word as _};
+use executor::provider::Capability;
 use executor::providers::registry::Configured;
 use serde_json::Value;
 
@@ -100,6 +102,16 @@ fn every_key_of_the_configuration_is_documented() {
     let document = read("docs/configuration.md");
     let missing = keys().into_iter().filter(|key| !document.contains(&format!("| `{key}` |")));
     assert_all("docs/configuration.md", "has no row for the keys", missing);
+}
+
+#[test]
+fn every_capability_of_a_provider_is_documented_and_a_word_of_the_api() {
+    let names: Vec<&str> = Capability::ALL.iter().map(|capability| capability.name()).collect();
+    let words: Vec<&str> = ProviderCapability::ALL.iter().map(|word| word.as_str()).collect();
+    assert_eq!(words, names);
+    let documented = read("docs/providers.md");
+    let missing = names.into_iter().filter(|name| !documented.contains(&format!("`{name}`")));
+    assert_all("docs/providers.md", "capabilities", missing);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! credentials.
 
 pub mod artifacts;
+mod capability;
 mod commands;
 mod context;
 mod descriptors;

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use events::{FailureCode, PoolName, ProviderName, SandboxId, SandboxSpec, TenantId};
 use serde::Serialize;
 
+pub use crate::capability::{Capabilities, Capability};
 use crate::shortage::is_shortage;
 use crate::turns::BoxWork;
 
@@ -147,45 +148,6 @@ pub struct NoProgress;
 
 impl PullProgress for NoProgress {
     fn pulling(&self, _pull: &Pull) {}
-}
-
-/// What a provider can do: the list that the API shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Capabilities {
-    /// What keeps a box apart from the host: `container`, `namespaces`.
-    pub isolation: &'static str,
-    /// Whether images are fetched when they are missing.
-    pub image_pull: bool,
-    /// Whether a box may have a network.
-    pub network: bool,
-    /// Whether the root file system can be read-only.
-    pub read_only_root: bool,
-    /// Whether memory, process and CPU limits take effect.
-    pub limits: bool,
-    /// Whether [`Provider::stats`] works.
-    pub stats: bool,
-    /// The runtimes that a spec may name, the default first.
-    pub runtimes: Vec<String>,
-}
-
-impl Capabilities {
-    /// The names of what it can do, as the API lists them.
-    pub fn names(&self) -> Vec<String> {
-        let flags = [
-            ("image_pull", self.image_pull),
-            ("network", self.network),
-            ("read_only_root", self.read_only_root),
-            ("limits", self.limits),
-            ("stats", self.stats),
-        ];
-        let mut names = vec![format!("isolation:{}", self.isolation), self.isolation.to_owned()];
-        // What every provider of this server can do, by the names that older clients look for.
-        let always = ["spawn", "exec", "exec_stream", "files", "console", "health", "runtime_inventory"];
-        names.extend(always.map(str::to_owned));
-        names.extend(flags.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()));
-        names.extend(self.runtimes.iter().map(|runtime| format!("runtime:{runtime}")));
-        names
-    }
 }
 
 /// What a box uses.

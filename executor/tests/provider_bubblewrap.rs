@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use agent::client::Client;
 use events::{FailureCode, Network, SandboxId};
-use executor::provider::{BoxHandle, BoxOrder, NoProgress, Provider, StatsError};
+use executor::provider::{BoxHandle, BoxOrder, Capability, NoProgress, Provider, StatsError};
 use executor::providers::bubblewrap::{BOX_USER, BubblewrapConfig, BubblewrapProvider, RootfsSource};
 use rig::{Rig, agent_path, leave_running, shell, socket};
 
@@ -181,7 +181,7 @@ async fn another_process() {
     let health = provider.health().await.unwrap();
     // What this machine has few of is told besides.
     let of_rights = health.warnings.iter().filter(|warning| !warning.starts_with("pseudo terminals"));
-    assert!(!provider.capabilities().limits && of_rights.count() == 2, "{health:?}");
+    assert!(!provider.capabilities().has(Capability::Limits) && of_rights.count() == 2, "{health:?}");
     let ran = shell(&handle, "id -u && echo x >/usr/mine && mkdir -p /closed/in && chmod 0 /closed && grep CapEff /proc/self/status").await;
     assert_eq!(ran.stdout, "0\nCapEff:\t0000000000000000\n", "{ran:?}");
     assert!(matches!(provider.stats(order.id).await, Err(StatsError::Unsupported)));

@@ -111,15 +111,7 @@ impl Provider for Remote {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            isolation: "none",
-            image_pull: false,
-            network: false,
-            read_only_root: false,
-            limits: false,
-            stats: false,
-            runtimes: Vec::new(),
-        }
+        Capabilities::new("none", [])
     }
 
     async fn create(&self, order: &BoxOrder, _: &dyn PullProgress) -> Result<BoxHandle, CreateError> {

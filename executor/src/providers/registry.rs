@@ -73,7 +73,16 @@ impl SetupError {
 }
 
 macro_rules! kinds {
-    ($($name:ident: $settings:ty),+ $(,)?) => {
+    ($dollar:tt $($name:ident: $settings:ty),+ $(,)?) => {
+        /// Gives the names of all kinds to a macro. Whoever must have something for each kind cannot forget one: the suite of what
+        /// every provider owes is made with it.
+        #[macro_export]
+        macro_rules! each_provider_kind {
+            ($dollar with:ident) => {
+                $dollar with! { $($name)+ }
+            };
+        }
+
         /// The section `providers` of the configuration.
         #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -99,6 +108,7 @@ macro_rules! kinds {
 }
 
 kinds! {
+    $
     docker: docker::Settings,
     bubblewrap: bubblewrap::Settings,
 }
@@ -118,6 +128,10 @@ mod tests {
             assert!(sections[name].is_object(), "{name}");
             settings.check().unwrap();
         }
+        macro_rules! names {
+            ($($name:ident)+) => { [$(stringify!($name)),+] };
+        }
+        assert_eq!(each_provider_kind!(names), *KINDS);
         // And nothing else is.
         assert_eq!(sections.as_object().unwrap().len(), KINDS.len() + 1);
     }

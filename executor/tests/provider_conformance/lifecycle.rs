@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use agent::client::Client;
-use events::{FailureCode, SandboxId};
-use executor::provider::{CreateError, NoProgress, StatsError};
+use events::{FailureCode, Network, SandboxId};
+use executor::provider::{Capability, CreateError, NoProgress, PullCause, StatsError};
 use tokio::time::{Instant, sleep};
 
 use crate::rig::{Rig, leave_running, shell, socket};
@@ -116,6 +116,57 @@ pub async fn unknown_images_are_refused(rig: &Rig) {
     assert!(error.to_string().starts_with("image \"no-such/image:at-all\" was not found"), "{error}");
 }
 
+/// Of each capability: where it is said to be there, what asks for it works; where not, the answer says which one is missing.
+pub async fn it_has_what_it_says_and_what_it_lacks_is_refused_by_name(rig: &Rig) {
+    // As the executor does it, before any box is made.
+    rig.provider.upkeep().await;
+    let capabilities = rig.provider.capabilities();
+    for capability in Capability::ALL {
+        let mut spec = rig.spec();
+        match capability {
+            Capability::ImagePull => {
+                spec.image = "nowhere.invalid/no/image:1".to_owned();
+                let error = rig.provider.create(&rig.order(spec), &NoProgress).await.expect_err("no image");
+                let not_here = error.to_string().contains(&PullCause::NotHere.to_string());
+                assert_eq!(not_here, !capabilities.has(capability), "{error}");
+                continue;
+            }
+            Capability::Network => spec.network = Network::Bridge,
+            Capability::ReadOnlyRoot => spec.read_only_root = true,
+            Capability::Limits | Capability::Stats => {}
+        }
+        let order = rig.order(spec);
+        let made = rig.provider.create(&order, &NoProgress).await;
+        let asked_for = matches!(capability, Capability::Network | Capability::ReadOnlyRoot);
+        if asked_for && !capabilities.has(capability) {
+            let error = made.expect_err("it is not there");
+            assert_eq!(error.code(), FailureCode::Unsupported, "{error}");
+            assert!(error.to_string().contains(capability.name()), "{error}");
+            assert_eq!(rig.listed(order.id).await, None);
+            continue;
+        }
+        let handle = made.unwrap_or_else(|error| panic!("{}: {error:?}", capability.name()));
+        match capability {
+            Capability::Network => {
+                assert_eq!(shell(&handle, "ls /sys/class/net | grep -qv '^lo$'").await.code(), 0);
+            }
+            Capability::ReadOnlyRoot => {
+                assert_ne!(shell(&handle, "touch /here").await.code(), 0);
+            }
+            Capability::Limits | Capability::Stats => {
+                let stats = rig.provider.stats(order.id).await;
+                if !capabilities.has(Capability::Stats) {
+                    assert!(matches!(stats, Err(StatsError::Unsupported)), "{stats:?}");
+                } else if capabilities.has(Capability::Limits) {
+                    assert_eq!(stats.expect("stats").mem_limit_bytes, 256 << 20);
+                }
+            }
+            Capability::ImagePull => {}
+        }
+        rig.provider.destroy(order.id).await.expect("destroy it");
+    }
+}
+
 pub async fn unknown_runtimes_are_refused(rig: &Rig) {
     let mut spec = rig.spec();
     spec.runtime = Some("no-such-runtime".to_owned());
@@ -147,5 +198,5 @@ pub async fn nothing_stays_of_a_create_that_failed(rig: &Rig) {
 pub async fn health_answers(rig: &Rig) {
     let health = rig.provider.health().await.expect("be healthy");
     assert!(!health.version.is_empty());
-    assert!(rig.provider.capabilities().limits);
+    assert!(rig.provider.capabilities().has(Capability::Limits));
 }

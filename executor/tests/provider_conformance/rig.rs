@@ -51,6 +51,20 @@ impl Ran {
 }
 
 impl Rig {
+    /// That of a registered kind, for the facts of an area. A kind that is new gets its line here.
+    pub fn of(kind: &str, area: &str) -> Self {
+        match kind {
+            "docker" => Self::docker(),
+            "bubblewrap" => Self::bubblewrap_with(|config| {
+                // What these unpack is of no use to others.
+                if area == "images" {
+                    config.image_dir = config.data_dir.join("images");
+                }
+            }),
+            other => panic!("there is no rig for providers of the kind {other}"),
+        }
+    }
+
     pub fn docker() -> Self {
         Self::docker_with(|_| ())
     }

@@ -34,8 +34,8 @@ pub use config::{BOX_USER, BubblewrapConfig, RootfsSource};
 pub use settings::Settings;
 
 use crate::provider::{
-    BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
-    Provider, PullProgress, StatsError,
+    BoxHandle, BoxOrder, BoxStats, Capabilities, Capability, CreateError, DestroyError, Health, HealthError,
+    ListError, Provider, PullProgress, StatsError,
 };
 use crate::providers::host::Host;
 use crate::providers::remover::Remover;
@@ -182,15 +182,13 @@ impl Provider for BubblewrapProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            isolation: "namespaces",
-            image_pull: false,
-            network: self.config.host_network,
-            read_only_root: true,
-            limits: self.cgroups.is_ok(),
-            stats: self.cgroups.is_ok(),
-            runtimes: Vec::new(),
-        }
+        let can = [
+            (Capability::Network, self.config.host_network),
+            (Capability::ReadOnlyRoot, true),
+            (Capability::Limits, self.cgroups.is_ok()),
+            (Capability::Stats, self.cgroups.is_ok()),
+        ];
+        Capabilities::new("namespaces", can)
     }
 
     async fn create(&self, order: &BoxOrder, _progress: &dyn PullProgress) -> Result<BoxHandle, CreateError> {

@@ -40,8 +40,8 @@ pub use crate::resolver::{Name, NotAName};
 use registry::{ProgressAsAsked, as_asked};
 
 use crate::provider::{
-    BoxHandle, BoxOrder, BoxStats, Capabilities, CreateError, DestroyError, Health, HealthError, ListError,
-    Provider, PullProgress, StatsError,
+    BoxHandle, BoxOrder, BoxStats, Capabilities, Capability, CreateError, DestroyError, Health, HealthError,
+    ListError, Provider, PullProgress, StatsError,
 };
 use crate::providers::host::Host;
 use crate::providers::remover::Remover;
@@ -223,15 +223,14 @@ impl Provider for DockerProvider {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            isolation: "container",
-            image_pull: self.config.pull == PullPolicy::Missing,
-            network: self.bridges.refusal().is_none(),
-            read_only_root: true,
-            limits: true,
-            stats: true,
-            runtimes: self.config.runtimes.clone(),
-        }
+        let can = [
+            (Capability::ImagePull, self.config.pull == PullPolicy::Missing),
+            (Capability::Network, self.bridges.refusal().is_none()),
+            (Capability::ReadOnlyRoot, true),
+            (Capability::Limits, true),
+            (Capability::Stats, true),
+        ];
+        Capabilities { runtimes: self.config.runtimes.clone(), ..Capabilities::new("container", can) }
     }
 
     async fn create(&self, order: &BoxOrder, progress: &dyn PullProgress) -> Result<BoxHandle, CreateError> {
