@@ -17,14 +17,14 @@ use bytes::{Bytes, BytesMut};
 
 const ID: ExecId = ExecId(*b"0123456789abcdef");
 
-fn hex<M: Message>(message: &M) -> String {
+fn encoded<M: Message>(message: &M) -> String {
     let mut buffer = BytesMut::new();
     encode(message, &mut buffer).unwrap();
     shown(&buffer)
 }
 
 fn shown(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(bytes)
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn the_wire_form_is_frozen() {
     let mut hello = BytesMut::new();
     Hello::ours().encode(PROTOCOL_VERSION, &mut hello).unwrap();
     assert_eq!(shown(&hello), "0000000573766d4102 0000000301021f".replace(' ', ""));
-    assert_eq!(hex(&Request::Ping), "0000000100");
+    assert_eq!(encoded(&Request::Ping), "0000000100");
     let start = StartExec {
         env: vec![("A".to_owned(), "b".to_owned())],
         cwd: Some("/".to_owned()),
@@ -46,21 +46,21 @@ fn the_wire_form_is_frozen() {
         ..StartExec::new(ID, ["ls", "-l"])
     };
     let expected = "00000032043031323334353637383961626364656602026c73022d6c0101410162 01012f 010175 011850 010180cab5ee01 01 01 02 00 00";
-    assert_eq!(hex(&Request::StartExec(start.clone())), expected.replace(' ', ""));
+    assert_eq!(encoded(&Request::StartExec(start.clone())), expected.replace(' ', ""));
     let secret = StartExec { secret_names: vec!["A".to_owned()], ..start };
     let expected = expected.replace("00000032", "00000034").replace(" 02 00 00", " 02 010141 00");
-    assert_eq!(hex(&Request::StartExec(secret)), expected.replace(' ', ""));
+    assert_eq!(encoded(&Request::StartExec(secret)), expected.replace(' ', ""));
     let lingers = StartExec { linger: Some(Duration::from_millis(100)), ..StartExec::new(ID, ["ls"]) };
     let expected =
         "00000024043031323334353637383961626364656601026c73 00 00 00 00 00 00 00 00 00 01 00 80c2d72f";
-    assert_eq!(hex(&Request::StartExec(lingers)), expected.replace(' ', ""));
+    assert_eq!(encoded(&Request::StartExec(lingers)), expected.replace(' ', ""));
     let close = Request::CloseOutput { exec_id: ID, reason: OutputEnd::TooMany };
-    assert_eq!(hex(&close), "00000012183031323334353637383961626364656602");
+    assert_eq!(encoded(&close), "00000012183031323334353637383961626364656602");
     let input = Request::OpenInput { exec_id: ID, writer: WriterId(ID.0) };
     let id = "30313233343536373839616263646566";
-    assert_eq!(hex(&input), format!("0000002119{id}{id}"));
+    assert_eq!(encoded(&input), format!("0000002119{id}{id}"));
     let closed = ClosedOutput { reason: OutputEnd::Sandbox, stdout_len: 300, stderr_len: 0 };
-    assert_eq!(hex(&Reply::OutputClosed(closed)), "00000005 12 04 ac02 00".replace(' ', ""));
+    assert_eq!(encoded(&Reply::OutputClosed(closed)), "00000005 12 04 ac02 00".replace(' ', ""));
     let search = Search {
         directory: ".".to_owned(),
         patterns: vec!["a".to_owned()],
@@ -68,29 +68,29 @@ fn the_wire_form_is_frozen() {
         most_depth: 2,
         within: Duration::from_secs(1),
     };
-    assert_eq!(hex(&Request::Search(search)), "0000000b 1a 012e 01 0161 ac02 02 01 00".replace(' ', ""));
+    assert_eq!(encoded(&Request::Search(search)), "0000000b 1a 012e 01 0161 ac02 02 01 00".replace(' ', ""));
     let beneath = Request::ReadBeneath { directory: ".".to_owned(), path: "a".to_owned(), limit: 300 };
-    assert_eq!(hex(&beneath), "00000007 1b 012e 0161 ac02".replace(' ', ""));
+    assert_eq!(encoded(&beneath), "00000007 1b 012e 0161 ac02".replace(' ', ""));
     let found = FoundFile { path: "a".to_owned(), size: 300, mode: 0o644 };
-    assert_eq!(hex(&Reply::Found(vec![found])), "00000008 13 01 0161 ac02 a403".replace(' ', ""));
+    assert_eq!(encoded(&Reply::Found(vec![found])), "00000008 13 01 0161 ac02 a403".replace(' ', ""));
     let over = PassedOver { path: "l".to_owned(), reason: PassedOverReason::Symlink };
     let searched = Searched { passed_over: 1, first: vec![over] };
-    assert_eq!(hex(&Reply::Searched(searched)), "00000006 14 01 01 016c 00".replace(' ', ""));
+    assert_eq!(encoded(&Reply::Searched(searched)), "00000006 14 01 01 016c 00".replace(' ', ""));
     let secrets = Request::Secrets { exec_id: None, names: vec!["A".to_owned()] };
-    assert_eq!(hex(&secrets), "00000005 17 00 010141".replace(' ', ""));
+    assert_eq!(encoded(&secrets), "00000005 17 00 010141".replace(' ', ""));
     let from = FilePart::From { offset: 1, limit: Some(300) };
     let read = |part| Request::ReadFile { path: "a".to_owned(), part };
-    assert_eq!(hex(&read(from)), "00000008 0c 0161 00 01 01ac02".replace(' ', ""));
-    assert_eq!(hex(&read(FilePart::Last { bytes: 5 })), "00000005 0c 0161 01 05".replace(' ', ""));
+    assert_eq!(encoded(&read(from)), "00000008 0c 0161 00 01 01ac02".replace(' ', ""));
+    assert_eq!(encoded(&read(FilePart::Last { bytes: 5 })), "00000005 0c 0161 01 05".replace(' ', ""));
     let write = Request::WriteStdin { exec_id: ID, offset: Some(5), bytes: Bytes::from_static(b"hi") };
-    assert_eq!(hex(&write), "000000150730313233343536373839616263646566010568 69".replace(' ', ""));
-    assert_eq!(hex(&Request::OpenTcp { port: 8080 }), "00000003 15 903f".replace(' ', ""));
-    assert_eq!(hex(&Input::Ack { stream: Stream::Stderr, offset: 300 }), "000000040001ac02");
-    assert_eq!(hex(&Input::Commit), "0000000106");
+    assert_eq!(encoded(&write), "000000150730313233343536373839616263646566010568 69".replace(' ', ""));
+    assert_eq!(encoded(&Request::OpenTcp { port: 8080 }), "00000003 15 903f".replace(' ', ""));
+    assert_eq!(encoded(&Input::Ack { stream: Stream::Stderr, offset: 300 }), "000000040001ac02");
+    assert_eq!(encoded(&Input::Commit), "0000000106");
     let output = Reply::Output { stream: Stream::Stdout, offset: 1, bytes: Bytes::from_static(b"x") };
-    assert_eq!(hex(&output), "0000000404000178");
-    assert_eq!(hex(&Reply::Refused(ExecRefusal::Ended.into())), "00000003010201");
-    assert_eq!(hex(&Reply::Connected), "000000010f");
+    assert_eq!(encoded(&output), "0000000404000178");
+    assert_eq!(encoded(&Reply::Refused(ExecRefusal::Ended.into())), "00000003010201");
+    assert_eq!(encoded(&Reply::Connected), "000000010f");
     let ends = [
         (ExecEnd::Exited { code: 3 }, "0006"),
         (ExecEnd::Signaled { signal: 9 }, "0112"),
@@ -109,7 +109,7 @@ fn the_wire_form_is_frozen() {
         };
         let length = expected.len() / 2 + 8;
         let expected = format!("{length:08x} 06 {expected} 01 02 0000 0000 03");
-        assert_eq!(hex(&Reply::Exited(outcome)), expected.replace(' ', ""), "{end:?}");
+        assert_eq!(encoded(&Reply::Exited(outcome)), expected.replace(' ', ""), "{end:?}");
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::client::Connections;
+use backon::{ConstantBuilder, Retryable as _};
 use events::{Actor, Clock, ErrorChain, Event, EventId, NodeDraining, NodeJoined, TenantId};
 use secrets::Redaction;
 use tokio::sync::Semaphore;
@@ -28,6 +29,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long to wait before trying again to take commands.
 const PAUSE: Duration = Duration::from_millis(200);
+const AGAIN: ConstantBuilder = ConstantBuilder::new().with_delay(PAUSE).without_max_times();
 /// How long one question for a command stands. One that is lost with a NATS server is asked again after twice as long.
 const PULL: Duration = Duration::from_secs(1);
 /// How often providers are asked whether they work.
@@ -107,10 +109,11 @@ impl Executor {
             tracing::warn!("what must hold beside sandboxes was not looked at in time; it is tried again");
         }
         let learned = async {
-            while let Err(error) = reconcile::reconcile(shared, &waiting).await {
-                tracing::warn!(error = %ErrorChain(&error), "waiting to learn what is on this node");
-                tokio::time::sleep(PAUSE).await;
-            }
+            // For as long as it takes: nothing is done here before it is known.
+            let learned = (|| reconcile::reconcile(shared, &waiting)).retry(AGAIN).notify(|error, _| {
+                tracing::warn!(error = %ErrorChain(error), "waiting to learn what is on this node");
+            });
+            let _ = learned.await;
         };
         tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),

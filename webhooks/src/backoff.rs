@@ -1,4 +1,7 @@
 //! How long to wait before the next attempt.
+//!
+//! There is no loop that waits: attempts are events, so the pause is in the record and goes on over restarts. A crate that retries a call
+//! has no place to begin in the middle.
 
 use std::time::Duration;
 

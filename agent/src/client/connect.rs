@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
 
+use backon::{ExponentialBuilder, Retryable as _};
 use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
@@ -88,8 +89,10 @@ pub struct UnixConnect {
 
 /// While an agent has more connections waiting than the kernel keeps for it, it is asked again after this long, and then ever
 /// less often: thousands may be waiting, and the agent may be stopped for good.
-const AGAIN: Duration = Duration::from_millis(5);
-const AGAIN_LATER: Duration = Duration::from_millis(320);
+const AGAIN: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(5))
+    .with_max_delay(Duration::from_millis(320))
+    .without_max_times();
 
 impl UnixConnect {
     pub fn new(path: impl AsRef<Path>) -> Self {
@@ -124,16 +127,9 @@ impl Connect for UnixConnect {
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     let socket = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let opened = Path::new("/proc/self/fd").join(socket.as_raw_fd().to_string());
-    let mut pause = AGAIN;
-    loop {
-        match UnixStream::connect(&opened).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(AGAIN_LATER);
-            }
-            connected => return connected,
-        }
-    }
+    // Whoever calls gives up in time.
+    let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    (|| UnixStream::connect(&opened)).retry(AGAIN).when(is_full).await
 }
 
 /// The pid of whoever listens on this socket; nothing for a process that cannot be seen from here.

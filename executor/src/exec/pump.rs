@@ -532,6 +532,7 @@ impl<W: Way> Pump<W> {
     /// Finds the agent again after its connection broke; `None` when it is gone for good.
     async fn attach_again(&mut self) -> Option<ExecConnection> {
         let give_up_at = Instant::now() + RETRY_FOR;
+        // By hand: what is refused may move where the next try goes on from.
         let mut pause = RETRY_PAUSE;
         while Instant::now() < give_up_at {
             if self.exec.shutdown.is_cancelled() {

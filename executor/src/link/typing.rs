@@ -128,6 +128,7 @@ impl<'a> Typing<'a> {
 
     /// Opens a connection and sends what the agent has not taken.
     async fn connect(&mut self) -> Result<(), CallError<ExecRefusal>> {
+        // By hand: a try changes what is known of the input, which a retry that owns its tries cannot lend them.
         let give_up_at = Instant::now() + RETRY_FOR;
         loop {
             match self.try_connect().await {

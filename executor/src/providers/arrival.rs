@@ -1,6 +1,9 @@
+use std::convert::Infallible;
 use std::time::Duration;
 
 use agent::client::{CallError, Client, Connector};
+use backon::{ExponentialBuilder, Retryable as _};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::provider::Source;
@@ -13,34 +16,51 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often to look whether the box is still there.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// An agent is there within a millisecond or so of its box's start, so a short retry is quicker than watching for it.
+const AGAIN: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_micros(500))
+    .with_max_delay(Duration::from_millis(20))
+    .without_max_times();
+
 /// Waits until an agent answers. The `way` to it may change meanwhile. `look` is called now and then and says why waiting is pointless.
-///
-/// It is there within a millisecond or so of the box's start, so a short retry is quicker than watching for it.
 pub(super) async fn agent_answers<F>(way: impl Fn() -> Connector, look: impl Fn() -> F) -> Result<(), Source>
 where
     F: Future<Output = Option<Source>>,
 {
     let give_up_at = Instant::now() + PATIENCE;
-    let mut look_at = Instant::now() + LOOK_EVERY;
-    let mut pause = Duration::from_micros(500);
-    loop {
-        let failure: Source = match timeout(PING_TIMEOUT, Client::with(way()).ping()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error @ CallError::Transport { .. })) => Box::new(error),
-            Ok(Err(error)) => return Err(Box::new(error)),
-            Err(elapsed) => Box::new(elapsed),
-        };
-        let now = Instant::now();
-        if now >= give_up_at {
-            return Err(failure);
+    let ping = || async {
+        match timeout(PING_TIMEOUT, Client::with(way()).ping()).await {
+            Ok(answered) => answered.map_err(Unanswered::Refused),
+            Err(elapsed) => Err(Unanswered::Silent(elapsed)),
         }
-        if now >= look_at {
+    };
+    // Whoever answers something else than an agent would goes on doing so.
+    let may_come = |failure: &Unanswered| match failure {
+        Unanswered::Refused(error) => {
+            matches!(error, CallError::Transport { .. }) && Instant::now() < give_up_at
+        }
+        Unanswered::Silent(_) => Instant::now() < give_up_at,
+    };
+    let watch = async {
+        loop {
+            sleep(LOOK_EVERY).await;
             if let Some(reason) = look().await {
-                return Err(reason);
+                return reason;
             }
-            look_at = now + LOOK_EVERY;
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(20));
+    };
+    tokio::select! {
+        biased;
+        answered = ping.retry(AGAIN).when(may_come) => answered.map_err(|failure| match failure {
+            Unanswered::Refused(error) => Box::new(error) as Source,
+            Unanswered::Silent(elapsed) => Box::new(elapsed),
+        }),
+        reason = watch => Err(reason),
     }
+}
+
+/// Why one ping was not answered.
+enum Unanswered {
+    Refused(CallError<Infallible>),
+    Silent(Elapsed),
 }

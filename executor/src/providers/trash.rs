@@ -92,6 +92,7 @@ impl Trash {
 
     async fn remove(self, name: OsString) {
         let path = self.0.directory.join(&name);
+        // By hand: what goes slowly is gone on with at once, and only what stays is waited for.
         let mut pause = PAUSES[0];
         loop {
             match self.try_remove(&path).await {

@@ -1,7 +1,5 @@
 //! That what is listed is found by an index, however much there is.
 
-use std::fmt::Write as _;
-
 use events::{ExecState, FoundBy, Key, Kind, SandboxId, Subject, TenantId};
 use record::{AuditFilter, EventQuery, Order, RowQuery, Turn};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, SqliteConnection};
@@ -40,8 +38,8 @@ impl Database {
                 (Value::Text(text), _) => format!("'{text}'"),
                 (Value::Number(number), _) => number.to_string(),
                 (Value::Small(number), _) => number.to_string(),
-                (Value::Bytes(bytes), Self::Sqlite(_)) => format!("x'{}'", hex(bytes)),
-                (Value::Bytes(bytes), Self::Postgres(_)) => format!("'\\x{}'::bytea", hex(bytes)),
+                (Value::Bytes(bytes), Self::Sqlite(_)) => format!("x'{}'", hex::encode(bytes)),
+                (Value::Bytes(bytes), Self::Postgres(_)) => format!("'\\x{}'::bytea", hex::encode(bytes)),
             };
             sql = sql.replace(&format!("${}", index + 1), &literal);
         }
@@ -58,13 +56,6 @@ impl Database {
             }
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Many tenants with many events and things each.

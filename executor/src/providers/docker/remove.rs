@@ -73,6 +73,7 @@ impl DockerProvider {
             return;
         }
         tokio::spawn(async move {
+            // By hand: what goes slowly is gone on with at once, and only what stays is waited for.
             let (mut left, mut pause) = (left, PAUSES[0]);
             loop {
                 match &left {

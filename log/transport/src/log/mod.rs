@@ -23,6 +23,7 @@ mod streams;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use backon::{ConstantBuilder, Retryable as _};
 
 pub use access::NatsAccess;
 pub use commands::{CommandConsumer, ConsumeError, Delivery};
@@ -181,7 +182,8 @@ const ACKNOWLEDGEMENT_IN_CLUSTER: Duration = Duration::from_millis(1_500);
 const NOTICE: Duration = Duration::from_millis(50);
 
 /// How long to wait between attempts to reach a server that is not there yet.
-const CONNECT_PAUSE: Duration = Duration::from_millis(200);
+const CONNECT_AGAIN: ConstantBuilder =
+    ConstantBuilder::new().with_delay(Duration::from_millis(200)).without_max_times();
 
 fn is_refusal(error: &async_nats::ConnectError) -> bool {
     use async_nats::ConnectErrorKind;
@@ -261,22 +263,20 @@ impl Log {
         }
         options = config.access.apply(options)?;
         let started = tokio::time::Instant::now();
-        let client = loop {
-            match connecting::connect(&options, &servers).await {
-                Ok(client) => break client,
-                // A wrong password or certificate does not become right by itself.
-                Err(source) if is_refusal(&source) => {
-                    return Err(ConnectError::Refused { url: servers.join(","), source });
-                }
-                Err(source) if is_of_tls(&source) => {
-                    return Err(ConnectError::Tls { url: servers.join(","), source });
-                }
-                Err(source) if started.elapsed() >= config.connect_timeout => {
-                    return Err(ConnectError::Unreachable { url: servers.join(","), source });
-                }
-                Err(_) => tokio::time::sleep(CONNECT_PAUSE).await,
+        let in_time = || started.elapsed() < config.connect_timeout;
+        let client = (|| connecting::connect(&options, &servers)).retry(CONNECT_AGAIN);
+        // A wrong password or certificate does not become right by itself.
+        let client = client.when(|source| !is_refusal(source) && !is_of_tls(source) && in_time());
+        let client = client.await.map_err(|source| {
+            let url = servers.join(",");
+            if is_refusal(&source) {
+                ConnectError::Refused { url, source }
+            } else if is_of_tls(&source) {
+                ConnectError::Tls { url, source }
+            } else {
+                ConnectError::Unreachable { url, source }
             }
-        };
+        })?;
         streams::check_version(&client.server_info().version)?;
         let (answer, acknowledgement) = if config.is_cluster() {
             (ANSWER_IN_CLUSTER, ACKNOWLEDGEMENT_IN_CLUSTER)
@@ -300,15 +300,9 @@ impl Log {
             offering: std::sync::Arc::default(),
             node: None,
         };
-        let incarnation = loop {
-            match log.ensure_streams().await {
-                // A server that went away again while we came.
-                Err(ConnectError::Stream { .. }) if started.elapsed() < config.connect_timeout => {
-                    tokio::time::sleep(CONNECT_PAUSE).await;
-                }
-                ensured => break ensured?,
-            }
-        };
+        // A server may go away again while we come.
+        let went_away = |error: &ConnectError| matches!(error, ConnectError::Stream { .. }) && in_time();
+        let incarnation = (|| log.ensure_streams()).retry(CONNECT_AGAIN).when(went_away).await?;
         log.retained.begin(incarnation);
         // Refused only by a client that is closing.
         if let Err(error) = log.retain().await {

@@ -179,6 +179,7 @@ impl Log {
 
     async fn insist(&self, kept: &Kept, again: bool) -> Result<u64, PublishError> {
         let started = Instant::now();
+        // By hand: between tries something may have to be mended, and each waits longer for its answer than the one before.
         let mut pause = Duration::from_millis(20);
         let mut patience = if self.config.is_cluster() { AGAIN_AFTER } else { PATIENCE };
         loop {
