@@ -4,9 +4,9 @@
 //! `PREFIX.cmd.spawn.POOL`, `PREFIX.cmd.node.NODE.VERB`, `PREFIX.evt.TENANT.SANDBOX.CATEGORY` (and, where an executor says it,
 //! `PREFIX.evt.@.NODE.TENANT.SANDBOX.CATEGORY`: no tenant has that name, and a server can tell who may say it), `PREFIX.feed`,
 //! `PREFIX.recorded`, `PREFIX.progress`, `PREFIX.offer.NODE`, `PREFIX.link.NODE`, `PREFIX.query`, `PREFIX.beat.NODE`, `PREFIX.lease.NAME`,
-//! `PREFIX.cursor.NAME`.
+//! `PREFIX.cursor.NAME`, `PREFIX.sealed.JOB`.
 
-use crate::{EventId, NodeId, PoolName, SandboxId, TenantId};
+use crate::{EventId, JobId, NodeId, PoolName, SandboxId, TenantId};
 
 /// The names of one deployment.
 #[derive(Debug, Clone)]
@@ -48,6 +48,21 @@ impl Subjects {
     /// One of them.
     pub fn spent_of(&self, id: EventId) -> String {
         format!("{}.spent.{id}", self.prefix)
+    }
+
+    /// The stream of what jobs know and the log does not.
+    pub fn sealed_stream(&self) -> String {
+        format!("{}-SEALED", self.prefix.to_uppercase())
+    }
+
+    /// What all jobs know.
+    pub fn sealed(&self) -> String {
+        format!("{}.sealed.*", self.prefix)
+    }
+
+    /// What one of them knows.
+    pub fn sealed_of(&self, job: JobId) -> String {
+        format!("{}.sealed.{job}", self.prefix)
     }
 
     /// All commands.

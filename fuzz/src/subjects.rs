@@ -1,7 +1,7 @@
 //! Names that become parts of subjects: none may reach into another's.
 
 use events::{
-    Actor, ApiKeyId, ChainHash, CommandId, EventId, ExecId, NodeId, PoolName, RequestId, SandboxId, Subjects,
+    Actor, ApiKeyId, ChainHash, CommandId, EventId, ExecId, JobId, NodeId, PoolName, RequestId, SandboxId, Subjects,
     TenantId, WebhookId,
 };
 use secrets::WebhookSecret;
@@ -27,6 +27,9 @@ pub fn subjects(input: &[u8]) {
     }
     if let Ok(event) = text.parse::<EventId>() {
         token(&subjects.spent_of(event), 3, text);
+    }
+    if let Ok(job) = text.parse::<JobId>() {
+        token(&subjects.sealed_of(job), 3, text);
     }
     same::<ExecId>(text);
     same::<CommandId>(text);

@@ -6,8 +6,8 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Actor, DestroyReason, ExecSpec, SandboxSpec, Term};
-use crate::{CommandId, ExecId, RequestId, SandboxId, TenantId};
+use super::{Actor, DestroyReason, ExecSpec, JobSpec, SandboxSpec, Term};
+use crate::{CommandId, ExecId, JobId, RequestId, SandboxId, TenantId};
 
 /// Environment variables: names and secret values. Rides in commands and in what asks for an exec over
 /// the link, and never shows its values.
@@ -30,6 +30,54 @@ impl SecretMap {
 impl fmt::Debug for SecretMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What a job knows and the log does not. Sealed under the deployment's master key, it is kept beside the log until the job has
+/// ended. Shows no value.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct JobSecrets {
+    /// The digest of the request that it came with: of two that ask for the same job only the first is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
+    /// All environment variables of the command.
+    #[serde(default)]
+    pub env: SecretMap,
+    /// What the job is really to do, where what is masked in the event made it something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Box<JobSpec>>,
+    /// What the callback gets back untouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_token: Option<String>,
+    /// What is sent to the callback's address beside it.
+    #[serde(default)]
+    pub callback_headers: SecretMap,
+}
+
+impl JobSecrets {
+    /// What the master key seals it for.
+    pub const PURPOSE: &'static str = "job";
+
+    /// What it is sealed with, beside the purpose: one job's cannot be put in the place of another's.
+    pub fn context(tenant: &TenantId, job: JobId) -> String {
+        format!("{tenant}/{job}")
+    }
+
+    /// What the job is really to do, where this is what was recorded.
+    pub fn spec<'a>(&'a self, recorded: &'a JobSpec) -> &'a JobSpec {
+        self.spec.as_deref().unwrap_or(recorded)
+    }
+
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        let Self { request_digest: _, env, spec, callback_token, callback_headers } = self;
+        env.0.is_empty() && spec.is_none() && callback_token.is_none() && callback_headers.0.is_empty()
+    }
+}
+
+impl fmt::Debug for JobSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JobSecrets")
     }
 }
 

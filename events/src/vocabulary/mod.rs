@@ -22,7 +22,7 @@ pub use audit::{
     AuditCheckpoint, AuditEvent, AuditKeyChanged, ChainPoint, CheckpointStatement, LogEvent, LogRestored,
     LogTrimmed, RestoreStatement, RetentionClass, SandboxErased,
 };
-pub use command::{Command, CommandEnvelope, SecretMap};
+pub use command::{Command, CommandEnvelope, JobSecrets, SecretMap};
 pub use event::{Actor, Category, Event, EventData, UnknownActor, UnknownEventType};
 pub use exec::{
     Asked, DetachReason, EndCause, ExecAttached, ExecDetached, ExecEnded, ExecEvent, ExecExited, ExecFailed,

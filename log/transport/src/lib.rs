@@ -20,7 +20,7 @@ pub use link::{
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, CursorError, Delivery, Destination, EventSource,
     ExecProgress, Heartbeat, Heartbeats, Lease, ListenError, Log, Machine, NatsAccess, NatsConfig,
-    PendingPublish, ProbeError, ProbeFailure, ProgressNews, ProviderHealth, PublishError, SourceError,
-    SourceMessage, StoredCursor, StreamPlace, TransportTrouble,
+    PendingPublish, ProbeError, ProbeFailure, ProgressNews, ProviderHealth, PublishError, SealedError,
+    SourceError, SourceMessage, StoredCursor, StreamPlace, TransportTrouble,
 };
 pub use query::{Answer, Asker, Query, QueryError, QueryRequests, SANDBOXES_A_PAGE, SandboxRecord};

@@ -16,6 +16,7 @@ mod probe;
 mod progress;
 mod publish;
 mod retained;
+mod sealed;
 mod source;
 mod spent;
 mod streams;
@@ -37,6 +38,7 @@ pub(crate) use progress::decode as read_progress;
 pub use progress::{ExecProgress, ProgressNews};
 pub use publish::{Destination, PendingPublish, PublishError};
 pub(crate) use retained::read as read_mark;
+pub use sealed::SealedError;
 pub use source::{EventSource, SourceError, SourceMessage, StreamPlace};
 
 use events::{NodeId, Subjects, TenantId};

@@ -14,6 +14,9 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// How long it is remembered that a one-time thing may be used.
 const SPENT_MEMORY: Duration = Duration::from_secs(120);
 
+/// How many bytes of sealed values of jobs are kept, until the jobs have ended. A job has less than 2 MiB of them.
+const MAX_SEALED_BYTES: i64 = 512 << 20;
+
 /// How long is waited for the server to say what time it is.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -81,6 +84,15 @@ impl Log {
                 discard: DiscardPolicy::Old,
                 max_bytes: 64 << 20,
                 max_age: Duration::from_secs(14 * 24 * 3600),
+                ..base.clone()
+            },
+            // One message a job that has not ended. Full, it refuses: what a job needs is never pushed out by another's.
+            Config {
+                name: subjects.sealed_stream(),
+                subjects: vec![subjects.sealed()],
+                retention: RetentionPolicy::Limits,
+                max_bytes: MAX_SEALED_BYTES,
+                max_message_size: 2 << 20,
                 ..base.clone()
             },
             // One message a thing that may be used once, and one when it was. In memory: what is lost was not used, and is
