@@ -1,8 +1,8 @@
 //! Names that become parts of subjects: none may reach into another's.
 
 use events::{
-    Actor, ApiKeyId, ChainHash, CommandId, EventId, ExecId, JobId, NodeId, PoolName, RequestId, SandboxId, Subjects,
-    TenantId, WebhookId,
+    Actor, ApiKeyId, ChainHash, CommandId, EventId, ExecId, JobId, NodeId, PoolName, RequestId, SandboxId,
+    Subjects, TenantId, WebhookId,
 };
 use secrets::WebhookSecret;
 
