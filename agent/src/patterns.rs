@@ -22,7 +22,7 @@ pub struct Patterns {
 pub struct NotAPattern {
     /// Its beginning.
     pub pattern: String,
-    /// Why.
+    /// What is wrong with it.
     pub message: String,
 }
 

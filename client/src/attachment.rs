@@ -24,7 +24,7 @@ const TRY_AGAIN_LATER: u16 = 1013;
 /// How to attach to an exec.
 #[derive(Debug, Clone)]
 pub struct AttachRequest {
-    /// Which one.
+    /// The exec.
     pub exec: String,
     /// From where on its output is wanted.
     pub offsets: Offsets,
@@ -45,7 +45,7 @@ pub enum AttachUpdate {
         stream: OutputStream,
         /// Where the first byte stands in the stream.
         offset: u64,
-        /// What.
+        /// The bytes.
         bytes: Bytes,
     },
     /// These bytes are not in the record any more.

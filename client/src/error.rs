@@ -16,7 +16,7 @@ pub enum ClientError {
     Unreachable {
         /// Where, without a password.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Cause,
     },

@@ -72,7 +72,7 @@ pub enum EventUpdate {
     Event(FeedEvent),
     /// The connection broke. The stream goes on by itself: this is for people.
     Interrupted {
-        /// Why.
+        /// What is wrong.
         why: String,
         /// Whether events may be missed, because none has come by whose position it could go on, and the query names
         /// neither a position nor a time.

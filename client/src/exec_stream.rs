@@ -32,7 +32,7 @@ pub enum ExecUpdate {
         stream: OutputStream,
         /// Where the first byte stands in the stream.
         offset: u64,
-        /// What.
+        /// The bytes.
         bytes: Bytes,
     },
     /// These bytes are not in the record any more: they were erased, or were older than what is kept.

@@ -27,7 +27,7 @@ pub enum Frame {
         stream: OutputStream,
         /// Where the first byte stands in the stream.
         offset: u64,
-        /// What.
+        /// The bytes.
         bytes: Bytes,
     },
     /// It is over.

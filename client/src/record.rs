@@ -22,7 +22,7 @@ pub enum Record {
         stream: OutputStream,
         /// Where the first byte stands in the stream.
         offset: u64,
-        /// What.
+        /// The bytes.
         bytes: Bytes,
     },
     /// Bytes are not in the record any more: they were erased, or were older than what is kept.

@@ -28,7 +28,7 @@ pub enum VerbError {
     Local {
         /// What, and which file.
         what: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },

@@ -10,9 +10,9 @@ use crate::{
 /// What the log says about one exec.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExecState {
-    /// Which one.
+    /// Its id.
     pub id: ExecId,
-    /// Whose.
+    /// The tenant that it belongs to.
     pub tenant: TenantId,
     /// Where it runs.
     pub sandbox: SandboxId,
@@ -48,9 +48,9 @@ pub struct ExecState {
 /// How the output of an exec was closed after its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputClosed {
-    /// Why.
+    /// The reason.
     pub reason: OutputCloseReason,
-    /// When.
+    /// When that was.
     pub at: DateTime<Utc>,
     /// Bytes past the output limit that were thrown away, from the start of the exec on.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -72,7 +72,7 @@ pub enum ExecEnd {
         /// The signal that ended it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signal: Option<i32>,
-        /// When.
+        /// When that was.
         at: DateTime<Utc>,
         /// Lengths and duration.
         ended: ExecEnded,
@@ -85,7 +85,7 @@ pub enum ExecEnd {
         /// The signal that ended it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signal: Option<i32>,
-        /// When.
+        /// When that was.
         at: DateTime<Utc>,
         /// Lengths and duration.
         ended: ExecEnded,
@@ -94,7 +94,7 @@ pub enum ExecEnd {
     Killed {
         /// The signal that ended it.
         signal: i32,
-        /// When.
+        /// When that was.
         at: DateTime<Utc>,
         /// Lengths and duration.
         ended: ExecEnded,
@@ -105,14 +105,14 @@ pub enum ExecEnd {
         code: FailureCode,
         /// One sentence.
         message: String,
-        /// When.
+        /// When that was.
         at: DateTime<Utc>,
     },
     /// Nobody can say.
     OutcomeUnknown {
         /// One sentence.
         message: String,
-        /// When.
+        /// When that was.
         at: DateTime<Utc>,
     },
 }

@@ -11,9 +11,9 @@ use crate::{
 /// What the log says about one sandbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxState {
-    /// Which one.
+    /// Its id.
     pub id: SandboxId,
-    /// Whose.
+    /// The tenant that it belongs to.
     pub tenant: TenantId,
     /// What was asked for.
     pub spec: SandboxSpec,
@@ -39,11 +39,11 @@ pub struct SandboxState {
 /// An end that was asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ending {
-    /// Why.
+    /// The reason.
     pub reason: DestroyReason,
     /// Who asked.
     pub by: Actor,
-    /// Since when.
+    /// Since when this has been so.
     pub since: DateTime<Utc>,
 }
 
@@ -62,7 +62,7 @@ pub enum SandboxPhase {
     Running {
         /// Whose it is.
         node: NodeId,
-        /// Since when.
+        /// Since when this has been so.
         since: DateTime<Utc>,
     },
     /// It never ran. Terminal.
@@ -71,14 +71,14 @@ pub enum SandboxPhase {
         code: FailureCode,
         /// One sentence.
         message: String,
-        /// When.
+        /// When that was.
         at: DateTime<Utc>,
     },
     /// It is gone. Terminal.
     Destroyed {
-        /// Why.
+        /// The reason.
         reason: DestroyReason,
-        /// When.
+        /// When that was.
         at: DateTime<Utc>,
     },
 }

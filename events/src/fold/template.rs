@@ -7,7 +7,7 @@ use crate::{
 /// What the log says about one template.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TemplateState {
-    /// Whose.
+    /// The tenant that it belongs to.
     pub tenant: TenantId,
     /// What it is.
     pub template: Template,

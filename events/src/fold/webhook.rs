@@ -10,7 +10,7 @@ use crate::{
 pub struct WebhookState {
     /// What it is.
     pub webhook: Webhook,
-    /// Whose.
+    /// The tenant that it belongs to.
     pub tenant: TenantId,
     /// When it was made.
     pub created_at: DateTime<Utc>,
@@ -32,7 +32,7 @@ pub enum WebhookPhase {
     Active,
     /// An event could not be delivered, and is tried again.
     Failing {
-        /// Since when.
+        /// Since when this has been so.
         since: DateTime<Utc>,
         /// What went wrong last.
         failure: WebhookFailure,
@@ -41,7 +41,7 @@ pub enum WebhookPhase {
     },
     /// It failed for too long. Nothing is sent.
     Suspended {
-        /// Since when.
+        /// Since when this has been so.
         since: DateTime<Utc>,
         /// What went wrong last.
         failure: WebhookFailure,

@@ -49,7 +49,7 @@ pub struct CheckpointStatement {
 /// The end of one tenant's chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainPoint {
-    /// Whose.
+    /// The tenant that it belongs to.
     pub tenant: TenantId,
     /// The tenant's newest event.
     pub position: Position,

@@ -136,7 +136,7 @@ pub enum Command {
     },
     /// End it.
     DestroySandbox {
-        /// Why.
+        /// The reason.
         reason: DestroyReason,
     },
     /// Say that it never ran, if nobody has begun it: its first command was lost, and no other can be made. It has the id of the

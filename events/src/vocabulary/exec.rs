@@ -192,7 +192,7 @@ pub struct ExecOutput {
 /// A body that was recorded and is not there any more. Its event and its hash are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MissingBody {
-    /// Why.
+    /// Why they are gone.
     pub why: Gone,
     /// How many bytes it had.
     pub length: u64,

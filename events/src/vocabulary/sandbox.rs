@@ -321,14 +321,14 @@ impl DestroyReason {
 /// `sandbox.destroyed`. Terminal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxDestroyed {
-    /// Why.
+    /// The reason.
     pub reason: DestroyReason,
 }
 
 /// `sandbox.destroying`: its end was asked for and begins. However it goes from here, that is the reason of its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SandboxDestroying {
-    /// Why.
+    /// The reason.
     pub reason: DestroyReason,
 }
 

@@ -38,7 +38,7 @@ impl WebhookEvent {
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Webhook {
-    /// Which one.
+    /// Its id.
     pub id: WebhookId,
     /// Where events go.
     pub url: String,
@@ -99,14 +99,14 @@ pub struct WebhookSaved {
 /// `webhook.deleted`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WebhookDeleted {
-    /// Which one.
+    /// The webhook.
     pub webhook: WebhookId,
 }
 
 /// `webhook.advanced`: everything up to here was delivered, or did not match.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WebhookAdvanced {
-    /// Which one.
+    /// The webhook.
     pub webhook: WebhookId,
     /// The `webhook.saved` or `webhook.rewound` that this delivery follows. What an older delivery says counts no more.
     pub epoch: EventId,
@@ -119,7 +119,7 @@ pub struct WebhookAdvanced {
 /// `webhook.failed`: one attempt to deliver was in vain; it is tried again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WebhookFailed {
-    /// Which one.
+    /// The webhook.
     pub webhook: WebhookId,
     /// As in [`WebhookAdvanced`].
     pub epoch: EventId,
@@ -136,7 +136,7 @@ pub struct WebhookFailed {
 /// `webhook.rewound`: a client moved the cursor, which also wakes a suspended one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WebhookRewound {
-    /// Which one.
+    /// The webhook.
     pub webhook: WebhookId,
     /// Delivery goes on after this position.
     pub cursor: Position,
@@ -145,7 +145,7 @@ pub struct WebhookRewound {
 /// `webhook.suspended`: it failed for too long; nothing more is sent until its cursor is moved or it is saved again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WebhookSuspended {
-    /// Which one.
+    /// The webhook.
     pub webhook: WebhookId,
     /// As in [`WebhookAdvanced`].
     pub epoch: EventId,
@@ -160,14 +160,14 @@ pub struct WebhookSuspended {
 /// `webhook.pinged`: a client asks for a test. The event itself is what is sent, to this webhook alone, once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WebhookPinged {
-    /// Which one.
+    /// The webhook.
     pub webhook: WebhookId,
 }
 
 /// `webhook.ping_ended`: what came of a test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WebhookPingEnded {
-    /// Which one.
+    /// The webhook.
     pub webhook: WebhookId,
     /// The `webhook.pinged`.
     pub ping: EventId,

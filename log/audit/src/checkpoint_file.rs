@@ -16,9 +16,9 @@ pub enum CheckpointFileError {
     /// It cannot be read or written.
     #[error("cannot use the checkpoint file {path}")]
     Io {
-        /// Which one.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -29,7 +29,7 @@ pub enum CheckpointFileError {
         path: PathBuf,
         /// Which line, counted from 1.
         line: u64,
-        /// Why.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },

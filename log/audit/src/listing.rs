@@ -28,7 +28,7 @@ pub struct AuditQuery {
     pub backwards: bool,
     /// Where the page before ended.
     pub after: Option<Position>,
-    /// How many.
+    /// At most so many.
     pub limit: usize,
 }
 

@@ -31,18 +31,18 @@ pub enum VerifyError {
     /// A file failed.
     #[error("cannot read {path}")]
     File {
-        /// Which one.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// A file is not what it should be.
     #[error("{path}: {why}")]
     Format {
-        /// Which one.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// What is wrong.
         why: String,
     },
     /// The checkpoint file failed.

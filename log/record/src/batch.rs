@@ -53,7 +53,7 @@ impl AppendEvent {
 pub struct Row {
     /// Which kind of thing.
     pub kind: &'static str,
-    /// Which one.
+    /// Its key.
     pub key: Key,
     /// What it is found by.
     pub fields: Fields,
@@ -93,7 +93,7 @@ pub enum KeyFate {
 /// Up to where things of a class were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Floor {
-    /// What.
+    /// The class.
     pub class: RetentionClass,
     /// Up to and including this position.
     pub up_to: Position,

@@ -59,7 +59,7 @@ impl Encoding {
 /// A body as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredBody {
-    /// How.
+    /// How the bytes are encoded.
     pub encoding: Encoding,
     /// The exact bytes in the database.
     pub bytes: Bytes,

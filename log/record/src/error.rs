@@ -44,7 +44,7 @@ pub enum StoreError {
     /// The bytes were recorded and are not there any more. A retry does not help.
     #[error("these bytes are not kept any more ({why}); output goes on at offset {next_offset}")]
     Gone {
-        /// Why.
+        /// Why they are gone.
         why: Gone,
         /// The first offset after them that can be asked for: of bytes that are there, or of those that come next.
         next_offset: u64,

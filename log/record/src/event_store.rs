@@ -216,7 +216,7 @@ impl Default for Order {
 /// A row as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRow {
-    /// Which one.
+    /// Its key.
     pub key: Key,
     /// The state as JSON; `None`: it was deleted.
     pub state: Option<String>,

@@ -20,7 +20,7 @@ const CACHED_KEYS: usize = 2_000;
 /// Why a body could not be brought into the form in which it is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum EncodeError {
-    /// It could not be compressed, or there was no chance to be had for a key.
+    /// It could not be compressed, or the system had no random bytes for a key.
     #[error("cannot encode a body")]
     Io(#[from] io::Error),
     /// The key that it must be sealed under cannot be opened.

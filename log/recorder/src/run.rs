@@ -35,7 +35,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How often one message alone may be refused by a healthy database before it is put aside for a person.
 const REFUSALS: u32 = 3;
 
-/// Where one thing came twice more may: for so many batches after a refusal everything is looked up first.
+/// After the store has refused one duplicate, others may follow: for so many batches everything is looked up in the store before it is
+/// taken for new.
 const WARY_BATCHES: u32 = 1_000;
 
 /// Messages of the transport, in order and without holes; and between them what is only offered, which may be left out, and may come

@@ -38,9 +38,9 @@ pub enum UpkeepError {
     /// A file cannot be read or written.
     #[error("{path}", path = path.display())]
     File {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },

@@ -26,12 +26,12 @@ pub enum Query {
     },
     /// What is known of a sandbox? Answered by [`Answer::Sandboxes`], with one or none.
     Sandbox {
-        /// Which.
+        /// Its id.
         id: SandboxId,
     },
     /// What is known of an exec? Answered by [`Answer::Exec`].
     Exec {
-        /// Which.
+        /// Its id.
         id: ExecId,
     },
 }

@@ -40,9 +40,9 @@ pub struct RedactionRules(Arc<[Regex]>);
 #[derive(Debug, thiserror::Error)]
 #[error("the pattern of the redaction rule {name:?} cannot be used")]
 pub struct RedactionRuleError {
-    /// Which one.
+    /// Its name.
     pub name: String,
-    /// Why.
+    /// The cause.
     #[source]
     pub reason: regex::Error,
 }

@@ -68,7 +68,7 @@ pub enum BubblewrapSetupError {
     /// The agent is not where it should be.
     #[error("there is no agent at {path:?}")]
     Agent {
-        /// Where.
+        /// The path.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -77,7 +77,7 @@ pub enum BubblewrapSetupError {
     /// A directory cannot be used.
     #[error("cannot prepare {path:?}")]
     Directory {
-        /// Which.
+        /// The path.
         path: PathBuf,
         /// Why not.
         #[source]

@@ -91,7 +91,7 @@ pub enum DockerSetupError {
     /// The agent is not where it should be.
     #[error("there is no agent at {path:?}")]
     Agent {
-        /// Where.
+        /// The path.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -100,7 +100,7 @@ pub enum DockerSetupError {
     /// The data directory cannot be used.
     #[error("cannot prepare the data directory {path:?}")]
     DataDir {
-        /// Which.
+        /// The path.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -109,7 +109,7 @@ pub enum DockerSetupError {
     /// The seccomp profile cannot be read.
     #[error("cannot read the seccomp profile {path:?}")]
     Seccomp {
-        /// Which.
+        /// The path.
         path: PathBuf,
         /// Why not.
         #[source]

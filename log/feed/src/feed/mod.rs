@@ -53,7 +53,7 @@ impl Voice for Announcements {
 pub struct RecorderTrouble {
     /// What the database does.
     pub failure: ProbeFailure,
-    /// Since when.
+    /// Since when this has been so.
     pub since: Instant,
 }
 

@@ -32,7 +32,7 @@ pub enum OutputItem {
         offset: u64,
         /// The offset that follows the last of them.
         next_offset: u64,
-        /// Why.
+        /// Why they are gone.
         why: Gone,
     },
     /// It began, after it was asked for. Readers that come later see that in [`OutputReader::state`].
@@ -41,7 +41,7 @@ pub enum OutputItem {
     Resized(TerminalSize),
     /// It has ended. Nothing follows, unless something that it left running holds its output open.
     Ended {
-        /// How.
+        /// How it ended.
         end: ExecEnd,
         /// Whether its output was open then: more follows, and [`Closed`](Self::Closed) in the end.
         open: bool,

@@ -46,7 +46,7 @@ pub struct LinkRequest {
     pub traceparent: Option<String>,
     /// Which sandbox.
     pub sandbox: SandboxId,
-    /// What.
+    /// The operation.
     pub op: LinkOp,
     /// Whether who asks wants to hear that the executor is at work, where that takes longer.
     #[serde(default)]
@@ -60,12 +60,12 @@ pub struct LinkRequest {
 pub enum LinkOp {
     /// Streams a file out. The head is `File`.
     ReadFile {
-        /// Which.
+        /// The path.
         path: String,
     },
     /// Streams a file in, and replaces the old one at once when it is complete. The head is `Done`.
     WriteFile {
-        /// Which.
+        /// The path.
         path: String,
         /// Permission bits.
         mode: u32,
@@ -75,17 +75,17 @@ pub enum LinkOp {
     },
     /// The entries of a directory, by name. The head is `Done`; the bytes are a [`FileEntry`] a line, in JSON.
     ListFiles {
-        /// Which.
+        /// The path.
         path: String,
     },
     /// One entry.
     StatFile {
-        /// Which.
+        /// The path.
         path: String,
     },
     /// Deletes a file or directory.
     DeleteFile {
-        /// Which.
+        /// The path.
         path: String,
         /// Whether a directory goes with all that is in it.
         recursive: bool,
@@ -99,7 +99,7 @@ pub enum LinkOp {
     },
     /// Changes permission bits.
     ChangeMode {
-        /// Which.
+        /// The path.
         path: String,
         /// Permission bits.
         mode: u32,
@@ -139,15 +139,15 @@ pub enum LinkOp {
     },
     /// Changes permission bits as `chmod u+x` does.
     AdjustMode {
-        /// Which.
+        /// The path.
         path: String,
-        /// How.
+        /// What becomes of the mode.
         change: ModeChange,
     },
     /// Streams a part of a file out. The head is `File`; what of its size the part is ([`ByteRange::of`]) follows, exactly, or
     /// nothing where the file has no such bytes. `Unsupported` for a file that does not tell its size.
     ReadFilePart {
-        /// Which.
+        /// The path.
         path: String,
         /// Which bytes.
         range: ByteRange,
@@ -161,7 +161,7 @@ pub enum LinkOp {
     StartExec {
         /// What its events name as their cause.
         command: CommandId,
-        /// Which.
+        /// The exec.
         exec: ExecId,
         /// What runs.
         spec: ExecSpec,

@@ -9,7 +9,7 @@ use super::{ListenError, Log};
 /// One sign of life, sent every second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Who.
+    /// The node.
     pub node: NodeId,
     /// Its box-makers.
     pub providers: Vec<ProviderHealth>,
@@ -36,7 +36,7 @@ pub struct Machine {
 /// How one box-maker of a node fares.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProviderHealth {
-    /// Which one.
+    /// The provider.
     pub name: ProviderName,
     /// The pool that it serves; not said by older nodes, where it is called as the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]

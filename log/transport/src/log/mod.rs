@@ -101,14 +101,14 @@ pub enum ConnectError {
     Unreachable {
         /// Where it was sought.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: async_nats::ConnectError,
     },
     /// The server does not know who this is. Trying again does not help.
     #[error("NATS at {url} refuses the user, the password or the key that it is given")]
     Refused {
-        /// Where.
+        /// The servers that were tried.
         url: String,
         /// What it said.
         #[source]
@@ -117,9 +117,9 @@ pub enum ConnectError {
     /// There is no secure connection. Trying again does not help.
     #[error("there is no secure connection (TLS) to NATS at {url}")]
     Tls {
-        /// Where.
+        /// The servers that were tried.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: async_nats::ConnectError,
     },
@@ -130,7 +130,7 @@ pub enum ConnectError {
         what: &'static str,
         /// Where it was sought.
         path: std::path::PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -145,16 +145,16 @@ pub enum ConnectError {
     /// JetStream is off or out of reach.
     #[error("cannot set up the JetStream stream {stream}")]
     Stream {
-        /// Which one.
+        /// The name of the stream.
         stream: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The server did not keep an option that correctness needs.
     #[error("the JetStream stream {stream} has {option} = {found} where {wanted} is needed")]
     Config {
-        /// Which one.
+        /// The name of the stream.
         stream: String,
         /// Which option.
         option: &'static str,
