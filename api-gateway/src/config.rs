@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use events::{CapabilitySet, Network, ProviderName};
+use objects::Store;
 use policy::{AddressPolicy, DiskFloor, ImagePolicy};
 use secrets::{MasterKey, RedactionRules};
 
@@ -43,6 +44,8 @@ pub struct GatewayConfig {
     pub max_upload_bytes: Option<u64>,
     /// Origins of browsers that may call. Empty: none but the server's own.
     pub allowed_origins: Vec<Origin>,
+    /// Where the files are that outlive their sandbox; none: nowhere.
+    pub objects: Option<Store>,
     /// How long a spawn waits until the sandbox runs, before it answers with state `creating`.
     pub spawn_wait: Duration,
     /// How long a destroy waits until the sandbox is gone, before it answers `destroying`.
@@ -213,6 +216,7 @@ impl Default for GatewayConfig {
             max_body_bytes: 1 << 20,
             max_file_body_bytes: 64 << 20,
             max_upload_bytes: None,
+            objects: None,
             allowed_origins: Vec::new(),
             spawn_wait: Duration::from_secs(120),
             destroy_wait: Duration::from_secs(25),

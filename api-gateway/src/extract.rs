@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use bytes::{Bytes, BytesMut};
-use events::{ExecId, SandboxId, WebhookId};
+use events::{ExecId, JobId, SandboxId, WebhookId};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -238,6 +238,37 @@ impl<S: Send + Sync> FromRequestParts<S> for SchedulePath {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         Ok(Self(path_segment(parts, state).await))
     }
+}
+
+/// The job that the path names.
+#[derive(Debug, Clone, Copy)]
+pub struct JobPath(pub JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        job_id(path_segment(parts, state).await).map(Self)
+    }
+}
+
+/// The job that the path names, and the path of one of its artifacts.
+#[derive(Debug, Clone)]
+pub struct ArtifactPath(pub JobId, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ArtifactPath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Ok(Path((job, path))) = Path::<(String, String)>::from_request_parts(parts, state).await else {
+            return Err(ApiError::not_found("what is no text names no artifact"));
+        };
+        Ok(Self(job_id(job)?, path))
+    }
+}
+
+fn job_id(text: String) -> Result<JobId, ApiError> {
+    let id: JobId = text.parse().map_err(|_| crate::routes::jobs::no_job(text))?;
+    tracing::Span::current().record("job.id", tracing::field::display(id));
+    Ok(id)
 }
 
 /// The name of a template that the path names.

@@ -7,7 +7,7 @@ mod values;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-pub(crate) use complete::complete;
+pub(crate) use complete::{complete, published};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,6 +22,7 @@ pub(crate) use complete::complete;
         (name = "sandboxes", description = "Isolated workspaces with a deadline"),
         (name = "execs", description = "Runs of commands, which outlive the connection that asked for them"),
         (name = "files", description = "Files in a sandbox"),
+        (name = "jobs", description = "Commands in sandboxes of their own, each with an outcome"),
         (name = "templates", description = "Named sets of defaults"),
         (name = "webhooks", description = "Readers of the log that are called over HTTP"),
         (name = "schedules", description = "Jobs that are submitted when their time has come"),

@@ -20,8 +20,8 @@ use crate::gateway::Gateway;
 use crate::openapi::Api;
 use crate::origin::Origin;
 use crate::routes::{
-    audit, events, execs, files, health, metrics, pool, providers, quotas, sandboxes, schedules, snapshots,
-    system, templates, tickets, webhooks,
+    audit, events, execs, files, health, jobs, metrics, pool, providers, quotas, sandboxes, schedules,
+    snapshots, system, templates, tickets, webhooks,
 };
 use crate::share::visit;
 use crate::strict::{Parameters, watch};
@@ -77,6 +77,9 @@ fn table() -> Table {
         .on(FileRead, routes!(files::glob::glob))
         .on(FileWrite, routes!(files::rename::rename))
         .on(FileWrite, routes!(files::chmod::chmod))
+
+        .on(JobArtifacts, routes!(jobs::artifacts::list::list))
+        .on(JobArtifacts, routes!(jobs::artifacts::read::read))
 
         .on(TemplateRead, routes!(templates::list::list))
         .on(TemplateSave, routes!(templates::save::save))
@@ -136,7 +139,7 @@ pub(crate) fn document(config: &GatewayConfig) -> utoipa::openapi::OpenApi {
 
 /// The OpenAPI document of the API with its default configuration, as JSON.
 pub fn openapi_document() -> Result<String, serde_json::Error> {
-    document(&GatewayConfig::default()).to_pretty_json()
+    openapi::published(document(&GatewayConfig::default())).to_pretty_json()
 }
 
 /// The routes with all that stands in front of them. Paths come in normalised: see [`normalise`].
@@ -144,6 +147,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     let document = document(gateway.config());
     // Without a document nothing is judged; that it has a JSON form is tested.
     let parameters = Parameters::of(&serde_json::to_value(&document).unwrap_or_default());
+    let document = openapi::published(document);
     let Table { open, keyed, actions } = table();
     let keyed: Router<Gateway> = Router::from(keyed)
         .route_layer(from_fn_with_state(parameters.clone(), watch))

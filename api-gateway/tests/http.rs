@@ -9,6 +9,7 @@ mod http {
     pub mod raw;
 
     mod access;
+    mod artifacts;
     mod attach;
     mod audit;
     mod authorized;

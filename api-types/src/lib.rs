@@ -7,6 +7,7 @@
 //! [`Hidden`]): requests end up in logs.
 
 mod admission;
+mod artifacts;
 mod audit;
 mod diagnostics;
 mod error;
@@ -30,6 +31,7 @@ mod webhooks;
 mod word;
 
 pub use admission::{Admission, AdmissionReason, Pruned, SandboxStats};
+pub use artifacts::{JobArtifact, JobArtifacts};
 pub use audit::{AuditEntry, AuditList, CheckpointList};
 pub use diagnostics::{
     Diagnostics, LogHealth, PartHealth, ProcessHealth, SandboxCounts, SpawnLimits, Worker, WorkerState,

@@ -38,6 +38,7 @@ const CRATES: [(&str, &str, &[&str]); 24] = [
             "calendar",
             "events",
             "feed",
+            "objects",
             "policy",
             "record",
             "secrets",

@@ -4,7 +4,7 @@ use api_types::{ChmodRequest, FileInfo, MoveRequest, WriteRequest};
 use bytes::Bytes;
 use futures::{Stream, TryStream};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_RANGE, RANGE};
-use reqwest::{Body, Method};
+use reqwest::{Body, Method, RequestBuilder};
 
 use crate::client::Client;
 use crate::download::Download;
@@ -28,6 +28,20 @@ pub struct ReadOptions {
     pub length: Option<u64>,
     /// Of which version ([`Download::version`]). Where there is another one now, all of that is sent instead of a part.
     pub version: Option<String>,
+}
+
+impl ReadOptions {
+    pub(crate) fn put_on(&self, mut request: RequestBuilder) -> RequestBuilder {
+        if self.offset > 0 || self.length.is_some() {
+            let last = self.length.map(|length| self.offset.saturating_add(length).saturating_sub(1));
+            let last = last.map(|last| last.to_string()).unwrap_or_default();
+            request = request.header(RANGE, format!("bytes={}-{last}", self.offset));
+            if let Some(version) = &self.version {
+                request = request.header(IF_RANGE, version);
+            }
+        }
+        request
+    }
 }
 
 impl Client {
@@ -77,16 +91,8 @@ impl Client {
         options: &ReadOptions,
     ) -> Result<Download, ClientError> {
         let url = self.url(&["sandboxes", sandbox, "files"]);
-        let mut request = self.request(Method::GET, url).query(&[("path", path)]);
-        if options.offset > 0 || options.length.is_some() {
-            let last = options.length.map(|length| options.offset.saturating_add(length).saturating_sub(1));
-            let last = last.map(|last| last.to_string()).unwrap_or_default();
-            request = request.header(RANGE, format!("bytes={}-{last}", options.offset));
-            if let Some(version) = &options.version {
-                request = request.header(IF_RANGE, version);
-            }
-        }
-        self.download(request).await
+        let request = self.request(Method::GET, url).query(&[("path", path)]);
+        self.download(options.put_on(request)).await
     }
 
     /// The paths that match a pattern such as `/workspace/**/*.py`, sorted.

@@ -40,6 +40,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod artifacts;
 mod attachment;
 mod audit;
 mod client;

@@ -144,6 +144,10 @@ async fn every_route_is_asked_for() {
     refused(c.move_file("ID", "/a", "/b")).await;
     refused(c.change_mode("ID", "/a", "0644")).await;
 
+    refused(c.artifacts("ID")).await;
+    refused(c.archive_artifacts("ID")).await;
+    refused(c.read_artifact("ID", "ID", &ReadOptions::default())).await;
+
     refused(c.templates()).await;
     refused(c.template("ID")).await;
     refused(c.save_template(&TemplateRequest::default())).await;

@@ -362,7 +362,7 @@ async fn artifacts_leave_a_sandbox_and_come_into_another_one_of_the_same_tenant_
     };
     let ours = TenantId::default_tenant();
     let lines = world.ask(ours.as_str(), first, collect(".", "out/**")).await.unwrap();
-    let artifacts: Vec<StoredArtifact> = lines
+    let artifacts: Vec<JobArtifact> = lines
         .iter()
         .filter_map(|line| match line {
             CollectedLine::Stored(artifact) => Some(artifact.clone()),
@@ -370,7 +370,7 @@ async fn artifacts_leave_a_sandbox_and_come_into_another_one_of_the_same_tenant_
         })
         .collect();
     assert_eq!(
-        artifacts.iter().map(|it| (it.path.as_str(), it.size)).collect::<Vec<_>>(),
+        artifacts.iter().map(|it| (it.path.as_str(), it.object.size)).collect::<Vec<_>>(),
         [("out/1", 4), ("out/2", 4)]
     );
     let root = CollectedLine::LeftOut { path: "out/root".to_owned(), reason: "symlink".to_owned() };

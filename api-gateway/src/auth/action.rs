@@ -132,6 +132,9 @@ actions! {
     /// Removes a file.
     FileDelete = "file.delete", MakesRoom, Tenant;
 
+    /// Lists and reads the files that a job left.
+    JobArtifacts = "job.artifacts", Reads, Tenant;
+
     /// Looks at templates.
     TemplateRead = "template.read", Reads, Tenant;
     /// Makes or changes one.

@@ -73,6 +73,13 @@ pub fn complete(
     }
 }
 
+/// The document as others read it: a parameter that is the rest of a path is called as any other is.
+pub fn published(mut document: OpenApi) -> OpenApi {
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
+}
+
 /// Each operation, with its method.
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
     let all = [

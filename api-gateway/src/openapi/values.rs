@@ -31,6 +31,7 @@ const NO_NUL: &str = "^[^\\u0000]*$";
 const SOME_NO_NUL: &str = "^[^\\u0000]+$";
 const SANDBOX: &str = "^sb-[0-7][0-9a-hjkmnp-tv-z]{25}$";
 const EXEC: &str = "^ex-[0-7][0-9a-hjkmnp-tv-z]{25}$";
+const JOB: &str = "^job-[0-7][0-9a-hjkmnp-tv-z]{25}$";
 const WEBHOOK: &str = "^wh-[0-7][0-9a-hjkmnp-tv-z]{25}$";
 const SCHEDULE: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$";
 const VIEWER: &str = "^vl-[A-Za-z0-9_-]{1,61}$";
@@ -116,6 +117,8 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<Limit> {
     Some(match name {
         "id" if path.starts_with("/sandboxes/") => Limit::text(29, SANDBOX),
         "id" if path.starts_with("/execs/") => Limit::text(29, EXEC),
+        "id" if path.starts_with("/jobs/") => Limit::text(30, JOB),
+        "archive" => Limit::words(&["tar"]),
         "id" if path.starts_with("/webhooks/") => Limit::text(29, WEBHOOK),
         "id" if path.starts_with("/schedules/") => Limit::text(schedule::MAX_NAME, SCHEDULE),
         "id" if path.starts_with("/viewers/") => Limit::text(64, VIEWER),

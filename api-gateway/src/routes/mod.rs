@@ -5,6 +5,7 @@ pub mod events;
 pub mod execs;
 pub mod files;
 pub mod health;
+pub mod jobs;
 pub mod metrics;
 pub mod pool;
 pub mod providers;

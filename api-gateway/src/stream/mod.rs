@@ -1,5 +1,6 @@
 //! Output on its way to clients: characters stay whole, lines stay lines, nothing is held but what the socket takes.
 
+pub mod archive;
 pub mod asciicast;
 pub mod attach;
 pub mod attach_frame;

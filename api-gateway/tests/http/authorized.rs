@@ -78,6 +78,8 @@ const TABLE: &[(&str, &str, Is)] = &[
     ("GET", "/execs/{id}/output", Is::Watch),
     ("GET", "/execs/{id}/recording", Is::Watch),
 
+    ("GET", "/jobs/{id}/artifacts", Is::ReadOne),
+    ("GET", "/jobs/{id}/artifacts/{path}", Is::ReadOne),
     ("GET", "/execs/{id}/stream", Is::ReadOne),
     ("GET", "/execs/{id}/viewers", Is::ReadOne),
     ("GET", "/sandboxes/{id}", Is::ReadOne),
@@ -137,10 +139,13 @@ struct Things {
     schedule: String,
     viewer: String,
     token: String,
+    job: String,
 }
 
 impl Things {
-    async fn make(world: &World) -> Self {
+    async fn make(world: &World, objects: &tempfile::TempDir) -> Self {
+        let store = super::artifacts::store(objects.path());
+        let job = super::artifacts::job(world, &store, "red", &[("out/a", b"x")]).await.to_string();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let sandbox = world.sandbox().await;
         let exec = text(&world.exec(&sandbox, "hello", 200).await["exec_id"]);
@@ -152,7 +157,7 @@ impl Things {
         let schedule = text(&world.post("/schedules", schedule, 201).await["id"]);
         let link = world.post(&format!("/execs/{exec}/viewers"), json!({}), 201).await;
         let (viewer, token) = (text(&link["id"]), text(&link["token"]));
-        Self { sandbox, exec, webhook: text(&webhook["id"]), schedule, viewer, token }
+        Self { sandbox, exec, webhook: text(&webhook["id"]), schedule, viewer, token, job }
     }
 
     /// The path with the names of what red has.
@@ -161,10 +166,11 @@ impl Things {
             Some("execs") => &self.exec,
             Some("webhooks") => &self.webhook,
             Some("schedules") => &self.schedule,
+            Some("jobs") => &self.job,
             _ => &self.sandbox,
         };
         let name = if path.starts_with("/providers") { "docker" } else { "t" };
-        let filled = path.replace("{id}", id).replace("{viewer}", &self.viewer);
+        let filled = path.replace("{id}", id).replace("{viewer}", &self.viewer).replace("{path}", "out/a");
         let filled = filled.replace("{name}", name).replace("{owner}", "ada");
         assert!(!filled.contains('{'), "{path} has a parameter that this test does not know");
         filled
@@ -246,9 +252,10 @@ fn is_in((status, _): &(u16, String)) -> bool {
     matches!(status, 101 | 200 | 201 | 202 | 400 | 409)
 }
 
-async fn world() -> World {
+async fn world(objects: &tempfile::TempDir) -> World {
     World::with(
         |config| {
+            config.objects = Some(super::artifacts::store(objects.path()));
             let reader =
                 ApiKey { id: "key-of-reader".parse().unwrap(), role: Role::Reader, ..key("red", READER) };
             let admin = ApiKey {
@@ -265,8 +272,9 @@ async fn world() -> World {
 
 #[tokio::test]
 async fn each_credential_opens_what_it_is_for_and_nothing_else() {
-    let world = world().await;
-    let things = Things::make(&world).await;
+    let objects = tempfile::tempdir().unwrap();
+    let world = world(&objects).await;
+    let things = Things::make(&world, &objects).await;
     for route in routes() {
         let path = things.fill(route.path);
         let named = format!("{} {} is {:?}", route.method, route.path, route.is);
@@ -323,8 +331,9 @@ async fn each_credential_opens_what_it_is_for_and_nothing_else() {
 /// Whoever may only read is told so before anything is looked up: by the answer nobody can tell what there is.
 #[tokio::test]
 async fn a_key_that_may_only_read_learns_nothing_by_being_refused() {
-    let world = world().await;
-    let things = Things::make(&world).await;
+    let objects = tempfile::tempdir().unwrap();
+    let world = world(&objects).await;
+    let things = Things::make(&world, &objects).await;
     for route in routes().into_iter().filter(|route| route.is == Is::ChangeOne) {
         let nothing = route.path.replace("{id}", "sb-01jd2x5c0pe3tt4m1q5a8z0v9k").replace("{name}", "none");
         let nothing = nothing.replace("{viewer}", "vl-none");
@@ -343,7 +352,8 @@ async fn a_key_that_may_only_read_types_into_nothing() {
     use futures::{SinkExt as _, StreamExt as _};
     use tokio_tungstenite::tungstenite::Message;
 
-    let world = world().await;
+    let objects = tempfile::tempdir().unwrap();
+    let world = world(&objects).await;
     let sandbox = world.sandbox().await;
     let body = json!({"command": "hang", "detach": true});
     let exec = world.post(&format!("/sandboxes/{sandbox}/exec"), body, 202).await;
@@ -376,7 +386,8 @@ async fn a_key_that_may_only_read_types_into_nothing() {
 /// Refusals are in the record, a flood of them as few events.
 #[tokio::test]
 async fn refusals_of_a_role_are_counted() {
-    let world = world().await;
+    let objects = tempfile::tempdir().unwrap();
+    let world = world(&objects).await;
     for _ in 0..100 {
         let refused = world.ask_as(READER, Method::DELETE, "/sandboxes").send().await.unwrap();
         assert_eq!(refused.status(), 403);

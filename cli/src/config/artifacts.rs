@@ -166,5 +166,5 @@ impl ArtifactsConfig {
     }
 }
 
-/// What one search in a sandbox finds at most.
-const MOST_COUNT: u32 = 100_000;
+/// More than the state of a job lists.
+const MOST_COUNT: u32 = 1_000;

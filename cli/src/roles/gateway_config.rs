@@ -72,6 +72,7 @@ pub fn gateway_config(
         max_upload_bytes: config.server.max_upload.map(|limit| limit.0),
         allowed_origins: config.server.allowed_origins.iter().map(|origin| origin.0.clone()).collect(),
         disk: super::disk_floor(config, []),
+        objects: super::artifacts::readable(config),
         limits: config.limits.limits(executor::raise_descriptor_limit())?,
         audit: AuditLimits {
             max_lag: config.audit.max_lag.0,

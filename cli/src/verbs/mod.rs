@@ -16,6 +16,7 @@ mod exec;
 mod execs;
 mod extend;
 mod get;
+mod job;
 mod kill;
 mod list;
 mod logs;
@@ -160,6 +161,7 @@ pub enum ClientCommand {
     Webhook(webhook::WebhookArgs),
     /// Manage schedules: jobs that are submitted when their time has come.
     Schedule(schedule::ScheduleArgs),
+    Job(job::JobArgs),
     /// Show the versions of this program and of the server.
     Version,
 }
@@ -208,6 +210,7 @@ impl ClientCommand {
             | Self::Template(_)
             | Self::Webhook(_)
             | Self::Schedule(_)
+            | Self::Job(_)
             | Self::Version => None,
         }
     }
@@ -243,6 +246,7 @@ async fn dispatch(command: ClientCommand, api: &Client, format: Format) -> Resul
         ClientCommand::Template(args) => template::template(api, format, args).await,
         ClientCommand::Webhook(args) => webhook::webhook(api, format, args).await,
         ClientCommand::Schedule(args) => schedule::schedule(api, format, args).await,
+        ClientCommand::Job(args) => job::job(api, format, args).await,
         ClientCommand::Version => version::version(api, format).await,
     }
 }

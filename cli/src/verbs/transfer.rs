@@ -87,12 +87,23 @@ pub async fn download(
     target: Target,
 ) -> Result<(), VerbError> {
     let contents = api.read_file(sandbox, path).await?;
+    let mode = u32::from_str_radix(&file.mode, 8).unwrap_or(0o644) & 0o777;
+    // Files of /proc say that they are empty.
+    save(contents, path, Some(file.size).filter(|size| *size > 0), mode, target).await
+}
+
+/// Writes what comes, which is shown by this name and has so many bytes, where that is known.
+pub async fn save(
+    contents: Download,
+    name: &str,
+    size: Option<u64>,
+    mode: u32,
+    target: Target,
+) -> Result<(), VerbError> {
     match target {
         Target::Stdout => to_stdout(contents).await,
         Target::File(local) => {
-            // Files of /proc say that they are empty.
-            let bar = TransferBar::new(path, Some(file.size).filter(|size| *size > 0));
-            let mode = u32::from_str_radix(&file.mode, 8).unwrap_or(0o644) & 0o777;
+            let bar = TransferBar::new(name, size);
             let outcome = to_file(contents, &local, mode, &bar).await;
             bar.finish();
             outcome

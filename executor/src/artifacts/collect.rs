@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use agent::client::{CallError, Client};
 use agent::protocol::{FileRefusal, FoundFile, PassedOverReason, Search};
-use events::ObjectPlace;
+use events::{ObjectPlace, ObjectRef};
 use objects::{PutError, Store, StoreError};
 
 use super::Artifact;
@@ -114,7 +114,7 @@ pub async fn collect(
         for file in files {
             match keep(agent, store, place, wanted, &file, room).await? {
                 Ok(artifact) => {
-                    room = room.saturating_sub(artifact.size);
+                    room = room.saturating_sub(artifact.object.size);
                     collected.artifacts.push(artifact);
                 }
                 Err(reason) => {
@@ -178,9 +178,9 @@ async fn keep(
     }
     match put.finish().await {
         Ok(stored) => {
-            let (size, sha256) = (stored.size, stored.sha256);
+            let object = ObjectRef { size: stored.size, sha256: stored.sha256 };
             // Bits that make a program another user's are good for nothing elsewhere.
-            Ok(Ok(Artifact { path: file.path.clone(), size, sha256, mode: file.mode & 0o777 }))
+            Ok(Ok(Artifact { path: file.path.clone(), mode: file.mode & 0o777, object }))
         }
         Err(PutError::TooLarge { .. }) => Ok(Err(LeftOutReason::TooLarge)),
         Err(PutError::Store(error)) => Err(error.into()),

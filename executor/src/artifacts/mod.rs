@@ -8,6 +8,6 @@ mod place;
 
 pub use agent::patterns::{NotAPattern, Patterns};
 pub use collect::{CollectError, Collected, LeftOut, LeftOutReason, Wanted, collect};
-pub use place::{PlaceError, place};
 /// A file that was taken out of a sandbox and stored.
-pub use transport::StoredArtifact as Artifact;
+pub use events::JobArtifact as Artifact;
+pub use place::{PlaceError, place};

@@ -40,7 +40,7 @@ pub async fn place(
         let path = || artifact.path.clone();
         let unread = |source| PlaceError::Read { path: path(), source };
         let unwritten = |source| PlaceError::Write { path: path(), source };
-        let mut object = store.get(&from.key(artifact.sha256), None).await.map_err(unread)?;
+        let mut object = store.get(&from.key(artifact.object.sha256), None).await.map_err(unread)?;
         let to = std::path::Path::new(directory).join(&artifact.path).to_string_lossy().into_owned();
         let write = WriteFile { mode: artifact.mode, size_hint: Some(object.size), ..WriteFile::new(to) };
         let mut upload = agent.write_file(write).await.map_err(unwritten)?;

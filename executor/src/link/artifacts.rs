@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use events::{ErrorChain, JobId, ObjectOwner, ObjectPlace};
+use events::{ErrorChain, JobArtifact, JobId, ObjectOwner, ObjectPlace};
 use objects::{ReadError, Store, StoreError};
-use transport::{CollectedLine, FaultCode, LinkFault, LinkIncoming, LinkValue, StoredArtifact};
+use transport::{CollectedLine, FaultCode, LinkFault, LinkIncoming, LinkValue};
 
 use super::files::{broken, fault};
 use super::{Answer, unavailable};
@@ -48,7 +48,7 @@ pub(super) async fn place(
     shared: &Shared,
     hosted: &Hosted,
     job: JobId,
-    artifacts: &[StoredArtifact],
+    artifacts: &[JobArtifact],
     directory: &str,
     incoming: &mut LinkIncoming,
 ) -> Answer {

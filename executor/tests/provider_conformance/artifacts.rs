@@ -49,12 +49,12 @@ pub async fn files_are_kept_and_come_into_another_box(rig: &Rig) {
     assert_eq!(paths(&collected), ["out/a b", "out/deep/run", "out/empty", "out/large", "out/report.txt"]);
     assert_eq!((collected.left_out, collected.named.len()), (0, 0));
     let named = |path: &str| collected.artifacts.iter().find(|artifact| artifact.path == path).unwrap();
-    assert!(made.stdout.starts_with(&named("out/large").sha256.to_string()), "{made:?}");
+    assert!(made.stdout.starts_with(&named("out/large").object.sha256.to_string()), "{made:?}");
     assert_eq!(
-        (named("out/deep/run").mode, named("out/report.txt").size, named("out/empty").size),
+        (named("out/deep/run").mode, named("out/report.txt").object.size, named("out/empty").object.size),
         (0o755, 7, 0)
     );
-    let object = store.get(&job.key(named("out/report.txt").sha256), None).await.unwrap();
+    let object = store.get(&job.key(named("out/report.txt").object.sha256), None).await.unwrap();
     assert_eq!(object.contents.try_collect::<Vec<_>>().await.unwrap().concat(), b"report\n");
     // Done again it is the same.
     assert_eq!(collect(&agent, &store, &job, &wanted(&["out/**"])).await.unwrap(), collected);
@@ -66,13 +66,13 @@ pub async fn files_are_kept_and_come_into_another_box(rig: &Rig) {
     let came =
         shell(&second, "cd in/put/out && sha256sum large && stat -c %a deep/run report.txt && cat 'a b'")
             .await;
-    let expected = format!("{}  large\n755\n644\nwith\n", named("out/large").sha256);
+    let expected = format!("{}  large\n755\n644\nwith\n", named("out/large").object.sha256);
     assert_eq!((came.code(), came.stdout), (0, expected), "{}", came.stderr);
     // What is not there any more, or is not what it was, is not put there in part.
-    store.delete(&job.key(named("out/large").sha256)).await.unwrap();
+    store.delete(&job.key(named("out/large").object.sha256)).await.unwrap();
     let error = place(&other, &store, &job, &[named("out/large").clone()], "gone").await.unwrap_err();
     assert!(matches!(error, PlaceError::Read { source: ReadError::NotFound, .. }), "{error:?}");
-    let file = dir.path().join("objects").join(job.key(named("out/report.txt").sha256).to_string());
+    let file = dir.path().join("objects").join(job.key(named("out/report.txt").object.sha256).to_string());
     std::fs::write(file, "REPORT\n").unwrap();
     let error = place(&other, &store, &job, &[named("out/report.txt").clone()], "gone").await.unwrap_err();
     assert!(matches!(error, PlaceError::Read { source: ReadError::Damaged, .. }), "{error:?}");
@@ -119,13 +119,13 @@ pub async fn what_is_no_file_or_too_much_is_left_out(rig: &Rig) {
     .await;
     let grown: Artifact = loop {
         let collected = collect(&agent, &store, &of_a_job(), &wanted(&["grow"])).await.unwrap();
-        match collected.artifacts.into_iter().find(|artifact| artifact.size > 0) {
+        match collected.artifacts.into_iter().find(|artifact| artifact.object.size > 0) {
             Some(artifact) => break artifact,
             None => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     };
-    let sum = shell(&handle, &format!("head -c {} grow | sha256sum", grown.size)).await;
-    assert!(sum.stdout.starts_with(&grown.sha256.to_string()), "{sum:?}");
+    let sum = shell(&handle, &format!("head -c {} grow | sha256sum", grown.object.size)).await;
+    assert!(sum.stdout.starts_with(&grown.object.sha256.to_string()), "{sum:?}");
 
     for wrong in ["/etc/*", "../*", ""] {
         let error = collect(&agent, &store, &job, &wanted(&[wrong])).await.unwrap_err();

@@ -15,7 +15,7 @@ pub use announce::{Announcement, Announcements, Announcer, RecorderLag};
 pub use file_mode::{ModeChange, NotAModeChange};
 pub use link::{
     ByteRange, CollectedLine, FaultCode, FileEntry, LinkClient, LinkError, LinkFault, LinkIncoming, LinkOp,
-    LinkRequest, LinkServer, LinkStream, LinkValue, SandboxStats, StoredArtifact, Taken,
+    LinkRequest, LinkServer, LinkStream, LinkValue, SandboxStats, Taken,
 };
 pub use log::{
     CommandConsumer, ConnectError, ConsumeError, CursorError, Delivery, Destination, EventSource,

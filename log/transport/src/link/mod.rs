@@ -15,13 +15,14 @@ use std::ops::Range;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use artifacts::{CollectedLine, StoredArtifact};
+pub use artifacts::CollectedLine;
 pub use client::{LinkClient, LinkStream, Taken};
 pub(crate) use frame::LinkFrame;
 pub use server::{LinkIncoming, LinkServer};
 
 use events::{
-    Actor, CommandId, ExecId, ExecSpec, JobId, RequestId, SandboxId, SecretMap, TenantId, TerminalSize,
+    Actor, CommandId, ExecId, ExecSpec, JobArtifact, JobId, RequestId, SandboxId, SecretMap, TenantId,
+    TerminalSize,
 };
 
 use crate::ModeChange;
@@ -190,7 +191,7 @@ pub enum LinkOp {
         /// Whose they are.
         job: JobId,
         /// Which, as they were stored.
-        artifacts: Vec<StoredArtifact>,
+        artifacts: Vec<JobArtifact>,
         /// The directory in the sandbox.
         directory: String,
     },
