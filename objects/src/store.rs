@@ -294,19 +294,25 @@ fn bucket(settings: &S3) -> object_store::Result<impl ObjectStore + use<>> {
     }
 }
 
-/// An object that is read to its end, and judged there.
+/// An object that is read to its end, and judged there. The last bytes come only when all are known to be right: who was told before how
+/// many there are would take them for whole.
 fn whole(key: &ObjectKey, size: u64, contents: BoxStream<'static, Result<Bytes, ReadError>>) -> Object {
     let expected = key.sha256;
-    let state = Some((contents, Sha256::new()));
+    let state = Some((contents, Sha256::new(), Bytes::new()));
     let contents = futures::stream::try_unfold(state, move |state| async move {
-        let Some((mut contents, mut hasher)) = state else { return Ok(None) };
-        match contents.try_next().await? {
-            Some(bytes) => {
-                hasher.update(&bytes);
-                Ok(Some((bytes, Some((contents, hasher)))))
+        let Some((mut contents, mut hasher, mut held)) = state else { return Ok(None) };
+        loop {
+            match contents.try_next().await? {
+                Some(bytes) => {
+                    hasher.update(&bytes);
+                    let ready = std::mem::replace(&mut held, bytes);
+                    if !ready.is_empty() {
+                        return Ok(Some((ready, Some((contents, hasher, held)))));
+                    }
+                }
+                None if ContentHash(hasher.finalize().into()) != expected => return Err(ReadError::Damaged),
+                None => return Ok((!held.is_empty()).then_some((held, None))),
             }
-            None if ContentHash(hasher.finalize().into()) == expected => Ok(None),
-            None => Err(ReadError::Damaged),
         }
     });
     Object { size, range: 0..size, contents: contents.boxed() }

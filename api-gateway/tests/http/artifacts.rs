@@ -190,8 +190,13 @@ async fn what_a_job_did_not_leave_and_what_is_anothers_is_not_there() {
     std::fs::remove_file(file("gone")).unwrap();
     assert_eq!(error(world.ask(Method::GET, &format!("/jobs/{ours}/artifacts/gone")), 410).await, "GONE");
     std::fs::write(file("changed"), "after!").unwrap();
-    let cut = world.ask(Method::GET, &format!("/jobs/{ours}/artifacts/changed")).send().await.unwrap();
-    assert!(cut.bytes().await.is_err(), "changed bytes pass for whole");
-    let cut = world.ask(Method::GET, &format!("/jobs/{ours}/artifacts?archive=tar")).send().await.unwrap();
-    assert!(cut.bytes().await.is_err(), "an archive without one of its files passes for whole");
+    for (path, what) in [
+        ("artifacts/changed", "changed bytes pass for whole"),
+        ("artifacts?archive=tar", "an archive without one of its files passes for whole"),
+    ] {
+        // So short an answer may be cut before its head is on the way.
+        let read =
+            async { world.ask(Method::GET, &format!("/jobs/{ours}/{path}")).send().await?.bytes().await };
+        assert!(read.await.is_err(), "{what}");
+    }
 }
