@@ -152,8 +152,7 @@ impl Things {
         world.post(&format!("/sandboxes/{sandbox}/files"), json!({"path": "/a", "content": "x"}), 200).await;
         world.post("/templates", json!({"name": "t", "image": "alpine"}), 201).await;
         let webhook = world.post("/webhooks", json!({"url": "https://hooks.example.com/"}), 201).await;
-        let job = json!({"image": "alpine", "command": "true"});
-        let schedule = json!({"name": "t", "cron": "@daily", "job": job});
+        let schedule = json!({"name": "t", "cron": "@daily", "job": {"image": "alpine", "command": "true"}});
         let schedule = text(&world.post("/schedules", schedule, 201).await["id"]);
         let link = world.post(&format!("/execs/{exec}/viewers"), json!({}), 201).await;
         let (viewer, token) = (text(&link["id"]), text(&link["token"]));
