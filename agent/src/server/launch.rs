@@ -8,6 +8,7 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
 
 use rustix::fs::Gid;
 use rustix::process::{Pid, WaitOptions, waitpid};
@@ -24,6 +25,7 @@ struct Launch<'a> {
     child: &'a mut Child,
     groups: &'a [Gid],
     streams: [RawFd; 3],
+    handled: &'static [c_int],
     /// Why it came to nothing, as [`Step::failed`] puts it into a number.
     failure: Option<c_int>,
 }
@@ -44,6 +46,7 @@ pub fn launch(mut child: Child, streams: [OwnedFd; 3]) -> io::Result<u32> {
     let mut launch = Launch {
         child: &mut child,
         groups: &groups,
+        handled: handled_signals(),
         streams: [streams[0].as_raw_fd(), streams[1].as_raw_fd(), streams[2].as_raw_fd()],
         failure: None,
     };
@@ -86,7 +89,7 @@ impl Launch<'_> {
     /// Comes back only when that failed.
     #[allow(unsafe_code)]
     fn become_it(&mut self) -> io::Error {
-        forget_handlers();
+        forget_handlers(self.handled);
         for (number, stream) in (0..).zip(self.streams) {
             // SAFETY: both are numbers of descriptors; the table is the child's own copy.
             if unsafe { libc::dup2(stream, number) } < 0 {
@@ -118,23 +121,39 @@ fn restore_signals(mask: &libc::sigset_t) {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
 }
 
+/// The signals that the agent has handlers for. It has all of them before it starts the first process.
+#[allow(unsafe_code)]
+fn handled_signals() -> &'static [c_int] {
+    static HANDLED: OnceLock<Vec<c_int>> = OnceLock::new();
+    HANDLED.get_or_init(|| {
+        let is_handled = |signal: &c_int| {
+            let mut action = MaybeUninit::<libc::sigaction>::uninit();
+            // SAFETY: the pointer is valid, and what it leads to is only looked at when it was filled in. Numbers that are no
+            // signals, and the library's own, are refused.
+            let action = unsafe {
+                (libc::sigaction(*signal, std::ptr::null(), action.as_mut_ptr()) == 0)
+                    .then(|| action.assume_init())
+            };
+            action.is_some_and(|action| !matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN))
+        };
+        (1..=LAST_SIGNAL).filter(is_handled).collect()
+    })
+}
+
 /// No handler of the agent may run in its memory in another process; and a program expects that writing to a broken pipe ends it.
 #[allow(unsafe_code)]
-fn forget_handlers() {
-    for signal in 1..=LAST_SIGNAL {
+fn forget_handlers(handled: &[c_int]) {
+    for signal in handled.iter().copied().chain([libc::SIGPIPE]) {
         let mut action = MaybeUninit::<libc::sigaction>::uninit();
-        // SAFETY: the pointer is valid. Numbers that are no signals, and the library's own, are refused.
+        // SAFETY: the pointer is valid.
         if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
             continue;
         }
         // SAFETY: it was filled in.
         let mut action = unsafe { action.assume_init() };
-        let handled = !matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN);
-        if handled || signal == libc::SIGPIPE {
-            action.sa_sigaction = libc::SIG_DFL;
-            action.sa_flags = 0;
-            // SAFETY: the pointer is valid; the table of handlers is the child's own copy.
-            unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-        }
+        action.sa_sigaction = libc::SIG_DFL;
+        action.sa_flags = 0;
+        // SAFETY: the pointer is valid; the table of handlers is the child's own copy.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
     }
 }

@@ -61,6 +61,8 @@ struct Agent {
     environment: RefCell<Vec<(String, String)>>,
     /// And beneath that.
     image_environment: environment::ImageEnvironment,
+    /// Whom the last exec ran as.
+    known: RefCell<Option<spawn::Known>>,
     /// Every read of output goes through this one buffer: an idle exec needs none of its own.
     scratch: RefCell<Vec<u8>>,
     /// On the disk, for the output of all execs.
@@ -127,6 +129,7 @@ pub fn run(options: Options) -> Result<Ending, RunError> {
             deadline,
             watchdog,
             environment: RefCell::default(),
+            known: RefCell::default(),
             scratch: RefCell::default(),
             calmed: Notify::new(),
             descriptor_limit,

@@ -47,8 +47,49 @@ pub struct Who {
     directory: PathBuf,
 }
 
-/// Looks it up on another thread: these files are the sandbox's, and may be as large and on disks as slow as it likes.
+/// Who was looked up last: most execs of a sandbox run as the same user.
+pub struct Known {
+    named: Option<String>,
+    user: Option<User>,
+    home: String,
+    stamp: users::Stamp,
+}
+
+impl Known {
+    /// The same, if the files that say so have not changed, and nothing has to be made.
+    fn who(&self, agent: &Agent, start: &StartExec) -> Option<Who> {
+        if self.named != start.user || users::stamp() != Some(self.stamp) {
+            return None;
+        }
+        let workspace = &agent.options.workspace;
+        let directory = match &start.cwd {
+            Some(cwd) => workspace.join(cwd),
+            None => workspace.is_dir().then(|| workspace.clone())?,
+        };
+        Some(Who { user: self.user.clone(), home: self.home.clone(), directory })
+    }
+}
+
+/// Looks it up on another thread: these files are the sandbox's, and may be as large and on disks as slow as it likes. What
+/// is known needs no other thread: that it is the same is seen without reading.
 pub async fn look_up(agent: &Agent, start: &StartExec) -> Result<Who, SpawnError> {
+    let known = agent.known.borrow().as_ref().and_then(|known| known.who(agent, start));
+    if let Some(who) = known {
+        return Ok(who);
+    }
+    // Before they are read: what changes meanwhile is another one.
+    let stamp = users::stamp();
+    let who = look_up_aside(agent, start).await?;
+    *agent.known.borrow_mut() = stamp.map(|stamp| Known {
+        named: start.user.clone(),
+        user: who.user.clone(),
+        home: who.home.clone(),
+        stamp,
+    });
+    Ok(who)
+}
+
+async fn look_up_aside(agent: &Agent, start: &StartExec) -> Result<Who, SpawnError> {
     let named = start.user.clone();
     let default_user = agent.options.default_user.clone();
     let (workspace, cwd) = (agent.options.workspace.clone(), start.cwd.clone());

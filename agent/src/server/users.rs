@@ -34,6 +34,26 @@ impl User {
     }
 }
 
+/// What shows that an account file is the same as before: where it is, how long, and when it was last changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp([(u64, u64, i64, i64, i64); 2]);
+
+/// A file that was changed more recently may be changed again without showing it: its times are that coarse.
+const SETTLED_SECONDS: i64 = 2;
+
+/// That of the account files as they are; nothing where that would not show a change.
+pub fn stamp() -> Option<Stamp> {
+    Some(Stamp([stamp_of(c"/etc/passwd")?, stamp_of(c"/etc/group")?]))
+}
+
+fn stamp_of(path: &std::ffi::CStr) -> Option<(u64, u64, i64, i64, i64)> {
+    let stat = rustix::fs::stat(path).ok()?;
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    let settled = now.checked_sub(stat.st_ctime).is_some_and(|age| age > SETTLED_SECONDS);
+    let nanoseconds = i64::try_from(stat.st_ctime_nsec).ok()?;
+    settled.then_some((stat.st_dev, stat.st_ino, stat.st_size, stat.st_ctime, nanoseconds))
+}
+
 /// Home of a user, for whom none is given.
 pub fn home_of(uid: u32) -> String {
     let home = accounts(&read("/etc/passwd")).find(|account| account.uid == uid).map(|account| account.home);
