@@ -183,6 +183,14 @@ mod tests {
     }
 
     #[test]
+    fn files_that_were_just_changed_are_read_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = std::ffi::CString::new(file.path().to_str().unwrap()).unwrap();
+        assert_eq!(stamp_of(&path), None, "it may be changed again within the same tick");
+        assert_eq!(stamp_of(c"/no/such/file"), None);
+    }
+
+    #[test]
     fn an_account_file_that_is_no_file_is_not_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let pipe = directory.path().join("pipe");
