@@ -164,3 +164,7 @@ async fn send(input: &mut InputConnection, mut bytes: Bytes) -> Result<(), CallE
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "typing_tests.rs"]
+mod tests;
