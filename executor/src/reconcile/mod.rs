@@ -10,6 +10,8 @@ mod agents;
 mod gone;
 mod strays;
 mod taking_over;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -116,7 +118,9 @@ impl Waiting {
         let execs = records.iter().flat_map(|record| &record.live_execs);
         let pending: HashSet<ExecId> = execs.filter(|exec| exec.pending).map(|exec| exec.id).collect();
         hold(&self.pending).retain(|exec, _| pending.contains(exec));
-        hold(&self.strays).retain(|id, _| boxes.contains_key(id));
+        // What the record knows again is no stray, and has all of the time again if it becomes one.
+        let live: HashSet<SandboxId> = records.iter().map(|record| record.sandbox.id).collect();
+        hold(&self.strays).retain(|id, _| boxes.contains_key(id) && !live.contains(id));
         self.silent.retain(|id, _| boxes.contains_key(id));
     }
 }
