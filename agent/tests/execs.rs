@@ -400,7 +400,10 @@ async fn a_superseded_caller_that_does_not_read_is_cut_off_too() {
     let agent = Running::start().await;
     let start = shell("exec cat /dev/zero");
     let old = agent.client.start_exec(start.clone()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // More than a connection holds: the agent waits for somebody who does not read.
+    while agent.client.list_execs().await.unwrap()[0].produced[0] < 2 << 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let mut new = agent.client.attach_exec(attach(&start, 0)).await.unwrap();
     assert_eq!(next_output(&mut new).await.1, 0);
     agent.client.kill_exec(start.exec_id, Duration::ZERO).await.unwrap();
@@ -520,6 +523,7 @@ async fn a_timeout_ends_daemons_too_and_what_runs_from_process_to_process() {
     assert!(!alive(daemon_of(&agent)));
     let hop = agent.workspace().join("hop");
     let last = std::fs::read_to_string(&hop).unwrap();
+    // There is nothing to wait for: it is that nothing happens any more.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(std::fs::read_to_string(&hop).unwrap(), last);
 }
@@ -545,11 +549,13 @@ async fn a_kill_ends_daemons_too_and_those_of_others_stay() {
 #[tokio::test]
 async fn something_left_in_the_background_does_not_hold_up_the_exit() {
     let agent = Running::start().await;
-    let output = agent.shell("(while :; do sleep 2; echo late || exit; done) & echo $!; exit 4").await;
+    let output =
+        agent.shell("(while :; do sleep 2; echo late || exit; : > late; done) & echo $!; exit 4").await;
     assert_eq!(output.code(), 4);
     let pid: i32 = output.stdout().trim().parse().unwrap();
     // It goes on, and its output goes nowhere instead of breaking its pipe.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let late = agent.workspace().join("late");
+    eventually("it has written", || late.exists()).await;
     assert!(alive(pid));
     // Nor does one that never stops printing.
     assert_eq!(agent.shell("yes & exit 6").await.code(), 6);

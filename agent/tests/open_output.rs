@@ -10,7 +10,7 @@ use agent::client::{CallError, ExecConnection, ExecEvent};
 use agent::protocol::{
     Attach, ClosedOutput, ExecEnd, ExecOutcome, ExecRefusal, MAX_OPEN_OUTPUTS, OutputEnd, StartExec,
 };
-use harness::{Running, new_id};
+use harness::{Running, eventually, new_id};
 
 const LINGER: Duration = Duration::from_millis(100);
 
@@ -112,7 +112,7 @@ async fn whoever_takes_over_goes_on_where_it_stood_and_hears_the_end_once_more()
 #[tokio::test]
 async fn a_caller_closes_it_and_what_holds_it_goes_on() {
     let agent = Running::start().await;
-    let start = lingering("(while :; do echo x; sleep 0.02; done) & echo $!");
+    let start = lingering("(while :; do echo x; echo y >> on; sleep 0.02; done) & echo $!");
     let exec_id = start.exec_id;
     let running = lingering("sleep 100");
     let busy = agent.client.start_exec(running.clone()).await.unwrap();
@@ -123,7 +123,9 @@ async fn a_caller_closes_it_and_what_holds_it_goes_on() {
     let end = until(&mut exec, &mut text, closed).await;
     assert_eq!((end.reason, end.stdout_len), (OutputEnd::Request, text.len() as u64));
     let child: i32 = text.lines().find_map(|line| line.parse().ok()).unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let written = || std::fs::metadata(agent.workspace().join("on")).unwrap().len();
+    let before = written();
+    eventually("it writes on after the close", || written() > before + 10).await;
     assert!(std::fs::exists(format!("/proc/{child}")).unwrap(), "it died of the close");
     // Neither one that is closed nor one that runs can be closed.
     for exec_id in [exec_id, running.exec_id] {

@@ -142,14 +142,21 @@ fn whoever_owns_a_tree_gets_into_closed_directories() {
     fs::create_dir(&owned).unwrap();
     std::os::unix::fs::chown(&owned, Some(65_534), Some(65_534)).unwrap();
     let as_nobody = |command: &mut Command| {
-        let output = command.uid(65_534).gid(65_534).current_dir("/").output().unwrap();
+        command.uid(65_534).gid(65_534).current_dir("/");
+        let output = loop {
+            match command.output() {
+                // A binary that another test's child has open for writing, until that begins its own, cannot run.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::yield_now()
+                }
+                output => break output.unwrap(),
+            }
+        };
         assert!(output.status.success(), "{output:?}");
     };
     let tree = owned.join("tree");
     let make = "mkdir -p $0/a/b/c/d/e && touch $0/a/b/x && chmod 0 $0/a/b/c/d $0/a/b/c && chmod 500 $0/a/b $0/a && chmod 0 $0";
     as_nobody(Command::new("sh").args(["-c", make]).arg(&tree));
-    // A binary that another test's child has open for writing cannot run.
-    std::thread::sleep(std::time::Duration::from_millis(100));
     as_nobody(Command::new(&agent).arg("--remove").arg(&tree));
     assert!(!tree.exists());
 }

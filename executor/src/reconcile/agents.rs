@@ -75,7 +75,7 @@ impl Silence {
 }
 
 impl Heard {
-    fn of<E>(answer: Result<(), &CallError<E>>) -> Self {
+    fn of<E>(answer: &Result<(), CallError<E>>) -> Self {
         match answer {
             Ok(()) => Self::Answer,
             Err(CallError::Full { .. }) => Self::NotAsked,
@@ -110,8 +110,7 @@ impl Look {
             return Ok(true);
         }
         let answer = hosted.agent.urgently().within(ANSWER).ping().await;
-        let (after, verdict) =
-            Silence::after(before, Heard::of(answer.as_ref().map(|()| ())), Instant::now());
+        let (after, verdict) = Silence::after(before, Heard::of(&answer), Instant::now());
         if let Some(after) = after {
             silent.insert(self.id, after);
         }
