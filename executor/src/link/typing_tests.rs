@@ -200,7 +200,14 @@ async fn simulate(seed: u64) {
     let typed: Vec<u8> = pieces.iter().flat_map(|(_, bytes)| bytes.to_vec()).collect();
     let mut typing = Typing::new(&hosted, ExecId::from_bytes([2; 16]), &places);
     let outcome = type_in(&mut typing, pieces).await;
-    let state = agent.state();
+    check(&agent.state(), &typed, outcome);
+    drop(typing);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(agent.state().openings_at_once, 0, "nothing is left of them");
+    assert!(places.available_permits() <= 1);
+}
+
+fn check(state: &State, typed: &[u8], outcome: Result<(), CallError<ExecRefusal>>) {
     assert!(typed.starts_with(&state.given), "a byte is missing, is there twice, or is out of its place");
     match outcome {
         Ok(()) => assert_eq!(state.given.len(), typed.len()),
@@ -209,11 +216,6 @@ async fn simulate(seed: u64) {
     }
     // A connection that was given up may not have been noticed yet by the agent.
     assert!(state.most_at_once <= 2, "{} connections for one who types", state.most_at_once);
-    drop(state);
-    drop(typing);
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(agent.state().openings_at_once, 0, "nothing is left of them");
-    assert!(places.available_permits() <= 1);
 }
 
 #[test]
