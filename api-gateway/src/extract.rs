@@ -266,7 +266,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ArtifactPath {
 }
 
 fn job_id(text: String) -> Result<JobId, ApiError> {
-    let id: JobId = text.parse().map_err(|_| crate::routes::jobs::no_job(text))?;
+    let id: JobId = text.parse().map_err(|_| ApiError::absent("job", text))?;
     tracing::Span::current().record("job.id", tracing::field::display(id));
     Ok(id)
 }

@@ -6,11 +6,12 @@ use chrono::{DateTime, NaiveDateTime};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-use crate::due::HORIZON_SECONDS;
 use crate::{TimingError, Zone};
 
 /// No two times that a schedule is due are closer together, but for those that a change of the clock moves together.
 pub const SHORTEST: Duration = Duration::from_secs(10);
+/// The [`HORIZON`](crate::HORIZON), in seconds.
+pub(crate) const HORIZON_SECONDS: i64 = 40 * 366 * 24 * 3600;
 /// The length of an expression, in characters.
 pub const MAX_EXPRESSION: usize = 256;
 

@@ -5,12 +5,11 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
 use events::{Schedule, Timing};
 
-use crate::cron::{CronRule, SHORTEST};
+use crate::cron::{CronRule, HORIZON_SECONDS, SHORTEST};
 use crate::{TimingError, Zone};
 
 /// How far ahead a rule is followed: past the longest time between two 29ths of February that are the same day of the week.
 pub const HORIZON: Duration = Duration::from_secs(HORIZON_SECONDS as u64);
-pub(crate) const HORIZON_SECONDS: i64 = 40 * 366 * 24 * 3600;
 /// The longest time between two ticks of a length of time.
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 

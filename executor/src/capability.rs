@@ -15,7 +15,7 @@ pub enum Capability {
     ReadOnlyRoot,
     /// Memory, process and CPU limits take effect.
     Limits,
-    /// [`Provider::stats`](crate::provider::Provider::stats) works.
+    /// What a box uses is counted.
     Stats,
 }
 

@@ -221,9 +221,9 @@ impl Call {
         place: Place,
         request: &Request,
     ) -> Result<Self, CallError<E>> {
-        match Self::ask(agent, operation, place, request).await? {
+        match Self::meet(agent, operation, place, request).await? {
             Met::Asked(call) => Ok(call),
-            Met::OfVersion1(place) => match Self::ask(agent, operation, place, request).await? {
+            Met::OfVersion1(place) => match Self::meet(agent, operation, place, request).await? {
                 Met::Asked(call) => Ok(call),
                 Met::OfVersion1(_) => Err(CallError::Violation {
                     operation,
@@ -233,7 +233,7 @@ impl Call {
         }
     }
 
-    async fn ask<E>(
+    async fn meet<E>(
         agent: &Acquaintance,
         operation: &'static str,
         place: Place,

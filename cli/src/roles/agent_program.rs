@@ -36,7 +36,7 @@ pub async fn find(config: &Config) -> anyhow::Result<PathBuf> {
 }
 
 async fn check(path: &Path) -> anyhow::Result<()> {
-    let asked = tokio::time::timeout(PATIENCE, ask(path)).await;
+    let asked = tokio::time::timeout(PATIENCE, printed_version(path)).await;
     let said = match asked {
         Ok(said) => said.with_context(|| format!("the agent {} cannot be run: {REMEDY}", path.display()))?,
         Err(_) => bail!("the agent {} does not say its version: {REMEDY}", path.display()),
@@ -57,7 +57,7 @@ async fn check(path: &Path) -> anyhow::Result<()> {
 }
 
 /// What it prints about its version.
-async fn ask(path: &Path) -> std::io::Result<String> {
+async fn printed_version(path: &Path) -> std::io::Result<String> {
     let mut child = Command::new(path)
         .arg("--version")
         .env_clear()

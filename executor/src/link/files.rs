@@ -120,7 +120,7 @@ pub(super) async fn write(
         upload.send(bytes).await.map_err(|error| fault(hosted, error))?;
     }
     let size = upload.commit().await.map_err(|error| fault(hosted, error))?;
-    tell(shared, context, FileWritten { path: path.to_owned(), size, mode }).await?;
+    record(shared, context, FileWritten { path: path.to_owned(), size, mode }).await?;
     Ok(LinkValue::Done)
 }
 
@@ -164,7 +164,7 @@ pub(super) async fn delete(
     recursive: bool,
 ) -> Answer {
     hosted.agent.delete(path, recursive).await.map_err(|error| fault(hosted, error))?;
-    tell(shared, context, FileDeleted { path: path.to_owned(), recursive }).await?;
+    record(shared, context, FileDeleted { path: path.to_owned(), recursive }).await?;
     Ok(LinkValue::Done)
 }
 
@@ -177,7 +177,7 @@ pub(super) async fn rename(
 ) -> Answer {
     let to = destination(hosted, from, to).await;
     hosted.agent.move_path(from, to.as_ref()).await.map_err(|error| fault(hosted, error))?;
-    tell(shared, context, FileMoved { from: from.to_owned(), to: to.into_owned() }).await?;
+    record(shared, context, FileMoved { from: from.to_owned(), to: to.into_owned() }).await?;
     Ok(LinkValue::Done)
 }
 
@@ -213,7 +213,7 @@ pub(super) async fn change_mode(
     mode: u32,
 ) -> Answer {
     hosted.agent.chmod(path, mode).await.map_err(|error| fault(hosted, error))?;
-    tell(shared, context, FileModeChanged { path: path.to_owned(), mode }).await?;
+    record(shared, context, FileModeChanged { path: path.to_owned(), mode }).await?;
     Ok(LinkValue::Done)
 }
 
@@ -224,7 +224,7 @@ pub(super) async fn glob(hosted: &Hosted, pattern: &str, incoming: &mut LinkInco
 
 /// The log is told of a change after it was made: before, nobody knows whether it will be. When it cannot be told now it
 /// is told as soon as that is possible, and the client hears the truth.
-async fn tell(shared: &Shared, context: &Context, data: impl Into<EventData>) -> Result<(), LinkFault> {
+async fn record(shared: &Shared, context: &Context, data: impl Into<EventData>) -> Result<(), LinkFault> {
     let event = context.event(data);
     let Err(error) = shared.log.publish(std::slice::from_ref(&event)).await else {
         return Ok(());

@@ -128,7 +128,7 @@ async fn write(
 }
 
 /// What a client does to an exec is in the log before it is done: an audit must not miss what had an effect.
-async fn tell(
+async fn record_deed(
     shared: &Shared,
     context: &Context,
     hosted: &Hosted,
@@ -149,7 +149,7 @@ pub(super) async fn signal(
     exec: ExecId,
     signal: i32,
 ) -> Answer {
-    tell(shared, context, hosted, exec, ExecSignaled { exec, signal, kill: false }).await?;
+    record_deed(shared, context, hosted, exec, ExecSignaled { exec, signal, kill: false }).await?;
     answer(hosted, hosted.agent.signal_exec(agent_id(exec), signal).await)
 }
 
@@ -160,13 +160,13 @@ pub(super) async fn resize(
     exec: ExecId,
     size: TerminalSize,
 ) -> Answer {
-    tell(shared, context, hosted, exec, ExecResized { exec, size }).await?;
+    record_deed(shared, context, hosted, exec, ExecResized { exec, size }).await?;
     let size = protocol::TerminalSize { rows: size.rows, cols: size.cols };
     answer(hosted, hosted.agent.resize_exec(agent_id(exec), size).await)
 }
 
 pub(super) async fn kill(shared: &Shared, context: &Context, hosted: &Hosted, exec: ExecId) -> Answer {
-    tell(shared, context, hosted, exec, ExecSignaled { exec, signal: SIGTERM, kill: true }).await?;
+    record_deed(shared, context, hosted, exec, ExecSignaled { exec, signal: SIGTERM, kill: true }).await?;
     hosted.note_kill(exec, &context.actor);
     answer(hosted, hosted.agent.kill_exec(agent_id(exec), GRACE).await)
 }

@@ -166,7 +166,7 @@ impl Checkpointer {
         };
         for restored in restored {
             let id = event_id(&restored.statement);
-            self.tell_once(id, restored).await?;
+            self.publish_once(id, restored).await?;
         }
         let head = self.store.head().await?.position;
         let ours = self.config.key.public();
@@ -184,12 +184,12 @@ impl Checkpointer {
             );
             let of = newest.statement.up_to.to_string();
             let id = EventId::derived(&["audit.key_changed", &changed.from, &changed.to, &of]);
-            self.tell_once(id, changed).await?;
+            self.publish_once(id, changed).await?;
         }
         Ok(())
     }
 
-    async fn tell_once(&self, id: EventId, data: impl Into<EventData>) -> Result<(), CheckpointError> {
+    async fn publish_once(&self, id: EventId, data: impl Into<EventData>) -> Result<(), CheckpointError> {
         if !self.store.known_ids(&[id]).await?.is_empty() {
             return Ok(());
         }

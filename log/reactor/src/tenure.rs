@@ -272,11 +272,11 @@ impl<'a, R: Reactor> Tenure<'a, R> {
     async fn look(&mut self) -> Result<(), CursorError> {
         self.lines = self.lines.max(1);
         let kept = if self.reactor.keeps_cursor() { self.keep().await } else { Ok(()) };
-        self.tell();
+        self.report();
         kept
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         let lag = self.outside.head().0.saturating_sub(self.passed.0);
         let entities = &self.entities;
         self.health.update(|status| {

@@ -103,7 +103,7 @@ impl Log {
 
     /// What the record says about one exec; `None` when it has never heard of it.
     pub async fn exec_record(&self, id: ExecId) -> Result<Option<ExecState>, QueryError> {
-        match self.ask(&Query::Exec { id }).await? {
+        match self.request(&Query::Exec { id }).await? {
             Answer::Exec(exec) => Ok(exec.map(|exec| *exec)),
             Answer::Failed(why) => Err(QueryError::Failed(why)),
             Answer::Sandboxes(_) => Err(QueryError::Failed("an answer to another question".to_owned())),
@@ -111,14 +111,14 @@ impl Log {
     }
 
     async fn ask_sandboxes(&self, query: &Query) -> Result<Vec<SandboxRecord>, QueryError> {
-        match self.ask(query).await? {
+        match self.request(query).await? {
             Answer::Sandboxes(records) => Ok(records),
             Answer::Failed(why) => Err(QueryError::Failed(why)),
             Answer::Exec(_) => Err(QueryError::Failed("an answer to another question".to_owned())),
         }
     }
 
-    async fn ask(&self, query: &Query) -> Result<Answer, QueryError> {
+    async fn request(&self, query: &Query) -> Result<Answer, QueryError> {
         let payload = serde_json::to_vec(query).map_err(|error| QueryError::Failed(error.to_string()))?;
         let (client, inbox) = (self.client(), self.client().new_inbox());
         let mut parts = client.subscribe(inbox.clone()).await.map_err(|_| QueryError::NoAnswer)?;

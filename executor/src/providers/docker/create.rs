@@ -138,7 +138,7 @@ impl DockerProvider {
             run_dir::make(&run_dir, 0o1777, order.spec.memory_mib, mount).map_err(CreateError::here)?;
             // Until the engine says otherwise: if the answer gets lost, the container may be there.
             made.store(true, Ordering::Relaxed);
-            let error = match self.ask(engine, &name, &run_dir, order).await {
+            let error = match self.create_once(engine, &name, &run_dir, order).await {
                 Ok(id) => {
                     // Of a box of that name that died: nobody listens there, and the new one has yet to begin.
                     run_dir::forget_socket(&run_dir).map_err(CreateError::here)?;
@@ -184,7 +184,7 @@ impl DockerProvider {
         }
     }
 
-    async fn ask(
+    async fn create_once(
         &self,
         engine: &Docker,
         name: &str,

@@ -52,7 +52,7 @@ impl LinkServer {
             Ok(request) => {
                 let request: LinkRequest = request;
                 let client = self.client.clone();
-                let working = request.tell_working.then(|| Working::tell(client.clone(), peer.clone()));
+                let working = request.tell_working.then(|| Working::begin(client.clone(), peer.clone()));
                 Some(LinkIncoming { request, client, peer, duplex: None, working })
             }
             Err(error) => {
@@ -70,7 +70,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 struct Working(JoinHandle<()>);
 
 impl Working {
-    fn tell(client: Client, peer: async_nats::Subject) -> Self {
+    fn begin(client: Client, peer: async_nats::Subject) -> Self {
         Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(TELL_EVERY).await;

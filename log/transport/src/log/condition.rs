@@ -271,7 +271,7 @@ impl Watcher {
                 *known.proven_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 if known.commands_overdue() {
                     let stream = self.subjects.commands_stream();
-                    trouble = self.ask(&stream).await;
+                    trouble = self.trouble_of(&stream).await;
                 }
             }
             self.say(trouble);
@@ -304,14 +304,14 @@ impl Watcher {
             Ok(Ok(_)) => None,
             Ok(Err(error)) => match answer_of(&error) {
                 Some(answer) => trouble_of(answer),
-                None => self.ask(&events).await,
+                None => self.trouble_of(&events).await,
             },
-            Err(_) => self.ask(&events).await,
+            Err(_) => self.trouble_of(&events).await,
         }
     }
 
     /// Asks after a stream that does not acknowledge.
-    async fn ask(&mut self, stream: &str) -> Option<TransportTrouble> {
+    async fn trouble_of(&mut self, stream: &str) -> Option<TransportTrouble> {
         if !matches!(self.client.connection_state(), async_nats::connection::State::Connected) {
             return Some(TransportTrouble::Unreachable);
         }
