@@ -16,7 +16,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Run everything in one process: gateway, executor, reaper, recorder, webhooks, SQLite and a nats-server of its own.
+    /// Run everything in one process: gateway, executor, reaper, recorder, webhooks, jobs, SQLite and a nats-server of its own.
     Serve(ServerArgs),
     /// Run the gateway alone: REST, WebSocket and SSE, against given NATS and Postgres.
     Gateway(ServerArgs),
@@ -28,6 +28,8 @@ pub enum Verb {
     Recorder(ServerArgs),
     /// Run the deliverer of webhooks alone. Of any number, one works.
     Webhooks(ServerArgs),
+    /// Run the driver of jobs alone. Of any number, one works.
+    Jobs(ServerArgs),
     /// Look after the database: back up, restore, compact, measure.
     #[command(subcommand)]
     Db(DbCommand),

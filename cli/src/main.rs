@@ -1,4 +1,4 @@
-//! The one binary: `stacyvm serve` runs everything, `stacyvm gateway|executor|reaper|recorder|webhooks` one role each, and the rest
+//! The one binary: `stacyvm serve` runs everything, `stacyvm gateway|executor|reaper|recorder|webhooks|jobs` one role each, and the rest
 //! talks to a server.
 
 mod args;
@@ -63,6 +63,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Verb::Reaper(server) => roles::reaper(config(&server)?).await,
         Verb::Recorder(server) => roles::record(config(&server)?).await,
         Verb::Webhooks(server) => roles::webhooks(config(&server)?).await,
+        Verb::Jobs(server) => roles::jobs(config(&server)?).await,
         Verb::Db(command) => return db::run(command, args.global.output, &Args::command()).await,
         Verb::Client(command) => return verbs::run(command, args.global).await,
     }

@@ -31,11 +31,13 @@ mod artifacts;
 mod audit;
 mod gateway_config;
 mod images;
+mod jobs;
 mod webhooks;
 
 pub use agent_providers::Providers;
 pub use audit::{checkpoint_file, checkpointer, signing_key};
 pub use gateway_config::gateway_config;
+pub use jobs::{driver, jobs};
 pub use webhooks::{run_webhooks, webhooks};
 
 /// What starts beside us is waited for: half a minute, looked at twice a second.

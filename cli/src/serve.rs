@@ -53,6 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let reaper = Reaper::new(log.clone(), &feed, roles::clock(), stop.clone());
     let key = roles::master_key(&config)?;
     let schedules = Schedules::new(log.clone(), &feed, key, roles::clock(), stop.clone());
+    let jobs = roles::driver(&config, &log, &feed, stop.clone());
     // Whoever waits for an exec is answered before the executor lets go of it.
     let executor_stop = CancellationToken::new();
     let serving = async {
@@ -61,12 +62,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         executor_stop.cancel();
         outcome
     };
-    let (gateway, executor, webhooks, (), ()) = tokio::join!(
+    let (gateway, executor, webhooks, (), (), ()) = tokio::join!(
         serving,
         until_failure(roles::run_executor(&config, executor_log, providers, executor_stop.clone()), &stop),
         until_failure(roles::run_webhooks(&config, &log, &feed, stop.clone()), &stop),
         reaper.run(),
         schedules.run(),
+        jobs.run(),
     );
     tokio::time::sleep(roles::LAST_EVENTS).await;
     recorder_stop.cancel();

@@ -149,7 +149,7 @@ fn help(arguments: &[&str]) -> String {
 #[test]
 fn every_flag_of_the_server_processes_is_documented() {
     let document = read("docs/configuration.md");
-    for role in ["serve", "gateway", "executor", "reaper", "recorder", "webhooks"] {
+    for role in ["serve", "gateway", "executor", "reaper", "recorder", "webhooks", "jobs"] {
         let flags =
             words(&help(&[role, "--help"]), "--", |letter| letter.is_ascii_lowercase() || letter == '-');
         assert!(flags.len() > 8, "the help of {role} was misread: {flags:?}");

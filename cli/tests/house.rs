@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// All crates of the workspace: where each is, and on which of the others it may depend. None beneath another depends on it.
-const CRATES: [(&str, &str, &[&str]); 24] = [
+const CRATES: [(&str, &str, &[&str]); 25] = [
     // The language.
     ("events", "events", &[]),
     // The log that is written in it.
@@ -29,6 +29,7 @@ const CRATES: [(&str, &str, &[&str]); 24] = [
     ("reaper", "reaper", &["events", "feed", "reactor", "record", "transport"]),
     ("schedules", "schedules", &["calendar", "events", "feed", "reactor", "record", "secrets", "transport"]),
     ("webhooks", "webhooks", &["events", "feed", "policy", "reactor", "record", "secrets", "transport"]),
+    ("jobs", "jobs", &["events", "feed", "reactor", "record", "transport"]),
     (
         "api-gateway",
         "api-gateway",
@@ -61,6 +62,7 @@ const CRATES: [(&str, &str, &[&str]); 24] = [
             "executor",
             "feed",
             "objects",
+            "jobs",
             "policy",
             "reaper",
             "record",
@@ -173,7 +175,7 @@ fn who_needs_no_database_links_none() {
     assert!(linked("cli").contains("sqlx-core"), "the lock file was misread");
     let others = ["axum", "bollard", "sqlx", "sqlx-core", "zstd"];
     for (name, itself) in
-        [("reaper", ""), ("executor", "bollard"), ("webhooks", ""), ("feed", ""), ("reactor", "")]
+        [("reaper", ""), ("executor", "bollard"), ("webhooks", ""), ("jobs", ""), ("feed", ""), ("reactor", "")]
     {
         let linked = linked(name);
         assert!(linked.contains("events") && linked.contains("tokio"), "{name}: {linked:?}");

@@ -40,6 +40,7 @@ pub struct Config {
     pub limits: LimitsConfig,
     pub webhooks: WebhooksConfig,
     pub artifacts: ArtifactsConfig,
+    pub jobs: JobsConfig,
     pub logging: LoggingConfig,
     /// The file that was read.
     #[serde(skip)]
@@ -318,6 +319,13 @@ pub struct WebhooksConfig {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct JobsConfig {
+    /// How many jobs may be at work at once, on all nodes together.
+    pub max_running: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoggingConfig {
     pub level: String,
     /// `text` or `json`.
@@ -406,6 +414,7 @@ impl Default for Config {
                 concurrency: 256,
             },
             artifacts: ArtifactsConfig::default(),
+            jobs: JobsConfig { max_running: 10_000 },
             logging: LoggingConfig { level: "info".to_owned(), format: "text".to_owned() },
             file: None,
             remarks: Vec::new(),
@@ -490,6 +499,9 @@ impl Config {
         }
         if self.webhooks.timeout.0.is_zero() || self.webhooks.concurrency == 0 {
             bail!("webhooks.timeout: it and webhooks.concurrency must be more than zero");
+        }
+        if self.jobs.max_running == 0 {
+            bail!("jobs.max_running: must be at least 1");
         }
         if self.audit.checkpoint_events == 0 {
             bail!("audit.checkpoint_events: must be at least 1");

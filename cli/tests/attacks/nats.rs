@@ -86,6 +86,11 @@ async fn each_role_does_its_work_and_nothing_else() {
         deliverer.log_text().contains("webhooks ready").then_some(())
     })
     .await;
+    let driver = split.another("jobs", "jobs");
+    eventually("the driver of jobs is ready", Duration::from_secs(60), async || {
+        driver.log_text().contains("jobs ready").then_some(())
+    })
+    .await;
     let complaints = || {
         let log = std::fs::read_to_string(split.dir.path().join("nats.log")).unwrap_or_default();
         log.lines()
@@ -164,6 +169,8 @@ async fn each_role_does_its_work_and_nothing_else() {
         ("reaper", "$JS.API.STREAM.CREATE.STACYVM-EVENTS", "_INBOX.gateway.>"),
         ("webhooks", "stacyvm.cmd.spawn.docker", "stacyvm.evt.>"),
         ("webhooks", "stacyvm.link.executor", "_INBOX.>"),
+        ("jobs", "stacyvm.evt.@.executor.default._.exec", "stacyvm.cmd.>"),
+        ("jobs", "$JS.API.STREAM.CREATE.STACYVM-EVENTS", "_INBOX.gateway.>"),
         ("recorder", "stacyvm.cmd.spawn.docker", "stacyvm.cmd.>"),
         ("recorder", "$JS.API.STREAM.DELETE.STACYVM-EVENTS", "_INBOX.gateway.>"),
     ] {

@@ -208,7 +208,7 @@ fn nats(dir: &Path, port: u16, guarded: bool) -> Process {
     std::fs::write(&config, text).unwrap();
     let mut command = Command::new("nats-server");
     command.arg("--config").arg(&config);
-    for user in ["gateway", "recorder", "reaper", "webhooks", GUARDED_NODE, "other"] {
+    for user in ["gateway", "recorder", "reaper", "webhooks", "jobs", GUARDED_NODE, "other"] {
         command.env(format!("NATS_{}_PASSWORD", user.to_ascii_uppercase()), password_of(user));
     }
     Process::start(command, &dir.join("nats.log"))
