@@ -174,9 +174,14 @@ fn linked(name: &str) -> BTreeSet<String> {
 fn who_needs_no_database_links_none() {
     assert!(linked("cli").contains("sqlx-core"), "the lock file was misread");
     let others = ["axum", "bollard", "sqlx", "sqlx-core", "zstd"];
-    for (name, itself) in
-        [("reaper", ""), ("executor", "bollard"), ("webhooks", ""), ("jobs", ""), ("feed", ""), ("reactor", "")]
-    {
+    for (name, itself) in [
+        ("reaper", ""),
+        ("executor", "bollard"),
+        ("webhooks", ""),
+        ("jobs", ""),
+        ("feed", ""),
+        ("reactor", ""),
+    ] {
         let linked = linked(name);
         assert!(linked.contains("events") && linked.contains("tokio"), "{name}: {linked:?}");
         for library in others.into_iter().filter(|library| *library != itself) {

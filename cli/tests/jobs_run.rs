@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use events::{
-    Actor, Event, EventId, ExecId, ExecSpec, JobId, JobPlace,
-    JobRetries, JobSpec, JobState, JobSubmitted, Network, OnLost, SandboxSpec, TenantId,
+    Actor, Event, EventId, ExecId, ExecSpec, JobId, JobPlace, JobRetries, JobSpec, JobState, JobSubmitted,
+    Network, OnLost, SandboxSpec, TenantId,
 };
 use record::{EventFilter, EventQuery, Record};
 use support::eventually;

@@ -4,10 +4,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use events::{
     Actor, AttemptOutcome, Command, CommandEnvelope, CommandId, DestroyReason, Event, EventData, EventId,
-    ExecId, ExecRequested, ExecSpec, FailureCode, HoldReason, JobAdmitted, JobAttemptEnded, JobAttemptRunning,
-    JobAttemptStarted, JobCancelled, JobEndReason, JobFailed, JobHeld, JobId, JobOutcome, JobOutcomeUnknown,
-    JobQueued, JobRetryScheduled, JobState, JobSucceeded, JobTimedOut, NodeId, SandboxFailed, SandboxId,
-    SandboxRequested, SandboxSpec, SecretMap, TenantId, Term,
+    ExecId, ExecRequested, ExecSpec, FailureCode, HoldReason, JobAdmitted, JobAttemptEnded,
+    JobAttemptRunning, JobAttemptStarted, JobCancelled, JobEndReason, JobFailed, JobHeld, JobId, JobOutcome,
+    JobOutcomeUnknown, JobQueued, JobRetryScheduled, JobState, JobSucceeded, JobTimedOut, NodeId,
+    SandboxFailed, SandboxId, SandboxRequested, SandboxSpec, SecretMap, TenantId, Term,
 };
 
 use crate::effect::Request;
@@ -21,7 +21,13 @@ const UNLIMITED_MS: u64 = 24 * 3_600_000;
 const ROOM: TimeDelta = TimeDelta::hours(24);
 
 /// An event of the driver.
-fn event(tenant: &TenantId, sandbox: Option<SandboxId>, id: EventId, now: DateTime<Utc>, data: EventData) -> Event {
+fn event(
+    tenant: &TenantId,
+    sandbox: Option<SandboxId>,
+    id: EventId,
+    now: DateTime<Utc>,
+    data: EventData,
+) -> Event {
     Event {
         id,
         tenant: tenant.clone(),

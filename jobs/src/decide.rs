@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use events::{
-    Actor, AttemptOutcome, CancelReason, ExecState, FailureCode, JobEndReason, JobOutcome, JobPhase, JobPlace,
-    JobState, NeedCondition, NodeId, SandboxId, SandboxPhase, SandboxState, SecretMap,
+    Actor, AttemptOutcome, CancelReason, ExecState, FailureCode, JobEndReason, JobOutcome, JobPhase,
+    JobPlace, JobState, NeedCondition, NodeId, SandboxId, SandboxPhase, SandboxState, SecretMap,
 };
 use reactor::{Next, Turn};
 use transport::{LinkOp, LinkRequest};
@@ -386,9 +386,8 @@ fn with_exec(
             Deed::Say(vec![running.into_iter().chain([asking::attempt_ended(job, how, now)]).collect()])
         });
     }
-    let lost = |message: &str, turn: &Turn<'_>| {
-        end_attempt(entry, job, turn, AttemptOutcome::Lost, None, message)
-    };
+    let lost =
+        |message: &str, turn: &Turn<'_>| end_attempt(entry, job, turn, AttemptOutcome::Lost, None, message);
     let (state, node) = match sandbox.map(|state| (state, &state.phase)) {
         Some((state, SandboxPhase::Running { node, .. })) => (state, node.clone()),
         // Whoever had it says how the command ended, or that nobody knows.
@@ -412,7 +411,8 @@ fn with_exec(
             Err(_) if waited >= PENDING_PATIENCE && is_fresh => destroy(entry, state, turn),
             Err(left) => {
                 let next = if waited < KNOWN_FOR {
-                    let command = || Deed::Send(Box::new(asking::start_exec(job, SecretMap::default())), node);
+                    let command =
+                        || Deed::Send(Box::new(asking::start_exec(job, SecretMap::default())), node);
                     entry.once(Step::Command(number), turn, command)
                 } else {
                     Next::Wait(PENDING_PATIENCE.saturating_sub(waited).max(AGAIN_AFTER))

@@ -1,14 +1,14 @@
 //! All jobs that have not ended, as a reactor.
 
-use std::collections::{HashMap, HashSet};
 use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use events::{
-    Aggregate, Category, Event, EventData, ExecId, JobEvent, JobId, JobOutcome, JobState,
-    PoolName, Position, SandboxEvent, SandboxId, SandboxState, TenantId,
+    Aggregate, Category, Event, EventData, ExecId, JobEvent, JobId, JobOutcome, JobState, PoolName, Position,
+    SandboxEvent, SandboxId, SandboxState, TenantId,
 };
 use feed::Recorded;
 use reactor::{Effecting, Failure, Limits, Loaded, Next, Reactor, Touched, Turn};
@@ -318,9 +318,10 @@ impl JobDriver {
         while leaving.len() < ADMITTED_AT_ONCE && self.running < self.config.max_running {
             let (slots, keys, fleet) = (&self.slots, &self.keys, &self.fleet);
             let is_open = |owner: &crate::queue::Owner, _: &str, gate: &crate::queue::Gate| {
-                let room = gate.pool.as_ref().is_none_or(|pool| {
-                    slots.get(pool).copied().unwrap_or(0) < fleet.capacity(pool)
-                });
+                let room = gate
+                    .pool
+                    .as_ref()
+                    .is_none_or(|pool| slots.get(pool).copied().unwrap_or(0) < fleet.capacity(pool));
                 room && gate.key.as_ref().is_none_or(|(key, limit)| {
                     let taken = keys.get(&(owner.tenant.clone(), key.clone())).copied().unwrap_or(0);
                     taken < *limit as usize
@@ -419,22 +420,13 @@ impl Reactor for JobDriver {
         let event = &recorded.event;
         let (queue, running) = (self.queue.len(), self.running);
         let slots: usize = self.slots.values().sum();
-        match &event.data {
-            EventData::Job(said) => self.take_job(event, said, touched),
-            EventData::Sandbox(said) => self.take_sandbox(event, said, touched),
-            EventData::Exec(said) => {
-                if let Some(job) = self.execs.get(&said.exec()).copied() {
-                    self.change(job, |entry| entry.apply(event));
-                    touched.entity(JobKey::Job(job));
-                }
-            }
-            EventData::File(_)
-            | EventData::Access(_)
-            | EventData::Node(_)
-            | EventData::Template(_)
-            | EventData::Audit(_)
-            | EventData::Log(_)
-            | EventData::Webhook(_) => {}
+        if let EventData::Job(said) = &event.data {
+            self.take_job(event, said, touched);
+        } else if let EventData::Sandbox(said) = &event.data {
+            self.take_sandbox(event, said, touched);
+        } else if let Some(job) = event.data.exec().and_then(|exec| self.execs.get(&exec)).copied() {
+            self.change(job, |entry| entry.apply(event));
+            touched.entity(JobKey::Job(job));
         }
         let more_room = self.running < running || self.slots.values().sum::<usize>() < slots;
         if self.queue.len() > queue || (more_room && self.queue.len() > 0) {

@@ -107,7 +107,12 @@ impl Light {
                 memory_mib: spec.memory_mib,
             },
         };
-        let need = |need: &events::JobNeed| Need { job: need.job, condition: need.condition, outcome: None, is_looked_for: true };
+        let need = |need: &events::JobNeed| Need {
+            job: need.job,
+            condition: need.condition,
+            outcome: None,
+            is_looked_for: true,
+        };
         let waits = matches!(job.phase, JobPhase::Waiting);
         Self {
             id: job.id,
@@ -270,21 +275,14 @@ impl Entry {
 
     /// Takes in an event of it, of one of its sandboxes, or of its exec.
     pub fn apply(&mut self, event: &Event) {
-        match &event.data {
-            EventData::Job(said) => self.take(event, said),
-            EventData::Sandbox(_) => self.take_sandbox(event),
-            EventData::Exec(said) => {
-                if self.attempt().is_some_and(|(_, exec)| exec == said.exec()) {
-                    self.exec = ExecState::apply(self.exec.take(), event);
-                }
-            }
-            EventData::File(_)
-            | EventData::Access(_)
-            | EventData::Node(_)
-            | EventData::Template(_)
-            | EventData::Audit(_)
-            | EventData::Log(_)
-            | EventData::Webhook(_) => return,
+        if let EventData::Job(said) = &event.data {
+            self.take(event, said);
+        } else if let EventData::Sandbox(_) = &event.data {
+            self.take_sandbox(event);
+        } else if let Some(exec) = event.data.exec()
+            && self.attempt().is_some_and(|(_, current)| current == exec)
+        {
+            self.exec = ExecState::apply(self.exec.take(), event);
         }
         if !self.is_whole && self.attempt().is_some() {
             self.missed.push(event.clone());

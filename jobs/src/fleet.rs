@@ -65,7 +65,13 @@ impl Fleet {
 
     /// What keeps a sandbox of this size from all nodes of a pool, however empty they are. Nothing is said before nodes had time to
     /// show themselves.
-    pub fn hold(&self, pool: &PoolName, provider: &ProviderName, cpu_millis: u32, memory_mib: u32) -> Option<Hold> {
+    pub fn hold(
+        &self,
+        pool: &PoolName,
+        provider: &ProviderName,
+        cpu_millis: u32,
+        memory_mib: u32,
+    ) -> Option<Hold> {
         let warm = {
             let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             inner.since.is_some_and(|since| since.elapsed() >= SILENCE)

@@ -50,7 +50,13 @@ pub struct Jobs {
 
 impl Jobs {
     /// A driver over this feed. It does nothing until it runs.
-    pub fn new(config: JobsConfig, log: Log, feed: &Feed, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+    pub fn new(
+        config: JobsConfig,
+        log: Log,
+        feed: &Feed,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Self {
         let fleet = Fleet::default();
         let outside = Arc::new(Real::new(log.clone(), Arc::clone(feed.store())));
         let driver = JobDriver::new(outside, config, fleet.clone());

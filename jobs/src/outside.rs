@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use events::{
-    Actor, JobContent, JobFile, JobOutcome, JobPhase, JobState, NodeId, Position, SandboxId,
-    SandboxState, TenantId,
+    Actor, JobContent, JobFile, JobOutcome, JobPhase, JobState, NodeId, Position, SandboxId, SandboxState,
+    TenantId,
 };
 use reactor::Failure;
 use record::{EventStore, StoreError};
@@ -74,7 +74,8 @@ impl Real {
                 return Ok(Some(format!("{path}: this server has no store of objects")));
             }
         };
-        let op = LinkOp::WriteFile { path: path.clone(), mode: mode.unwrap_or(0o644), keep_mode: mode.is_none() };
+        let op =
+            LinkOp::WriteFile { path: path.clone(), mode: mode.unwrap_or(0o644), keep_mode: mode.is_none() };
         let request = LinkRequest {
             tenant: tenant.clone(),
             actor: Actor::Jobs,

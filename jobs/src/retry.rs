@@ -127,7 +127,8 @@ pub fn outcome_of(job: &JobState, end: &ExecEnd) -> (AttemptOutcome, Option<i32>
 
 /// When the running attempt has said nothing of itself for too long.
 pub fn silent_since(job: &JobState) -> Option<DateTime<Utc>> {
-    let patience = i64::try_from(job.spec.heartbeat_timeout_ms?).ok().and_then(TimeDelta::try_milliseconds)?;
+    let patience =
+        i64::try_from(job.spec.heartbeat_timeout_ms?).ok().and_then(TimeDelta::try_milliseconds)?;
     let began = job.attempts.last()?.running_at?;
     let heard = job.progress.as_ref().map_or(began, |progress| progress.at.max(began));
     heard.checked_add_signed(patience)
