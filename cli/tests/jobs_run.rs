@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use events::{
-    Actor, Event, EventId, ExecId, ExecSpec, JobId, JobPlace, JobRetries, JobSpec, JobState, JobSubmitted,
-    Network, OnLost, SandboxSpec, TenantId,
+    Actor, Clock, Event, EventId, ExecId, ExecSpec, JobId, JobPlace, JobRetries, JobSpec, JobState,
+    JobSubmitted, Network, OnLost, SandboxSpec, SystemClock, TenantId,
 };
 use record::{EventFilter, EventQuery, Record};
 use support::eventually;
@@ -45,7 +45,7 @@ impl World {
             id: EventId::new(),
             tenant: TenantId::default_tenant(),
             sandbox: None,
-            time: chrono::Utc::now(),
+            time: SystemClock.now(),
             actor: Actor::Client { key: None, user: None },
             cause: None,
             request_id: None,
