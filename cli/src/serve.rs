@@ -53,7 +53,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let reaper = Reaper::new(log.clone(), &feed, roles::clock(), stop.clone());
     let key = roles::master_key(&config)?;
     let schedules = Schedules::new(log.clone(), &feed, key, roles::clock(), stop.clone());
-    let jobs = roles::driver(&config, &log, &feed, stop.clone());
+    let jobs = roles::driver(&config, &log, &feed, stop.clone())?;
     // Whoever waits for an exec is answered before the executor lets go of it.
     let executor_stop = CancellationToken::new();
     let serving = async {

@@ -29,7 +29,7 @@ const CRATES: [(&str, &str, &[&str]); 25] = [
     ("reaper", "reaper", &["events", "feed", "reactor", "record", "transport"]),
     ("schedules", "schedules", &["calendar", "events", "feed", "reactor", "record", "secrets", "transport"]),
     ("webhooks", "webhooks", &["events", "feed", "policy", "reactor", "record", "secrets", "transport"]),
-    ("jobs", "jobs", &["events", "feed", "reactor", "record", "transport"]),
+    ("jobs", "jobs", &["events", "feed", "reactor", "record", "secrets", "transport"]),
     (
         "api-gateway",
         "api-gateway",

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use events::{
-    Actor, Clock, Event, EventId, ExecId, ExecSpec, JobId, JobPlace, JobRetries, JobSpec, JobState,
-    JobSubmitted, Network, OnLost, SandboxSpec, SystemClock, TenantId,
+    Actor, CancelReason, Clock, Event, EventData, EventId, ExecId, ExecSpec, JobCancelRequested, JobContent,
+    JobEndReason, JobFile, JobId, JobNeed, JobPhase, JobPlace, JobRetries, JobSpec, JobState, JobSubmitted,
+    NeedCondition, Network, OnLost, SandboxSpec, SystemClock, TenantId,
 };
 use record::{EventFilter, EventQuery, Record};
 use support::eventually;
@@ -41,6 +42,11 @@ impl World {
 
     async fn submit(&self, spec: JobSpec) -> JobId {
         let job = JobId::new();
+        self.say(JobSubmitted { job, owner: None, spec: Box::new(spec) }).await;
+        job
+    }
+
+    async fn say(&self, data: impl Into<EventData>) {
         let event = Event {
             id: EventId::new(),
             tenant: TenantId::default_tenant(),
@@ -50,10 +56,9 @@ impl World {
             cause: None,
             request_id: None,
             traceparent: None,
-            data: JobSubmitted { job, owner: None, spec: Box::new(spec) }.into(),
+            data: data.into(),
         };
         self.log.publish(&[event]).await.unwrap();
-        job
     }
 
     async fn state(&self, job: JobId) -> Option<JobState> {
@@ -194,5 +199,85 @@ async fn a_job_that_is_submitted_runs_in_a_sandbox_of_its_own() {
     assert_eq!(world.words(job).await, expected);
     let sandbox = world.record.store.sandbox(state.sandbox_of(1)).await.unwrap().unwrap();
     assert_eq!(sandbox.spec.job, Some(job));
+    world.no_sandboxes().await;
+}
+
+#[tokio::test]
+async fn jobs_are_given_files_leave_artifacts_are_retried_and_wait_for_each_other() {
+    let world = World::start().await;
+    let file = JobFile {
+        path: "/workspace/in.txt".to_owned(),
+        mode: Some(0o640),
+        content: JobContent::Inline("Z2l2ZW4K".to_owned()),
+    };
+    let line = shell("mkdir out && cp in.txt out/a.txt && echo no > out/b.bin && cat in.txt");
+    let first = world
+        .submit(JobSpec {
+            command: ExecSpec { cwd: Some("/workspace".to_owned()), ..line.command.clone() },
+            files: vec![file],
+            artifacts: vec!["out/*.txt".to_owned()],
+            ..line
+        })
+        .await;
+    let need = |job, condition| JobNeed { job, condition, artifacts: Vec::new(), path: None };
+    let after = world
+        .submit(JobSpec {
+            needs: vec![JobNeed {
+                artifacts: vec!["out/*".to_owned()],
+                path: Some("/workspace/got".to_owned()),
+                ..need(first, NeedCondition::Succeeded)
+            }],
+            ..shell("cat /workspace/got/out/a.txt")
+        })
+        .await;
+    let fails = world
+        .submit(JobSpec {
+            retries: JobRetries { max: 1, backoff_ms: 10, ..JobRetries::default() },
+            ..shell("exit 3")
+        })
+        .await;
+    let spoilt =
+        world.submit(JobSpec { needs: vec![need(fails, NeedCondition::Succeeded)], ..shell("true") }).await;
+    let anyway =
+        world.submit(JobSpec { needs: vec![need(fails, NeedCondition::Finished)], ..shell("true") }).await;
+
+    let (outcome, state) = world.ended(first).await;
+    assert_eq!(outcome, "succeeded", "{state:?}");
+    assert_eq!(world.output(state.exec_of(1)).await, "given\n");
+    let kept: Vec<&str> = state.artifacts.iter().map(|artifact| artifact.path.as_str()).collect();
+    assert_eq!(kept, ["out/a.txt"]);
+    let (outcome, state) = world.ended(after).await;
+    assert_eq!(outcome, "succeeded", "{state:?}");
+    assert_eq!(world.output(state.exec_of(1)).await, "given\n");
+    let (outcome, state) = world.ended(fails).await;
+    assert_eq!((outcome.as_str(), state.attempt()), ("failed", 2), "{state:?}");
+    assert!(matches!(&state.phase, JobPhase::Ended { exit_code: Some(3), .. }), "{state:?}");
+    let (outcome, state) = world.ended(spoilt).await;
+    let is_need = matches!(&state.phase, JobPhase::Ended { reason: JobEndReason::Need, .. });
+    assert_eq!((outcome.as_str(), is_need, state.attempt()), ("failed", true, 0), "{state:?}");
+    assert_eq!(world.ended(anyway).await.0, "succeeded");
+    world.no_sandboxes().await;
+}
+
+#[tokio::test]
+async fn a_job_outlives_the_server_and_one_that_is_to_end_ends() {
+    let mut world = World::start().await;
+    let long = world.submit(shell("echo begun; sleep 8; echo done")).await;
+    let endless = world.submit(shell("trap 'exit 0' TERM; while :; do sleep 0.1; done")).await;
+    let running = |state: &JobState| matches!(state.phase, JobPhase::Running);
+    world.until("it runs", long, running).await;
+    world.until("it runs", endless, running).await;
+    world.serve.kill_and_restart().await;
+    world.say(JobCancelRequested { job: endless, grace_ms: 20_000, reason: CancelReason::User }).await;
+    let (outcome, state) = world.ended(endless).await;
+    assert_eq!(outcome, "cancelled", "{state:?}");
+    let (outcome, state) = world.ended(long).await;
+    assert_eq!((outcome.as_str(), state.attempt()), ("succeeded", 1), "{state:?}");
+    assert_eq!(world.output(state.exec_of(1)).await, "begun\ndone\n");
+    for job in [long, endless] {
+        let words = world.words(job).await;
+        let ends = words.iter().filter(|word| word.as_str() == "job.attempt_ended").count();
+        assert_eq!(ends, 1, "{words:?}");
+    }
     world.no_sandboxes().await;
 }

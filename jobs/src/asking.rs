@@ -4,10 +4,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use events::{
     Actor, AttemptOutcome, Command, CommandEnvelope, CommandId, DestroyReason, Event, EventData, EventId,
-    ExecId, ExecRequested, ExecSpec, FailureCode, HoldReason, JobAdmitted, JobAttemptEnded,
-    JobAttemptRunning, JobAttemptStarted, JobCancelled, JobEndReason, JobFailed, JobHeld, JobId, JobOutcome,
-    JobOutcomeUnknown, JobQueued, JobRetryScheduled, JobState, JobSucceeded, JobTimedOut, NodeId,
-    SandboxFailed, SandboxId, SandboxRequested, SandboxSpec, SecretMap, TenantId, Term,
+    ExecId, ExecRequested, ExecSpec, FailureCode, HoldReason, JobAdmitted, JobArtifact, JobArtifactStored,
+    JobAttemptEnded, JobAttemptRunning, JobAttemptStarted, JobCancelled, JobEndReason, JobFailed, JobHeld,
+    JobId, JobOutcome, JobOutcomeUnknown, JobQueued, JobRetryScheduled, JobState, JobSucceeded, JobTimedOut,
+    NodeId, SandboxFailed, SandboxId, SandboxRequested, SandboxSpec, SecretMap, TenantId, Term,
 };
 
 use crate::effect::Request;
@@ -117,6 +117,19 @@ pub fn retry_scheduled(job: &JobState, due_at: DateTime<Utc>, now: DateTime<Utc>
     about((&job.tenant, job.id), "retry_scheduled", attempt, now, data.into())
 }
 
+/// A file that it left is kept.
+pub fn artifact_stored(job: &JobState, artifact: JobArtifact, now: DateTime<Utc>) -> Event {
+    let attempt = job.attempt();
+    let step = format!("artifact:{}:{}", artifact.path, artifact.object.sha256);
+    about(
+        (&job.tenant, job.id),
+        &step,
+        attempt,
+        now,
+        JobArtifactStored { job: job.id, attempt, artifact }.into(),
+    )
+}
+
 /// It has ended. There is one id for all ends of a job.
 pub fn ended(
     (tenant, job): (&TenantId, JobId),
@@ -166,21 +179,17 @@ pub fn exec_requested(job: &JobState, now: DateTime<Utc>) -> Event {
     let attempt = job.attempt();
     let (exec, sandbox) = (job.exec_of(attempt), job.sandbox_of(attempt));
     let env_names = job.spec.env_names.clone();
-    let requested = ExecRequested { exec, spec: exec_spec(job), env_names };
+    let requested = ExecRequested { exec, spec: job.spec.command.clone(), env_names };
     let id = EventId::derived(&["exec.requested", &exec.to_string()]);
     event(&job.tenant, Some(sandbox), id, now, requested.into())
 }
 
-fn exec_spec(job: &JobState) -> ExecSpec {
-    job.spec.command.clone()
-}
-
 /// The command that starts the exec of an attempt. It is one message however often it is sent.
-pub fn start_exec(job: &JobState, env: SecretMap) -> CommandEnvelope {
+pub fn start_exec(job: &JobState, spec: ExecSpec, env: SecretMap) -> CommandEnvelope {
     let attempt = job.attempt();
     let (exec, sandbox): (ExecId, _) = (job.exec_of(attempt), job.sandbox_of(attempt));
     let id = CommandId::derived(&["job-exec", &job.id.to_string(), &attempt.to_string()]);
-    command(&job.tenant, sandbox, id, Command::StartExec { exec, spec: exec_spec(job), env })
+    command(&job.tenant, sandbox, id, Command::StartExec { exec, spec, env })
 }
 
 /// The command that ends a sandbox of a job, when it is asked for the `round`th time.

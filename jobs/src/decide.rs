@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use events::{
     Actor, AttemptOutcome, CancelReason, ExecState, FailureCode, JobEndReason, JobOutcome, JobPhase,
-    JobPlace, JobState, NeedCondition, NodeId, SandboxId, SandboxPhase, SandboxState, SecretMap,
+    JobPlace, JobState, NeedCondition, NodeId, SandboxId, SandboxPhase, SandboxState,
 };
 use reactor::{Next, Turn};
 use transport::{LinkOp, LinkRequest};
@@ -145,7 +145,8 @@ fn before(entry: &Entry, light: &Light, turn: &mut Turn<'_>, fleet: &Fleet) -> N
     let whose = (&light.tenant, light.id);
     let end = |outcome, reason, message: String, turn: &Turn<'_>| {
         let now = turn.now();
-        entry.say(Step::End, turn, || asking::ended(whose, outcome, reason, None, message, now))
+        let ended = || asking::ended(whose, outcome, reason, None, message, now);
+        entry.once(Step::End, turn, || say_end(light, ended()))
     };
     if let Some(reason) = light.cancel {
         let reason = match reason {
@@ -206,6 +207,11 @@ fn before(entry: &Entry, light: &Light, turn: &mut Turn<'_>, fleet: &Fleet) -> N
     }
 }
 
+/// Says the end of a job. What is sealed of it goes first: who finds it gone finds also that nothing is left to be begun.
+fn say_end(light: &Light, end: events::Event) -> Deed {
+    if light.has_sealed { Deed::DestroySealed(light.id, vec![end]) } else { Deed::Say(vec![vec![end]]) }
+}
+
 /// How a job ends whose needs did not end as they should.
 fn spoilt(light: &Light) -> Option<(JobOutcome, JobEndReason, String)> {
     light.needs.iter().find_map(|need| {
@@ -261,10 +267,12 @@ fn attempt(entry: &Entry, job: &JobState, turn: &mut Turn<'_>) -> Next<Effect> {
     let Some(attempt) = job.attempts.last() else { return Next::Rest };
     let now = turn.now();
     if let Some(ended) = &attempt.ended {
-        return entry.say(Step::Follow(number), turn, || match after(job, ended) {
-            After::Retry(due_at) => asking::retry_scheduled(job, due_at, now),
+        return entry.once(Step::Follow(number), turn, || match after(job, ended) {
+            After::Retry(due_at) => Deed::Say(vec![vec![asking::retry_scheduled(job, due_at, now)]]),
             After::End(outcome, reason, message) => {
-                asking::ended((&job.tenant, job.id), outcome, reason, ended.exit_code, message, now)
+                let whose = (&job.tenant, job.id);
+                let end = asking::ended(whose, outcome, reason, ended.exit_code, message, now);
+                say_end(&Light::of(job), end)
             }
         });
     }
@@ -318,8 +326,13 @@ fn without_exec(
     let now = turn.now();
     let next = match (sandbox.map(|sandbox| (sandbox, &sandbox.phase)), &job.spec.place) {
         (None, JobPlace::Fresh(spec)) => {
-            let deed = || Deed::Sandbox(Box::new(asking::sandbox(job, spec, now)));
-            entry.once(Step::Sandbox(number), turn, deed)
+            let deed = || Deed::Sandbox(Box::new(asking::sandbox(job, spec, now)), Box::new(job.clone()));
+            match &entry.refused {
+                Some((attempt, message)) if *attempt == number => {
+                    not_started(FailureCode::Internal, message.clone(), turn)
+                }
+                Some(_) | None => entry.once(Step::Sandbox(number), turn, deed),
+            }
         }
         (None, JobPlace::Existing(id)) => {
             not_started(FailureCode::SandboxGone, format!("there is no sandbox {id}"), turn)
@@ -342,17 +355,15 @@ fn without_exec(
                 JobPlace::Fresh(_) => destroy(entry, state, turn),
                 JobPlace::Existing(_) => not_started(FailureCode::Invalid, message.clone(), turn),
             },
-            Some(_) | None => entry.once(Step::Begin(number), turn, || begin(job, state, node, turn)),
+            Some(_) | None => entry.once(Step::Begin(number), turn, || begin(job, node, turn)),
         },
     };
     sooner(next, waiting)
 }
 
-fn begin(job: &JobState, sandbox: &SandboxState, node: &NodeId, turn: &Turn<'_>) -> Deed {
+fn begin(job: &JobState, node: &NodeId, turn: &Turn<'_>) -> Deed {
     Deed::Begin(Box::new(Beginning {
-        tenant: job.tenant.clone(),
-        sandbox: sandbox.id,
-        files: job.spec.files.clone(),
+        job: Box::new(job.clone()),
         event: asking::exec_requested(job, turn.now()),
         node: node.clone(),
     }))
@@ -369,7 +380,25 @@ fn with_exec(
     let number = job.attempt();
     let now = turn.now();
     if let Some(end) = &exec.end {
-        let (outcome, exit_code, message) = outcome_of(job, end);
+        let (mut outcome, exit_code, mut message) = outcome_of(job, end);
+        if let (Some(node), false) = (sandbox.and_then(SandboxState::node), job.spec.artifacts.is_empty())
+            && !matches!(outcome, AttemptOutcome::NotStarted | AttemptOutcome::Lost)
+        {
+            match &entry.collected {
+                Some((attempt, collected)) if *attempt == number => {
+                    if let (Err(error), AttemptOutcome::Succeeded) = (collected, outcome) {
+                        (outcome, message) = (AttemptOutcome::Failed, error.clone());
+                    }
+                }
+                Some(_) | None => {
+                    let step = Step::Collect(number);
+                    return Next::Act(Effect {
+                        step,
+                        deed: Deed::Collect(Box::new(job.clone()), node.clone()),
+                    });
+                }
+            }
+        }
         let failure = match end {
             events::ExecEnd::Failed { code, .. } => Some(*code),
             events::ExecEnd::Exited { .. }
@@ -408,11 +437,13 @@ fn with_exec(
         return match must_end(job, turn) {
             Ok(_) if is_fresh => destroy(entry, state, turn),
             Ok(_) => Next::Wait(AGAIN_AFTER),
+            Err(_) if is_fresh && matches!(&entry.refused, Some((attempt, _)) if *attempt == number) => {
+                destroy(entry, state, turn)
+            }
             Err(_) if waited >= PENDING_PATIENCE && is_fresh => destroy(entry, state, turn),
             Err(left) => {
                 let next = if waited < KNOWN_FOR {
-                    let command =
-                        || Deed::Send(Box::new(asking::start_exec(job, SecretMap::default())), node);
+                    let command = || Deed::Start(Box::new(job.clone()), node);
                     entry.once(Step::Command(number), turn, command)
                 } else {
                     Next::Wait(PENDING_PATIENCE.saturating_sub(waited).max(AGAIN_AFTER))

@@ -20,6 +20,7 @@ use crate::entry::{Claim, Entry, Light, Phase};
 use crate::fleet::Fleet;
 use crate::outside::Outside;
 use crate::queue::{FairQueue, Rank};
+use crate::retry::INPUT_LOST;
 use crate::{JobsConfig, asking};
 
 /// How many jobs leave the queue with one message.
@@ -488,12 +489,26 @@ impl Reactor for JobDriver {
                     entry.destroys.insert(sandbox, (at, rounds.saturating_add(1)));
                 }
             }
+            (Step::Collect(attempt), news) => {
+                if let Some(entry) = self.entries.get_mut(id) {
+                    let collected = match news {
+                        News::Refused(message) => Err(message),
+                        News::Done | News::InputLost | News::Loaded(_) | News::Ended(_) => Ok(()),
+                    };
+                    entry.collected = Some((attempt, collected));
+                }
+            }
+            (Step::Sandbox(attempt) | Step::Begin(attempt) | Step::Command(attempt), News::InputLost) => {
+                if let Some(entry) = self.entries.get_mut(id) {
+                    entry.refused = Some((attempt, INPUT_LOST.to_owned()));
+                }
+            }
             (Step::Begin(attempt), News::Refused(message)) => {
                 if let Some(entry) = self.entries.get_mut(id) {
                     entry.refused = Some((attempt, message));
                 }
             }
-            (step, News::Done | News::Refused(_)) => {
+            (step, News::Done | News::Refused(_) | News::InputLost) => {
                 if let Some(entry) = self.entries.get_mut(id) {
                     entry.asked = Some((step, at));
                 }

@@ -1,8 +1,8 @@
 //! What the driver does, as data.
 
 use events::{
-    CommandEnvelope, Event, ExecId, ExecState, JobFile, JobId, JobOutcome, JobState, NodeId, PoolName,
-    SandboxId, SandboxState, TenantId,
+    CommandEnvelope, Event, ExecId, ExecState, JobId, JobOutcome, JobState, NodeId, PoolName, SandboxId,
+    SandboxState,
 };
 use transport::LinkRequest;
 
@@ -27,6 +27,8 @@ pub enum Step {
     Begin(u32),
     /// The command is sent; again as the same message.
     Command(u32),
+    /// The files that it left are kept.
+    Collect(u32),
     /// It is said that it runs.
     Running(u32),
     /// It is asked to end.
@@ -57,14 +59,20 @@ pub struct Effect {
 pub enum Deed {
     /// Something is said: a message a list, each of one tenant and one sandbox or none.
     Say(Vec<Vec<Event>>),
+    /// What is sealed of a job is destroyed, and then something is said.
+    DestroySealed(JobId, Vec<Event>),
     /// The states of a job, and of the sandbox and the exec of its attempt, are read.
     Load(JobId, Option<(SandboxId, ExecId)>),
     /// It is looked how these jobs ended.
     LookUp(Vec<JobId>),
     /// A sandbox is asked for.
-    Sandbox(Box<Request>),
+    Sandbox(Box<Request>, Box<JobState>),
     /// A command is prepared.
     Begin(Box<Beginning>),
+    /// The command of a job is sent to a node.
+    Start(Box<JobState>, NodeId),
+    /// What matches is taken out of the sandbox of a job, and it is said what was kept.
+    Collect(Box<JobState>, NodeId),
     /// A command is sent to a node.
     Send(Box<CommandEnvelope>, NodeId),
     /// The executor of a node is asked for something.
@@ -85,12 +93,8 @@ pub struct Request {
 /// How a command is begun.
 #[derive(Debug)]
 pub struct Beginning {
-    /// Whose it is.
-    pub tenant: TenantId,
-    /// Where.
-    pub sandbox: SandboxId,
-    /// What the sandbox is given first.
-    pub files: Vec<JobFile>,
+    /// Whose it is: its sandbox is given its files and the artifacts of others first.
+    pub job: Box<JobState>,
     /// What is said then. Only when that is recorded is the command sent.
     pub event: Event,
     /// Who has the sandbox.
@@ -117,6 +121,8 @@ pub enum News {
     Ended(Vec<(JobId, Option<Option<JobOutcome>>)>),
     /// It cannot be done, and could not another time.
     Refused(String),
+    /// What is needed for it is not there any more.
+    InputLost,
 }
 
 /// What the log says of a job and its attempt.

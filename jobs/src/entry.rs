@@ -41,6 +41,8 @@ pub struct Light {
     pub keep: TimeDelta,
     /// How many attempts there were.
     pub attempt: u32,
+    /// Whether something is sealed beside the log that nobody needs after its end.
+    pub has_sealed: bool,
     /// That its end was asked for.
     pub cancel: Option<CancelReason>,
     /// What keeps it in its queue.
@@ -132,6 +134,8 @@ impl Light {
                 .and_then(TimeDelta::try_milliseconds)
                 .unwrap_or_default(),
             attempt: job.attempt(),
+            // Of its callback the token is needed after its end.
+            has_sealed: spec.has_sealed && spec.callback.is_none(),
             cancel: job.cancel.as_ref().map(|cancel| cancel.reason),
             held: job.held.as_ref().map(|held| (held.reason, held.message.clone())),
             phase: match &job.phase {
@@ -230,6 +234,8 @@ pub struct Entry {
     pub destroys: HashMap<SandboxId, (Duration, u32)>,
     /// Why the attempt that is under way cannot begin.
     pub refused: Option<(u32, String)>,
+    /// Of which attempt the files are kept, or why they cannot be.
+    pub collected: Option<(u32, Result<(), String>)>,
     /// That it was let out of its queue, and when on the boot clock, while that is not recorded.
     pub promised: Option<Duration>,
     /// The sandbox and the exec whose events are brought here.
@@ -248,6 +254,7 @@ impl Entry {
             asked: None,
             destroys: HashMap::new(),
             refused: None,
+            collected: None,
             promised: None,
             indexed: None,
         }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use events::Clock;
 use feed::Feed;
 use reactor::{Health, LogOutside, Runtime};
+use secrets::MasterKey;
 use tokio_util::sync::CancellationToken;
 use transport::Log;
 
@@ -54,11 +55,12 @@ impl Jobs {
         config: JobsConfig,
         log: Log,
         feed: &Feed,
+        key: MasterKey,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Self {
         let fleet = Fleet::default();
-        let outside = Arc::new(Real::new(log.clone(), Arc::clone(feed.store())));
+        let outside = Arc::new(Real::new(log.clone(), Arc::clone(feed.store()), key, Arc::clone(&clock)));
         let driver = JobDriver::new(outside, config, fleet.clone());
         let runtime = Runtime::new(driver, LogOutside::new(log.clone(), feed.clone()), clock, stop);
         Self { runtime, log, fleet }

@@ -6,6 +6,9 @@ use events::{
     JobRetries, JobState, OnLost, RetryOn,
 };
 
+/// Of an attempt that never began because what was sealed for it is lost: no other attempt would find it.
+pub const INPUT_LOST: &str = "the values or the files that it was submitted with are not there any more";
+
 /// What follows from the end of an attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub enum After {
@@ -20,7 +23,14 @@ pub fn after(job: &JobState, ended: &JobAttemptEnd) -> After {
     let end = |outcome, reason| After::End(outcome, reason, ended.message.clone());
     let natural = match ended.outcome {
         AttemptOutcome::Succeeded => return end(JobOutcome::Succeeded, JobEndReason::Exited),
+        // The command was fine; what it left could not be kept.
+        AttemptOutcome::Failed if ended.exit_code == Some(0) => {
+            end(JobOutcome::Failed, JobEndReason::Artifacts)
+        }
         AttemptOutcome::Failed => end(JobOutcome::Failed, JobEndReason::Exited),
+        AttemptOutcome::NotStarted if ended.message == INPUT_LOST => {
+            return end(JobOutcome::Failed, JobEndReason::InputLost);
+        }
         AttemptOutcome::TimedOut => end(JobOutcome::TimedOut, JobEndReason::Timeout),
         AttemptOutcome::HeartbeatTimedOut => end(JobOutcome::TimedOut, JobEndReason::HeartbeatTimeout),
         AttemptOutcome::NotStarted => end(JobOutcome::Failed, JobEndReason::NotStarted),
