@@ -78,7 +78,10 @@ impl Obstacle {
             LinkError::Refused(fault) if is_for_good(fault.code) => {
                 Self::Refused(format!("{what}: {}", fault.message))
             }
-            error => Self::passing(&error),
+            error @ (LinkError::Refused(_)
+            | LinkError::Unreachable
+            | LinkError::Unanswered
+            | LinkError::Broken(_)) => Self::passing(&error),
         }
     }
 }
