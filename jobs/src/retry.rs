@@ -143,3 +143,7 @@ pub fn silent_since(job: &JobState) -> Option<DateTime<Utc>> {
     let heard = job.progress.as_ref().map_or(began, |progress| progress.at.max(began));
     heard.checked_add_signed(patience)
 }
+
+#[cfg(test)]
+#[path = "retry_tests.rs"]
+mod tests;
