@@ -121,6 +121,11 @@ impl Real {
         let Beginning { job, event, node } = beginning;
         let secrets = self.secrets(&job).await?;
         let spec = secrets.spec(&job.spec);
+        if spec.stdin.is_some() {
+            // Run without it, it would do something else.
+            let message = "what a job is to read on its standard input cannot be given to it yet";
+            return Err(Obstacle::Refused(message.to_owned()));
+        }
         for need in spec.needs.iter().filter(|need| !need.artifacts.is_empty()) {
             self.place(&job, need, &node).await?;
         }
