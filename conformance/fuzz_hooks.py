@@ -36,6 +36,8 @@ schemathesis.openapi.format("runtime", st.just(""))
 schemathesis.openapi.format("byte-range", st.just("bytes=0-"))
 schemathesis.openapi.format("cron", st.sampled_from(["@daily", "*/15 * * * *", "0 9 * * MON-FRI", "30 0 2 L * *"]))
 schemathesis.openapi.format("timezone", st.sampled_from(["", "UTC", "Europe/Berlin", "america/new_york"]))
+schemathesis.openapi.format("job", st.just("job-none"))
+schemathesis.openapi.format("free-header", st.from_regex(r"X-[A-Za-z0-9-]{1,20}", fullmatch=True))
 schemathesis.openapi.format("public-url", HOSTS.map(lambda host: f"https://{host}/hook?a=b"))
 
 
@@ -71,8 +73,17 @@ def before_call(context, case, kwargs):
             case.headers.pop("Range", None)
         if query.get("stream") == "both":
             query.pop("offset", None)
+        if query.get("attempt") == "all":
+            # Nor of several attempts.
+            query.pop("offset", None)
+            case.headers.pop("Range", None)
     if "follow" in query:
         query["follow"] = "false"
+    if path == "/jobs/{id}":
+        # Until then, or as it was then.
+        if "wait" in query:
+            query["wait"] = "10ms"
+            query.pop("at", None)
     if path == "/sandboxes" and case.method.upper() == "GET":
         # Pages are of all, and not of a moment.
         if "limit" in query or "before" in query:
@@ -120,6 +131,16 @@ def together(path, method, body, case):
             body.pop("stream", None)
         else:
             body["timeout"] = "1s"
+    if path == "/jobs":
+        job(body)
+        body.pop("idempotency_key", None)
+    if path == "/jobs/batch":
+        for one in body.get("jobs") or []:
+            job(one)
+        if not body.get("jobs"):
+            body["jobs"] = [{"image": IMAGE, "command": "true"}]
+    if path.endswith("/cancel") and body.get("grace"):
+        body["grace"] = "1s"
     if path.startswith("/schedules"):
         # It is due by one rule, and not in the past.
         body.pop("at", None)
@@ -136,3 +157,38 @@ def together(path, method, body, case):
         elif body.get("from", "now") != "now":
             # Not after the end of the log.
             body["from"] = 0
+
+
+def job(body):
+    """What a job may say depends on what there is, and on what else it says."""
+    body.update(whole(body))
+    for name in ("sandbox", "needs", "run_at", "template", "runtime", "pool"):
+        # Nothing of that is there.
+        body.pop(name, None)
+    body["image"], body["provider"], body["network"] = IMAGE, "bubblewrap", "none"
+    body["memory_mb"], body["vcpus"] = 64, 0.5
+    if not body.get("command"):
+        body["command"] = "true"
+    for name, length in (("timeout", "10s"), ("deadline", "1h"), ("keep_sandbox", "1s"), ("ttl_after_end", "1h"), ("heartbeat_timeout", "5s")):
+        # More than nothing, and within its bounds.
+        if body.get(name):
+            body[name] = length
+    retries = body.get("retries")
+    if isinstance(retries, dict):
+        for name in ("backoff", "max_backoff"):
+            if retries.get(name):
+                retries[name] = "1s"
+    secrets, env = body.get("secrets"), body.get("env")
+    if isinstance(secrets, dict) and isinstance(env, dict):
+        body["env"] = {name: value for name, value in env.items() if name not in secrets}
+    if body.get("concurrency_limit") is not None:
+        body["concurrency_key"] = body.get("concurrency_key") or "key"
+    # Text or bytes.
+    if body.get("stdin") is not None:
+        body.pop("stdin_b64", None)
+    for file in body.get("files") or []:
+        file.pop("content_b64", None)
+        file["content"] = file.get("content") or ""
+    callback = body.get("callback")
+    if isinstance(callback, dict):
+        callback["url"] = "https://receiver.example/hook?a=b"

@@ -45,6 +45,23 @@ pub struct RawJsonBody<T> {
     pub bytes: Bytes,
 }
 
+/// The same with the size that a file's content may have: many things at once.
+#[derive(Debug)]
+pub struct LargeRawJsonBody<T> {
+    /// The body as a value.
+    pub value: T,
+    /// The body as the client sent it.
+    pub bytes: Bytes,
+}
+
+impl<T: DeserializeOwned> FromRequest<Gateway> for LargeRawJsonBody<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {
+        let (unread, bytes) = take(request, gateway, gateway.config().max_file_body_bytes).await?;
+        Ok(Self { value: unread.body(&bytes)?, bytes })
+    }
+}
+
 impl<T: DeserializeOwned> FromRequest<Gateway> for JsonBody<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, ApiError> {

@@ -492,7 +492,7 @@ fn is_being_made(state: &SandboxState) -> bool {
     matches!(state.phase, SandboxPhase::Requested | SandboxPhase::Starting { .. })
 }
 
-fn publish_failed(error: PublishError) -> ApiError {
+pub(crate) fn publish_failed(error: PublishError) -> ApiError {
     match error {
         PublishError::Full => {
             tracing::warn!("a queue is full: the recorder or the executors are behind");

@@ -45,18 +45,25 @@ pub(crate) fn parse(value: &[u8]) -> Result<String, ApiError> {
 /// A request that must have its effect once.
 #[derive(Debug, Clone)]
 pub struct Idempotent {
+    key: String,
     parts: [String; 3],
     /// What the request says, whatever the order of its fields.
     pub digest: String,
 }
 
 impl IdempotencyKey {
+    /// A key that is not in a header.
+    pub fn of(key: String, master_key: &MasterKey) -> Self {
+        Self(Some((key, master_key.clone())))
+    }
+
     /// The key with what it stands for, if there is one. `scope` is the route, with the ids in it.
     pub fn with(&self, tenant: &TenantId, scope: &str, body: &Bytes) -> Option<Idempotent> {
         let (key, master_key) = self.0.as_ref()?;
         // Keyed, so that nobody outside can compute the id of what another tenant has made.
         let secret = master_key.fingerprint("idempotency-key", format!("{tenant} {scope} {key}").as_bytes());
         Some(Idempotent {
+            key: key.clone(),
             parts: [tenant.as_str().to_owned(), scope.to_owned(), secret],
             digest: digest(master_key, body),
         })
@@ -64,6 +71,11 @@ impl IdempotencyKey {
 }
 
 impl Idempotent {
+    /// The key, as the client sent it.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// What ids are derived from.
     pub fn parts(&self) -> [&str; 3] {
         [&self.parts[0], &self.parts[1], &self.parts[2]]

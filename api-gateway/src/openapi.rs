@@ -21,6 +21,7 @@ pub(crate) use complete::{complete, published};
     tags(
         (name = "sandboxes", description = "Isolated workspaces with a deadline"),
         (name = "execs", description = "Runs of commands, which outlive the connection that asked for them"),
+        (name = "jobs", description = "Sandbox, files, command and end as one durable unit"),
         (name = "files", description = "Files in a sandbox"),
         (name = "jobs", description = "Commands in sandboxes of their own, each with an outcome"),
         (name = "templates", description = "Named sets of defaults"),
@@ -81,10 +82,14 @@ mod tests {
         let kind = &schema["type"];
         let kinds = kind.as_array().map_or(std::slice::from_ref(kind), Vec::as_slice);
         let has = |kind: &str| kinds.iter().any(|one| one == kind);
-        let either = schema["anyOf"].as_array();
-        either.is_some_and(|either| {
-            either.iter().all(|one| one["type"] == "null" || is_limited(one)) && !either.is_empty()
-        }) || says("enum")
+        // Its own fields are looked at, too.
+        let is_request = |of: &Value| of["$ref"].as_str().is_some_and(|name| name.ends_with("Request"));
+        let either = schema["anyOf"].as_array().or_else(|| schema["oneOf"].as_array());
+        is_request(schema)
+            || either.is_some_and(|either| {
+                either.iter().all(|one| one["type"] == "null" || is_limited(one)) && !either.is_empty()
+            })
+            || says("enum")
             || has("boolean")
             || has("string") && says("pattern") && says("maxLength")
             || (has("integer") || has("number")) && says("minimum") && says("maximum")

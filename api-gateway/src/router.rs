@@ -68,6 +68,16 @@ fn table() -> Table {
         .on(ViewerShare, routes!(execs::viewers::share::share))
         .on(ViewerRevoke, routes!(execs::viewers::revoke::revoke))
 
+        .on(JobSubmit, routes!(jobs::submit::submit))
+        .on(JobList, routes!(jobs::list::list))
+        .on(JobSubmit, routes!(jobs::batch::batch))
+        .on(JobRead, routes!(jobs::get::get))
+        .on(JobRead, routes!(jobs::attempts::attempts))
+        .on(JobRead, routes!(jobs::timeline::timeline))
+        .on(JobOutput, routes!(jobs::output::output))
+        .on(JobCancel, routes!(jobs::cancel::cancel))
+        .on(JobSubmit, routes!(jobs::retry::retry))
+
         .on(FileRead, routes!(files::read::read))
         .on(FileWrite, routes!(files::write::write))
         .on(FileWrite, routes!(files::upload::upload))

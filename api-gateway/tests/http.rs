@@ -21,6 +21,7 @@ mod http {
     mod feed;
     mod files;
     mod gone;
+    mod jobs;
     mod limits;
     mod links;
     mod past;

@@ -17,6 +17,7 @@ mod files;
 mod health;
 mod hidden;
 mod history;
+mod jobs;
 mod providers;
 mod quotas;
 mod records;
@@ -50,6 +51,12 @@ pub use health::{
 };
 pub use hidden::{Environment, Hidden};
 pub use history::{DestroyReason, EventCategory, PastSandbox, Timeline, TimelineEntry, TimelineExec};
+pub use jobs::{
+    AttemptList, AttemptOutcome, BatchAnswer, BatchEntry, BatchRequest, CallbackRequest, CancelRequest, Job,
+    JobAttempt, JobEndReason, JobFileRequest, JobHold, JobHoldReason, JobLinks, JobList, JobOutput,
+    JobOutputPart, JobProgress, JobRequest, JobState, JobTimeline, JobTimelineEntry, NeedRequest,
+    RetriesRequest,
+};
 pub use providers::{Provider, ProviderCapability, ProviderDetail};
 pub use quotas::{Quota, QuotaSummary, QuotaUsage};
 pub use records::{

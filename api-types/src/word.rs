@@ -170,6 +170,10 @@ mod tests {
         written_as_read::<ProbeAnswer>();
         written_as_read::<ProviderTrouble>();
         written_as_read::<UnreadyReason>();
+        written_as_read::<JobState>();
+        written_as_read::<JobEndReason>();
+        written_as_read::<JobHoldReason>();
+        written_as_read::<AttemptOutcome>();
         written_as_read::<WebhookState>();
         written_as_read::<ScheduleState>();
         written_as_read::<ScheduleOverlap>();

@@ -4,8 +4,8 @@
 use std::fmt::Debug;
 
 use api_types::{
-    ExecRequest, ScheduleRequest, SpawnRequest, Template, TemplateRequest, Ticket, ViewerLink, Webhook,
-    WebhookRequest, WriteRequest,
+    ExecRequest, JobRequest, ScheduleRequest, SpawnRequest, Template, TemplateRequest, Ticket, ViewerLink,
+    Webhook, WebhookRequest, WriteRequest,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,6 +37,12 @@ fn debug_shows_names_and_no_values() {
     hides::<WriteRequest>(json!({"path": "/workspace/.env", "content": SECRET}), &["/workspace/.env"]);
     hides::<WebhookRequest>(json!({"url": "https://a.example/", "secret": SECRET}), &["a.example"]);
     hides::<ScheduleRequest>(json!({"name": "a", "job": {"command": SECRET}}), &["command"]);
+    hides::<JobRequest>(
+        json!({"command": "make", "env": variables, "secrets": variables, "stdin": SECRET,
+            "files": [{"path": "/a", "content": SECRET}, {"path": "/b", "content_b64": SECRET}],
+            "callback": {"url": "https://a.example/", "token": SECRET, "headers": {"X-A": SECRET}}}),
+        &["LANG", "TOKEN", "/b", "X-A"],
+    );
     hides::<Webhook>(
         json!({"id": "wh-1", "url": "https://a.example/", "types": [], "state": "active", "cursor": 0, "lag": 0,
             "created_at": "2026-01-02T03:04:05Z", "attempts": 0, "secret": SECRET}),

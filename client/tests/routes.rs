@@ -6,9 +6,9 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use client::{
-    AttachRequest, AuditQuery, Client, ClientError, EventsQuery, ExecRequest, ExecsQuery, Offsets,
-    OutputStream, ReadOptions, ReplayQuery, ScheduleRequest, SpawnRequest, TemplateRequest, TerminalSize,
-    WebhookRequest,
+    AttachRequest, AuditQuery, BatchRequest, Client, ClientError, EventsQuery, ExecRequest, ExecsQuery,
+    JobRequest, JobsQuery, Offsets, OutputStream, ReadOptions, ReplayQuery, ScheduleRequest, SpawnRequest,
+    TemplateRequest, TerminalSize, WebhookRequest,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -162,6 +162,17 @@ async fn every_route_is_asked_for() {
     refused(c.delete_webhook("ID")).await;
     refused(c.redeliver("ID", None)).await;
     refused(c.ping_webhook("ID")).await;
+
+    refused(c.submit_job(&JobRequest::default())).await;
+    refused(c.submit_jobs(&BatchRequest::default())).await;
+    refused(c.jobs(&JobsQuery::default())).await;
+    refused(c.job("ID")).await;
+    refused(c.job_ended("ID", "1s")).await;
+    refused(c.job_attempts("ID")).await;
+    refused(c.job_output("ID", &[])).await;
+    refused(c.job_timeline("ID", 0)).await;
+    refused(c.cancel_job("ID", None)).await;
+    refused(c.retry_job("ID")).await;
 
     refused(c.schedules()).await;
     refused(c.schedule("ID")).await;

@@ -125,6 +125,17 @@ actions! {
     /// Revokes one.
     ViewerRevoke = "viewer.revoke", MakesRoom, Tenant;
 
+    /// Submits a job, also the same once more.
+    JobSubmit = "job.submit", MakesMore, Tenant;
+    /// Lists jobs.
+    JobList = "job.list", Reads, Tenant;
+    /// Looks at one job, its attempts and what happened to it.
+    JobRead = "job.read", Reads, Tenant;
+    /// Reads what it wrote.
+    JobOutput = "job.output", Reads, Tenant;
+    /// Asks for its end.
+    JobCancel = "job.cancel", MakesRoom, Tenant;
+
     /// Reads a file, a directory, or what a file is.
     FileRead = "file.read", Reads, Tenant;
     /// Writes, moves or changes a file.
@@ -212,6 +223,7 @@ impl Action {
                 | Self::SandboxTimeline
                 | Self::SandboxLogs
                 | Self::ExecList
+                | Self::JobList
         )
     }
 

@@ -35,6 +35,13 @@ pub enum Resource<'a> {
         /// The user of the tenant for whom it was made, if it was made for one.
         owner: Option<&'a str>,
     },
+    /// A job with what it left, and the user of the tenant whose it is, if one's.
+    Job {
+        /// The tenant that has it.
+        tenant: &'a TenantId,
+        /// The user of the tenant whose it is, if it is one's.
+        owner: Option<&'a str>,
+    },
     /// An exec with its output.
     Exec {
         /// The tenant that has it.
@@ -101,7 +108,9 @@ pub fn authorize(caller: &Caller, action: Action, resource: Resource<'_>) -> Res
         Resource::Deployment => open(is_admin || caller.is_of_only_tenant),
         Resource::AllTenants => known(is_admin && action.reads_log()),
         // No right depends on the owner yet: whoever has a tenant's key acts for all of its users.
-        Resource::Tenant(tenant) | Resource::Sandbox { tenant, owner: _ } => known(reaches(tenant)),
+        Resource::Tenant(tenant)
+        | Resource::Sandbox { tenant, owner: _ }
+        | Resource::Job { tenant, owner: _ } => known(reaches(tenant)),
         Resource::Exec { tenant, id } => {
             let watched = caller.viewer.as_ref().is_none_or(|watching| watching.exec() == id);
             known(reaches(tenant) && watched)

@@ -52,6 +52,11 @@ impl Limit {
         Self::of(json!({"type": "integer", "format": format, "minimum": least, "maximum": most}))
     }
 
+    /// A whole number that may be less than nothing, the least and the greatest.
+    pub fn signed(least: i64, most: i64) -> Self {
+        Self::of(json!({"type": "integer", "format": "int32", "minimum": least, "maximum": most}))
+    }
+
     /// A number of which parts are allowed.
     pub fn number(least: f64, most: f64) -> Self {
         Self::of(json!({"type": "number", "format": "double", "minimum": least, "maximum": most}))
@@ -66,6 +71,11 @@ impl Limit {
     /// Either of them.
     pub fn or(self, other: Self) -> Self {
         Self::of(json!({"anyOf": [self.0, other.0]}))
+    }
+
+    /// What another schema of the document says.
+    pub fn kind(name: &str) -> Self {
+        Self::of(json!({"$ref": format!("#/components/schemas/{name}")}))
     }
 
     /// So many entries at most, each like this.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use api_types::Word as _;
 use events::{EventData, Webhook};
 use secrets::{MAX_SECRETS, MIN_SECRET_BYTES};
 
@@ -14,6 +15,7 @@ use crate::exec::signal::SIGNALS;
 use crate::routes::audit;
 use crate::routes::execs::list as execs;
 use crate::routes::files::path::PATH_MAX;
+use crate::routes::jobs::{batch as job_batch, list as jobs, spec as job, timeline as job_timeline};
 use crate::routes::sandboxes::{list as sandboxes, logs, plan, timeline};
 use crate::routes::schedules::{sealed, spec as schedule, work};
 use crate::routes::templates::save;
@@ -31,9 +33,11 @@ const NO_NUL: &str = "^[^\\u0000]*$";
 const SOME_NO_NUL: &str = "^[^\\u0000]+$";
 const SANDBOX: &str = "^sb-[0-7][0-9a-hjkmnp-tv-z]{25}$";
 const EXEC: &str = "^ex-[0-7][0-9a-hjkmnp-tv-z]{25}$";
-const JOB: &str = "^job-[0-7][0-9a-hjkmnp-tv-z]{25}$";
 const WEBHOOK: &str = "^wh-[0-7][0-9a-hjkmnp-tv-z]{25}$";
 const SCHEDULE: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$";
+const JOB: &str = "^job-[0-7][0-9a-hjkmnp-tv-z]{25}$";
+const QUEUE: &str = "^[A-Za-z0-9_-][A-Za-z0-9._-]*$";
+const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 const VIEWER: &str = "^vl-[A-Za-z0-9_-]{1,61}$";
 const TIME: &str = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3])(:[0-5][0-9]){2}(\\.[0-9]{1,9})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$";
 /// In the syntax of Go.
@@ -136,6 +140,19 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<Limit> {
         "sandbox" | "sandbox_id" => Limit::text(29, SANDBOX),
         "exec" => Limit::text(29, EXEC),
         "request_id" => Limit::text(128, "^[!-~]+$"),
+        "after" | "needs" if ends("/jobs") => Limit::text(30, JOB),
+        "limit" if ends("/jobs") => Limit::whole(1, jobs::MAX_LIMIT.into()),
+        "limit" if path.starts_with("/jobs/") => Limit::whole(1, job_timeline::MAX_ENTRIES.into()),
+        "state" if ends("/jobs") => {
+            let words: Vec<&str> = api_types::JobState::ALL.iter().map(|word| word.as_str()).collect();
+            Limit::words(&words)
+        }
+        "queue" => Limit::text(job::MAX_QUEUE, QUEUE),
+        "schedule" => Limit::text(MAX_IN_HEAD, NO_NUL),
+        "created_after" => Limit::text(64, TIME).formatted("date-time"),
+        "idempotency_key" => Limit::text(idempotency::MAX_KEY_CHARS, "^[!-~]+$"),
+        "attempt" => Limit::whole(1, u32::MAX.into()).or(Limit::words(&["last", "all"])),
+        "wait" => duration(),
         "order" => Limit::words(&["asc", "desc"]),
         "before" if ends("/execs") => Limit::text(29, EXEC),
         "before" => Limit::text(29, SANDBOX),
@@ -175,50 +192,110 @@ pub(super) fn parameter(path: &str, name: &str) -> Option<Limit> {
     })
 }
 
+/// What a field of the request of a job, or of a part of it, may be, where it is not as elsewhere.
+fn field_of_job(kind: &str, name: &str) -> Option<Limit> {
+    let globs =
+        || Limit::list(job::MAX_GLOBS, Limit::text(PATH_MAX - 1, SOME_NO_NUL).formatted("sandbox-glob"));
+    let exit_codes = || Limit::list(job::MAX_EXIT_CODES, Limit::whole(0, 255));
+    let line = || Limit::text(job::MAX_NAME, "^[^\\u0000-\\u001f\\u007f-\\u009f]*$");
+    let base64 = || Limit::text(job::MAX_CONTENT.div_ceil(3) * 4, BASE64);
+    Some(match (kind, name) {
+        ("JobRequest", "name" | "concurrency_key") => line(),
+        ("JobRequest", "idempotency_key") => Limit::text(idempotency::MAX_KEY_CHARS, "^[!-~]*$"),
+        ("JobRequest", "queue") => Limit::text(job::MAX_QUEUE, &optional(QUEUE)),
+        ("JobRequest", "priority") => {
+            let (least, most) = (*job::PRIORITIES.start(), *job::PRIORITIES.end());
+            Limit::signed(least.into(), most.into())
+        }
+        ("JobRequest", "concurrency_limit") => Limit::whole(1, job::MAX_CONCURRENCY.into()),
+        ("JobRequest", "on_lost") => Limit::words(&["", "fail", "rerun"]),
+        ("JobRequest", "run_at") => Limit::text(64, TIME).formatted("date-time"),
+        ("JobRequest", "deadline" | "keep_sandbox" | "ttl_after_end" | "heartbeat_timeout") => {
+            optional_duration()
+        }
+        ("JobRequest", "sandbox") => Limit::text(29, &optional(SANDBOX)),
+        ("JobRequest" | "NeedRequest", "artifacts") => globs(),
+        ("JobRequest", "labels") => metadata(),
+        ("JobRequest" | "JobFileRequest", "stdin" | "content") => {
+            Limit::text(job::MAX_CONTENT, "^[\\s\\S]*$")
+        }
+        ("JobRequest" | "JobFileRequest", "stdin_b64" | "content_b64") => base64(),
+        ("JobFileRequest", "path") => path(),
+        ("JobFileRequest", "mode") => Limit::text(7, &format!("^({OCTAL})?$")),
+        ("RetriesRequest", "max") => Limit::whole(0, job::MAX_RETRIES.into()),
+        ("RetriesRequest", "backoff" | "max_backoff") => optional_duration(),
+        ("RetriesRequest", "factor") => Limit::number(*job::FACTORS.start(), *job::FACTORS.end()),
+        ("RetriesRequest", "jitter") => Limit::number(0.0, 1.0),
+        ("RetriesRequest", "on") => Limit::list(3, Limit::words(&["failed", "timed_out", "lost"])),
+        ("RetriesRequest", "on_exit_codes" | "not_on_exit_codes") => exit_codes(),
+        ("NeedRequest", "job") => Limit::text(idempotency::MAX_KEY_CHARS, "^[!-~]+$").formatted("job"),
+        ("NeedRequest", "if") => Limit::words(&["", "succeeded", "finished"]),
+        ("NeedRequest", "as") => Limit::text(PATH_MAX - 1, NO_NUL).formatted("sandbox-path"),
+        ("CallbackRequest", "url") => {
+            Limit::text(spec::MAX_URL, "^https://[^\\s@#]+$").formatted("public-url")
+        }
+        ("CallbackRequest", "token") => Limit::text(job::MAX_TOKEN, "^[\\s\\S]*$"),
+        ("CallbackRequest", "headers") => {
+            let names = Limit::text(job::MAX_NAME, "^[A-Za-z0-9_-]+$").formatted("free-header");
+            Limit::map(job::MAX_HEADERS, names, Limit::text(job::MAX_HEADER, "^([!-~]([ -~]*[!-~])?)?$"))
+        }
+        ("JobRequest", "files") => Limit::list(job::MAX_FILES, Limit::kind("JobFileRequest")),
+        ("JobRequest", "needs") => Limit::list(job::MAX_NEEDS, Limit::kind("NeedRequest")),
+        ("BatchRequest", "jobs") => Limit::list(job_batch::MAX_JOBS, Limit::kind("JobRequest")),
+        ("CancelRequest", "grace") => optional_duration(),
+        _ => return None,
+    })
+}
+
 /// What a field of the body of a request may be.
 pub(super) fn field(kind: &str, name: &str, config: &GatewayConfig) -> Option<Limit> {
+    if let Some(limit) = field_of_job(kind, name) {
+        return Some(limit);
+    }
     let limits = &config.sandboxes;
     Some(match (kind, name) {
-        ("SpawnRequest", "vcpus" | "cpu_cores") => {
+        ("SpawnRequest" | "JobRequest", "vcpus" | "cpu_cores") => {
             Limit::number(0.01, f64::from(limits.max_cpu_millis) / 1000.0).or_zero()
         }
         ("SaveRequest", "vcpus" | "cpu_cores") => {
             Limit::whole(1, u64::from(limits.max_cpu_millis / 1000)).or_zero()
         }
-        ("SpawnRequest" | "SaveRequest", "memory_mb") => memory(limits),
-        ("SpawnRequest", "pids_limit") => {
+        ("SpawnRequest" | "SaveRequest" | "JobRequest", "memory_mb") => memory(limits),
+        ("SpawnRequest" | "JobRequest", "pids_limit") => {
             Limit::whole(plan::MIN_PIDS.into(), limits.max_pids.into()).or_zero()
         }
-        ("SpawnRequest" | "SaveRequest", "metadata") => metadata(),
-        ("SpawnRequest" | "SaveRequest" | "ExecRequest", "env") => environment(),
-        ("SpawnRequest" | "SaveRequest" | "ExecRequest", "secrets") => secrets(),
-        ("SpawnRequest" | "SaveRequest", "provider") => {
+        ("SpawnRequest" | "SaveRequest" | "JobRequest", "metadata") => metadata(),
+        ("SpawnRequest" | "SaveRequest" | "ExecRequest" | "JobRequest", "env") => environment(),
+        ("SpawnRequest" | "SaveRequest" | "ExecRequest" | "JobRequest", "secrets") => secrets(),
+        ("SpawnRequest" | "SaveRequest" | "JobRequest", "provider") => {
             Limit::text(plan::MAX_PROVIDER, "^[A-Za-z0-9_-]*$").formatted("provider")
         }
-        ("SpawnRequest" | "SaveRequest", "network") if limits.allow_bridge_network => {
+        ("SpawnRequest" | "SaveRequest" | "JobRequest", "network") if limits.allow_bridge_network => {
             Limit::words(&["", "none", "bridge"])
         }
-        ("SpawnRequest" | "SaveRequest", "network") => Limit::words(&["", "none"]),
-        ("SpawnRequest" | "SaveRequest", "capabilities") => match limits.capabilities {
+        ("SpawnRequest" | "SaveRequest" | "JobRequest", "network") => Limit::words(&["", "none"]),
+        ("SpawnRequest" | "SaveRequest" | "JobRequest", "capabilities") => match limits.capabilities {
             events::CapabilitySet::Standard => Limit::words(&["", "standard", "minimal"]),
             events::CapabilitySet::Minimal => Limit::words(&["", "minimal"]),
         },
-        ("SpawnRequest", "image") => image(),
+        ("SpawnRequest" | "JobRequest", "image") => image(),
         ("SaveRequest", "image") => {
             Limit::text(plan::MAX_IMAGE, &format!("^[!-,.-~][!-~]{{0,{}}}$", plan::MAX_IMAGE - 1))
         }
-        ("SpawnRequest" | "SaveRequest", "ttl") => optional_duration(),
+        ("SpawnRequest" | "SaveRequest" | "JobRequest", "ttl") => optional_duration(),
         ("ExtendRequest", "ttl") => duration(),
         ("ViewerRequest", "ttl") => optional_duration(),
         ("SaveRequest", "ttl_seconds") => Limit::whole(0, limits.max_ttl.as_secs()),
-        ("SpawnRequest", "owner_id") => {
+        ("SpawnRequest" | "JobRequest", "owner_id") => {
             Limit::text(auth::MAX_USER_CHARS, "^[^\\s\\u0000-\\u001f\\u007f-\\u009f/\\\\]*$")
         }
-        ("SpawnRequest", "template") => {
+        ("SpawnRequest" | "JobRequest", "template") => {
             Limit::text(save::MAX_NAME, "^[A-Za-z0-9._-]*$").formatted("template")
         }
-        ("SpawnRequest", "pool") => Limit::text(plan::MAX_PROVIDER, "^[A-Za-z0-9_-]*$").formatted("pool"),
-        ("SpawnRequest", "runtime") => {
+        ("SpawnRequest" | "JobRequest", "pool") => {
+            Limit::text(plan::MAX_PROVIDER, "^[A-Za-z0-9_-]*$").formatted("pool")
+        }
+        ("SpawnRequest" | "JobRequest", "runtime") => {
             Limit::text(plan::MAX_RUNTIME, "^[A-Za-z0-9._-]*$").formatted("runtime")
         }
         ("SaveRequest", "name") => {
@@ -232,14 +309,14 @@ pub(super) fn field(kind: &str, name: &str, config: &GatewayConfig) -> Option<Li
         ("SaveRequest", "allowed_hosts") => {
             Limit::list(save::MAX_HOSTS, Limit::text(save::MAX_HOST_BYTES, "^[!-~]+$"))
         }
-        ("ExecRequest", "command") => Limit::text(exec::MAX_ARG_BYTES - 1, NO_NUL),
-        ("ExecRequest", "args") => {
+        ("ExecRequest" | "JobRequest", "command") => Limit::text(exec::MAX_ARG_BYTES - 1, NO_NUL),
+        ("ExecRequest" | "JobRequest", "args") => {
             Limit::list(exec::MAX_ENTRIES, Limit::text(exec::MAX_ARG_BYTES - 1, NO_NUL))
         }
-        ("ExecRequest", "mode") => Limit::words(&["", "shell", "argv"]),
-        ("ExecRequest", "workdir") => Limit::text(exec::MAX_WORKDIR - 1, NO_NUL),
-        ("ExecRequest", "user") => Limit::text(exec::MAX_USER - 1, NO_NUL),
-        ("ExecRequest", "timeout" | "linger") => optional_duration(),
+        ("ExecRequest" | "JobRequest", "mode") => Limit::words(&["", "shell", "argv"]),
+        ("ExecRequest" | "JobRequest", "workdir") => Limit::text(exec::MAX_WORKDIR - 1, NO_NUL),
+        ("ExecRequest" | "JobRequest", "user") => Limit::text(exec::MAX_USER - 1, NO_NUL),
+        ("ExecRequest" | "JobRequest", "timeout" | "linger") => optional_duration(),
         ("ExecRequest" | "ResizeRequest", "rows" | "cols") => Limit::whole(1, u16::MAX.into()),
         ("SignalRequest", "signal") => {
             let names: Vec<&str> = SIGNALS.iter().map(|(name, _)| *name).collect();

@@ -60,6 +60,7 @@ const TABLE: &[(&str, &str, Is)] = &[
     ("GET", "/quotas/{owner}/usage", Is::Read),
     ("GET", "/sandboxes", Is::Read),
     ("GET", "/schedules", Is::Read),
+    ("GET", "/jobs", Is::Read),
     ("POST", "/sandboxes/admission", Is::Read),
     ("GET", "/snapshots", Is::Read),
     ("GET", "/templates", Is::Read),
@@ -68,6 +69,8 @@ const TABLE: &[(&str, &str, Is)] = &[
 
     ("POST", "/sandboxes", Is::Change),
     ("DELETE", "/sandboxes", Is::Change),
+    ("POST", "/jobs", Is::Change),
+    ("POST", "/jobs/batch", Is::Change),
     ("POST", "/schedules", Is::Change),
     ("POST", "/templates", Is::Change),
     ("PUT", "/templates/{name}", Is::Change),
@@ -78,10 +81,14 @@ const TABLE: &[(&str, &str, Is)] = &[
     ("GET", "/execs/{id}/output", Is::Watch),
     ("GET", "/execs/{id}/recording", Is::Watch),
 
-    ("GET", "/jobs/{id}/artifacts", Is::ReadOne),
-    ("GET", "/jobs/{id}/artifacts/{path}", Is::ReadOne),
     ("GET", "/execs/{id}/stream", Is::ReadOne),
     ("GET", "/execs/{id}/viewers", Is::ReadOne),
+    ("GET", "/jobs/{id}", Is::ReadOne),
+    ("GET", "/jobs/{id}/artifacts", Is::ReadOne),
+    ("GET", "/jobs/{id}/artifacts/{path}", Is::ReadOne),
+    ("GET", "/jobs/{id}/attempts", Is::ReadOne),
+    ("GET", "/jobs/{id}/output", Is::ReadOne),
+    ("GET", "/jobs/{id}/timeline", Is::ReadOne),
     ("GET", "/sandboxes/{id}", Is::ReadOne),
     ("GET", "/sandboxes/{id}/execs", Is::ReadOne),
     ("GET", "/sandboxes/{id}/files", Is::ReadOne),
@@ -96,6 +103,8 @@ const TABLE: &[(&str, &str, Is)] = &[
     ("GET", "/templates/{name}", Is::ReadOne),
     ("GET", "/webhooks/{id}", Is::ReadOne),
 
+    ("POST", "/jobs/{id}/cancel", Is::ChangeOne),
+    ("POST", "/jobs/{id}/retry", Is::ChangeOne),
     ("POST", "/execs/{id}/resize", Is::ChangeOne),
     ("POST", "/execs/{id}/signal", Is::ChangeOne),
     ("POST", "/execs/{id}/stdin", Is::ChangeOne),
@@ -137,9 +146,9 @@ struct Things {
     exec: String,
     webhook: String,
     schedule: String,
+    job: String,
     viewer: String,
     token: String,
-    job: String,
 }
 
 impl Things {
@@ -156,7 +165,7 @@ impl Things {
         let schedule = text(&world.post("/schedules", schedule, 201).await["id"]);
         let link = world.post(&format!("/execs/{exec}/viewers"), json!({}), 201).await;
         let (viewer, token) = (text(&link["id"]), text(&link["token"]));
-        Self { sandbox, exec, webhook: text(&webhook["id"]), schedule, viewer, token, job }
+        Self { sandbox, exec, webhook: text(&webhook["id"]), schedule, job, viewer, token }
     }
 
     /// The path with the names of what red has.

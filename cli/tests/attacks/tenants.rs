@@ -44,6 +44,7 @@ struct Things {
     template: String,
     webhook: String,
     schedule: String,
+    job: String,
 }
 
 impl Things {
@@ -62,10 +63,14 @@ impl Things {
         let schedule = json!({"name": format!("schedule-of-{tenant}"), "cron": "@yearly", "job": job});
         let (status, schedule) = api.post("/schedules", schedule).await;
         assert_eq!(status, 201, "{schedule}");
+        let (status, job) = api
+            .post("/jobs", json!({"image": "alpine:latest", "command": "sleep 600", "queue": "of-tenants"}))
+            .await;
+        assert_eq!(status, 202, "{job}");
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let (viewer, webhook) = (text(&link["id"]), text(&webhook["id"]));
-        let schedule = text(&schedule["id"]);
-        Self { tenant: tenant.to_owned(), owner, sandbox, exec, viewer, template, webhook, schedule }
+        let (schedule, job) = (text(&schedule["id"]), text(&job["id"]));
+        Self { tenant: tenant.to_owned(), owner, sandbox, exec, viewer, template, webhook, schedule, job }
     }
 
     fn nobodys() -> Self {
@@ -79,6 +84,7 @@ impl Things {
             template: "template-of-tenant-nobody".to_owned(),
             webhook: events::WebhookId::new().to_string(),
             schedule: events::ScheduleId::new().to_string(),
+            job: events::JobId::new().to_string(),
         }
     }
 
@@ -93,11 +99,12 @@ impl Things {
             ("execs", "id") | (_, "exec") => &self.exec,
             ("webhooks", "id") => &self.webhook,
             ("schedules", "id") => &self.schedule,
+            ("jobs", "id") => &self.job,
             ("templates", "name") => &self.template,
             ("quotas", "owner") => &self.owner,
             ("execs", "viewer") => &self.viewer,
             (_, "tenant") => &self.tenant,
-            ("providers", "name") => return None,
+            ("providers", "name") | ("jobs", "path") => return None,
             _ => panic!("is {parameter} of {path} something that tenants have? Say so here"),
         })
     }
@@ -112,6 +119,7 @@ impl Things {
             (&self.viewer, "<viewer>"),
             (&self.webhook, "<webhook>"),
             (&self.schedule, "<schedule>"),
+            (&self.job, "<job>"),
         ];
         for (name, kind) in names {
             text = text.replace(name, kind);

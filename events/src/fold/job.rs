@@ -255,8 +255,28 @@ impl JobState {
         ExecId::derived(&["job", &self.id.to_string(), &attempt.to_string()])
     }
 
+    /// As it was right after its submission.
+    pub fn as_submitted(&self) -> Self {
+        let waits = Self::waits(&self.spec, self.submitted_at);
+        Self {
+            phase: if waits { JobPhase::Waiting } else { JobPhase::Queued },
+            queued_at: (!waits).then_some(self.submitted_at),
+            started_at: None,
+            held: None,
+            attempts: Vec::new(),
+            artifacts: Vec::new(),
+            progress: None,
+            cancel: None,
+            ..self.clone()
+        }
+    }
+
+    fn waits(spec: &JobSpec, submitted_at: DateTime<Utc>) -> bool {
+        !spec.needs.is_empty() || spec.run_at.is_some_and(|at| at > submitted_at)
+    }
+
     fn submitted(event: &Event, said: &crate::JobSubmitted) -> Self {
-        let waits = !said.spec.needs.is_empty() || said.spec.run_at.is_some_and(|at| at > event.time);
+        let waits = Self::waits(&said.spec, event.time);
         Self {
             id: said.job,
             tenant: event.tenant.clone(),

@@ -217,6 +217,7 @@ fn topic_has(topic: Topic, event: &Event) -> bool {
         Topic::All => true,
         Topic::Sandbox(sandbox) => event.sandbox == Some(sandbox),
         Topic::Exec(exec) => event.data.exec() == Some(exec),
+        Topic::Job(job) => event.data.job() == Some(job),
     }
 }
 

@@ -133,7 +133,7 @@ impl World {
                 .and_then(|(_, event)| event.sandbox)
         };
         match topic {
-            Topic::All => None,
+            Topic::All | Topic::Job(_) => None,
             Topic::Sandbox(sandbox) => Some(event(sandbox, SandboxErased {})),
             Topic::Exec(exec) => {
                 let size = TerminalSize { rows: 1, cols: 1 };

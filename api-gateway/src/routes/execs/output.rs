@@ -51,6 +51,27 @@ pub(crate) struct Wanted {
     range: Option<ByteRange>,
 }
 
+impl Wanted {
+    /// Which stream; `None`: both.
+    pub(crate) const fn stream(&self) -> Option<OutputStream> {
+        self.stream
+    }
+
+    /// Where it begins.
+    pub(crate) const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    pub(crate) const fn follows(&self) -> bool {
+        self.follow
+    }
+
+    /// Whether it begins or ends somewhere in between.
+    pub(crate) const fn is_partial(&self) -> bool {
+        self.offset > 0 || self.range.is_some()
+    }
+}
+
 impl OutputQuery {
     pub(crate) fn read(&self, range: Option<ByteRange>) -> Result<Wanted, ApiError> {
         let wanted = Wanted {
@@ -126,8 +147,18 @@ pub(crate) async fn output(
 ) -> Result<Response, ApiError> {
     let wanted = query.read(range::read(&headers))?;
     let state = find(&gateway, &caller, id).await?;
+    respond(gateway, &state, &wanted).await
+}
+
+/// The output of an exec that was found.
+pub(crate) async fn respond(
+    gateway: Gateway,
+    state: &ExecState,
+    wanted: &Wanted,
+) -> Result<Response, ApiError> {
+    let id = state.id;
     let mut response = match wanted.stream {
-        Some(stream) if !wanted.follow || state.is_over() => part(&gateway, &state, stream, &wanted).await?,
+        Some(stream) if !wanted.follow || state.is_over() => part(&gateway, state, stream, wanted).await?,
         stream => {
             // The other stream is of no interest, from wherever it would begin.
             let skip = i64::MAX.unsigned_abs();
@@ -144,7 +175,7 @@ pub(crate) async fn output(
             raw::respond(live(gateway, reader, stream, wanted.follow))
         }
     };
-    describe(response.headers_mut(), &state, wanted.stream);
+    describe(response.headers_mut(), state, wanted.stream);
     Ok(response)
 }
 
@@ -233,7 +264,7 @@ fn recorded(
 }
 
 /// One stream or both, as they are in the record; with `follow` until no more comes of the exec, else to the present.
-fn live(
+pub(crate) fn live(
     gateway: Gateway,
     reader: OutputReader,
     wanted: Option<OutputStream>,

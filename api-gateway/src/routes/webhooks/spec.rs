@@ -90,7 +90,7 @@ pub(super) fn cursor(from: &Value, head: Position) -> Result<Position, ApiError>
 }
 
 /// Early, so that a mistake is told at once. What counts is the check of the address at each delivery.
-fn check_url(text: &str, limits: &WebhookLimits) -> Result<String, ApiError> {
+pub(crate) fn check_url(text: &str, limits: &WebhookLimits) -> Result<String, ApiError> {
     let wrong = |why: &str| ApiError::bad_request(format!("url: {why}"));
     if text.len() > MAX_URL {
         return Err(wrong("is too long: 2048 characters at most"));

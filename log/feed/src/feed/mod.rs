@@ -24,7 +24,7 @@ pub use log_reader::LogReader;
 pub use output::{OutputItem, OutputReader};
 pub use reader::{After, FeedError, FeedReader};
 
-use events::{Event, ExecId, Frame, Position, SandboxId};
+use events::{Event, ExecId, Frame, JobId, JobState, Kind, Position, SandboxId};
 use record::{EventFilter, EventStore, Record, StoreError};
 use transport::{Announcement, Announcements, Log, ProbeFailure, RecorderLag};
 
@@ -93,6 +93,8 @@ pub enum Topic {
     Sandbox(SandboxId),
     /// One exec.
     Exec(ExecId),
+    /// One job: what happens to it, and not what happens in its sandboxes.
+    Job(JobId),
 }
 
 impl Topic {
@@ -101,6 +103,7 @@ impl Topic {
             Self::All => EventFilter::default(),
             Self::Sandbox(id) => EventFilter { sandbox: Some(id), ..EventFilter::default() },
             Self::Exec(id) => EventFilter { exec: Some(id), ..EventFilter::default() },
+            Self::Job(id) => EventFilter::of_thing(&Kind::of::<JobState>(), &id.into()),
         }
     }
 }
@@ -302,6 +305,9 @@ impl Inner {
             }
             if let Some(exec) = recorded.event.data.exec() {
                 self.send(Topic::Exec(exec), &recorded);
+            }
+            if let Some(job) = recorded.event.data.job() {
+                self.send(Topic::Job(job), &recorded);
             }
         }
     }
