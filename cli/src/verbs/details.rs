@@ -92,6 +92,30 @@ pub fn details(kind: &str, data: &Value) -> String {
         "schedule.ticked" => {
             vec![fields.text("schedule"), fields.text("at"), fields.text("outcome"), fields.text("job")]
         }
+        "job.submitted" | "job.queued" | "job.admitted" | "job.attempt_started" | "job.attempt_running" => {
+            vec![fields.text("job")]
+        }
+        "job.retry_scheduled" => vec![fields.text("job"), format!("at {}", fields.text("due_at"))],
+        "job.artifact_stored" => vec![fields.text("job"), fields.text("path")],
+        "job.attempt_ended" => vec![fields.text("job"), fields.text("outcome"), fields.text("message")],
+        "job.held"
+        | "job.progressed"
+        | "job.cancel_requested"
+        | "job.succeeded"
+        | "job.failed"
+        | "job.cancelled"
+        | "job.timed_out"
+        | "job.outcome_unknown" => {
+            vec![fields.text("job"), fields.text("reason"), fields.text("message")]
+        }
+        "schedule.deleted" | "schedule.paused" | "schedule.resumed" => vec![fields.text("schedule")],
+        "schedule.triggered" | "schedule.released" => vec![fields.text("schedule"), fields.text("job")],
+        "schedule.missed" => vec![
+            fields.text("schedule"),
+            format!("{} times", fields.text("count")),
+            format!("from {}", fields.text("from")),
+            format!("to {}", fields.text("until")),
+        ],
         "log.restored" => vec![format!("to {}, lost up to {}", fields.text("up_to"), fields.text("lost_to"))],
         "audit.key_changed" => vec![format!("from {} to {}", fields.text("from"), fields.text("to"))],
         _ => fields.all(),
