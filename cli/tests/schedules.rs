@@ -71,3 +71,31 @@ async fn what_is_due_is_submitted_once_whenever_the_server_is_killed() {
     let ticks = events(&serve.api, "schedule.ticked").await;
     assert_eq!(ticks.len(), 3, "{ticks:?}");
 }
+
+#[tokio::test]
+async fn a_job_of_a_schedule_has_its_values_and_the_log_has_none() {
+    let serve = Serve::with_provider("bubblewrap").await;
+    let at = SystemClock.now() + TimeDelta::seconds(1);
+    let job = json!({
+        "image": "stacyvm/base:local",
+        "command": "test \"$TOKEN\" = open-sesame-17 && test \"$PLAIN\" = shown-23",
+        "secrets": {"TOKEN": "open-sesame-17"},
+        "env": {"PLAIN": "shown-23"},
+    });
+    let (status, made) =
+        serve.api.post("/schedules", json!({"name": "a", "at": at.to_rfc3339(), "job": job})).await;
+    assert_eq!(status, 201, "{made}");
+    let jobs = eventually("its job is submitted", PATIENCE, async || {
+        Some(submitted(&serve.api, &made).await).filter(|jobs| !jobs.is_empty())
+    })
+    .await;
+    let ended = eventually("its job has ended", PATIENCE, async || {
+        let (_, job) = serve.api.get(&format!("/jobs/{}", jobs[0])).await;
+        ["succeeded", "failed", "unknown"].contains(&job["state"].as_str()?).then_some(job)
+    })
+    .await;
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    for event in events(&serve.api, "schedule.*,job.*,exec.*,sandbox.*").await {
+        assert!(!event.to_string().contains("open-sesame-17"), "{event}");
+    }
+}

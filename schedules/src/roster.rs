@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use events::{
     Actor, Aggregate, CancelReason, Category, Clock, Event, EventData, EventId, JobCancelRequested, JobEvent,
-    JobId, JobState, JobSubmitted, Position, Schedule, ScheduleId, ScheduleState, ScheduledWork, TenantId,
+    JobId, JobSecrets, JobState, JobSubmitted, Position, Schedule, ScheduleId, ScheduleState, ScheduledWork,
+    TenantId,
 };
 use feed::Recorded;
 use reactor::{Effecting, Failure, Loaded, Next, Reactor, Touched, Turn};
@@ -141,7 +142,7 @@ impl Reactor for Roster {
         let (log, now) = (self.log.clone(), self.clock.now());
         let key = self.master_key.clone();
         Box::pin(async move {
-            let event = effect.event(&key, now)?;
+            let event = effect.event(&key, &log, now).await?;
             log.publish(&[event]).await.map_err(|error| Failure::passing(&error))?;
             Ok(effect.step.done())
         })
@@ -160,14 +161,19 @@ impl Reactor for Roster {
 
 impl Effect {
     /// What is to be said. Its id follows from what it is for.
-    fn event(&self, key: &MasterKey, now: DateTime<Utc>) -> Result<Event, Failure> {
+    async fn event(&self, key: &MasterKey, log: &Log, now: DateTime<Utc>) -> Result<Event, Failure> {
         let Self { tenant, schedule, step } = self;
         let (id, data) = match step {
             Step::Say(id, data) => (*id, (**data).clone()),
             Step::Submit(job, _) => {
-                let ScheduledWork { spec, env: _ } = open(key, tenant, schedule)?;
-                let id = EventId::derived(&["job-submitted", &job.to_string()]);
-                (id, JobSubmitted { job: *job, owner: schedule.owner.clone(), spec }.into())
+                let work = open(key, tenant, schedule)?;
+                let (submitted, secrets) = submission(*job, schedule.owner.clone(), work);
+                if !secrets.is_empty() {
+                    // What a driver before this one sealed for the same job is the same.
+                    let sealed = seal(key, tenant, *job, &secrets)?;
+                    log.put_sealed(*job, sealed.into()).await.map_err(|error| Failure::passing(&error))?;
+                }
+                (EventId::derived(&["job-submitted", &job.to_string()]), submitted)
             }
             Step::Cancel(job) => {
                 let id = EventId::derived(&["job-replaced", &job.to_string()]);
@@ -187,6 +193,20 @@ impl Effect {
             data,
         })
     }
+}
+
+/// What the log has of a job, and what only the driver may know of it.
+fn submission(job: JobId, owner: Option<String>, work: ScheduledWork) -> (EventData, JobSecrets) {
+    let ScheduledWork { mut spec, env, real } = work;
+    let secrets = JobSecrets { env, spec: real, ..JobSecrets::default() };
+    spec.has_sealed = !secrets.is_empty();
+    (JobSubmitted { job, owner, spec }.into(), secrets)
+}
+
+fn seal(key: &MasterKey, tenant: &TenantId, job: JobId, secrets: &JobSecrets) -> Result<Vec<u8>, Failure> {
+    let plain = serde_json::to_vec(secrets).map_err(|error| Failure::passing(&error))?;
+    let context = JobSecrets::context(tenant, job);
+    key.seal(JobSecrets::PURPOSE, context.as_bytes(), &plain).map_err(|error| Failure::passing(&error))
 }
 
 /// What the jobs of a schedule are to do.

@@ -83,6 +83,9 @@ pub struct ScheduledWork {
     /// The values of the environment variables.
     #[serde(default)]
     pub env: SecretMap,
+    /// What a job of it is really to do, where what is masked in `spec` made it something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real: Option<Box<JobSpec>>,
 }
 
 /// When a schedule is due.

@@ -130,12 +130,14 @@ pub(super) async fn work(
     let place = JobPlace::Fresh(plan.spec);
     let spec = Box::new(fields.spec(id, place, runnable.spec, env.names())?);
     // As in the event of a job that is submitted at once.
+    let real = spec.clone();
     let mut submitted = JobSubmitted { job: events::JobId::from_bytes([0; 16]), owner: None, spec }.into();
     masked.event(&mut submitted);
     let events::EventData::Job(events::JobEvent::Submitted(JobSubmitted { spec, .. })) = submitted else {
         return Err(ApiError::internal("an event has become another"));
     };
-    Ok(ScheduledWork { spec, env })
+    let real = (real != spec).then_some(real);
+    Ok(ScheduledWork { spec, env, real })
 }
 
 impl Fields {

@@ -35,7 +35,10 @@ pub struct ArtifactsQuery {
     tag = "jobs",
     params(("id" = String, Path, description = "The job"), ArtifactsQuery),
     responses(
-        (status = 200, description = "The list, or the archive (application/x-tar)", body = JobArtifacts),
+        (status = 200, description = "The list, or the archive", content(
+            (JobArtifacts = "application/json"),
+            (String = "application/x-tar"),
+        )),
         (status = 400, description = "Another form of archive", body = ErrorBody),
         (status = 404, description = "No such job", body = ErrorBody),
     )
