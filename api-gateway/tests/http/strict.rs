@@ -68,6 +68,8 @@ async fn every_route_refuses_the_strict_what_it_does_not_read() {
                 Some("sandboxes") => sandbox.clone(),
                 Some("execs") => "ex-00000000000000000000000000".to_owned(),
                 Some("webhooks") => "wh-00000000000000000000000000".to_owned(),
+                Some("jobs") => "job-00000000000000000000000000".to_owned(),
+                Some("schedules") => "sched-00000000000000000000000000".to_owned(),
                 _ => "t".to_owned(),
             };
             let path = path.replace("{id}", &id).replace("{name}", &id);
