@@ -10,6 +10,7 @@ mod denied;
 mod error;
 mod exec;
 mod extract;
+mod followed;
 mod front;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -13,18 +13,14 @@ pub mod trigger;
 pub mod update;
 pub mod work;
 
-use std::time::Duration;
-
-use events::{ScheduleId, ScheduleState, TenantId};
-use tokio::time::{Instant, sleep};
+use api_types::Schedule;
+use axum::Json;
+use events::{EventData, EventId, ScheduleId, SchedulePaused, ScheduleResumed, ScheduleState, TenantId};
 
 use crate::auth::Caller;
 use crate::error::ApiError;
+use crate::followed::followed;
 use crate::gateway::{Gateway, not_known};
-
-/// How long a change may take to be recorded, and how often that is looked for.
-const RECORD_PATIENCE: Duration = Duration::from_secs(20);
-const RECORD_PAUSE: Duration = Duration::from_millis(2);
 
 /// There is no such schedule, or it is another tenant's.
 pub(crate) fn no_schedule(named: impl std::fmt::Display) -> ApiError {
@@ -51,17 +47,34 @@ async fn until(
     id: ScheduleId,
     is_there: impl Fn(Option<&ScheduleState>) -> bool,
 ) -> Result<Option<ScheduleState>, ApiError> {
-    let began = Instant::now();
-    loop {
+    followed("schedules", || {
         let state: Option<ScheduleState> = gateway.view().get(tenant, &id.into());
-        if is_there(state.as_ref()) {
-            return Ok(state);
-        }
-        if began.elapsed() > RECORD_PATIENCE {
-            return Err(ApiError::unavailable(
-                "the recorder does not follow: a change of schedules is not recorded",
-            ));
-        }
-        sleep(RECORD_PAUSE).await;
+        is_there(state.as_ref()).then_some(state)
+    })
+    .await
+}
+
+/// Has a schedule paused or not, whatever it was; all that it is then.
+async fn set_paused(
+    gateway: &Gateway,
+    caller: &Caller,
+    named: &str,
+    paused: bool,
+) -> Result<Json<Schedule>, ApiError> {
+    let mut state = find(gateway, caller, named)?;
+    let id = state.schedule.id;
+    let now = gateway.clock().now();
+    if state.paused_at.is_some() != paused {
+        let said: EventData = if paused {
+            SchedulePaused { schedule: id }.into()
+        } else {
+            ScheduleResumed { schedule: id }.into()
+        };
+        gateway.publish(caller, None, EventId::new(), now, said).await?;
+        let is_said = until(gateway, &caller.tenant, id, |state| {
+            state.is_none_or(|state| state.paused_at.is_some() == paused)
+        });
+        state = is_said.await?.ok_or_else(|| no_schedule(id))?;
     }
+    Ok(Json(shown::shown(state, now)))
 }

@@ -3,9 +3,8 @@
 use api_types::Schedule;
 use axum::Json;
 use axum::extract::State;
-use events::{EventId, ScheduleResumed};
 
-use super::{find, no_schedule, shown, until};
+use super::set_paused;
 use crate::auth::Caller;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::SchedulePath;
@@ -27,15 +26,5 @@ pub(crate) async fn resume(
     caller: Caller,
     SchedulePath(named): SchedulePath,
 ) -> Result<Json<Schedule>, ApiError> {
-    let mut state = find(&gateway, &caller, &named)?;
-    let id = state.schedule.id;
-    let now = gateway.clock().now();
-    if state.paused_at.is_some() {
-        let said = ScheduleResumed { schedule: id };
-        gateway.publish(&caller, None, EventId::new(), now, said).await?;
-        let is_said =
-            until(&gateway, &caller.tenant, id, |state| state.is_none_or(|state| state.paused_at.is_none()));
-        state = is_said.await?.ok_or_else(|| no_schedule(id))?;
-    }
-    Ok(Json(shown::shown(state, now)))
+    set_paused(&gateway, &caller, &named, false).await
 }

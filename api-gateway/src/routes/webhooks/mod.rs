@@ -9,22 +9,16 @@ pub mod redeliver;
 pub mod spec;
 pub mod update;
 
-use std::time::Duration;
-
 use api_types::{Webhook, WebhookRequest};
 use chrono::{DateTime, SecondsFormat, Utc};
 use events::{Position, TenantId, WebhookId, WebhookPhase, WebhookState};
 use record::{EventFilter, StoreError};
-use tokio::time::{Instant, sleep};
 
 use crate::auth::Caller;
 use crate::config::WebhookLimits;
 use crate::error::ApiError;
+use crate::followed::followed;
 use crate::gateway::{Gateway, not_known};
-
-/// How long a change may take to be recorded, and how often that is looked for.
-const RECORD_PATIENCE: Duration = Duration::from_secs(20);
-const RECORD_PAUSE: Duration = Duration::from_millis(2);
 
 /// Whether a request is in order, as far as it can be seen without looking at anything.
 pub(crate) fn reads(
@@ -52,19 +46,11 @@ async fn shown(
     id: WebhookId,
     is_there: impl Fn(Option<&WebhookState>) -> bool,
 ) -> Result<Option<WebhookState>, ApiError> {
-    let began = Instant::now();
-    loop {
+    followed("webhooks", || {
         let state = gateway.view().webhook(tenant, id);
-        if is_there(state.as_ref()) {
-            return Ok(state);
-        }
-        if began.elapsed() > RECORD_PATIENCE {
-            return Err(ApiError::unavailable(
-                "the recorder does not follow: a change of webhooks is not recorded",
-            ));
-        }
-        sleep(RECORD_PAUSE).await;
-    }
+        is_there(state.as_ref()).then_some(state)
+    })
+    .await
 }
 
 async fn answer(gateway: &Gateway, state: WebhookState, secret: Option<String>) -> Result<Webhook, ApiError> {
